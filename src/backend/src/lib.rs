@@ -1,0 +1,1 @@
+//! The traits a storage implements, and their vocabulary

@@ -1,0 +1,2 @@
+//! The binary `vfsd`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The FUSE wire format: one opcode table, decode, encode

@@ -1,0 +1,1 @@
+//! The same server behind /dev/fuse on the host

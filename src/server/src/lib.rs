@@ -1,0 +1,1 @@
+//! A FUSE session: negotiation, node and handle tables, dispatch, exports

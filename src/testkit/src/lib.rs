@@ -1,0 +1,1 @@
+//! Conformance suite for backends, fake vhost-user front end, fault injectors

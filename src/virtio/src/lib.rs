@@ -1,0 +1,1 @@
+//! The vhost-user device: rings and guest memory
