@@ -1,1 +1,70 @@
-//! The traits a storage implements, and their vocabulary
+//! The traits a storage implements, and their vocabulary: the only crate a backend must know.
+//!
+//! A backend hands out objects: a [`Node`] for each file it is asked about, a [`File`] or
+//! [`Directory`] for each open one. The server owns the numbers that guests use for them, counts
+//! their references and checks every id, name, length and flag before a method here is called.
+//! What reaches a backend is therefore well formed, but its *content* is still the guest's choice.
+//!
+//! Permissions are checked before a backend is called: by the guest's kernel, which mounts
+//! virtio-fs with `default_permissions`, or by the host's for a mount through `/dev/fuse`. A
+//! backend enforces only what concerns the host itself. Read-only exports are enforced by the
+//! server.
+//!
+//! Every method returns an [`Answer`], which is ready at once or a future: the same trait serves
+//! a storage that answers from memory and one that waits for a network.
+
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap
+)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+mod answer;
+mod attributes;
+mod buffer;
+mod caching;
+mod caller;
+mod capabilities;
+mod create;
+mod directory;
+mod error;
+mod file;
+mod flags;
+mod lock;
+mod name;
+mod node;
+mod payload;
+
+pub use answer::Answer;
+pub use attributes::{
+    AttributeChanges, Attributes, Device, FileKind, FsStatistics, FsXattr, SetTime, Timestamp,
+};
+pub use buffer::{BufferSink, SliceSource};
+pub use caching::{FileCaching, Ttl};
+pub use caller::{Caller, Identity};
+pub use capabilities::Capabilities;
+pub use create::{Created, Entry, Lookup, NewDevice, NewInode, Opened, Rename, SecurityContext};
+pub use directory::{DirEntry, DirSink, Directory};
+pub use error::{Errno, Error, Result};
+pub use file::{CopyRange, File, ReadRequest, WriteRequest};
+pub use flags::{AccessMask, FallocateMode, OpenFlags, RenameFlags, SeekFrom, XattrFlags};
+pub use lock::{HeldLock, LockKind, LockOwner, LockRange, LockRequest, LockStyle};
+pub use name::{LinkTarget, Name, XattrName};
+pub use node::{Node, NodeIdentity, OpenRequest};
+pub use payload::{ReadSink, Wait, WriteSource};
+
+use std::sync::Arc;
+
+/// A storage that can be served as a file system.
+pub trait Backend: Send + Sync {
+    /// The directory, or single file, at the top of the tree. The same node at each call.
+    fn root(&self) -> Arc<dyn Node>;
+
+    /// What this storage can do. It decides which features are offered to the guest, so it must
+    /// not change while a session runs.
+    fn capabilities(&self) -> Capabilities;
+}
