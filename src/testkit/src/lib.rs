@@ -1,1 +1,4 @@
-//! Conformance suite for backends, fake vhost-user front end, fault injectors
+//! What the project tests itself with: a fake vhost-user front end with a small FUSE client
+//! behind it ([`frontend`]).
+
+pub mod frontend;
