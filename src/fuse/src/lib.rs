@@ -3,7 +3,7 @@
 //! The protocol is 7.45, of Linux 7.2 (`include/uapi/linux/fuse.h`); guests down to 7.31 are spoken
 //! to. [`decode`] turns the bytes of a request into an [`Operation`] whose names, targets and
 //! extensions are checked; whoever holds one need not look at a length again. Replies are built
-//! from the backend's vocabulary by [`EntryOut::new`] and its siblings.
+//! from the backend's vocabulary by [`wire::EntryOut::new`] and its siblings.
 //!
 //! Every opcode is one row of the table in `operation.rs`.
 

@@ -3,6 +3,10 @@
     missing_docs,
     reason = "the fields are documented where the protocol is: linux/fuse.h"
 )]
+#![expect(
+    missing_debug_implementations,
+    reason = "helper types that zerocopy derives"
+)]
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
