@@ -1,4 +1,8 @@
 //! What the project tests itself with: a fake vhost-user front end with a small FUSE client
-//! behind it ([`frontend`]).
+//! behind it ([`frontend`]), and calls to a backend that wait for their answers ([`place`]).
 
 pub mod frontend;
+pub mod place;
+mod runtime;
+
+pub use runtime::{block_on, runtime};

@@ -1,0 +1,242 @@
+//! Advisory locks of one inode.
+
+use std::pin::pin;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use vfsd_backend::{Errno, HeldLock, LockKind, LockOwner, LockRange, LockRequest, LockStyle};
+
+/// How many byte ranges one file may have locked. More is ENOLCK: it bounds memory and time.
+const MAX_RANGES: usize = 16 * 1024;
+
+/// Tells open files apart, as holders of flock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct OpenFileId(pub(crate) u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    owner: LockOwner,
+    pid: u32,
+    kind: LockKind,
+    range: LockRange,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Whole {
+    file: OpenFileId,
+    pid: u32,
+    kind: LockKind,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    ranges: Vec<Range>,
+    whole: Vec<Whole>,
+}
+
+/// The locks of an inode, and who waits for them. The two styles do not see each other, as on Linux.
+#[derive(Debug, Default)]
+pub(crate) struct LockTable {
+    held: Mutex<Held>,
+    /// Wakes all who wait, each time that a lock becomes weaker.
+    changed: Notify,
+}
+
+fn exclude_each_other(one: LockKind, other: LockKind) -> bool {
+    one == LockKind::Write || other == LockKind::Write
+}
+
+fn overlap(one: LockRange, other: LockRange) -> bool {
+    one.start <= other.end && other.start <= one.end
+}
+
+/// What is left of `range` before and after `hole`.
+fn cut(range: LockRange, hole: LockRange) -> impl Iterator<Item = LockRange> {
+    let before = hole
+        .start
+        .checked_sub(1)
+        .filter(|&end| range.start <= end)
+        .map(|end| LockRange {
+            start: range.start,
+            end: range.end.min(end),
+        });
+    let after = hole
+        .end
+        .checked_add(1)
+        .filter(|&start| start <= range.end)
+        .map(|start| LockRange {
+            start: range.start.max(start),
+            end: range.end,
+        });
+    before.into_iter().chain(after)
+}
+
+impl Held {
+    fn range_in_the_way(&self, request: &LockRequest, kind: LockKind) -> Option<&Range> {
+        self.ranges
+            .iter()
+            .filter(|held| {
+                held.owner != request.owner
+                    && overlap(held.range, request.range)
+                    && exclude_each_other(held.kind, kind)
+            })
+            .min_by_key(|held| held.range.start)
+    }
+
+    fn whole_in_the_way(&self, file: OpenFileId, kind: LockKind) -> Option<&Whole> {
+        self.whole
+            .iter()
+            .find(|held| held.file != file && exclude_each_other(held.kind, kind))
+    }
+
+    /// Gives the range of the request to its owner in the kind asked for, or to nobody.
+    fn assign_range(&mut self, request: &LockRequest) -> Result<(), Errno> {
+        let (own, mut ranges): (Vec<Range>, Vec<Range>) = self
+            .ranges
+            .iter()
+            .partition(|held| held.owner == request.owner);
+        let mut own: Vec<Range> = own
+            .into_iter()
+            .flat_map(|held| {
+                cut(held.range, request.range).map(move |range| Range { range, ..held })
+            })
+            .collect();
+        own.extend(request.kind.map(|kind| Range {
+            owner: request.owner,
+            pid: request.pid,
+            kind,
+            range: request.range,
+        }));
+        own.sort_by_key(|held| held.range.start);
+        own.dedup_by(|next, held| {
+            let adjoins = held.range.end.checked_add(1) == Some(next.range.start);
+            let same = held.kind == next.kind && adjoins;
+            if same {
+                held.range.end = next.range.end;
+            }
+            same
+        });
+        let count = ranges.len().saturating_add(own.len());
+        if count > MAX_RANGES && count > self.ranges.len() {
+            return Err(Errno::NOLCK);
+        }
+        ranges.append(&mut own);
+        self.ranges = ranges;
+        Ok(())
+    }
+
+    /// Sets the lock of an open file, and says besides whether an old one went.
+    ///
+    /// A conversion gives the old lock up first, even if the new one is then refused: flock(2) says
+    /// so, and Linux does so.
+    fn set_whole(&mut self, file: OpenFileId, request: &LockRequest) -> (Result<(), Errno>, bool) {
+        let own = self.whole.iter().position(|lock| lock.file == file);
+        if let Some(own) = own {
+            let same = self
+                .whole
+                .get(own)
+                .is_some_and(|lock| Some(lock.kind) == request.kind);
+            if same {
+                return (Ok(()), false);
+            }
+            self.whole.swap_remove(own);
+        }
+        let result = match request.kind {
+            Some(kind) if self.whole_in_the_way(file, kind).is_some() => Err(Errno::AGAIN),
+            Some(kind) => {
+                self.whole.push(Whole {
+                    file,
+                    pid: request.pid,
+                    kind,
+                });
+                Ok(())
+            }
+            None => Ok(()),
+        };
+        (result, own.is_some())
+    }
+}
+
+impl LockTable {
+    /// The lock in the way of `request`.
+    pub(crate) fn test(&self, file: OpenFileId, request: &LockRequest) -> Option<HeldLock> {
+        let kind = request.kind?;
+        let held = self.held.lock();
+        match request.style {
+            LockStyle::Posix => held.range_in_the_way(request, kind).map(|held| HeldLock {
+                kind: held.kind,
+                range: held.range,
+                pid: held.pid,
+            }),
+            LockStyle::Flock => held.whole_in_the_way(file, kind).map(|held| HeldLock {
+                kind: held.kind,
+                range: request.range,
+                pid: held.pid,
+            }),
+        }
+    }
+
+    /// Sets or releases a lock, without waiting.
+    ///
+    /// # Errors
+    /// EAGAIN when another is in the way, ENOLCK when the file has too many locks.
+    pub(crate) fn try_set(&self, file: OpenFileId, request: &LockRequest) -> Result<(), Errno> {
+        let mut held = self.held.lock();
+        let (result, weaker) = match request.style {
+            LockStyle::Posix => {
+                let result = match request.kind {
+                    Some(kind) if held.range_in_the_way(request, kind).is_some() => {
+                        Err(Errno::AGAIN)
+                    }
+                    _ => held.assign_range(request),
+                };
+                let weaker = result.is_ok() && request.kind != Some(LockKind::Write);
+                (result, weaker)
+            }
+            LockStyle::Flock => held.set_whole(file, request),
+        };
+        drop(held);
+        // Only then: waiters whose attempts fail must not wake each other.
+        if weaker {
+            self.changed.notify_waiters();
+        }
+        result
+    }
+
+    /// Sets a lock, and waits for those in the way. A wait that is dropped leaves no trace.
+    pub(crate) async fn set(&self, file: OpenFileId, request: LockRequest) -> Result<(), Errno> {
+        loop {
+            // Registered before the attempt, so that a release between the two is not missed.
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            match self.try_set(file, &request) {
+                Err(Errno::AGAIN) => changed.await,
+                result => return result,
+            }
+        }
+    }
+
+    /// Releases the byte ranges of an owner.
+    pub(crate) fn release_owner(&self, owner: LockOwner) {
+        let mut held = self.held.lock();
+        let before = held.ranges.len();
+        held.ranges.retain(|lock| lock.owner != owner);
+        let released = held.ranges.len() != before;
+        drop(held);
+        if released {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Releases the flock of an open file.
+    pub(crate) fn release_file(&self, file: OpenFileId) {
+        let mut held = self.held.lock();
+        let before = held.whole.len();
+        held.whole.retain(|lock| lock.file != file);
+        let released = held.whole.len() != before;
+        drop(held);
+        if released {
+            self.changed.notify_waiters();
+        }
+    }
+}
