@@ -1,0 +1,287 @@
+//! A mount on this host.
+
+use std::ffi::CString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::MAX_DATA;
+use crate::connection::Connection;
+use crate::device::Device;
+use crate::fusermount::{self, FusermountError};
+use crate::mount_table::{self, MountId};
+
+/// How the host uses the file system.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MountOptions {
+    /// What stands in front of the mount point in mount tables; a comma in it is shown as `_`.
+    pub name: String,
+    /// Let users other than the one who mounts have access; the kernel checks permissions.
+    ///
+    /// Whoever is let in trusts this file system not to stall: for ordinary users
+    /// `/etc/fuse.conf` decides whether they may (`user_allow_other`).
+    pub allow_other: bool,
+    /// Refuse changes in the kernel already.
+    pub read_only: bool,
+}
+
+/// Why a file system cannot be mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The mount point is missing, or cannot be used.
+    #[error("cannot mount on {}: {errno}; name a directory that exists", point.display())]
+    MountPoint {
+        /// As the caller named it.
+        point: PathBuf,
+        /// What looking at it answered.
+        errno: Errno,
+    },
+    /// There is no `/dev/fuse`, or it cannot be opened.
+    #[error(
+        "cannot open /dev/fuse: {0}; load the module with `modprobe fuse`, or allow the device in \
+         this container"
+    )]
+    Device(Errno),
+    /// mount(2) refused.
+    #[error(
+        "cannot mount on {}: {errno}; mounting takes CAP_SYS_ADMIN here: run as root, or as an \
+         ordinary user with fusermount3",
+        point.display()
+    )]
+    Refused {
+        /// As the caller named it.
+        point: PathBuf,
+        /// What mount(2) answered.
+        errno: Errno,
+    },
+    /// `fusermount3` did not do it.
+    #[error("cannot mount: {0}")]
+    Fusermount(#[from] FusermountError),
+}
+
+/// A file system that is mounted on this host. It stays so when this is dropped.
+#[derive(Debug)]
+pub struct HostMount {
+    point: PathBuf,
+    /// None when it could not be told apart from other mounts at the same place.
+    id: Option<MountId>,
+    by: Helper,
+}
+
+/// Who has mounted, and so unmounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Helper {
+    Kernel,
+    Fusermount,
+}
+
+impl HostMount {
+    /// Mounts a file system on `point`, which is a directory or, to show a single file, a file.
+    /// Root calls mount(2), ordinary users go through `fusermount3`.
+    ///
+    /// Whoever uses it waits until the [`Connection`] is served.
+    ///
+    /// # Errors
+    /// When the mount point, `/dev/fuse` or the permission is missing.
+    pub fn mount(point: &Path, options: &MountOptions) -> Result<(Self, Connection), MountError> {
+        let unusable = |errno| MountError::MountPoint {
+            point: point.to_owned(),
+            errno,
+        };
+        let point = std::fs::canonicalize(point)
+            .map_err(|error| unusable(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+        let status = rustix::fs::stat(&point).map_err(unusable)?;
+        let (device, by) = if rustix::process::geteuid().is_root() {
+            (
+                mount_directly(&point, FileType::from_raw_mode(status.st_mode), options)?,
+                Helper::Kernel,
+            )
+        } else {
+            (
+                fusermount::mount(&point, &options.for_fusermount())?,
+                Helper::Fusermount,
+            )
+        };
+        let id = mount_table::topmost_at(&point).ok().flatten();
+        Ok((Self { point, id, by }, Connection::new(device)))
+    }
+
+    /// The absolute path of the mount point.
+    pub fn point(&self) -> &Path {
+        &self.point
+    }
+
+    /// Unmounts, even if the file system is in use: then what was written is sent to the server first, and
+    /// programs
+    /// that still use it find it gone when the server ends. Says whether it was in use.
+    ///
+    /// Does nothing when it is no longer mounted. The server must be running; after its end
+    /// [`Self::unmount_dead`] is for that.
+    ///
+    /// # Errors
+    /// What umount2(2), or `fusermount3`, answers.
+    pub fn unmount(&self) -> io::Result<bool> {
+        if !self.is_mounted()? {
+            return Ok(false);
+        }
+        if self.detach(false).is_ok() {
+            return Ok(false);
+        }
+        self.sync()?;
+        self.detach(true)?;
+        Ok(true)
+    }
+
+    /// Unmounts a file system whose server has ended. Does nothing when it is no longer mounted.
+    ///
+    /// # Errors
+    /// What umount2(2), or `fusermount3`, answers.
+    pub fn unmount_dead(&self) -> io::Result<()> {
+        if self.is_mounted()? {
+            self.detach(true)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Something else may be mounted at the same place by now, so the place alone does not tell.
+    fn is_mounted(&self) -> io::Result<bool> {
+        self.id.map_or(Ok(true), mount_table::contains)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let root = rustix::fs::openat(
+            CWD,
+            &self.point,
+            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        Ok(rustix::fs::syncfs(root)?)
+    }
+
+    fn detach(&self, lazily: bool) -> io::Result<()> {
+        match self.by {
+            Helper::Kernel => {
+                let how = if lazily {
+                    UnmountFlags::DETACH
+                } else {
+                    UnmountFlags::empty()
+                };
+                Ok(rustix::mount::unmount(
+                    &self.point,
+                    how | UnmountFlags::NOFOLLOW,
+                )?)
+            }
+            Helper::Fusermount => {
+                fusermount::unmount(&self.point, lazily).map_err(io::Error::other)
+            }
+        }
+    }
+}
+
+fn mount_directly(
+    point: &Path,
+    root: FileType,
+    options: &MountOptions,
+) -> Result<Device, MountError> {
+    let device = Device::open().map_err(MountError::Device)?;
+    let refused = |errno| MountError::Refused {
+        point: point.to_owned(),
+        errno,
+    };
+    let data =
+        CString::new(options.for_kernel(&device, root)).map_err(|_| refused(Errno::INVAL))?;
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    flags.set(MountFlags::RDONLY, options.read_only);
+    rustix::mount::mount(
+        options.source(),
+        point,
+        "fuse.vfsd",
+        flags,
+        Some(data.as_c_str()),
+    )
+    .map_err(refused)?;
+    Ok(device)
+}
+
+impl MountOptions {
+    /// The name as it may stand in a list of options.
+    fn source(&self) -> String {
+        let name = if self.name.is_empty() {
+            "vfsd"
+        } else {
+            &self.name
+        };
+        name.replace([',', '\0', '\\'], "_")
+    }
+
+    /// Options as fs/fuse/inode.c reads them. `default_permissions` lets the kernel check access
+    /// by owner and mode, as it does for a virtio-fs guest.
+    fn for_kernel(&self, device: &Device, root: FileType) -> String {
+        use std::os::fd::{AsFd, AsRawFd};
+        format!(
+            "fd={},rootmode={:o},user_id={},group_id={},default_permissions,max_read={MAX_DATA}{}",
+            device.as_fd().as_raw_fd(),
+            root.as_raw_mode(),
+            rustix::process::getuid().as_raw(),
+            rustix::process::getgid().as_raw(),
+            if self.allow_other { ",allow_other" } else { "" },
+        )
+    }
+
+    /// Options as fusermount3 reads them: it adds the others.
+    fn for_fusermount(&self) -> String {
+        format!(
+            "{},nosuid,nodev,fsname={},subtype=vfsd,default_permissions,max_read={MAX_DATA}{}",
+            if self.read_only { "ro" } else { "rw" },
+            self.source(),
+            if self.allow_other { ",allow_other" } else { "" },
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_mount_point_is_named() {
+        let error = HostMount::mount(Path::new("/no/such/place"), &MountOptions::default());
+        let message = error.unwrap_err().to_string();
+        assert!(message.contains("/no/such/place"), "{message}");
+        assert!(
+            message.contains("name a directory that exists"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn others_are_let_in_only_when_asked() {
+        let options = MountOptions {
+            name: "memory:".into(),
+            ..MountOptions::default()
+        };
+        assert!(!options.for_fusermount().contains("allow_other"));
+        let open = MountOptions {
+            allow_other: true,
+            ..options
+        };
+        assert!(open.for_fusermount().ends_with(",allow_other"));
+    }
+
+    #[test]
+    fn a_name_cannot_smuggle_in_an_option() {
+        let options = MountOptions {
+            name: "a,suid,allow_other".into(),
+            ..MountOptions::default()
+        };
+        assert!(
+            options
+                .for_fusermount()
+                .contains("fsname=a_suid_allow_other,")
+        );
+    }
+}
