@@ -39,17 +39,9 @@ impl DirentBuffer {
         self.push_record(entry.as_bytes(), name, inode, kind, next)
     }
 
-    /// Whether an entry of READDIRPLUS with a name of this length still fits.
-    pub fn has_room_plus(&self, name_length: usize) -> bool {
-        self.room_for(size_of::<EntryOut>(), name_length)
-    }
-
-    fn room_for(&self, head: usize, name_length: usize) -> bool {
-        head.checked_add(size_of::<Dirent>())
-            .and_then(|size| size.checked_add(name_length))
-            .and_then(|size| size.checked_next_multiple_of(8))
-            .and_then(|size| size.checked_add(self.bytes.len()))
-            .is_some_and(|size| size <= self.limit)
+    /// Bytes that an entry of READDIRPLUS takes up.
+    pub fn plus_length(name_length: usize) -> usize {
+        record_length(size_of::<EntryOut>(), name_length)
     }
 
     fn push_record(
@@ -63,7 +55,8 @@ impl DirentBuffer {
         let Ok(name_length) = u32::try_from(name.len()) else {
             return false;
         };
-        if !self.room_for(head.len(), name.len()) {
+        let length = record_length(head.len(), name.len());
+        if self.bytes.len().saturating_add(length) > self.limit {
             return false;
         }
         // DT_* of dirent.h are the type bits of st_mode, shifted.
@@ -81,10 +74,23 @@ impl DirentBuffer {
         true
     }
 
-    /// The body.
+    /// The body so far.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
+
+    /// The body.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// Records begin at multiples of 8 bytes (`FUSE_DIRENT_ALIGN`).
+fn record_length(head: usize, name_length: usize) -> usize {
+    head.saturating_add(size_of::<Dirent>())
+        .saturating_add(name_length)
+        .checked_next_multiple_of(8)
+        .unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use vfsd_backend::{Backend, Capabilities, Name};
+use vfsd_backend::{Backend, Capabilities, Name, Node};
+
+use crate::export_root::ExportRoot;
 
 /// One storage, and how it is served.
 #[derive(Clone)]
@@ -14,6 +16,23 @@ pub struct Export {
     pub backend: Arc<dyn Backend>,
     /// Every change answers EROFS, whatever the guest's mount flags say.
     pub readonly: bool,
+    pub(crate) id: ExportId,
+}
+
+/// Tells the exports of a session apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct ExportId(usize);
+
+impl Export {
+    /// A storage that is served under a name.
+    pub fn new(name: impl Into<String>, backend: Arc<dyn Backend>, readonly: bool) -> Self {
+        Self {
+            name: name.into(),
+            backend,
+            readonly,
+            id: ExportId::default(),
+        }
+    }
 }
 
 impl fmt::Debug for Export {
@@ -28,13 +47,10 @@ impl fmt::Debug for Export {
 /// The exports of a session.
 #[derive(Debug, Clone)]
 pub struct Exports {
-    pub(crate) layout: Layout,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) enum Layout {
-    Single(Arc<Export>),
-    Named(Arc<[Arc<Export>]>),
+    /// What the root directory belongs to.
+    root: Arc<Export>,
+    /// The directories of the root, if it is ours.
+    named: Arc<[Arc<Export>]>,
 }
 
 /// Why a set of exports cannot be served.
@@ -68,15 +84,18 @@ impl std::error::Error for ExportsError {}
 impl Exports {
     /// One storage as the root of the file system.
     pub fn single(backend: Arc<dyn Backend>, readonly: bool) -> Self {
-        let name = String::new();
-        Self { layout: Layout::Single(Arc::new(Export { name, backend, readonly })) }
+        let root = Arc::new(Export::new("", backend, readonly));
+        Self {
+            root,
+            named: Arc::new([]),
+        }
     }
 
     /// Several storages as directories of a synthetic, read-only root.
     ///
     /// # Errors
     /// When there is none, or a name is no directory name or is used twice.
-    pub fn named(exports: Vec<Export>) -> Result<Self, ExportsError> {
+    pub fn named(mut exports: Vec<Export>) -> Result<Self, ExportsError> {
         if exports.is_empty() {
             return Err(ExportsError::Empty);
         }
@@ -85,20 +104,47 @@ impl Exports {
             if Name::new(export.name.as_bytes()).is_err() {
                 return Err(ExportsError::BadName(export.name.clone()));
             }
-            if !seen.insert(export.name.as_str()) {
+            if !seen.insert(export.name.clone()) {
                 return Err(ExportsError::DuplicateName(export.name.clone()));
             }
         }
-        Ok(Self { layout: Layout::Named(exports.into_iter().map(Arc::new).collect()) })
+        for (index, export) in exports.iter_mut().enumerate() {
+            export.id = ExportId(index.saturating_add(1));
+        }
+        let named: Arc<[Arc<Export>]> = exports.into_iter().map(Arc::new).collect();
+        let backend = Arc::new(ExportRoot::new(Arc::clone(&named)));
+        Ok(Self {
+            root: Arc::new(Export::new("", backend, true)),
+            named,
+        })
     }
 
     /// What at least one of the storages can do.
     pub fn capabilities(&self) -> Capabilities {
-        match &self.layout {
-            Layout::Single(export) => export.backend.capabilities(),
-            Layout::Named(exports) => exports
+        self.named
+            .iter()
+            .fold(self.root.backend.capabilities(), |all, export| {
+                all | export.backend.capabilities()
+            })
+    }
+
+    /// The export of the root directory, and the root directory.
+    pub(crate) fn root(&self) -> (Arc<Export>, Arc<dyn Node>) {
+        (Arc::clone(&self.root), self.root.backend.root())
+    }
+
+    /// The export that a name in a directory of `parent` leads to: `parent` itself, unless that is
+    /// the root of our own.
+    pub(crate) fn below(&self, parent: &Arc<Export>, name: Name<'_>) -> Arc<Export> {
+        if parent.id == self.root.id {
+            let found = self
+                .named
                 .iter()
-                .fold(Capabilities::empty(), |all, export| all | export.backend.capabilities()),
+                .find(|export| export.name.as_bytes() == name.as_bytes());
+            if let Some(export) = found {
+                return Arc::clone(export);
+            }
         }
+        Arc::clone(parent)
     }
 }

@@ -1,14 +1,52 @@
 //! A FUSE session: negotiation, node and handle tables, dispatch, exports.
-#![forbid(unsafe_code)]
+//!
+//! Transports hand requests in with [`Session::submit`] and get each one's reply through its
+//! [`Exchange`]. Backends are asked through the traits of `vfsd-backend`, with objects instead of the
+//! guest's numbers. Neither side knows of the other.
+//!
+//! What a guest sends is never trusted here: names and layouts were checked by the codec; ids,
+//! handles, ranges, budgets and read-only exports are checked in this crate.
 
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::unwrap_used,
+        clippy::panic
+    )
+)]
+
+mod dispatch;
+mod epoch;
+mod errno;
 mod exchange;
+mod export_root;
 mod exports;
+mod handles;
 mod idmap;
+mod metrics;
+mod negotiation;
+mod nodes;
 mod options;
+mod responder;
 mod session;
+mod slots;
+mod waits;
 
 pub use exchange::{Body, Delivery, Exchange, HEADER_LENGTH, Incoming, inline_length};
 pub use exports::{Export, Exports, ExportsError};
 pub use idmap::{IdMap, IdMapError};
+pub use metrics::{Gauges, MetricsSnapshot, OperationSnapshot};
 pub use options::{Budget, CacheMode, CachePolicy, Offer, SessionOptions, Transport};
-pub use session::{MetricsSnapshot, Session};
+pub use session::Session;

@@ -39,7 +39,12 @@ impl CachePolicy {
             CacheMode::Auto => Duration::from_secs(1),
             CacheMode::Always | CacheMode::Metadata => Duration::from_secs(86_400),
         };
-        Self { mode, attribute_ttl: ttl, entry_ttl: ttl, negative_ttl: Duration::ZERO }
+        Self {
+            mode,
+            attribute_ttl: ttl,
+            entry_ttl: ttl,
+            negative_ttl: Duration::ZERO,
+        }
     }
 }
 
@@ -84,7 +89,11 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { nodes: 4_000_000, handles: 1_000_000, lock_waits: 4_096 }
+        Self {
+            nodes: 4_000_000,
+            handles: 1_000_000,
+            lock_waits: 4_096,
+        }
     }
 }
 
@@ -101,6 +110,9 @@ pub struct SessionOptions {
     pub readdirplus: bool,
     /// Let files that bypass the page cache be mapped (`DIRECT_IO_ALLOW_MMAP`).
     pub allow_mmap: bool,
+    /// Let the guest make idmapped mounts (`ALLOW_IDMAP`). It then tells identities only with new
+    /// inodes. A switch, because some vendor kernels refuse the mount with it.
+    pub allow_idmap: bool,
     /// Clear set-id bits here instead of in the guest (`HANDLE_KILLPRIV_V2`).
     pub kill_privileges: bool,
     /// POSIX access control lists.
@@ -123,6 +135,7 @@ impl Default for SessionOptions {
             writeback: false,
             readdirplus: true,
             allow_mmap: false,
+            allow_idmap: true,
             kill_privileges: false,
             posix_acl: Offer::Never,
             security_label: Offer::Never,

@@ -1,36 +1,243 @@
-//! One guest's session.
+//! One guest's session: takes requests in, and ends each of them once.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
-use crate::{Exchange, Exports, Incoming, SessionOptions};
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
-/// One guest.
-#[derive(Debug)]
-pub struct Session {}
+use arc_swap::ArcSwapOption;
+use tokio::runtime::Handle;
+use vfsd_backend::Errno;
+use vfsd_fuse::{
+    DecodeError, Layout, Opcode, Operation, ReplyKind, Request, RequestHeader, decode,
+};
 
-/// Counters.
-#[derive(Debug, Clone, Default)]
-pub struct MetricsSnapshot {}
+use crate::dispatch::Call;
+use crate::epoch::Epoch;
+use crate::exchange::{Exchange, Incoming};
+use crate::exports::Exports;
+use crate::metrics::{Gauges, Metrics, MetricsSnapshot};
+use crate::negotiation::{Negotiation, negotiate};
+use crate::options::{SessionOptions, Transport};
+use crate::responder::{Reply, Responder, Sent};
 
-impl std::fmt::Display for MetricsSnapshot {
-    fn fmt(&self, _f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        Ok(())
+/// One guest: what it negotiated, knows and has open, and what it is served.
+///
+/// Two guests never share a session.
+pub struct Session {
+    pub(crate) exports: Exports,
+    pub(crate) options: SessionOptions,
+    pub(crate) metrics: Metrics,
+    runtime: Handle,
+    epoch: ArcSwapOption<Epoch>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("exports", &self.exports)
+            .finish_non_exhaustive()
     }
 }
 
 impl Session {
-    /// A session.
-    pub fn new(_exports: Exports, _options: SessionOptions, _runtime: tokio::runtime::Handle) -> Arc<Self> {
-        Arc::new(Self {})
+    /// A session that waits for INIT. Requests that are not answered at once go on in `runtime`,
+    /// which has to be a multi-threaded one with timers.
+    pub fn new(exports: Exports, options: SessionOptions, runtime: Handle) -> Arc<Self> {
+        let epoch = ArcSwapOption::empty();
+        Arc::new(Self {
+            exports,
+            options,
+            metrics: Metrics::new(),
+            runtime,
+            epoch,
+        })
     }
-    /// Takes a request.
+
+    /// Takes a request in. What can be answered at once is answered before this returns; the rest
+    /// moves to the runtime. Neither a request nor a panic while serving it comes back to the
+    /// caller: its exchange is always ended.
     pub fn submit<E: Exchange>(self: &Arc<Self>, incoming: Incoming<E>) {
-        incoming.exchange.discard();
+        let _runtime = self.runtime.enter();
+        let mut work: Pin<Box<dyn Future<Output = ()> + Send>> =
+            Box::pin(serve(Arc::clone(self), incoming));
+        let mut context = Context::from_waker(Waker::noop());
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut context))) {
+            Ok(Poll::Ready(())) => {}
+            Ok(Poll::Pending) => {
+                self.metrics.deferred.fetch_add(1, Ordering::Relaxed);
+                let session = Arc::clone(self);
+                let work = self.runtime.spawn(work);
+                // Only a panic ends the task early; the request was answered as it unwound.
+                self.runtime.spawn(async move {
+                    if work.await.is_err_and(|error| error.is_panic()) {
+                        session.count_panic();
+                    }
+                });
+            }
+            Err(_) => self.count_panic(),
+        }
     }
-    /// Ends waits for locks.
-    pub fn cancel_waits(&self) {}
-    /// Ends the session.
-    pub fn reset(&self) {}
-    /// Counters.
+
+    fn count_panic(&self) {
+        self.metrics.panics.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(
+            "a request made the daemon panic: it was answered with EIO; please report this"
+        );
+    }
+
+    /// Ends all waits for locks; their requests are answered with EAGAIN. For a ring that has to be drained.
+    pub fn cancel_waits(&self) {
+        if let Some(epoch) = self.epoch.load_full() {
+            epoch.waits.end_all();
+        }
+    }
+
+    /// The device was reset or the front end has left: the guest forgets everything and closes
+    /// everything. The next request has to be INIT.
+    pub fn reset(&self) {
+        if let Some(epoch) = self.epoch.swap(None) {
+            epoch.waits.end_all();
+        }
+    }
+
+    /// Counters since the session was made, over all its guests' mounts.
     pub fn metrics(&self) -> MetricsSnapshot {
-        MetricsSnapshot::default()
+        let gauges = self
+            .epoch
+            .load()
+            .as_ref()
+            .map_or_else(Gauges::default, |epoch| Gauges {
+                nodes: epoch.nodes.live(),
+                handles: epoch.handles.live(),
+                lock_waits: epoch.waits.count(),
+            });
+        self.metrics.snapshot(gauges)
     }
+
+    /// INIT. One while a session runs ends that session first: the guest has rebooted.
+    fn init(&self, arg: &vfsd_fuse::InitIn) -> Result<Reply, Errno> {
+        self.reset();
+        match negotiate(arg, self.exports.capabilities(), &self.options)? {
+            Negotiation::TryAgain { reply } => Ok(Reply::structure(&reply)),
+            Negotiation::Agreed { layout, reply } => {
+                let epoch = Epoch::new(&self.exports, self.options.budget, layout)?;
+                let before = self
+                    .epoch
+                    .compare_and_swap(&None::<Arc<Epoch>>, Some(Arc::new(epoch)));
+                // Of two INITs at the same time one wins.
+                if before.is_some() {
+                    Err(Errno::IO)
+                } else {
+                    Ok(Reply::structure(&reply))
+                }
+            }
+        }
+    }
+
+    /// INTERRUPT: wakes the request if it waits for a lock. No other work is broken off.
+    ///
+    /// The host's kernel wants EAGAIN for a request that is not known, and then asks again: it may
+    /// have sent the request and the interrupt to different threads.
+    fn interrupt(&self, epoch: &Epoch, unique: u64) -> (ReplyKind, Result<Reply, Errno>) {
+        let found = epoch.waits.interrupt(unique);
+        match self.options.transport {
+            Transport::HostKernel if !found => (ReplyKind::Empty, Err(Errno::AGAIN)),
+            Transport::HostKernel | Transport::Virtio => (ReplyKind::Nothing, Ok(Reply::empty())),
+        }
+    }
+}
+
+/// Serves one request from its bytes to its reply.
+async fn serve<E: Exchange>(session: Arc<Session>, incoming: Incoming<E>) {
+    let started = Instant::now();
+    let Incoming {
+        inline,
+        readable,
+        exchange,
+    } = incoming;
+    let epoch = session.epoch.load_full();
+    let layout = epoch
+        .as_ref()
+        .map_or_else(Layout::default, |epoch| epoch.layout);
+    let Request { header, operation } = match decode(&inline, readable, layout) {
+        Ok(request) => request,
+        Err(DecodeError::Unanswerable) => {
+            session.metrics.unanswerable.fetch_add(1, Ordering::Relaxed);
+            exchange.discard();
+            return;
+        }
+        Err(DecodeError::Reject { header, errno }) => {
+            reject(&session, header, errno, epoch.is_some(), exchange);
+            return;
+        }
+    };
+    let Some(opcode) = header.opcode else {
+        return exchange.discard();
+    };
+    let mut responder = Responder::new(exchange, header.unique, opcode.reply());
+    let result = match (&operation, &epoch) {
+        (Operation::Init { arg }, _) => session.init(arg),
+        (_, None) => Err(Errno::IO),
+        (Operation::Destroy {}, Some(_)) => {
+            session.reset();
+            Ok(Reply::empty())
+        }
+        (Operation::Interrupt { arg }, Some(epoch)) => {
+            let (kind, result) = session.interrupt(epoch, arg.unique);
+            responder.expect(kind);
+            result
+        }
+        (_, Some(epoch)) => {
+            let call = Call {
+                session: &session,
+                epoch,
+                header,
+                opcode,
+            };
+            call.run(operation, &mut responder).await
+        }
+    };
+    // The tables of an epoch that this request outlived go before the reply, as DESTROY promises.
+    drop(epoch);
+    let Sent { failed, lost } = responder.finish(result);
+    session.metrics.record(opcode, started.elapsed(), failed);
+    if lost {
+        session.metrics.lost.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Refuses a request that was not understood.
+fn reject<E: Exchange>(
+    session: &Session,
+    header: RequestHeader,
+    errno: Errno,
+    running: bool,
+    exchange: E,
+) {
+    let RequestHeader {
+        unique,
+        opcode,
+        opcode_number,
+        ..
+    } = header;
+    let counter = match opcode {
+        None => &session.metrics.unknown,
+        Some(_) => &session.metrics.rejected,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
+    tracing::debug!(
+        "refused request {unique}, opcode {opcode_number} ({}), with {errno}",
+        opcode.map_or("unknown", Opcode::name)
+    );
+    let errno = if running || opcode == Some(Opcode::Init) {
+        errno
+    } else {
+        Errno::IO
+    };
+    let kind = opcode.map_or(ReplyKind::Empty, Opcode::reply);
+    let _ = Responder::new(exchange, unique, kind).finish(Err(errno));
 }

@@ -1,0 +1,138 @@
+//! What is known of a file besides its content.
+
+use std::sync::Arc;
+
+use vfsd_backend::{
+    AccessMask, AttributeChanges, Attributes, Errno, Error, File, SetTime, Timestamp, Ttl,
+};
+use vfsd_fuse::wire::{
+    AccessIn, AttrOut, GETATTR_FH, GetattrIn, SetattrIn, StatfsOut, StatxIn, StatxOut, fattr,
+};
+
+use super::{Call, Outcome};
+use crate::responder::Reply;
+
+impl Call<'_> {
+    pub(super) async fn getattr(&self, arg: GetattrIn) -> Outcome {
+        let handle = (arg.getattr_flags & GETATTR_FH != 0).then_some(arg.fh);
+        let attributes = self.attributes(handle).await?;
+        let ttl = self.attribute_ttl(Ttl::Policy);
+        Ok(Reply::structure(&AttrOut::new(&attributes, ttl)))
+    }
+
+    pub(super) async fn statx(&self, arg: StatxIn) -> Outcome {
+        let handle = (arg.getattr_flags & GETATTR_FH != 0).then_some(arg.fh);
+        let attributes = self.attributes(handle).await?;
+        let ttl = self.attribute_ttl(Ttl::Policy);
+        Ok(Reply::structure(&StatxOut::new(&attributes, ttl)))
+    }
+
+    /// The attributes, from the open file if there is one: it may have lost its name.
+    async fn attributes(&self, handle: Option<u64>) -> Outcome<Attributes> {
+        let node = self.node()?;
+        let from_file = match handle {
+            Some(handle) => supported(self.file(handle)?.getattr().await)?,
+            None => None,
+        };
+        let attributes = match from_file {
+            Some(attributes) => attributes,
+            None => node.node.getattr().await?,
+        };
+        Ok(self.shown(&attributes))
+    }
+
+    pub(super) async fn setattr(&self, arg: SetattrIn) -> Outcome {
+        let node = self.node()?;
+        let changes = self.changes(&arg)?;
+        let file: Option<Arc<dyn File>> = if arg.valid & fattr::FH != 0 {
+            Some(self.file(arg.fh)?)
+        } else {
+            None
+        };
+        let changed = match file {
+            // Nothing to change is no reason to touch the file.
+            _ if changes.is_empty() => None,
+            Some(file) => supported(file.setattr(changes).await)?,
+            None => None,
+        };
+        let attributes = match changed {
+            Some(attributes) => attributes,
+            None if changes.is_empty() => node.node.getattr().await?,
+            None => node.node.setattr(changes).await?,
+        };
+        let ttl = self.attribute_ttl(Ttl::Policy);
+        Ok(Reply::structure(&AttrOut::new(
+            &self.shown(&attributes),
+            ttl,
+        )))
+    }
+
+    /// The changes that a SETATTR asks for. A new ctime is the storage's own affair.
+    fn changes(&self, arg: &SetattrIn) -> Result<AttributeChanges, Errno> {
+        if arg.valid & !fattr::ALL != 0 {
+            return Err(Errno::INVAL);
+        }
+        let has = |bit: u32| arg.valid & bit != 0;
+        let time = |set: u32, now: u32, seconds: u64, nanoseconds: u32| match (has(set), has(now)) {
+            (_, true) => Ok(Some(SetTime::Now)),
+            (true, false) => Timestamp::new(seconds.cast_signed(), nanoseconds)
+                .map(|time| Some(SetTime::At(time))),
+            (false, false) => Ok(None),
+        };
+        let options = &self.session.options;
+        let size = has(fattr::SIZE).then_some(arg.size);
+        if size.is_some_and(|size| i64::try_from(size).is_err()) {
+            return Err(Errno::FBIG);
+        }
+        Ok(AttributeChanges {
+            permissions: has(fattr::MODE).then_some(arg.mode & 0o7777),
+            uid: has(fattr::UID)
+                .then(|| options.uid_map.to_host(arg.uid))
+                .transpose()?,
+            gid: has(fattr::GID)
+                .then(|| options.gid_map.to_host(arg.gid))
+                .transpose()?,
+            size,
+            accessed: time(fattr::ATIME, fattr::ATIME_NOW, arg.atime, arg.atimensec)?,
+            modified: time(fattr::MTIME, fattr::MTIME_NOW, arg.mtime, arg.mtimensec)?,
+            kill_privileges: has(fattr::KILL_SUIDGID) && self.kills_privileges(),
+        })
+    }
+
+    pub(super) async fn readlink(&self, room: usize) -> Outcome {
+        let target = self.node()?.node.readlink().await?;
+        if target.is_empty() || target.len() > room {
+            return Err(Errno::IO.into());
+        }
+        Ok(Reply::bytes(target))
+    }
+
+    pub(super) async fn access(&self, arg: AccessIn) -> Outcome {
+        let node = self.node()?;
+        let mask = AccessMask::from_bits(arg.mask).ok_or(Errno::INVAL)?;
+        if mask.contains(AccessMask::WRITE) && node.export.readonly {
+            return Err(Errno::ROFS.into());
+        }
+        node.node.access(self.caller(), mask).await?;
+        Ok(Reply::empty())
+    }
+
+    pub(super) async fn statfs(&self) -> Outcome {
+        let statistics = self.node()?.node.statfs().await?;
+        Ok(Reply::structure(&StatfsOut::from(&statistics)))
+    }
+
+    pub(super) async fn syncfs(&self) -> Outcome {
+        self.node()?.node.syncfs().await?;
+        Ok(Reply::empty())
+    }
+}
+
+/// `None` where a file leaves an operation to its node.
+fn supported<T>(result: Result<T, Error>) -> Outcome<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::NotSupported) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

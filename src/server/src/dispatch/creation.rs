@@ -1,0 +1,144 @@
+//! New inodes, some of them opened at once.
+
+use std::sync::Arc;
+
+use vfsd_backend::{
+    Created, Device, Entry, Errno, FileKind, LinkTarget, Name, NewDevice, NewInode, OpenFlags,
+};
+use vfsd_fuse::wire::{CreateIn, MkdirIn, MknodIn};
+use vfsd_fuse::{Extensions, InitFlags};
+
+use super::files::open_flags;
+use super::{Call, Outcome};
+use crate::handles::Open;
+use crate::nodes::NodeRecord;
+use crate::responder::Reply;
+
+/// Permission, set-id and sticky bits.
+const PERMISSIONS: u32 = 0o7777;
+
+impl Call<'_> {
+    pub(super) async fn mkdir(
+        &self,
+        arg: MkdirIn,
+        name: Name<'_>,
+        extensions: Extensions<'_>,
+    ) -> Outcome {
+        let parent = self.directory_node()?;
+        let caller = self.creator(extensions.supplementary_group)?;
+        let inode = self.new_inode(arg.mode, arg.umask, extensions);
+        let entry = parent.node.mkdir(caller, name, inode).await?;
+        self.made(&parent, &entry, FileKind::Directory)
+    }
+
+    pub(super) async fn mknod(
+        &self,
+        arg: MknodIn,
+        name: Name<'_>,
+        extensions: Extensions<'_>,
+    ) -> Outcome {
+        let parent = self.directory_node()?;
+        let caller = self.creator(extensions.supplementary_group)?;
+        let kind = if arg.mode & !PERMISSIONS == 0 {
+            FileKind::Regular
+        } else {
+            FileKind::from_mode(arg.mode).ok_or(Errno::INVAL)?
+        };
+        let device = match kind {
+            FileKind::Directory | FileKind::Symlink => return Err(Errno::INVAL.into()),
+            FileKind::CharDevice | FileKind::BlockDevice => arg.device(),
+            FileKind::Regular | FileKind::Fifo | FileKind::Socket => Device::default(),
+        };
+        let inode = self.new_inode(arg.mode, arg.umask, extensions);
+        let entry = parent
+            .node
+            .mknod(
+                caller,
+                name,
+                NewDevice {
+                    kind,
+                    device,
+                    inode,
+                },
+            )
+            .await?;
+        self.made(&parent, &entry, kind)
+    }
+
+    pub(super) async fn symlink(
+        &self,
+        name: Name<'_>,
+        target: LinkTarget<'_>,
+        extensions: Extensions<'_>,
+    ) -> Outcome {
+        let parent = self.directory_node()?;
+        let caller = self.creator(extensions.supplementary_group)?;
+        let inode = self.new_inode(0o777, 0, extensions);
+        let entry = parent.node.symlink(caller, name, target, inode).await?;
+        self.made(&parent, &entry, FileKind::Symlink)
+    }
+
+    pub(super) async fn create(
+        &self,
+        arg: CreateIn,
+        name: Name<'_>,
+        extensions: Extensions<'_>,
+    ) -> Outcome {
+        let parent = self.directory_node()?;
+        let caller = self.creator(extensions.supplementary_group)?;
+        let inode = self.new_inode(arg.mode, arg.umask, extensions);
+        let created = parent
+            .node
+            .create(caller, name, open_flags(arg.flags)?, inode)
+            .await?;
+        self.opened(&parent, &created)
+    }
+
+    pub(super) async fn tmpfile(&self, arg: CreateIn, extensions: Extensions<'_>) -> Outcome {
+        let parent = self.directory_node()?;
+        let caller = self.creator(extensions.supplementary_group)?;
+        let flags = open_flags(arg.flags)?;
+        if !flags.contains(OpenFlags::WRITE) {
+            return Err(Errno::INVAL.into());
+        }
+        let inode = self.new_inode(arg.mode, arg.umask, extensions);
+        let created = parent.node.tmpfile(caller, flags, inode).await?;
+        self.opened(&parent, &created)
+    }
+
+    /// Without `DONT_MASK` the guest has applied the umask, though it sends it all the same.
+    fn new_inode<'a>(&self, mode: u32, umask: u32, extensions: Extensions<'a>) -> NewInode<'a> {
+        let umask = if self.epoch.agreed(InitFlags::DONT_MASK) {
+            umask & 0o777
+        } else {
+            0
+        };
+        NewInode {
+            permissions: mode & PERMISSIONS,
+            umask,
+            security: extensions.security,
+        }
+    }
+
+    /// The reply for a new inode. The guest takes one of another type than asked for a broken
+    /// file system, and never forgets it.
+    fn made(&self, parent: &NodeRecord, entry: &Entry, kind: FileKind) -> Outcome {
+        if entry.attributes.kind != kind {
+            return Err(Errno::IO.into());
+        }
+        let (grant, out) = self.grant_entry(parent, None, entry)?;
+        Ok(Reply::structure(&out).granting(grant))
+    }
+
+    fn opened(&self, parent: &NodeRecord, created: &Created) -> Outcome {
+        if created.entry.attributes.kind != FileKind::Regular {
+            return Err(Errno::IO.into());
+        }
+        let (grant, entry) = self.grant_entry(parent, None, &created.entry)?;
+        let node = self.epoch.nodes.get(grant.id())?;
+        let open = Open::File(Arc::clone(&created.opened.file));
+        let handle = self.epoch.handles.grant(node, open)?;
+        let out = self.open_out(handle.id(), created.opened.caching);
+        Ok(Reply::two(&entry, &out).granting(grant).opening(handle))
+    }
+}

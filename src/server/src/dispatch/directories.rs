@@ -1,0 +1,197 @@
+//! Listings.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use vfsd_backend::{DirEntry, DirSink, Directory, Errno, FileKind, Lookup, Name};
+use vfsd_fuse::wire::{EntryOut, FSYNC_FDATASYNC, FsyncIn, OpenOut, ReadIn, ReleaseIn, fopen};
+use vfsd_fuse::{DirentBuffer, MAX_TRANSFER};
+
+use super::{Call, Outcome};
+use crate::handles::{HandleKind, Open};
+use crate::nodes::{Grant, NodeRecord};
+use crate::options::CacheMode;
+use crate::responder::Reply;
+
+impl Call<'_> {
+    pub(super) async fn opendir(&self) -> Outcome {
+        let node = self.directory_node()?;
+        let directory = node.node.opendir().await?;
+        let handle = self.epoch.handles.grant(node, Open::Directory(directory))?;
+        let open_flags = match self.cache_mode() {
+            CacheMode::Always | CacheMode::Metadata => fopen::CACHE_DIR | fopen::KEEP_CACHE,
+            CacheMode::Auto | CacheMode::Never => 0,
+        };
+        let out = OpenOut {
+            fh: handle.id(),
+            open_flags,
+            backing_id: 0,
+        };
+        Ok(Reply::structure(&out).opening(handle))
+    }
+
+    pub(super) async fn readdir(&self, arg: ReadIn, room: usize) -> Outcome {
+        let directory = self.directory(arg.fh)?;
+        let body = DirentBuffer::new(limit(arg.size, room));
+        let mut names = Names { body, full: false };
+        directory.read(arg.offset, &mut names).await?;
+        if names.full && names.body.as_bytes().is_empty() {
+            // An empty reply would be the end of the directory.
+            return Err(Errno::INVAL.into());
+        }
+        Ok(Reply::bytes(names.body.into_bytes()))
+    }
+
+    pub(super) async fn readdirplus(&self, arg: ReadIn, room: usize) -> Outcome {
+        let node = self.node()?;
+        let directory = self.directory(arg.fh)?;
+        let limit = limit(arg.size, room);
+        let mut listing = Listing {
+            entries: Vec::new(),
+            room: limit,
+            full: false,
+        };
+        directory.read(arg.offset, &mut listing).await?;
+        if listing.full && listing.entries.is_empty() {
+            return Err(Errno::INVAL.into());
+        }
+        let mut body = DirentBuffer::new(limit);
+        let mut grants = Vec::new();
+        for Listed {
+            name,
+            inode,
+            kind,
+            next,
+        } in listing.entries
+        {
+            match self.resolve(&node, &name).await {
+                Resolved::Entry(grant, entry) => {
+                    body.push_plus(&entry, &name, inode, kind, next);
+                    grants.push(grant);
+                }
+                Resolved::NameOnly => {
+                    let entry = EntryOut::negative(std::time::Duration::ZERO);
+                    body.push_plus(&entry, &name, inode, kind, next);
+                }
+                Resolved::Vanished => {}
+            }
+        }
+        Ok(Reply::bytes(body.into_bytes()).granting_all(grants))
+    }
+
+    /// What a listing tells of one of its names. A name that was removed since is left out; one
+    /// that cannot be looked up is shown without attributes. The listing as a whole never fails.
+    async fn resolve(&self, parent: &NodeRecord, name: &[u8]) -> Resolved {
+        // The guest knows `.` and `..` already, and is not told of them again.
+        let Ok(name) = Name::new(name) else {
+            return Resolved::NameOnly;
+        };
+        match parent.node.lookup(name).await {
+            Ok(Lookup::Found(entry)) => match self.grant_entry(parent, Some(name), &entry) {
+                Ok((grant, out)) => Resolved::Entry(grant, out),
+                Err(_) => Resolved::NameOnly,
+            },
+            Ok(Lookup::Missing { .. }) => Resolved::Vanished,
+            Err(error) if error.is(Errno::NOENT) => Resolved::Vanished,
+            Err(_) => Resolved::NameOnly,
+        }
+    }
+
+    pub(super) fn releasedir(&self, arg: ReleaseIn) -> Outcome {
+        self.epoch
+            .handles
+            .release(self.header.node, arg.fh, HandleKind::Directory)?;
+        Ok(Reply::empty())
+    }
+
+    pub(super) async fn fsyncdir(&self, arg: FsyncIn) -> Outcome {
+        self.directory(arg.fh)?
+            .fsync(arg.fsync_flags & FSYNC_FDATASYNC != 0)
+            .await?;
+        Ok(Reply::empty())
+    }
+
+    fn directory(&self, handle: u64) -> Result<Arc<dyn Directory>, Errno> {
+        self.epoch.handles.directory(self.header.node, handle)
+    }
+}
+
+enum Resolved {
+    Entry(Grant, EntryOut),
+    NameOnly,
+    Vanished,
+}
+
+/// How long a listing may be.
+fn limit(asked: u32, room: usize) -> usize {
+    usize::try_from(asked.min(MAX_TRANSFER))
+        .unwrap_or(usize::MAX)
+        .min(room)
+}
+
+/// Whether a name may be shown to a guest, which takes one with a `/` for a broken file system.
+fn presentable(name: &[u8]) -> bool {
+    matches!(name, b"." | b"..") || Name::new(name).is_ok()
+}
+
+/// Takes the entries of READDIR straight into the reply.
+struct Names {
+    body: DirentBuffer,
+    full: bool,
+}
+
+impl DirSink for Names {
+    fn entry(&mut self, entry: &DirEntry<'_>) -> ControlFlow<()> {
+        let DirEntry {
+            name,
+            inode,
+            kind,
+            next,
+        } = *entry;
+        if !presentable(name) || self.body.push(name, inode, kind, next) {
+            return ControlFlow::Continue(());
+        }
+        self.full = true;
+        ControlFlow::Break(())
+    }
+}
+
+/// Takes the entries of READDIRPLUS, as many as fit the reply once they are looked up.
+struct Listing {
+    entries: Vec<Listed>,
+    room: usize,
+    full: bool,
+}
+
+struct Listed {
+    name: Vec<u8>,
+    inode: u64,
+    kind: Option<FileKind>,
+    next: u64,
+}
+
+impl DirSink for Listing {
+    fn entry(&mut self, entry: &DirEntry<'_>) -> ControlFlow<()> {
+        let DirEntry {
+            name,
+            inode,
+            kind,
+            next,
+        } = *entry;
+        if !presentable(name) {
+            return ControlFlow::Continue(());
+        }
+        let Some(room) = self.room.checked_sub(DirentBuffer::plus_length(name.len())) else {
+            self.full = true;
+            return ControlFlow::Break(());
+        };
+        self.room = room;
+        self.entries.push(Listed {
+            name: name.to_vec(),
+            inode,
+            kind,
+            next,
+        });
+        ControlFlow::Continue(())
+    }
+}

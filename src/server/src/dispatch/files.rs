@@ -1,0 +1,244 @@
+//! Open files: content, space and durability.
+
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+use vfsd_backend::{
+    CopyRange, Errno, FallocateMode, File, FileCaching, FileKind, LockOwner, OpenFlags,
+    OpenRequest, ReadRequest, SeekFrom, WriteRequest,
+};
+use vfsd_fuse::wire::{
+    CopyFileRangeIn, CopyFileRangeOut, FSYNC_FDATASYNC, FallocateIn, FlushIn, FsyncIn, LseekIn,
+    LseekOut, OPEN_KILL_SUIDGID, OpenIn, OpenOut, RELEASE_FLUSH, ReadIn, ReleaseIn,
+    WRITE_KILL_SUIDGID, WriteIn, WriteOut, fopen,
+};
+use vfsd_fuse::{InitFlags, MAX_TRANSFER, Opcode};
+
+use super::{Call, Outcome, range_end};
+use crate::exchange::Exchange;
+use crate::handles::{HandleKind, Open};
+use crate::options::CacheMode;
+use crate::responder::{Reply, Responder};
+
+/// The most that one copy moves, so that its length fits the reply of COPY_FILE_RANGE and one request does
+/// not last for ever.
+const MAX_COPY: u64 = 0x7fff_f000;
+
+impl Call<'_> {
+    pub(super) async fn open(&self, arg: OpenIn) -> Outcome {
+        let node = self.node()?;
+        match node.node.kind() {
+            FileKind::Regular => {}
+            FileKind::Directory => return Err(Errno::ISDIR.into()),
+            FileKind::Symlink => return Err(Errno::LOOP.into()),
+            // The guest's own kernel opens these; nothing on the host does.
+            FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice => {
+                return Err(Errno::BADF.into());
+            }
+        }
+        let flags = open_flags(arg.flags)?.difference(OpenFlags::EXCLUSIVE);
+        if flags.modifies() && node.export.readonly {
+            return Err(Errno::ROFS.into());
+        }
+        let kill_privileges = arg.open_flags & OPEN_KILL_SUIDGID != 0 && self.kills_privileges();
+        let opened = node
+            .node
+            .open(OpenRequest {
+                flags,
+                kill_privileges,
+            })
+            .await?;
+        let handle = self.epoch.handles.grant(node, Open::File(opened.file))?;
+        let out = self.open_out(handle.id(), opened.caching);
+        Ok(Reply::structure(&out).opening(handle))
+    }
+
+    /// What the guest is told of an open file.
+    pub(super) fn open_out(&self, handle: u64, caching: FileCaching) -> OpenOut {
+        let caching = match (caching, self.cache_mode()) {
+            (FileCaching::Policy, CacheMode::Auto) => 0,
+            (FileCaching::Keep, _) | (FileCaching::Policy, CacheMode::Always) => fopen::KEEP_CACHE,
+            (FileCaching::Direct, _)
+            | (FileCaching::Policy, CacheMode::Never | CacheMode::Metadata) => fopen::DIRECT_IO,
+        };
+        let open_flags = caching | fopen::PARALLEL_DIRECT_WRITES;
+        OpenOut {
+            fh: handle,
+            open_flags,
+            backing_id: 0,
+        }
+    }
+
+    pub(super) async fn read<E: Exchange>(
+        &self,
+        arg: ReadIn,
+        responder: &mut Responder<E>,
+    ) -> Outcome {
+        let file = self.file(arg.fh)?;
+        let asked = usize::try_from(arg.size.min(MAX_TRANSFER)).unwrap_or(usize::MAX);
+        let length = asked.min(responder.room());
+        let end = u64::try_from(length)
+            .ok()
+            .and_then(|length| range_end(arg.offset, length));
+        if end.is_none() {
+            return Err(Errno::INVAL.into());
+        }
+        let request = ReadRequest {
+            offset: arg.offset,
+            length,
+        };
+        let read = file.read(request, responder.sink()?).await?;
+        Ok(Reply::sunk(read.min(length)))
+    }
+
+    pub(super) async fn write<E: Exchange>(
+        &self,
+        arg: WriteIn,
+        responder: &mut Responder<E>,
+    ) -> Outcome {
+        let file = self.file(arg.fh)?;
+        if range_end(arg.offset, u64::from(arg.size)).is_none() {
+            return Err(Errno::FBIG.into());
+        }
+        let kill_privileges = arg.write_flags & WRITE_KILL_SUIDGID != 0 && self.kills_privileges();
+        let request = WriteRequest {
+            offset: arg.offset,
+            kill_privileges,
+        };
+        let written = file.write(request, responder.payload()?).await?;
+        let size = u32::try_from(written).unwrap_or(u32::MAX).min(arg.size);
+        Ok(Reply::structure(&WriteOut { size, padding: 0 }))
+    }
+
+    pub(super) async fn flush(&self, arg: FlushIn) -> Outcome {
+        self.file(arg.fh)?.flush(LockOwner(arg.lock_owner)).await?;
+        Ok(Reply::empty())
+    }
+
+    pub(super) async fn release(&self, arg: ReleaseIn) -> Outcome {
+        let handle = self
+            .epoch
+            .handles
+            .release(self.header.node, arg.fh, HandleKind::File)?;
+        if let Open::File(file) = &handle.open {
+            if arg.release_flags & RELEASE_FLUSH != 0 {
+                file.flush(LockOwner(arg.lock_owner)).await?;
+            }
+            file.release().await?;
+        }
+        Ok(Reply::empty())
+    }
+
+    pub(super) async fn fsync(&self, arg: FsyncIn) -> Outcome {
+        self.file(arg.fh)?
+            .fsync(arg.fsync_flags & FSYNC_FDATASYNC != 0)
+            .await?;
+        Ok(Reply::empty())
+    }
+
+    pub(super) async fn fallocate(&self, arg: FallocateIn) -> Outcome {
+        let file = self.file(arg.fh)?;
+        let mode = FallocateMode::from_bits(arg.mode).ok_or(Errno::OPNOTSUPP)?;
+        let punches = mode.contains(FallocateMode::PUNCH_HOLE);
+        if punches && !mode.contains(FallocateMode::KEEP_SIZE) {
+            return Err(Errno::OPNOTSUPP.into());
+        }
+        if arg.length == 0 || i64::try_from(arg.offset).is_err() {
+            return Err(Errno::INVAL.into());
+        }
+        if range_end(arg.offset, arg.length).is_none() {
+            return Err(Errno::FBIG.into());
+        }
+        file.fallocate(mode, arg.offset, arg.length).await?;
+        Ok(Reply::empty())
+    }
+
+    pub(super) async fn lseek(&self, arg: LseekIn) -> Outcome {
+        /// `SEEK_DATA` and `SEEK_HOLE` of linux/fs.h. All else is decided in the guest.
+        const SEEK_DATA: u32 = 3;
+        const SEEK_HOLE: u32 = 4;
+        let file = self.file(arg.fh)?;
+        let from = match arg.whence {
+            SEEK_DATA => SeekFrom::Data,
+            SEEK_HOLE => SeekFrom::Hole,
+            _ => return Err(Errno::INVAL.into()),
+        };
+        if i64::try_from(arg.offset).is_err() {
+            return Err(Errno::NXIO.into());
+        }
+        let offset = file.seek(from, arg.offset).await?;
+        Ok(Reply::structure(&LseekOut { offset }))
+    }
+
+    pub(super) async fn copy_file_range(&self, arg: CopyFileRangeIn) -> Outcome {
+        let node = self.node()?;
+        let target_node = self.other_node(&node, arg.nodeid_out)?;
+        let source = self.file(arg.fh_in)?;
+        let target = self.epoch.handles.file(target_node.id, arg.fh_out)?;
+        if arg.flags != 0 {
+            return Err(Errno::INVAL.into());
+        }
+        let length = arg.len.min(MAX_COPY);
+        if range_end(arg.off_in, length).is_none() {
+            return Err(Errno::INVAL.into());
+        }
+        if range_end(arg.off_out, length).is_none() {
+            return Err(Errno::FBIG.into());
+        }
+        let copy = CopyRange {
+            offset: arg.off_in,
+            target: target.as_ref(),
+            target_offset: arg.off_out,
+            length,
+        };
+        let copied = source.copy_range(copy).await?.min(length);
+        Ok(match self.opcode {
+            Opcode::CopyFileRange64 => Reply::structure(&CopyFileRangeOut {
+                bytes_copied: copied,
+            }),
+            _ => {
+                let size = u32::try_from(copied).unwrap_or(u32::MAX);
+                Reply::structure(&WriteOut { size, padding: 0 })
+            }
+        })
+    }
+
+    /// An open file of the request's node.
+    pub(super) fn file(&self, handle: u64) -> Result<Arc<dyn File>, Errno> {
+        self.epoch.handles.file(self.header.node, handle)
+    }
+
+    pub(super) fn kills_privileges(&self) -> bool {
+        self.epoch.agreed(InitFlags::HANDLE_KILLPRIV_V2)
+    }
+}
+
+/// The flags of open(2). Guest and host are of one architecture, so its numbers are ours. Flags
+/// that concern only the guest are dropped.
+///
+/// # Errors
+/// EINVAL for an access mode that is none.
+pub(super) fn open_flags(flags: u32) -> Result<OpenFlags, Errno> {
+    let raw = OFlags::from_bits_retain(flags);
+    let mut open = match raw & OFlags::RWMODE {
+        OFlags::RDONLY => OpenFlags::READ,
+        OFlags::WRONLY => OpenFlags::WRITE,
+        OFlags::RDWR => OpenFlags::READ | OpenFlags::WRITE,
+        _ => return Err(Errno::INVAL),
+    };
+    for (bit, flag) in [
+        (OFlags::APPEND, OpenFlags::APPEND),
+        (OFlags::TRUNC, OpenFlags::TRUNCATE),
+        (OFlags::DIRECT, OpenFlags::DIRECT),
+        // O_SYNC has O_DSYNC's bit as well.
+        (OFlags::DSYNC, OpenFlags::DSYNC),
+        (OFlags::SYNC, OpenFlags::SYNC),
+        (OFlags::NOATIME, OpenFlags::NOATIME),
+        (OFlags::EXCL, OpenFlags::EXCLUSIVE),
+    ] {
+        if raw.contains(bit) {
+            open |= flag;
+        }
+    }
+    Ok(open)
+}

@@ -1,0 +1,94 @@
+//! Advisory locks.
+
+use vfsd_backend::{Errno, HeldLock, LockKind, LockOwner, LockRange, LockRequest, LockStyle};
+use vfsd_fuse::wire::{FileLock, LK_FLOCK, LkIn};
+
+use super::{Call, Outcome};
+use crate::responder::Reply;
+
+/// `F_RDLCK`, `F_WRLCK`, `F_UNLCK` of asm-generic/fcntl.h.
+const F_RDLCK: u32 = 0;
+const F_WRLCK: u32 = 1;
+const F_UNLCK: u32 = 2;
+
+impl Call<'_> {
+    pub(super) async fn getlk(&self, arg: LkIn) -> Outcome {
+        let file = self.file(arg.fh)?;
+        let request = lock_request(&arg, false)?;
+        if request.kind.is_none() {
+            return Err(Errno::INVAL.into());
+        }
+        let lock = match file.getlk(request).await? {
+            None => FileLock {
+                r#type: F_UNLCK,
+                ..arg.lk
+            },
+            Some(HeldLock { kind, range, pid }) => FileLock {
+                start: range.start,
+                end: range.end,
+                r#type: match kind {
+                    LockKind::Read => F_RDLCK,
+                    LockKind::Write => F_WRLCK,
+                },
+                pid,
+            },
+        };
+        Ok(Reply::structure(&lock))
+    }
+
+    /// SETLK and SETLKW. A wait ends with the lock, by INTERRUPT, or with the session.
+    pub(super) async fn setlk(&self, arg: LkIn, wait: bool) -> Outcome {
+        let file = self.file(arg.fh)?;
+        let wait = wait && arg.lk.r#type != F_UNLCK;
+        let request = lock_request(&arg, wait)?;
+        if !wait {
+            file.setlk(request).await?;
+            return Ok(Reply::empty());
+        }
+        let mut waiting = self.epoch.waits.enter(self.header.unique)?;
+        tokio::select! {
+            biased;
+            result = file.setlk(request) => result?,
+            errno = waiting.ended() => return Err(errno.into()),
+        }
+        Ok(Reply::empty())
+    }
+}
+
+fn lock_request(arg: &LkIn, wait: bool) -> Result<LockRequest, Errno> {
+    let last = i64::MAX.unsigned_abs();
+    let kind = match arg.lk.r#type {
+        F_RDLCK => Some(LockKind::Read),
+        F_WRLCK => Some(LockKind::Write),
+        F_UNLCK => None,
+        _ => return Err(Errno::INVAL),
+    };
+    let flock = arg.lk_flags & LK_FLOCK != 0;
+    let range = if flock {
+        LockRange {
+            start: 0,
+            end: last,
+        }
+    } else {
+        LockRange {
+            start: arg.lk.start,
+            end: arg.lk.end.min(last),
+        }
+    };
+    if range.start > range.end {
+        return Err(Errno::INVAL);
+    }
+    let style = if flock {
+        LockStyle::Flock
+    } else {
+        LockStyle::Posix
+    };
+    Ok(LockRequest {
+        owner: LockOwner(arg.owner),
+        pid: arg.lk.pid,
+        style,
+        kind,
+        range,
+        wait,
+    })
+}

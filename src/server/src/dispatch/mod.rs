@@ -1,0 +1,295 @@
+//! One dispatch for all requests: from a decoded operation to a backend's method and its reply.
+//!
+//! What the backend may rely on is made sure of here: the node is known, the handle is the node's,
+//! the export may be changed, ids are the host's, ranges do not overflow.
+
+mod attributes;
+mod creation;
+mod directories;
+mod files;
+mod ioctl;
+mod locks;
+mod names;
+mod xattrs;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use vfsd_backend::{Attributes, Caller, Entry, Errno, Error, Identity, Name, Ttl};
+use vfsd_fuse::wire::{EntryOut, INVALID_ID};
+use vfsd_fuse::{Effect, Opcode, Operation, RequestHeader};
+
+use crate::epoch::Epoch;
+use crate::errno::errno_for;
+use crate::exchange::Exchange;
+use crate::nodes::{Grant, NodeRecord};
+use crate::options::CacheMode;
+use crate::responder::{Reply, Responder};
+use crate::session::Session;
+
+/// Until the end of time, as far as a guest is concerned: a year.
+const FOREVER: Duration = Duration::from_secs(31_536_000);
+
+/// One request on its way to a backend.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call<'a> {
+    pub(crate) session: &'a Arc<Session>,
+    pub(crate) epoch: &'a Arc<Epoch>,
+    pub(crate) header: RequestHeader,
+    pub(crate) opcode: Opcode,
+}
+
+type Outcome<T = Reply> = Result<T, Error>;
+
+impl Call<'_> {
+    /// Does what is asked and gives the reply, or the errno that the guest is told.
+    pub(crate) async fn run<E: Exchange>(
+        &self,
+        operation: Operation<'_>,
+        responder: &mut Responder<E>,
+    ) -> Result<Reply, Errno> {
+        let outcome = match self.admit(&operation) {
+            Ok(()) => self.dispatch(operation, responder).await,
+            Err(errno) => Err(errno.into()),
+        };
+        outcome.map_err(|error| {
+            if let Error::Storage(source) = &error {
+                self.report(source.as_ref());
+            }
+            errno_for(self.opcode, &error)
+        })
+    }
+
+    /// Whether the export may be changed, if that is what the request does.
+    fn admit(&self, operation: &Operation<'_>) -> Result<(), Errno> {
+        if self.opcode.effect() != Effect::Changes {
+            return Ok(());
+        }
+        // What has no node of its own to change, or a bad one, is answered by its handler.
+        match self.node() {
+            Ok(node) if node.export.readonly => {
+                tracing::trace!("refused {operation:?} on a read-only export");
+                Err(Errno::ROFS)
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn dispatch<E: Exchange>(
+        &self,
+        operation: Operation<'_>,
+        responder: &mut Responder<E>,
+    ) -> Outcome {
+        use Operation as Op;
+        match operation {
+            Op::Lookup { name } => self.lookup(name).await,
+            Op::Forget { arg } => {
+                self.epoch.nodes.forget(self.header.node, arg.nlookup);
+                Ok(Reply::empty())
+            }
+            Op::BatchForget { list } => {
+                list.iter()
+                    .for_each(|(node, count)| self.epoch.nodes.forget(node, count));
+                Ok(Reply::empty())
+            }
+            Op::Getattr { arg } => self.getattr(arg).await,
+            Op::Statx { arg } => self.statx(arg).await,
+            Op::Setattr { arg } => self.setattr(arg).await,
+            Op::Readlink {} => self.readlink(responder.room()).await,
+            Op::Access { arg } => self.access(arg).await,
+            Op::Statfs {} => self.statfs().await,
+            Op::Syncfs {} => self.syncfs().await,
+            Op::Symlink {
+                name,
+                target,
+                extensions,
+            } => self.symlink(name, target, extensions).await,
+            Op::Mknod {
+                arg,
+                name,
+                extensions,
+            } => self.mknod(arg, name, extensions).await,
+            Op::Mkdir {
+                arg,
+                name,
+                extensions,
+            } => self.mkdir(arg, name, extensions).await,
+            Op::Create {
+                arg,
+                name,
+                extensions,
+            } => self.create(arg, name, extensions).await,
+            Op::Tmpfile {
+                arg, extensions, ..
+            } => self.tmpfile(arg, extensions).await,
+            Op::Unlink { name } => self.unlink(name).await,
+            Op::Rmdir { name } => self.rmdir(name).await,
+            Op::Rename {
+                arg,
+                name,
+                new_name,
+            } => self.rename(name, arg.newdir, new_name, 0).await,
+            Op::Rename2 {
+                arg,
+                name,
+                new_name,
+            } => self.rename(name, arg.newdir, new_name, arg.flags).await,
+            Op::Link { arg, name } => self.link(arg.oldnodeid, name).await,
+            Op::Open { arg } => self.open(arg).await,
+            Op::Read { arg } => self.read(arg, responder).await,
+            Op::Write { arg } => self.write(arg, responder).await,
+            Op::Flush { arg } => self.flush(arg).await,
+            Op::Release { arg } => self.release(arg).await,
+            Op::Fsync { arg } => self.fsync(arg).await,
+            Op::Fallocate { arg } => self.fallocate(arg).await,
+            Op::Lseek { arg } => self.lseek(arg).await,
+            Op::CopyFileRange { arg } | Op::CopyFileRange64 { arg } => {
+                self.copy_file_range(arg).await
+            }
+            Op::Opendir { .. } => self.opendir().await,
+            Op::Readdir { arg } => self.readdir(arg, responder.room()).await,
+            Op::Readdirplus { arg } => self.readdirplus(arg, responder.room()).await,
+            Op::Releasedir { arg } => self.releasedir(arg),
+            Op::Fsyncdir { arg } => self.fsyncdir(arg).await,
+            Op::Setxattr { arg } => self.setxattr(arg).await,
+            Op::Getxattr { arg, name } => self.getxattr(arg, name, responder.room()).await,
+            Op::Listxattr { arg } => self.listxattr(arg, responder.room()).await,
+            Op::Removexattr { name } => self.removexattr(name).await,
+            Op::Getlk { arg } => self.getlk(arg).await,
+            Op::Setlk { arg } => self.setlk(arg, false).await,
+            Op::Setlkw { arg } => self.setlk(arg, true).await,
+            Op::Ioctl { arg } => self.ioctl(arg, responder.room()).await,
+            // Answered by the session, before there is a call.
+            Op::Init { .. } | Op::Destroy {} | Op::Interrupt { .. } => Err(Errno::IO.into()),
+            Op::Unsupported(_) => Err(Error::Errno(Errno::NOSYS)),
+        }
+    }
+
+    /// The node that the request is about.
+    fn node(&self) -> Result<Arc<NodeRecord>, Errno> {
+        self.epoch.nodes.get(self.header.node)
+    }
+
+    /// Another node of the request, which must be of the same export as the first.
+    fn other_node(&self, first: &NodeRecord, id: u64) -> Result<Arc<NodeRecord>, Errno> {
+        let other = self.epoch.nodes.get(id)?;
+        if other.export.id == first.export.id {
+            Ok(other)
+        } else {
+            Err(Errno::XDEV)
+        }
+    }
+
+    /// Who asks, for a request that makes nothing. Its identity may be untold, or may be one that
+    /// has no counterpart on the host; then nothing is done in its name.
+    fn caller(&self) -> Caller {
+        let told = self.header.uid != INVALID_ID && self.header.gid != INVALID_ID;
+        let identity = if told { self.identity(None).ok() } else { None };
+        Caller {
+            identity,
+            pid: self.header.pid,
+        }
+    }
+
+    /// Who asks, for a request that makes an inode.
+    ///
+    /// # Errors
+    /// EINVAL where no identity is told, EPERM for one that is forbidden.
+    fn creator(&self, supplementary: Option<u32>) -> Result<Caller, Errno> {
+        Ok(Caller {
+            identity: Some(self.identity(supplementary)?),
+            pid: self.header.pid,
+        })
+    }
+
+    fn identity(&self, supplementary: Option<u32>) -> Result<Identity, Errno> {
+        let options = &self.session.options;
+        Ok(Identity {
+            uid: options.uid_map.to_host(self.header.uid)?,
+            gid: options.gid_map.to_host(self.header.gid)?,
+            supplementary: supplementary
+                .map(|gid| options.gid_map.to_host(gid))
+                .transpose()?,
+        })
+    }
+
+    /// Attributes as the guest sees them.
+    fn shown(&self, attributes: &Attributes) -> Attributes {
+        let options = &self.session.options;
+        Attributes {
+            uid: options.uid_map.to_guest(attributes.uid),
+            gid: options.gid_map.to_guest(attributes.gid),
+            ..*attributes
+        }
+    }
+
+    fn entry_ttl(&self, ttl: Ttl) -> Duration {
+        resolved(ttl, self.session.options.cache.entry_ttl)
+    }
+
+    fn attribute_ttl(&self, ttl: Ttl) -> Duration {
+        resolved(ttl, self.session.options.cache.attribute_ttl)
+    }
+
+    /// Makes the guest know the file of an entry.
+    fn grant_entry(
+        &self,
+        parent: &NodeRecord,
+        name: Option<Name<'_>>,
+        entry: &Entry,
+    ) -> Result<(Grant, EntryOut), Errno> {
+        let export = match name {
+            Some(name) => self.session.exports.below(&parent.export, name),
+            None => Arc::clone(&parent.export),
+        };
+        let grant = self.epoch.nodes.grant(export, Arc::clone(&entry.node))?;
+        let out = EntryOut::new(
+            grant.id(),
+            // Numbers of nodes are not used twice, so one generation is enough.
+            0,
+            &self.shown(&entry.attributes),
+            self.entry_ttl(entry.entry_ttl),
+            self.attribute_ttl(entry.attribute_ttl),
+        );
+        Ok((grant, out))
+    }
+
+    fn cache_mode(&self) -> CacheMode {
+        self.session.options.cache.mode
+    }
+
+    /// Logs a failure of the storage.
+    fn report(&self, source: &(dyn std::error::Error + Send + Sync)) {
+        let export = self
+            .node()
+            .map(|node| node.export.name.clone())
+            .unwrap_or_default();
+        let mut reason = source.to_string();
+        let mut next = source.source();
+        while let Some(source) = next {
+            reason.push_str(": ");
+            reason.push_str(&source.to_string());
+            next = source.source();
+        }
+        tracing::error!(
+            export,
+            opcode = self.opcode.name(),
+            "the storage failed: {reason}"
+        );
+    }
+}
+
+fn resolved(ttl: Ttl, policy: Duration) -> Duration {
+    match ttl {
+        Ttl::Policy => policy,
+        Ttl::For(duration) => duration.min(FOREVER),
+        Ttl::Forever => FOREVER,
+    }
+}
+
+/// The end of a range, which must be representable for the file system.
+fn range_end(offset: u64, length: u64) -> Option<u64> {
+    offset
+        .checked_add(length)
+        .filter(|end| i64::try_from(*end).is_ok())
+}

@@ -1,0 +1,99 @@
+//! Requests that wait for a lock, and how they are woken without one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use vfsd_backend::Errno;
+
+/// The waiting requests of a session.
+#[derive(Debug)]
+pub(crate) struct Waits {
+    state: Mutex<State>,
+    limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the request's `unique`, which a hostile guest may use twice, and a serial number.
+    waiting: BTreeMap<(u64, u64), oneshot::Sender<Errno>>,
+    serial: u64,
+}
+
+/// A request that waits. Leaves the list when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    waits: Arc<Waits>,
+    key: (u64, u64),
+    ended: oneshot::Receiver<Errno>,
+}
+
+impl Waits {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            limit,
+        })
+    }
+
+    /// Enters a request.
+    ///
+    /// # Errors
+    /// ENOLCK when too many wait already.
+    pub(crate) fn enter(self: &Arc<Self>, unique: u64) -> Result<Wait, Errno> {
+        let mut state = self.state.lock();
+        if state.waiting.len() >= self.limit {
+            return Err(Errno::NOLCK);
+        }
+        state.serial = state.serial.wrapping_add(1);
+        let key = (unique, state.serial);
+        let (sender, ended) = oneshot::channel();
+        state.waiting.insert(key, sender);
+        Ok(Wait {
+            waits: Arc::clone(self),
+            key,
+            ended,
+        })
+    }
+
+    /// Ends the waits of one request with EINTR. Says whether there was one.
+    pub(crate) fn interrupt(&self, unique: u64) -> bool {
+        let mut state = self.state.lock();
+        let range = (unique, 0)..=(unique, u64::MAX);
+        let keys: Vec<_> = state.waiting.range(range).map(|(key, _)| *key).collect();
+        for key in &keys {
+            if let Some(sender) = state.waiting.remove(key) {
+                let _ = sender.send(Errno::INTR);
+            }
+        }
+        !keys.is_empty()
+    }
+
+    /// Ends all waits with EAGAIN, as if the lock had only been tried. EINTR would be wrong: a
+    /// guest's kernel makes it "restart the call", which without a signal reaches the program as an
+    /// errno that it does not know.
+    pub(crate) fn end_all(&self) {
+        for (_, sender) in std::mem::take(&mut self.state.lock().waiting) {
+            let _ = sender.send(Errno::AGAIN);
+        }
+    }
+
+    /// How many requests wait.
+    pub(crate) fn count(&self) -> usize {
+        self.state.lock().waiting.len()
+    }
+}
+
+impl Wait {
+    /// Ready when the wait was ended from outside, with the errno for the guest.
+    pub(crate) async fn ended(&mut self) -> Errno {
+        (&mut self.ended).await.unwrap_or(Errno::AGAIN)
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.waits.state.lock().waiting.remove(&self.key);
+    }
+}
