@@ -1,0 +1,68 @@
+//! Log lines about a guest that misbehaves, at a rate that it cannot choose.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// At most one line of a kind in this many milliseconds.
+const INTERVAL_MS: u64 = 1_000;
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// One kind of complaint: how often it came up, and when it was last told.
+#[derive(Debug, Default)]
+pub(crate) struct Complaint {
+    count: AtomicU64,
+    untold: AtomicU64,
+    /// When the next line may be written, in milliseconds since [`START`].
+    next: AtomicU64,
+}
+
+impl Complaint {
+    /// Counts, and says whether a line may be written now: if so, how many were kept back.
+    pub(crate) fn raise(&self) -> Option<u64> {
+        self.raise_at(u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn raise_at(&self, now: u64) -> Option<u64> {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let next = self.next.load(Ordering::Relaxed);
+        let told = now >= next
+            && self
+                .next
+                .compare_exchange(
+                    next,
+                    now.saturating_add(INTERVAL_MS),
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                )
+                .is_ok();
+        if told {
+            Some(self.untold.swap(0, Ordering::Relaxed))
+        } else {
+            self.untold.fetch_add(1, Ordering::Relaxed);
+            None
+        }
+    }
+
+    /// How often it came up.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_an_interval_tells_how_many_were_kept_back() {
+        let complaint = Complaint::default();
+        assert_eq!(complaint.raise_at(5), Some(0));
+        assert_eq!(complaint.raise_at(6), None);
+        assert_eq!(complaint.raise_at(1_004), None);
+        assert_eq!(complaint.raise_at(1_005), Some(2));
+        assert_eq!(complaint.raise_at(1_006), None);
+        assert_eq!(complaint.count(), 5);
+    }
+}

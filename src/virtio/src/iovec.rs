@@ -1,0 +1,266 @@
+// UNSAFETY: guest memory is given to preadv2(2) and pwritev2(2), and copied from and to.
+#![allow(unsafe_code)]
+//! Scattered pieces of guest memory, used in place.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use vfsd_backend::Wait;
+use vm_memory::VolatileSlice;
+
+use crate::memory::{MemoryMap, OutsideMemory};
+
+/// Pieces that one system call takes (`UIO_MAXIOV`, include/uapi/linux/uio.h).
+const IOV_MAX: usize = 1_024;
+
+/// Some bytes of guest memory, valid only together with the map that they belong to.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    address: *mut u8,
+    length: usize,
+}
+
+/// A sequence of bytes that lies scattered in guest memory, which stays mapped with it.
+///
+/// The guest may change them at any time, and the front end take them away: then copies see
+/// zeros and the memory counts as [lost](Self::lost), while system calls fail with EFAULT.
+#[derive(Debug)]
+pub(crate) struct GuestBuffers {
+    // Invariant: each piece lies within a mapping that `memory` keeps.
+    pieces: Vec<Piece>,
+    length: usize,
+    memory: Arc<MemoryMap>,
+}
+
+// SAFETY: the pointers lead into shared mappings that `memory` (which is Send and Sync) keeps, and
+// whoever uses them expects that others do so at the same time.
+unsafe impl Send for GuestBuffers {}
+// SAFETY: as above.
+unsafe impl Sync for GuestBuffers {}
+
+impl GuestBuffers {
+    /// No bytes yet.
+    pub(crate) fn new(memory: Arc<MemoryMap>) -> Self {
+        Self {
+            pieces: Vec::new(),
+            length: 0,
+            memory,
+        }
+    }
+
+    /// Appends `length` bytes at a guest address.
+    ///
+    /// # Errors
+    /// When they are not all memory; then none is appended.
+    pub(crate) fn append(&mut self, address: u64, length: usize) -> Result<(), OutsideMemory> {
+        let before = self.pieces.len();
+        for slice in self.memory.slices(address, length) {
+            match slice {
+                Ok(slice) => self.pieces.push(Piece {
+                    address: slice.ptr_guard_mut().as_ptr(),
+                    length: slice.len(),
+                }),
+                Err(outside) => {
+                    self.pieces.truncate(before);
+                    return Err(outside);
+                }
+            }
+        }
+        self.length = self.length.saturating_add(length);
+        Ok(())
+    }
+
+    /// How many bytes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether the front end took guest memory away, so that copies cannot be trusted.
+    pub(crate) fn lost(&self) -> bool {
+        self.memory.lost()
+    }
+
+    /// The pieces of up to `length` bytes from `offset`.
+    fn window(&self, offset: usize, length: usize) -> impl Iterator<Item = Piece> {
+        let mut skip = offset;
+        let mut left = length;
+        self.pieces.iter().filter_map(move |piece| {
+            let skipped = skip.min(piece.length);
+            skip = skip.saturating_sub(skipped);
+            let length = piece.length.saturating_sub(skipped).min(left);
+            left = left.saturating_sub(length);
+            // `skipped` is at most the piece's length, so this stays within it or at its end.
+            (length > 0).then(|| Piece {
+                address: piece.address.wrapping_add(skipped),
+                length,
+            })
+        })
+    }
+
+    /// Copies bytes out, from `offset`, until `buffer` is full or there are no more, and says how
+    /// many that were.
+    pub(crate) fn copy_out(&self, offset: usize, buffer: &mut [u8]) -> usize {
+        let mut copied: usize = 0;
+        for piece in self.window(offset, buffer.len()) {
+            // SAFETY: the piece lies within a mapping that `self.memory` keeps (the invariant), and
+            // the slice does not outlive this loop.
+            let slice = unsafe { VolatileSlice::new(piece.address, piece.length) };
+            let target = buffer.get_mut(copied..).unwrap_or_default();
+            copied = copied.saturating_add(slice.copy_to(target));
+        }
+        copied
+    }
+
+    /// Copies `bytes` in, from `offset`, as far as there is room, and says how many that were.
+    pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8]) -> usize {
+        let mut copied: usize = 0;
+        for piece in self.window(offset, bytes.len()) {
+            // SAFETY: as in `copy_out`.
+            let slice = unsafe { VolatileSlice::new(piece.address, piece.length) };
+            slice.copy_from(bytes.get(copied..).unwrap_or_default());
+            copied = copied.saturating_add(piece.length);
+        }
+        copied
+    }
+
+    /// Reads up to `length` bytes of `file` from `file_offset` to where `offset` is, and says how
+    /// many there were; fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// What preadv2(2) answers; then the content of these bytes is undefined.
+    pub(crate) fn read_from(
+        &self,
+        file: BorrowedFd<'_>,
+        file_offset: u64,
+        offset: usize,
+        length: usize,
+        wait: Wait,
+    ) -> io::Result<usize> {
+        let length = length.min(self.length.saturating_sub(offset));
+        let mut done: usize = 0;
+        while done < length {
+            let vectors = self.vectors(offset.saturating_add(done), length.saturating_sub(done));
+            match transfer(
+                Direction::Read,
+                file,
+                &vectors,
+                position(file_offset, done)?,
+                wait,
+            ) {
+                Ok(0) => break,
+                Ok(count) => done = done.saturating_add(count),
+                // The rest of a file opened with O_DIRECT, behind its unaligned end. Any other error
+                // must show: a short count would look like the end of the file.
+                Err(error) if done > 0 && error.raw_os_error() == Some(libc::EINVAL) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes up to `length` bytes from `offset` to `file` at `file_offset`, and says how many
+    /// were written: fewer when the file system takes no more.
+    ///
+    /// # Errors
+    /// What pwritev2(2) answers when nothing was written.
+    pub(crate) fn write_to(
+        &self,
+        file: BorrowedFd<'_>,
+        file_offset: u64,
+        offset: usize,
+        length: usize,
+        wait: Wait,
+    ) -> io::Result<usize> {
+        let length = length.min(self.length.saturating_sub(offset));
+        let mut done: usize = 0;
+        while done < length {
+            let vectors = self.vectors(offset.saturating_add(done), length.saturating_sub(done));
+            let asked: usize = vectors
+                .iter()
+                .fold(0, |sum, vector| usize::saturating_add(sum, vector.iov_len));
+            match transfer(
+                Direction::Write,
+                file,
+                &vectors,
+                position(file_offset, done)?,
+                wait,
+            ) {
+                Ok(count) => {
+                    done = done.saturating_add(count);
+                    if count < asked {
+                        break;
+                    }
+                }
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    /// At most [`IOV_MAX`] vectors for the bytes from `offset`.
+    fn vectors(&self, offset: usize, length: usize) -> Vec<libc::iovec> {
+        self.window(offset, length)
+            .take(IOV_MAX)
+            .map(|piece| libc::iovec {
+                iov_base: piece.address.cast(),
+                iov_len: piece.length,
+            })
+            .collect()
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Direction {
+    Read,
+    Write,
+}
+
+fn position(file_offset: u64, done: usize) -> io::Result<i64> {
+    u64::try_from(done)
+        .ok()
+        .and_then(|done| file_offset.checked_add(done))
+        .and_then(|position| i64::try_from(position).ok())
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// One preadv2(2) or pwritev2(2), made again if a signal interrupted it.
+fn transfer(
+    direction: Direction,
+    file: BorrowedFd<'_>,
+    vectors: &[libc::iovec],
+    position: i64,
+    wait: Wait,
+) -> io::Result<usize> {
+    let flags = match wait {
+        Wait::Allowed => 0,
+        Wait::Refused => libc::RWF_NOWAIT,
+    };
+    let count = libc::c_int::try_from(vectors.len())
+        .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    loop {
+        // SAFETY: `vectors` is valid for `count` elements, and each names bytes of a mapping that
+        // outlives the call. The kernel checks the addresses anew and answers EFAULT, and nobody
+        // holds Rust references to guest memory.
+        let result = unsafe {
+            match direction {
+                Direction::Read => {
+                    libc::preadv2(file.as_raw_fd(), vectors.as_ptr(), count, position, flags)
+                }
+                Direction::Write => {
+                    libc::pwritev2(file.as_raw_fd(), vectors.as_ptr(), count, position, flags)
+                }
+            }
+        };
+        match usize::try_from(result) {
+            Ok(done) => return Ok(done),
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}

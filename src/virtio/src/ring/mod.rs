@@ -1,0 +1,300 @@
+//! A split virtqueue (virtio 1.3, section 2.7), from the device's side.
+
+mod available;
+mod chain;
+mod inflight;
+mod used;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+pub(crate) use self::available::Available;
+pub(crate) use self::chain::{Chain, ChainFault};
+use self::inflight::InFlight;
+use self::used::Used;
+use crate::counters::QueueCounters;
+use crate::memory::{MemoryMap, Part};
+use crate::notifier::Call;
+use crate::users::Users;
+
+/// The largest split ring there can be.
+pub(crate) const MAX_SIZE: u32 = 32_768;
+
+const USED_FLAGS_AT: usize = 0;
+
+/// Why a ring is stopped until it is set up anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RingFault {
+    IndexJump,
+    HeadOutOfRange,
+    HeadInFlight,
+    MemoryLost,
+    OutsideMemory,
+    DeadKick,
+}
+
+impl RingFault {
+    /// All of them, with what the log and the metrics call them.
+    pub(crate) const ALL: [(Self, &'static str); 6] = [
+        (Self::IndexJump, "index_jump"),
+        (Self::HeadOutOfRange, "head_out_of_range"),
+        (Self::HeadInFlight, "head_in_flight"),
+        (Self::MemoryLost, "memory_lost"),
+        (Self::OutsideMemory, "outside_memory"),
+        (Self::DeadKick, "dead_kick"),
+    ];
+}
+
+/// Where the front end sees the parts of a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Addresses {
+    pub(crate) descriptors: u64,
+    pub(crate) available: u64,
+    pub(crate) used: u64,
+}
+
+/// What a ring is made with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup {
+    /// Descriptors; a power of two.
+    pub(crate) size: u16,
+    pub(crate) addresses: Addresses,
+    /// VIRTIO_F_EVENT_IDX.
+    pub(crate) event_idx: bool,
+    /// VIRTIO_F_INDIRECT_DESC.
+    pub(crate) indirect: bool,
+    /// Index of the first available entry to take.
+    pub(crate) next_available: u16,
+}
+
+/// The parts of a ring in our own address space.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    descriptors: Part,
+    available: Part,
+    used: Part,
+    /// Offset of used_event in `available`.
+    used_event_at: usize,
+    /// Offset of avail_event in `used`.
+    avail_event_at: usize,
+}
+
+impl Parts {
+    /// The parts, if each lies aligned within one region of `memory`.
+    fn find(memory: &MemoryMap, setup: &Setup) -> Option<Self> {
+        let size = usize::from(setup.size);
+        let used_event_at = size.checked_mul(2)?.checked_add(4)?;
+        let avail_event_at = size.checked_mul(8)?.checked_add(4)?;
+        let event = if setup.event_idx { 2 } else { 0 };
+        let part = |address, length, alignment| {
+            memory
+                .part_at_user_address(address, length)
+                .filter(|part| part.is_aligned(alignment))
+        };
+        let addresses = setup.addresses;
+        Some(Self {
+            descriptors: part(
+                addresses.descriptors,
+                size.checked_mul(chain::DESCRIPTOR_LENGTH)?,
+                16,
+            )?,
+            available: part(addresses.available, used_event_at.checked_add(event)?, 2)?,
+            used: part(addresses.used, avail_event_at.checked_add(event)?, 4)?,
+            used_event_at,
+            avail_event_at,
+        })
+    }
+}
+
+/// A ring that runs, or ran until a moment ago. Each start makes a new one.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    name: String,
+    setup: Setup,
+    available: Mutex<Available>,
+    used: Mutex<Used>,
+    in_flight: InFlight,
+    /// Requests that were taken and not yet given back.
+    requests: Users,
+    broken: AtomicBool,
+    error: Option<Arc<Call>>,
+    pub(crate) counters: Arc<QueueCounters>,
+}
+
+impl Ring {
+    /// A ring of that setup, or none if its parts do not lie in memory as they must.
+    pub(crate) fn new(
+        name: String,
+        setup: Setup,
+        memory: Arc<MemoryMap>,
+        call: Option<Arc<Call>>,
+        error: Option<Arc<Call>>,
+        counters: Arc<QueueCounters>,
+    ) -> Option<Self> {
+        let Setup {
+            size,
+            event_idx,
+            next_available,
+            ..
+        } = setup;
+        let parts = Arc::new(Parts::find(&memory, &setup)?);
+        let used = Used::new(Arc::clone(&parts), size, event_idx, call);
+        Some(Self {
+            name,
+            setup,
+            available: Mutex::new(Available::new(
+                memory,
+                parts,
+                size,
+                event_idx,
+                next_available,
+            )),
+            used: Mutex::new(used),
+            in_flight: InFlight::new(size),
+            requests: Users::default(),
+            broken: AtomicBool::new(false),
+            error,
+            counters,
+        })
+    }
+
+    /// Whether the parts of a ring of that setup lie in memory as they must.
+    pub(crate) fn fits(memory: &MemoryMap, setup: &Setup) -> bool {
+        Parts::find(memory, setup).is_some()
+    }
+
+    /// What the log calls it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The device's end of the available ring, kept from everybody else.
+    pub(crate) fn available(&self) -> MutexGuard<'_, Available> {
+        self.available.lock()
+    }
+
+    /// Takes the next head, which must be [given back](Self::give_back) once.
+    ///
+    /// # Errors
+    /// A fault after which nothing more can be taken.
+    pub(crate) fn take(&self, available: &mut Available) -> Result<Option<u16>, RingFault> {
+        let Some(head) = available.pop()? else {
+            return Ok(None);
+        };
+        if !self.in_flight.take(head) {
+            return Err(RingFault::HeadInFlight);
+        }
+        self.requests.enter();
+        self.counters.popped();
+        Ok(Some(head))
+    }
+
+    /// Walks the chain of a head that was taken.
+    pub(crate) fn walk(&self, available: &Available, head: u16) -> Chain {
+        chain::walk(
+            &available.memory,
+            &available.parts.descriptors,
+            self.setup.size,
+            head,
+            self.setup.indirect,
+        )
+    }
+
+    /// Gives a head back with the number of bytes written for it, and says whether the driver will
+    /// see it.
+    pub(crate) fn give_back(&self, head: u16, written: u32) -> bool {
+        let (seen, call) = {
+            let mut used = self.used.lock();
+            let seen = used.put(head, written);
+            // Before it is published: from then on the driver may use it again.
+            self.in_flight.give_back(head);
+            let call = if used.may_wait(std::thread::current().id()) {
+                None
+            } else {
+                used.publish()
+            };
+            (seen, call)
+        };
+        if let Some(call) = call {
+            call.signal();
+        }
+        if seen {
+            self.counters.pushed();
+        } else {
+            self.counters.lost();
+        }
+        self.requests.leave();
+        seen
+    }
+
+    /// Publishes what this thread gave back and held back.
+    pub(crate) fn flush(&self) {
+        let call = self.used.lock().publish();
+        if let Some(call) = call {
+            call.signal();
+        }
+    }
+
+    /// Lets the calling thread give back in batches; it must [`flush`](Self::flush) after each.
+    pub(crate) fn begin_batches(&self) {
+        self.used
+            .lock()
+            .set_batching(Some(std::thread::current().id()));
+    }
+
+    /// Publishes what was held back, and holds nothing back any more.
+    pub(crate) fn end_batches(&self) {
+        self.used.lock().set_batching(None);
+        self.flush();
+    }
+
+    /// Requests that were taken and not yet given back.
+    pub(crate) fn requests(&self) -> &Users {
+        &self.requests
+    }
+
+    /// Interrupts through something else from now on.
+    pub(crate) fn set_call(&self, call: Option<Arc<Call>>) {
+        let call = self.used.lock().set_call(call);
+        if let Some(call) = call {
+            call.signal();
+        }
+    }
+
+    /// From now on the driver sees nothing of this ring.
+    pub(crate) fn detach(&self) {
+        self.used.lock().detach();
+    }
+
+    /// Goes on in another map of memory; nobody may be taking from it. False if it does not lie
+    /// there.
+    pub(crate) fn rebind(&self, memory: &Arc<MemoryMap>) -> bool {
+        let Some(parts) = Parts::find(memory, &self.setup).map(Arc::new) else {
+            return false;
+        };
+        self.available
+            .lock()
+            .rebind(Arc::clone(memory), Arc::clone(&parts));
+        self.used.lock().rebind(parts);
+        true
+    }
+
+    /// Takes nothing more: what the driver does makes no sense.
+    pub(crate) fn break_down(&self, fault: RingFault) {
+        self.broken.store(true, Ordering::Relaxed);
+        self.counters.broken(&self.name, fault);
+        if let Some(error) = &self.error {
+            error.signal();
+        }
+    }
+
+    /// Whether it broke down.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+}
