@@ -64,10 +64,8 @@ impl<'a> Arguments<'a> {
         self.layout.flags
     }
 
-    /// The bytes of the extensions, which end the request.
-    ///
-    /// Linux before 6.3 appends security labels without telling their length in the header: there
-    /// they are what follows the last name.
+    /// The bytes of the extensions, which end the request: as many as the header announces, or all
+    /// that follow the last name.
     pub(crate) fn extension_bytes(&mut self) -> Result<&'a [u8], Errno> {
         let rest = self.rest();
         if self.extension_length == 0 {

@@ -19,17 +19,17 @@ pub struct Extensions<'a> {
 
 impl<'a> Argument<'a> for Extensions<'a> {
     fn take(arguments: &mut Arguments<'a>) -> Result<Self, Errno> {
-        let announced = arguments.announces_extensions();
         let flags = arguments.flags();
-        if !flags.intersects(InitFlags::SECURITY_CTX | InitFlags::CREATE_SUPP_GROUP) {
-            // Bytes after the last name mean nothing, unless the guest says that they do.
-            return if announced {
-                Err(Errno::INVAL)
-            } else {
-                Ok(Self::default())
-            };
-        }
-        let mut bytes = arguments.extension_bytes()?;
+        let labels = flags.contains(InitFlags::SECURITY_CTX);
+        let mut bytes = match arguments.announces_extensions() {
+            true if labels || flags.contains(InitFlags::CREATE_SUPP_GROUP) => {
+                arguments.extension_bytes()?
+            }
+            true => return Err(Errno::INVAL),
+            // Linux before 6.3 sends labels, and only those, without announcing them.
+            false if labels => arguments.extension_bytes()?,
+            false => return Ok(Self::default()),
+        };
         let mut found = Self::default();
         let mut labels_seen = false;
         let mut groups_seen = false;
@@ -46,7 +46,7 @@ impl<'a> Argument<'a> for Extensions<'a> {
                 .ok_or(Errno::INVAL)?;
             bytes = rest;
             match header.r#type {
-                0..EXT_GROUPS if flags.contains(InitFlags::SECURITY_CTX) && !labels_seen => {
+                0..EXT_GROUPS if labels && !labels_seen => {
                     labels_seen = true;
                     found.security = security_label(body, header.r#type)?;
                 }

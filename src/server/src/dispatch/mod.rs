@@ -161,7 +161,7 @@ impl Call<'_> {
             Op::Ioctl { arg } => self.ioctl(arg, responder.room()).await,
             // Answered by the session, before there is a call.
             Op::Init { .. } | Op::Destroy {} | Op::Interrupt { .. } => Err(Errno::IO.into()),
-            Op::Unsupported(_) => Err(Error::Errno(Errno::NOSYS)),
+            Op::Unsupported(_) => Err(Error::NotSupported),
         }
     }
 

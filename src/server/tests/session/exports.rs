@@ -1,0 +1,108 @@
+//! Several storages under one root.
+
+use std::sync::Arc;
+
+use vfsd_fuse::Opcode;
+use vfsd_fuse::wire::{ATTR_SUBMOUNT, ReadIn};
+use vfsd_server::{Export, Exports, ExportsError, SessionOptions};
+use zerocopy::IntoBytes;
+
+use crate::guest::{Guest, memory};
+
+const EXDEV: i32 = 18;
+const EROFS: i32 = 30;
+
+fn two() -> Guest {
+    let exports = Exports::named(vec![
+        Export::new("data", Arc::new(memory()), false),
+        Export::new("tools", Arc::new(memory()), true),
+    ]);
+    Guest::of(exports.unwrap(), SessionOptions::default())
+}
+
+#[test]
+fn each_export_is_a_mount_of_its_own_below_a_read_only_root() {
+    let guest = two();
+    let data = guest.lookup(1, "data").unwrap();
+    let tools = guest.lookup(1, "tools").unwrap();
+    assert_ne!(
+        data.nodeid, tools.nodeid,
+        "the same inode number in both, but not the same file"
+    );
+    assert_eq!(
+        (data.attr.flags, tools.attr.flags),
+        (ATTR_SUBMOUNT, ATTR_SUBMOUNT)
+    );
+    assert_eq!(guest.lookup(1, "other").unwrap_err(), 2);
+    assert_eq!(guest.mkdir(1, "new").unwrap_err(), EROFS);
+    assert_eq!(guest.mkdir(tools.nodeid, "new").unwrap_err(), EROFS);
+    assert!(guest.mkdir(data.nodeid, "new").is_ok());
+    assert_eq!(guest.lookup(data.nodeid, "new").unwrap().attr.flags, 0);
+}
+
+#[test]
+fn the_root_lists_the_exports() {
+    let guest = two();
+    let fh = guest.open(Opcode::Opendir, 1, 0).unwrap().fh;
+    let read = |opcode, offset| {
+        let arg = ReadIn {
+            fh,
+            offset,
+            size: 4096,
+            read_flags: 0,
+            lock_owner: 0,
+            flags: 0,
+            padding: 0,
+        };
+        guest.call(opcode, 1, &[arg.as_bytes()]).unwrap()
+    };
+    let all = read(Opcode::Readdir, 0);
+    assert!(all.windows(4).any(|at| at == b"data") && all.windows(5).any(|at| at == b"tools"));
+    let last = read(Opcode::Readdir, 3);
+    assert!(!last.windows(4).any(|at| at == b"data") && last.windows(5).any(|at| at == b"tools"));
+    assert_eq!(read(Opcode::Readdir, 4), [], "the end");
+    assert_eq!(
+        read(Opcode::Readdir, u64::MAX),
+        [],
+        "a cookie that was never given"
+    );
+    read(Opcode::Readdirplus, 0);
+    assert_eq!(guest.nodes(), 3);
+}
+
+#[test]
+fn nothing_is_moved_or_linked_from_one_export_to_another() {
+    let exports = Exports::named(vec![
+        Export::new("a", Arc::new(memory()), false),
+        Export::new("b", Arc::new(memory()), false),
+    ]);
+    let guest = Guest::of(exports.unwrap(), SessionOptions::default());
+    let a = guest.lookup(1, "a").unwrap().nodeid;
+    let b = guest.lookup(1, "b").unwrap().nodeid;
+    let (file, open) = guest.create(a, "file").unwrap();
+    let (other, other_open) = guest.create(b, "other").unwrap();
+    let rename = guest.call(Opcode::Rename, a, &[&b.to_le_bytes(), b"file\0file\0"]);
+    assert_eq!(rename, Err(EXDEV));
+    let link = guest.call(Opcode::Link, b, &[&file.nodeid.to_le_bytes(), b"file\0"]);
+    assert_eq!(link, Err(EXDEV));
+    let copy = [open.fh, 0, other.nodeid, other_open.fh, 0, 10, 0];
+    assert_eq!(
+        guest.call(Opcode::CopyFileRange, file.nodeid, &[copy.as_bytes()]),
+        Err(EXDEV)
+    );
+}
+
+#[test]
+fn exports_need_names_that_can_be_directories() {
+    let export = |name: &str| Export::new(name, Arc::new(memory()), false);
+    assert_eq!(Exports::named(vec![]).unwrap_err(), ExportsError::Empty);
+    for bad in ["", ".", "..", "a/b", &"x".repeat(256)] {
+        let error = Exports::named(vec![export(bad)]).unwrap_err();
+        assert_eq!(error, ExportsError::BadName(bad.into()));
+    }
+    let error = Exports::named(vec![export("a"), export("b"), export("a")]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "two exports are named \"a\": rename one of them"
+    );
+}
