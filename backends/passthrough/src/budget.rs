@@ -1,0 +1,106 @@
+//! How many descriptors a guest may make the daemon hold.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Descriptors kept back for the daemon itself when the budget follows from the process's limit.
+const RESERVE: u64 = 512;
+
+/// The descriptors that a guest's nodes, open files and locks may use together.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    /// A budget of `limit`, or of what the process's own limit leaves.
+    pub(crate) fn new(limit: Option<usize>) -> Arc<Self> {
+        let limit = limit.unwrap_or_else(|| {
+            let process = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+                .current
+                .unwrap_or(1 << 20);
+            // Under a tiny limit half of it is kept back instead.
+            let left = process.saturating_sub(RESERVE).max(process / 2);
+            usize::try_from(left).unwrap_or(usize::MAX)
+        });
+        Arc::new(Self {
+            limit,
+            used: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Descriptors in use.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The right to one more descriptor, if there is one left.
+    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Permit> {
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(1).filter(|&used| used <= self.limit)
+            })
+            .ok()
+            .map(|_| Permit(self.clone()))
+    }
+}
+
+/// The right to hold one descriptor; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Permit(Arc<Budget>);
+
+impl Permit {
+    /// The descriptor that the permit is for.
+    pub(crate) fn hold(self, fd: OwnedFd) -> Descriptor {
+        Descriptor { fd, _permit: self }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.used.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A descriptor that counts against the guest's budget.
+#[derive(Debug)]
+pub(crate) struct Descriptor {
+    // Closed before the permit is given back: fields are dropped in this order.
+    fd: OwnedFd,
+    _permit: Permit,
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permit_that_is_dropped_can_be_taken_again() {
+        let budget = Budget::new(Some(1));
+        let permit = budget.try_take();
+        assert!(permit.is_some());
+        assert!(budget.try_take().is_none());
+        drop(permit);
+        assert_eq!(budget.used(), 0);
+        assert!(budget.try_take().is_some());
+    }
+
+    #[test]
+    fn the_default_leaves_descriptors_to_the_daemon() {
+        let process = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let budget = Budget::new(None);
+        assert!(process.is_none_or(|limit| (budget.limit() as u64) < limit));
+    }
+}

@@ -1,0 +1,394 @@
+//! Acting for a caller: file system ids, groups, capabilities and umask of one thread.
+//!
+//! All of this is switched with raw system calls, which change the calling thread only: no request
+//! waits for another's switch, and no lock is held. A switch lasts for one closure, never across
+//! an await, because a future may go on in another thread.
+//!
+//! Only the *file system* ids are switched (setfsuid(2)). The real, effective and saved ids stay
+//! the daemon's, so switching back is always permitted. If it fails all the same, the thread is
+//! marked foreign and refuses every further request with EIO.
+
+use std::cell::Cell;
+
+use rustix::fs::Mode;
+use rustix::process::{Gid, getgroups, umask};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use vfsd_backend::{Caller, Errno, Identity};
+
+use crate::syscalls::{set_fs_gid, set_fs_uid, unshare_fs};
+
+type Result<T> = std::result::Result<T, Errno>;
+
+/// What the kernel takes from a thread whose file system user is no longer root, and gives back
+/// when it is root again (`CAP_FS_SET` of linux/capability.h).
+const FS_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::LINUX_IMMUTABLE)
+    .union(CapabilitySet::MAC_OVERRIDE);
+
+/// `umask` values are 9 bits; this stands for "not set by us yet".
+const UMASK_UNKNOWN: u32 = u32::MAX;
+
+/// Who a thread is when it acts for nobody.
+#[derive(Clone, Copy)]
+struct Own {
+    uid: u32,
+    gid: u32,
+    capabilities: CapabilitySets,
+}
+
+thread_local! {
+    static OWN: Cell<Option<Own>> = const { Cell::new(None) };
+    static UMASK: Cell<u32> = const { Cell::new(UMASK_UNKNOWN) };
+    static FOREIGN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Refuses to work on a thread that could not be given its own identity back.
+pub(crate) fn check_thread() -> Result<()> {
+    if FOREIGN.get() {
+        return Err(Errno::IO);
+    }
+    Ok(())
+}
+
+/// Runs `work`, which makes a new inode, as `caller`.
+///
+/// A caller without an identity acts as the daemon. An id of 0 stands for the daemon's own when
+/// the daemon is not root, so that an ordinary user can serve a guest whose root makes files.
+/// Supplementary groups are those of the caller, of which at most one is known: set-group-id
+/// then follows from the caller's groups and not from those the daemon was started with.
+///
+/// The caller keeps `CAP_DAC_OVERRIDE` if the daemon has it, because the guest's kernel has
+/// already checked permissions, with all groups of the caller; it loses `CAP_FSETID`.
+///
+/// # Errors
+/// EPERM when the daemon may not act as the caller, EINVAL for an id of `u32::MAX`, and what `work`
+/// answers.
+pub(crate) fn creating<T>(
+    caller: &Caller,
+    mask: u32,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    check_thread()?;
+    let own = own()?;
+    set_umask(mask);
+    let Some(identity) = caller.identity else {
+        return work();
+    };
+    let _switched = Switched::to(own, identity)?;
+    work()
+}
+
+/// Runs `work` without `CAP_FSETID`: the kernel then clears set-id bits of files that are written
+/// or truncated, as it does for an ordinary user.
+pub(crate) fn without_fsetid<T>(work: impl FnOnce() -> T) -> Result<T> {
+    check_thread()?;
+    let own = own()?;
+    let reduced = own.capabilities.effective.difference(CapabilitySet::FSETID);
+    if reduced == own.capabilities.effective {
+        return Ok(work());
+    }
+    set_effective(own, reduced)?;
+    let _restored = Restored(own);
+    Ok(work())
+}
+
+/// Gives the thread a working directory and umask of its own, and learns who it is.
+pub(crate) fn prepare_thread() -> Result<()> {
+    own().map(drop)
+}
+
+fn own() -> Result<Own> {
+    match OWN.get() {
+        Some(own) => Ok(own),
+        None => {
+            unshare_fs()?;
+            let own = Own {
+                uid: set_fs_uid(u32::MAX),
+                gid: set_fs_gid(u32::MAX),
+                capabilities: capabilities(None)?,
+            };
+            if may_set_groups(own) && !getgroups()?.is_empty() {
+                rustix::thread::set_thread_groups(&[])?;
+            }
+            OWN.set(Some(own));
+            Ok(own)
+        }
+    }
+}
+
+fn may_set_groups(own: Own) -> bool {
+    own.capabilities.effective.contains(CapabilitySet::SETGID)
+}
+
+/// The mask stays until the next creation on this thread, which sets its own.
+fn set_umask(mask: u32) {
+    let mask = mask & 0o777;
+    if UMASK.get() != mask {
+        umask(Mode::from_raw_mode(mask));
+        UMASK.set(mask);
+    }
+}
+
+fn set_effective(own: Own, effective: CapabilitySet) -> Result<()> {
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective,
+            ..own.capabilities
+        },
+    )
+}
+
+/// The thread's identity is another's as long as this lives.
+struct Switched {
+    own: Own,
+    uid: bool,
+    gid: bool,
+    groups: bool,
+}
+
+impl Switched {
+    fn to(own: Own, identity: Identity) -> Result<Self> {
+        let daemon_is_root = own.uid == 0;
+        let standing_for = |id: u32, own: u32| match id {
+            0 if !daemon_is_root => own,
+            id => id,
+        };
+        let uid = standing_for(identity.uid, own.uid);
+        let gid = standing_for(identity.gid, own.gid);
+        if uid == u32::MAX || gid == u32::MAX || identity.supplementary == Some(u32::MAX) {
+            return Err(Errno::INVAL);
+        }
+
+        // What has been done so far is undone when this is dropped, also on the way out of an error.
+        let mut switched = Self {
+            own,
+            uid: false,
+            gid: false,
+            groups: false,
+        };
+        if let Some(group) = identity.supplementary.filter(|&group| group != gid)
+            && may_set_groups(own)
+        {
+            switched.groups = true;
+            rustix::thread::set_thread_groups(&[Gid::from_raw(group)])?;
+        }
+        if gid != own.gid {
+            switched.gid = true;
+            set_fs_gid(gid);
+            if set_fs_gid(u32::MAX) != gid {
+                return Err(Errno::PERM);
+            }
+        }
+        if uid != own.uid {
+            switched.uid = true;
+            set_fs_uid(uid);
+            if set_fs_uid(u32::MAX) != uid {
+                return Err(Errno::PERM);
+            }
+            let before = own.capabilities.effective;
+            let kept = before.difference(FS_CAPABILITIES) | (before & CapabilitySet::DAC_OVERRIDE);
+            if before.intersects(FS_CAPABILITIES) {
+                set_effective(own, kept)?;
+            }
+        }
+        Ok(switched)
+    }
+
+    fn restore(&mut self) -> bool {
+        if self.uid {
+            set_fs_uid(self.own.uid);
+            if set_fs_uid(u32::MAX) != self.own.uid {
+                return false;
+            }
+            // Becoming root gives back all permitted capabilities of FS_CAPABILITIES; another user, or one
+            // who had fewer, needs a hand.
+            let sets = self.own.capabilities;
+            let automatic = self.own.uid == 0
+                && !sets
+                    .permitted
+                    .difference(sets.effective)
+                    .intersects(FS_CAPABILITIES);
+            if !automatic && set_effective(self.own, sets.effective).is_err() {
+                return false;
+            }
+        }
+        if self.gid {
+            set_fs_gid(self.own.gid);
+            if set_fs_gid(u32::MAX) != self.own.gid {
+                return false;
+            }
+        }
+        !self.groups || rustix::thread::set_thread_groups(&[]).is_ok()
+    }
+}
+
+impl Drop for Switched {
+    fn drop(&mut self) {
+        if !self.restore() {
+            abandon_thread();
+        }
+    }
+}
+
+/// The thread has its own effective capabilities again when this is dropped.
+struct Restored(Own);
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        if set_effective(self.0, self.0.capabilities.effective).is_err() {
+            abandon_thread();
+        }
+    }
+}
+
+fn abandon_thread() {
+    FOREIGN.set(true);
+    tracing::error!("a thread did not get its own identity back and serves no more requests");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(uid: u32, gid: u32, supplementary: Option<u32>) -> Caller {
+        Caller {
+            identity: Some(Identity {
+                uid,
+                gid,
+                supplementary,
+            }),
+            pid: 1,
+        }
+    }
+
+    fn status(key: &str) -> Vec<String> {
+        std::fs::read_to_string("/proc/thread-self/status")
+            .unwrap()
+            .lines()
+            .find_map(|line| line.strip_prefix(key))
+            .unwrap()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn snapshot() -> Vec<Vec<String>> {
+        ["Uid:", "Gid:", "Groups:", "CapEff:", "CapPrm:"]
+            .map(status)
+            .to_vec()
+    }
+
+    fn is_root() -> bool {
+        rustix::process::geteuid().is_root()
+    }
+
+    #[test]
+    fn a_caller_has_its_ids_and_group_and_the_thread_gets_its_own_back() {
+        if !is_root() {
+            return;
+        }
+        prepare_thread().unwrap();
+        let before = snapshot();
+        creating(&caller(1234, 2345, Some(3456)), 0o22, || {
+            assert_eq!(status("Uid:")[3], "1234");
+            assert_eq!(status("Gid:")[3], "2345");
+            assert_eq!(status("Groups:"), ["3456"]);
+            let effective = capabilities(None).unwrap().effective;
+            assert!(effective.contains(CapabilitySet::DAC_OVERRIDE));
+            assert!(!effective.intersects(CapabilitySet::FSETID | CapabilitySet::CHOWN));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(snapshot(), before);
+        assert!(status("Groups:").is_empty());
+    }
+
+    #[test]
+    fn a_group_is_dropped_again_when_no_id_had_to_change() {
+        if !is_root() {
+            return;
+        }
+        creating(&caller(0, 0, Some(3456)), 0, || {
+            assert_eq!(status("Groups:"), ["3456"]);
+            Ok(())
+        })
+        .unwrap();
+        assert!(status("Groups:").is_empty());
+    }
+
+    #[test]
+    fn a_panic_leaves_the_thread_with_its_own_identity() {
+        if !is_root() {
+            return;
+        }
+        prepare_thread().unwrap();
+        let before = snapshot();
+        let work = || creating::<()>(&caller(1, 1, Some(2)), 0, || panic!("on purpose"));
+        assert!(std::panic::catch_unwind(work).is_err());
+        assert_eq!(snapshot(), before);
+        assert_eq!(check_thread(), Ok(()));
+    }
+
+    #[test]
+    fn an_id_that_means_unchanged_is_never_used() {
+        let work = || -> Result<()> { panic!("must not run") };
+        assert_eq!(
+            creating(&caller(u32::MAX, 0, None), 0, work),
+            Err(Errno::INVAL)
+        );
+        assert_eq!(
+            creating(&caller(0, u32::MAX, None), 0, work),
+            Err(Errno::INVAL)
+        );
+        assert_eq!(
+            creating(&caller(0, 0, Some(u32::MAX)), 0, work),
+            Err(Errno::INVAL)
+        );
+    }
+
+    #[test]
+    fn without_fsetid_lacks_just_that() {
+        if !is_root() {
+            return;
+        }
+        let before = capabilities(None).unwrap().effective;
+        let inside = without_fsetid(|| capabilities(None).unwrap().effective).unwrap();
+        assert_eq!(inside, before - CapabilitySet::FSETID);
+        assert_eq!(capabilities(None).unwrap().effective, before);
+    }
+
+    #[test]
+    fn an_ordinary_user_is_root_of_the_guest_and_nobody_else() {
+        if !is_root() {
+            return;
+        }
+        let thread = std::thread::spawn(|| {
+            rustix::thread::set_thread_groups(&[]).unwrap();
+            let id = 4321;
+            rustix::thread::set_thread_res_gid(
+                Gid::from_raw(id),
+                Gid::from_raw(id),
+                Gid::from_raw(id),
+            )
+            .unwrap();
+            let user = rustix::process::Uid::from_raw(id);
+            rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+            let seen = || Ok((status("Uid:"), status("Gid:")));
+            let (uid, gid) = creating(&caller(0, 0, Some(99)), 0, seen).unwrap();
+            assert_eq!((&*uid[3], &*gid[3]), ("4321", "4321"));
+            assert!(creating(&caller(4321, 4321, None), 0, seen).is_ok());
+            assert_eq!(
+                creating(&caller(4322, 4321, None), 0, seen),
+                Err(Errno::PERM)
+            );
+            assert_eq!(check_thread(), Ok(()));
+        });
+        thread.join().unwrap();
+    }
+}

@@ -1,0 +1,323 @@
+//! An open regular file.
+
+use std::any::Any;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, copy_file_range, fallocate, fdatasync, fsync, seek};
+use rustix::io::fcntl_dupfd_cloexec;
+use vfsd_backend::{
+    Answer, AttributeChanges, Attributes, CopyRange, Errno, Error, FallocateMode, File, FileKind,
+    HeldLock, LockOwner, LockRequest, OpenFlags, ReadRequest, ReadSink, Result, SeekFrom, Wait,
+    WriteRequest, WriteSource,
+};
+
+use crate::budget::Descriptor;
+use crate::credentials::{check_thread, without_fsetid};
+use crate::inode::Inode;
+use crate::locks::{LockTable, WakeWaiters};
+use crate::mounts::Mount;
+use crate::setattr::Target;
+use crate::share::Share;
+use crate::stat::Stat;
+
+/// Reads stop short in the middle of a file at a multiple of this; elsewhere it is the end.
+const PAGE: u64 = 4096;
+
+/// An open regular file.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    share: Arc<Share>,
+    mount: Arc<Mount>,
+    // Closed before those who wait for its flock are woken: fields are dropped in this order.
+    descriptor: Descriptor,
+    locks: WakeWaiters,
+    /// Every transfer goes to the disk and back.
+    direct: bool,
+    /// Every write waits for the disk.
+    synchronous: bool,
+}
+
+impl OpenFile {
+    pub(crate) fn new(inode: &Inode, descriptor: Descriptor, flags: OpenFlags) -> Self {
+        Self {
+            share: inode.share.clone(),
+            mount: inode.mount().clone(),
+            descriptor,
+            locks: WakeWaiters(inode.locks().clone()),
+            direct: flags.contains(OpenFlags::DIRECT) && inode.share.options.allow_direct_io,
+            synchronous: flags.intersects(OpenFlags::SYNC | OpenFlags::DSYNC),
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    fn locks(&self) -> &Arc<LockTable> {
+        &self.locks.0
+    }
+
+    /// Runs `work`, which changes the content, such that privileges that the file gives are lost.
+    fn changing<T>(&self, kill_privileges: bool, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        check_thread()?;
+        self.share.drop_renamed_capability(self.fd())?;
+        match kill_privileges && self.share.options.kill_privileges {
+            true => without_fsetid(work)?,
+            false => work(),
+        }
+    }
+
+    /// Reads until the range, or the file, ends. EAGAIN only before anything was read.
+    fn read_some(
+        &self,
+        request: ReadRequest,
+        sink: &mut dyn ReadSink,
+        wait: Wait,
+    ) -> Result<Progress> {
+        check_thread()?;
+        let mut done: usize = 0;
+        while done < request.length {
+            let offset = request.offset.saturating_add(done as u64);
+            let left = request.length.saturating_sub(done);
+            match sink.put_from(self.fd(), offset, left, wait) {
+                Ok(0) => return Ok(Progress::Done(done)),
+                Ok(count) => {
+                    done = done.saturating_add(count);
+                    let end = request.offset.saturating_add(done as u64);
+                    if !end.is_multiple_of(PAGE) {
+                        return Ok(Progress::Done(done));
+                    }
+                }
+                Err(error) if must_wait(&error, wait) => {
+                    if error.is(Errno::OPNOTSUPP) {
+                        self.mount.set_reads_always_wait();
+                    }
+                    return Ok(Progress::Waits(done));
+                }
+                Err(error) if error.is(Errno::INTR) => {}
+                // What was read is answered; the error comes again when the rest is read.
+                Err(_) if done > 0 => return Ok(Progress::Done(done)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Progress::Done(done))
+    }
+
+    /// Writes until the source is empty, or nothing more can be written.
+    fn write_some(
+        &self,
+        offset: u64,
+        source: &mut dyn WriteSource,
+        wait: Wait,
+    ) -> Result<Progress> {
+        let mut done: usize = 0;
+        while source.remaining() > 0 {
+            let at = offset.saturating_add(done as u64);
+            match source.take_into(self.fd(), at, wait) {
+                Ok(0) => return Ok(Progress::Done(done)),
+                Ok(count) => done = done.saturating_add(count),
+                Err(error) if must_wait(&error, wait) => {
+                    if error.is(Errno::OPNOTSUPP) {
+                        self.mount.set_writes_always_wait();
+                    }
+                    return Ok(Progress::Waits(done));
+                }
+                Err(error) if error.is(Errno::INTR) => {}
+                Err(_) if done > 0 => return Ok(Progress::Done(done)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Progress::Done(done))
+    }
+
+    fn read_waiting(
+        &self,
+        request: ReadRequest,
+        sink: &mut dyn ReadSink,
+        done: usize,
+    ) -> Result<usize> {
+        let rest = ReadRequest {
+            offset: request.offset.saturating_add(done as u64),
+            length: request.length.saturating_sub(done),
+        };
+        match self.read_some(rest, sink, Wait::Allowed) {
+            Ok(progress) => Ok(done.saturating_add(progress.count())),
+            Err(_) if done > 0 => Ok(done),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write_waiting(
+        &self,
+        request: WriteRequest,
+        source: &mut dyn WriteSource,
+        done: usize,
+    ) -> Result<usize> {
+        let offset = request.offset.saturating_add(done as u64);
+        let rest = self.changing(request.kill_privileges, || {
+            self.write_some(offset, source, Wait::Allowed)
+        });
+        match rest {
+            Ok(progress) => Ok(done.saturating_add(progress.count())),
+            Err(_) if done > 0 => Ok(done),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn copy_to(&self, copy: CopyRange<'_>) -> Result<u64> {
+        let target: &dyn Any = copy.target;
+        let target = target.downcast_ref::<Self>().ok_or(Errno::XDEV)?;
+        let (mut from, mut to) = (copy.offset, copy.target_offset);
+        let mut left = copy.length;
+        // Whether the caller may keep set-id bits of the target is not known here, so they go.
+        target.changing(true, || {
+            while left > 0 {
+                let length = usize::try_from(left).unwrap_or(usize::MAX);
+                let copied = copy_file_range(
+                    self.fd(),
+                    Some(&mut from),
+                    target.fd(),
+                    Some(&mut to),
+                    length,
+                );
+                match copied {
+                    Ok(0) => break,
+                    Ok(count) => left = left.saturating_sub(count as u64),
+                    Err(Errno::INTR) => {}
+                    Err(_) if left < copy.length => break,
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+            Ok(copy.length.saturating_sub(left))
+        })
+    }
+}
+
+/// How far a transfer came.
+enum Progress {
+    /// To its end.
+    Done(usize),
+    /// To where it has to wait for a disk.
+    Waits(usize),
+}
+
+impl Progress {
+    fn count(self) -> usize {
+        match self {
+            Self::Done(count) | Self::Waits(count) => count,
+        }
+    }
+}
+
+fn must_wait(error: &Error, wait: Wait) -> bool {
+    wait == Wait::Refused && (error.is(Errno::AGAIN) || error.is(Errno::OPNOTSUPP))
+}
+
+impl File for OpenFile {
+    fn read<'a>(&'a self, request: ReadRequest, sink: &'a mut dyn ReadSink) -> Answer<'a, usize> {
+        if self.direct || self.mount.reads_always_wait() {
+            return Answer::blocking(move || self.read_waiting(request, sink, 0));
+        }
+        match self.read_some(request, sink, Wait::Refused) {
+            Ok(Progress::Waits(done)) => {
+                Answer::blocking(move || self.read_waiting(request, sink, done))
+            }
+            other => Answer::ready(other.map(Progress::count)),
+        }
+    }
+
+    fn write<'a>(
+        &'a self,
+        request: WriteRequest,
+        source: &'a mut dyn WriteSource,
+    ) -> Answer<'a, usize> {
+        if self.direct || self.synchronous || self.mount.writes_always_wait() {
+            return Answer::blocking(move || self.write_waiting(request, source, 0));
+        }
+        let now = self.changing(request.kill_privileges, || {
+            self.write_some(request.offset, source, Wait::Refused)
+        });
+        match now {
+            Ok(Progress::Waits(done)) => {
+                Answer::blocking(move || self.write_waiting(request, source, done))
+            }
+            other => Answer::ready(other.map(Progress::count)),
+        }
+    }
+
+    fn getattr(&self) -> Answer<'_, Attributes> {
+        Answer::now(|| {
+            check_thread()?;
+            Ok(Stat::of(self.fd())?.attributes)
+        })
+    }
+
+    fn setattr(&self, changes: AttributeChanges) -> Answer<'_, Attributes> {
+        let work = move || {
+            let target = Target::Open(self.fd());
+            self.share.change(target, FileKind::Regular, &changes)?;
+            Ok(Stat::of(self.fd())?.attributes)
+        };
+        match changes.size {
+            Some(_) => Answer::blocking(work),
+            None => Answer::now(work),
+        }
+    }
+
+    fn flush(&self, owner: LockOwner) -> Answer<'_, ()> {
+        self.locks().close(owner);
+        if !self.mount.flushes(self.fd()) {
+            return Answer::ok(());
+        }
+        // Closing a second descriptor makes file systems that write back on close tell their errors.
+        // Without a descriptor to spare they are told by the next fsync.
+        Answer::blocking(move || match fcntl_dupfd_cloexec(self.fd(), 0) {
+            Ok(second) => crate::syscalls::close(second).map_err(Error::from),
+            Err(Errno::MFILE | Errno::NFILE) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        })
+    }
+
+    fn fsync(&self, data_only: bool) -> Answer<'_, ()> {
+        Answer::blocking(move || {
+            let sync = match data_only {
+                true => fdatasync(self.fd()),
+                false => fsync(self.fd()),
+            };
+            Ok(sync?)
+        })
+    }
+
+    fn fallocate(&self, mode: FallocateMode, offset: u64, length: u64) -> Answer<'_, ()> {
+        let mode = FallocateFlags::from_bits_retain(mode.bits());
+        Answer::blocking(move || {
+            // Guests do not say here whether the caller may keep set-id bits, so they go.
+            self.changing(true, || Ok(fallocate(self.fd(), mode, offset, length)?))
+        })
+    }
+
+    fn seek(&self, from: SeekFrom, offset: u64) -> Answer<'_, u64> {
+        Answer::now(|| {
+            check_thread()?;
+            // The position of the descriptor is used for nothing else.
+            let position = match from {
+                SeekFrom::Data => rustix::fs::SeekFrom::Data(offset),
+                SeekFrom::Hole => rustix::fs::SeekFrom::Hole(offset),
+            };
+            Ok(seek(self.fd(), position)?)
+        })
+    }
+
+    fn copy_range<'a>(&'a self, copy: CopyRange<'a>) -> Answer<'a, u64> {
+        Answer::blocking(move || self.copy_to(copy))
+    }
+
+    fn getlk(&self, request: LockRequest) -> Answer<'_, Option<HeldLock>> {
+        Answer::now(|| Ok(self.locks().test(&self.share, self.fd(), &request)?))
+    }
+
+    fn setlk(&self, request: LockRequest) -> Answer<'_, ()> {
+        self.locks().set(&self.share, self.fd(), request)
+    }
+}

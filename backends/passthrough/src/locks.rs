@@ -1,0 +1,262 @@
+//! Advisory locks, held on the host so that they exclude host processes and other guests.
+//!
+//! A POSIX lock of the guest is an open-file-description lock (fcntl_locking(2)) on a descriptor that is
+//! kept for its owner and its file: owners exclude each other, and all locks of an owner end when its
+//! descriptor is closed. A flock of the guest is one on the open file's own descriptor.
+//!
+//! Nobody waits for a lock in a thread. A wait tries again whenever this daemon has released a lock of
+//! the file, and from time to time for locks that others on the host hold.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, OFlags, flock};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use vfsd_backend::{Answer, Errno, HeldLock, LockKind, LockOwner, LockRequest, LockStyle};
+
+use crate::budget::Descriptor;
+use crate::credentials::check_thread;
+use crate::lock_ranges::LockRanges;
+use crate::share::{Share, no_descriptor};
+use crate::syscalls::{get_ofd_lock, set_ofd_lock};
+
+type Result<T> = std::result::Result<T, Errno>;
+
+/// How long a wait for a lock of a host process sleeps first, and at most.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
+
+/// The locks that this daemon's guest has on one file.
+#[derive(Debug, Default)]
+pub(crate) struct LockTable {
+    owners: Mutex<HashMap<LockOwner, Owner>>,
+    released: Notify,
+}
+
+/// Somebody with POSIX locks on the file.
+#[derive(Debug)]
+struct Owner {
+    descriptor: Arc<Descriptor>,
+    held: LockRanges,
+    /// The process in the guest that locked last.
+    pid: u32,
+}
+
+/// Wakes those who wait for a lock of the file when an open file, and with it its flock, is gone.
+#[derive(Debug)]
+pub(crate) struct WakeWaiters(pub(crate) Arc<LockTable>);
+
+impl Drop for WakeWaiters {
+    fn drop(&mut self) {
+        self.0.released.notify_waiters();
+    }
+}
+
+impl LockTable {
+    /// Sets or releases a lock through `file`, an open file of the table's inode.
+    pub(crate) fn set<'a>(
+        self: &'a Arc<Self>,
+        share: &'a Share,
+        file: BorrowedFd<'a>,
+        request: LockRequest,
+    ) -> Answer<'a, ()> {
+        let mut attempt = Attempt {
+            table: self,
+            share,
+            file,
+            request,
+            spare: None,
+        };
+        match attempt.make() {
+            Err(Errno::AGAIN) if request.wait && request.kind.is_some() => {
+                Answer::later(async move { Ok(attempt.wait().await?) })
+            }
+            other => Answer::ready(other.map_err(Into::into)),
+        }
+    }
+
+    /// The lock in the way of a POSIX lock.
+    pub(crate) fn test(
+        &self,
+        share: &Share,
+        file: BorrowedFd<'_>,
+        request: &LockRequest,
+    ) -> Result<Option<HeldLock>> {
+        check_thread()?;
+        let (LockStyle::Posix, Some(kind)) = (request.style, request.kind) else {
+            return Err(Errno::INVAL);
+        };
+        let owners = self.owners.lock();
+        let foreign = match owners.get(&request.owner) {
+            // Through the owner's own descriptor its own locks are not in the way.
+            Some(owner) => get_ofd_lock(owner.descriptor.as_fd(), kind, request.range)?,
+            None => {
+                let descriptor = open_for_locks(share, file)?;
+                get_ofd_lock(descriptor.as_fd(), kind, request.range)?
+            }
+        };
+        Ok(foreign.map(|lock| HeldLock {
+            kind: lock.kind,
+            range: lock.range,
+            pid: owners
+                .iter()
+                .filter(|(owner, _)| **owner != request.owner)
+                .find(|(_, owner)| owner.held.cover(lock.range, lock.kind))
+                .map_or(0, |(_, owner)| owner.pid),
+        }))
+    }
+
+    /// Ends all POSIX locks of an owner.
+    pub(crate) fn close(&self, owner: LockOwner) {
+        let closed = self.owners.lock().remove(&owner);
+        if closed.is_some() {
+            drop(closed);
+            self.released.notify_waiters();
+        }
+    }
+}
+
+/// One request for a lock, as often as it has to be tried.
+struct Attempt<'a> {
+    table: &'a Arc<LockTable>,
+    share: &'a Share,
+    file: BorrowedFd<'a>,
+    request: LockRequest,
+    /// A descriptor for an owner that does not have a lock on the file yet.
+    spare: Option<Arc<Descriptor>>,
+}
+
+impl Attempt<'_> {
+    /// Tries once. EAGAIN when another holds a lock.
+    fn make(&mut self) -> Result<()> {
+        check_thread()?;
+        match (self.request.style, self.request.kind) {
+            (LockStyle::Flock, kind) => self.flock(kind),
+            (LockStyle::Posix, None) => self.unlock(),
+            (LockStyle::Posix, Some(kind)) => self.lock(kind),
+        }
+    }
+
+    fn flock(&self, kind: Option<LockKind>) -> Result<()> {
+        let operation = match kind {
+            Some(LockKind::Read) => FlockOperation::NonBlockingLockShared,
+            Some(LockKind::Write) => FlockOperation::NonBlockingLockExclusive,
+            None => FlockOperation::NonBlockingUnlock,
+        };
+        flock(self.file, operation)?;
+        // A weaker lock, too, may let others in.
+        if kind != Some(LockKind::Write) {
+            self.table.released.notify_waiters();
+        }
+        Ok(())
+    }
+
+    fn unlock(&self) -> Result<()> {
+        let mut owners = self.table.owners.lock();
+        let Some(owner) = owners.get_mut(&self.request.owner) else {
+            return Ok(());
+        };
+        set_ofd_lock(owner.descriptor.as_fd(), None, self.request.range)?;
+        owner.held.set(self.request.range, None);
+        let gone = match owner.held.is_empty() {
+            true => owners.remove(&self.request.owner),
+            false => None,
+        };
+        drop(owners);
+        drop(gone);
+        self.table.released.notify_waiters();
+        Ok(())
+    }
+
+    fn lock(&mut self, kind: LockKind) -> Result<()> {
+        let LockRequest {
+            owner, range, pid, ..
+        } = self.request;
+        let mut owners = self.table.owners.lock();
+        // Another thread of the owner may have got a descriptor meanwhile: it has one only.
+        let descriptor = match owners.get(&owner) {
+            Some(known) => known.descriptor.clone(),
+            None => match &self.spare {
+                Some(spare) => spare.clone(),
+                None => {
+                    let permit = self.share.permit()?;
+                    let fd = open_for_locks(self.share, self.file)?;
+                    let spare = Arc::new(permit.hold(fd));
+                    self.spare = Some(spare.clone());
+                    spare
+                }
+            },
+        };
+        set_ofd_lock(descriptor.as_fd(), Some(kind), range)?;
+        let known = owners.entry(owner).or_insert_with(|| Owner {
+            descriptor,
+            held: LockRanges::default(),
+            pid,
+        });
+        known.held.set(range, Some(kind));
+        known.pid = pid;
+        drop(owners);
+        self.spare = None;
+        // Taking the place of a write lock, a read lock may let others in.
+        if kind == LockKind::Read {
+            self.table.released.notify_waiters();
+        }
+        Ok(())
+    }
+
+    /// Tries until it succeeds. Dropping the future ends the wait with nothing locked.
+    async fn wait(&mut self) -> Result<()> {
+        // Timers belong to the runtime, which the thread that polls first may not be part of.
+        hand_over().await;
+        let mut pause = SHORTEST_WAIT;
+        loop {
+            let table = self.table.clone();
+            let mut released = pin!(table.released.notified());
+            // Listening starts before the attempt: no release is missed in between.
+            released.as_mut().enable();
+            match self.make() {
+                Err(Errno::AGAIN) => {}
+                other => return other,
+            }
+            if Handle::try_current().is_ok() {
+                // A time-out is no error: it is the turn to look at what others on the host did.
+                let _elapsed = tokio::time::timeout(pause, released).await;
+            } else {
+                released.await;
+            }
+            pause = pause.saturating_mul(2).min(LONGEST_WAIT);
+        }
+    }
+}
+
+/// Pending once, so that the future goes on elsewhere.
+async fn hand_over() {
+    let mut handed_over = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut handed_over, true) {
+            return std::task::Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+/// A descriptor of the same file, for reading and writing where that is allowed: a lock for writing
+/// needs one for writing, and one for reading needs one for reading.
+fn open_for_locks(share: &Share, file: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let open = |access| share.proc_fd.reopen(file, access | OFlags::NONBLOCK);
+    open(OFlags::RDWR)
+        .or_else(|errno| match errno {
+            Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY => {
+                open(OFlags::RDONLY).or_else(|_| open(OFlags::WRONLY))
+            }
+            other => Err(other),
+        })
+        .map_err(no_descriptor)
+}

@@ -1,0 +1,298 @@
+//! What the server asks of a file: each method says where and when the work is done.
+//!
+//! What the host answers from memory is done on the thread that asks. What may wait for a disk is
+//! tried without waiting where the kernel has such a call, and otherwise done elsewhere.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, OFlags, fstatvfs, readlinkat, syncfs};
+use vfsd_backend::{
+    AccessMask, Answer, AttributeChanges, Attributes, Caller, Created, Directory, Entry, Errno,
+    FileKind, FsStatistics, FsXattr, LinkTarget, Lookup, Name, NewDevice, NewInode, Node,
+    NodeIdentity, OpenFlags, OpenRequest, Opened, Rename, XattrFlags, XattrName,
+};
+
+use crate::inode::Inode;
+use crate::share::{Patience, no_descriptor};
+
+fn answer<'a, T>(result: Result<T, Errno>) -> Answer<'a, T> {
+    Answer::ready(result.map_err(Into::into))
+}
+
+impl Node for Inode {
+    fn identity(&self) -> NodeIdentity {
+        Self::identity(self)
+    }
+
+    fn kind(&self) -> FileKind {
+        Self::kind(self)
+    }
+
+    fn getattr(&self) -> Answer<'_, Attributes> {
+        answer(self.attributes())
+    }
+
+    fn setattr(&self, changes: AttributeChanges) -> Answer<'_, Attributes> {
+        match changes.size {
+            Some(_) => Answer::blocking(move || Ok(self.change(&changes)?)),
+            None => answer(self.change(&changes)),
+        }
+    }
+
+    fn lookup<'a>(&'a self, name: Name<'a>) -> Answer<'a, Lookup> {
+        match self.find(name, Patience::Cached) {
+            Err(Errno::AGAIN) => Answer::blocking(move || Ok(self.find(name, Patience::Disk)?)),
+            other => answer(other),
+        }
+    }
+
+    fn readlink(&self) -> Answer<'_, Vec<u8>> {
+        Answer::now(|| {
+            if self.kind() != FileKind::Symlink {
+                return Err(Errno::INVAL.into());
+            }
+            let descriptor = self.descriptor()?;
+            Ok(readlinkat(&*descriptor, c"", Vec::with_capacity(256))?.into_bytes())
+        })
+    }
+
+    fn open(&self, request: OpenRequest) -> Answer<'_, Opened> {
+        if self.open_takes_long(request.flags) {
+            return Answer::blocking(move || Ok(self.open_request(request, Patience::Disk)?));
+        }
+        match self.open_request(request, Patience::Cached) {
+            Err(Errno::AGAIN) => {
+                Answer::blocking(move || Ok(self.open_request(request, Patience::Disk)?))
+            }
+            other => answer(other),
+        }
+    }
+
+    fn opendir(&self) -> Answer<'_, Arc<dyn Directory>> {
+        answer(self.open_directory())
+    }
+
+    fn create<'a>(
+        &'a self,
+        caller: Caller,
+        name: Name<'a>,
+        flags: OpenFlags,
+        inode: NewInode<'a>,
+    ) -> Answer<'a, Created> {
+        answer(self.create_file(&caller, name, flags, inode))
+    }
+
+    fn tmpfile<'a>(
+        &'a self,
+        caller: Caller,
+        flags: OpenFlags,
+        inode: NewInode<'a>,
+    ) -> Answer<'a, Created> {
+        answer(self.create_unnamed(&caller, flags, inode))
+    }
+
+    fn mkdir<'a>(
+        &'a self,
+        caller: Caller,
+        name: Name<'a>,
+        inode: NewInode<'a>,
+    ) -> Answer<'a, Entry> {
+        answer(self.make_directory(&caller, name, inode))
+    }
+
+    fn mknod<'a>(
+        &'a self,
+        caller: Caller,
+        name: Name<'a>,
+        new: NewDevice<'a>,
+    ) -> Answer<'a, Entry> {
+        answer(self.make_node(&caller, name, new))
+    }
+
+    fn symlink<'a>(
+        &'a self,
+        caller: Caller,
+        name: Name<'a>,
+        target: LinkTarget<'a>,
+        inode: NewInode<'a>,
+    ) -> Answer<'a, Entry> {
+        answer(self.make_symlink(&caller, name, target, inode))
+    }
+
+    fn link<'a>(&'a self, target: &'a dyn Node, name: Name<'a>) -> Answer<'a, Entry> {
+        answer(self.make_link(target, name))
+    }
+
+    fn unlink<'a>(&'a self, name: Name<'a>) -> Answer<'a, ()> {
+        answer(self.remove(name, AtFlags::empty()))
+    }
+
+    fn rmdir<'a>(&'a self, name: Name<'a>) -> Answer<'a, ()> {
+        answer(self.remove(name, AtFlags::REMOVEDIR))
+    }
+
+    fn rename<'a>(&'a self, caller: Caller, rename: Rename<'a>) -> Answer<'a, ()> {
+        answer(self.move_name(&caller, rename))
+    }
+
+    fn access(&self, caller: Caller, mask: AccessMask) -> Answer<'_, ()> {
+        answer(
+            self.attributes()
+                .and_then(|own| allowed(&own, &caller, mask)),
+        )
+    }
+
+    fn getxattr<'a>(&'a self, name: XattrName<'a>) -> Answer<'a, Vec<u8>> {
+        Answer::now(|| self.xattr(name))
+    }
+
+    fn listxattr(&self) -> Answer<'_, Vec<u8>> {
+        Answer::now(|| self.xattr_names())
+    }
+
+    fn setxattr<'a>(
+        &'a self,
+        name: XattrName<'a>,
+        value: &'a [u8],
+        flags: XattrFlags,
+    ) -> Answer<'a, ()> {
+        Answer::now(|| self.set_xattr(name, value, flags))
+    }
+
+    fn removexattr<'a>(&'a self, name: XattrName<'a>) -> Answer<'a, ()> {
+        Answer::now(|| self.remove_xattr(name))
+    }
+
+    fn getflags(&self) -> Answer<'_, u32> {
+        answer(self.inode_flags())
+    }
+
+    fn setflags(&self, flags: u32) -> Answer<'_, ()> {
+        answer(self.set_inode_flags(flags))
+    }
+
+    fn getfsxattr(&self) -> Answer<'_, FsXattr> {
+        answer(self.fs_xattr())
+    }
+
+    fn setfsxattr(&self, value: FsXattr) -> Answer<'_, ()> {
+        answer(self.set_fs_xattr(value))
+    }
+
+    fn statfs(&self) -> Answer<'_, FsStatistics> {
+        Answer::now(|| {
+            let host = fstatvfs(&*self.descriptor()?)?;
+            let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+            Ok(FsStatistics {
+                blocks: host.f_blocks,
+                blocks_free: host.f_bfree,
+                blocks_available: host.f_bavail,
+                files: host.f_files,
+                files_free: host.f_ffree,
+                block_size: narrow(host.f_bsize),
+                fragment_size: narrow(host.f_frsize),
+                name_max: narrow(host.f_namemax),
+            })
+        })
+    }
+
+    fn syncfs(&self) -> Answer<'_, ()> {
+        Answer::blocking(move || {
+            if !matches!(self.kind(), FileKind::Regular | FileKind::Directory) {
+                return Err(Errno::BADF.into());
+            }
+            let descriptor = self.descriptor()?;
+            let file = self
+                .share
+                .proc_fd
+                .reopen(descriptor.as_fd(), OFlags::RDONLY | OFlags::NONBLOCK)
+                .map_err(no_descriptor)?;
+            Ok(syncfs(file)?)
+        })
+    }
+}
+
+/// Whether the permission bits let the caller do what is asked. One without an identity was checked by
+/// the guest.
+fn allowed(file: &Attributes, caller: &Caller, mask: AccessMask) -> Result<(), Errno> {
+    let Some(identity) = caller.identity else {
+        return Ok(());
+    };
+    if identity.uid == 0 {
+        // Root executes what somebody may execute, and searches every directory.
+        let executable = file.permissions & 0o111 != 0 || file.kind == FileKind::Directory;
+        return match mask.contains(AccessMask::EXECUTE) && !executable {
+            true => Err(Errno::ACCESS),
+            false => Ok(()),
+        };
+    }
+    let in_group = identity.gid == file.gid || identity.supplementary == Some(file.gid);
+    let granted = match identity.uid == file.uid {
+        true => file.permissions >> 6,
+        false if in_group => file.permissions >> 3,
+        false => file.permissions,
+    };
+    match AccessMask::from_bits_truncate(granted).contains(mask) {
+        true => Ok(()),
+        false => Err(Errno::ACCESS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_follows_the_first_class_that_the_caller_is_in() {
+        let file = |permissions| Attributes {
+            inode: 1,
+            kind: FileKind::Regular,
+            permissions,
+            links: 1,
+            uid: 10,
+            gid: 20,
+            device: vfsd_backend::Device::default(),
+            size: 0,
+            blocks: 0,
+            block_size: 4096,
+            accessed: vfsd_backend::Timestamp::default(),
+            modified: vfsd_backend::Timestamp::default(),
+            changed: vfsd_backend::Timestamp::default(),
+            born: None,
+            mount_root: false,
+        };
+        let who = |uid, gid, supplementary| Caller {
+            identity: Some(vfsd_backend::Identity {
+                uid,
+                gid,
+                supplementary,
+            }),
+            pid: 0,
+        };
+        let (read, write) = (AccessMask::READ, AccessMask::WRITE);
+        let rows = [
+            (0o077, who(10, 20, None), read, Err(Errno::ACCESS)),
+            (0o400, who(10, 99, None), read, Ok(())),
+            (0o040, who(11, 20, None), read, Ok(())),
+            (0o040, who(11, 99, Some(20)), read, Ok(())),
+            (0o707, who(11, 20, None), write, Err(Errno::ACCESS)),
+            (0o002, who(11, 99, None), write, Ok(())),
+            (0o000, who(0, 0, None), read | write, Ok(())),
+            (
+                0o666,
+                who(0, 0, None),
+                AccessMask::EXECUTE,
+                Err(Errno::ACCESS),
+            ),
+            (0o000, Caller::default(), read, Ok(())),
+        ];
+        for (permissions, caller, mask, expected) in rows {
+            assert_eq!(
+                allowed(&file(permissions), &caller, mask),
+                expected,
+                "{permissions:o} {caller:?} {mask:?}"
+            );
+        }
+    }
+}

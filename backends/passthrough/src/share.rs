@@ -1,0 +1,147 @@
+//! What all nodes of one shared directory have in common.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
+use vfsd_backend::{Errno, Name};
+
+use crate::anchor::AnchorCache;
+use crate::budget::{Budget, Permit};
+use crate::inode_table::InodeTable;
+use crate::mounts::MountTable;
+use crate::options::Options;
+use crate::proc_fd::ProcFd;
+use crate::seen_names::SeenNames;
+use crate::xattr::XattrAccess;
+
+/// What all nodes of one shared directory have in common.
+#[derive(Debug)]
+pub(crate) struct Share {
+    pub(crate) options: Options,
+    pub(crate) proc_fd: ProcFd,
+    pub(crate) inodes: InodeTable,
+    pub(crate) anchors: AnchorCache,
+    pub(crate) mounts: MountTable,
+    pub(crate) seen: SeenNames,
+    pub(crate) xattrs: XattrAccess,
+    /// What `security.capability` is called on the host, where the xattr map renames it: then the
+    /// host's kernel does not know that it has to go when the file is changed.
+    pub(crate) renamed_capability: Option<CString>,
+    budget: Arc<Budget>,
+    exhaustion_told: AtomicBool,
+    /// openat2(2) is there (Linux 5.6, and the sandbox allows it).
+    has_openat2: AtomicBool,
+    /// openat2(2) knows `RESOLVE_CACHED` (Linux 5.12).
+    has_cached: AtomicBool,
+}
+
+/// Whether a name may be looked up on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// EAGAIN instead.
+    Cached,
+    /// It may.
+    Disk,
+}
+
+impl Share {
+    pub(crate) fn new(proc_self_fd: OwnedFd, options: Options) -> Self {
+        let budget = Budget::new(options.descriptor_budget);
+        let renamed_capability = options
+            .xattr_map
+            .as_ref()
+            .and_then(|map| map.renamed(b"security.capability"));
+        Self {
+            proc_fd: ProcFd::new(proc_self_fd),
+            inodes: InodeTable::default(),
+            anchors: AnchorCache::new(budget.limit()),
+            mounts: MountTable::default(),
+            seen: SeenNames::default(),
+            xattrs: XattrAccess::default(),
+            renamed_capability,
+            budget,
+            exhaustion_told: AtomicBool::new(false),
+            has_openat2: AtomicBool::new(true),
+            has_cached: AtomicBool::new(true),
+            options,
+        }
+    }
+
+    /// The right to one more descriptor. ENFILE when the guest has used up its own.
+    pub(crate) fn permit(&self) -> Result<Permit, Errno> {
+        if let Some(permit) = self.budget.try_take() {
+            return Ok(permit);
+        }
+        // A descriptor that is given up may still be in use by another thread for a moment.
+        for _ in 0..8 {
+            if !self.anchors.give_up_one(self) {
+                break;
+            }
+            if let Some(permit) = self.budget.try_take() {
+                return Ok(permit);
+            }
+        }
+        if !self.exhaustion_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                limit = self.budget.limit(),
+                "the guest has used up its descriptors and sees ENFILE; raise the limit of open files"
+            );
+        }
+        Err(Errno::NFILE)
+    }
+
+    /// Descriptors that the guest's nodes, open files and locks hold.
+    pub(crate) fn descriptors_in_use(&self) -> usize {
+        self.budget.used()
+    }
+
+    /// Opens one name in a directory. A link is never followed; `flags` says what is opened.
+    pub(crate) fn open_child(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: Name<'_>,
+        flags: OFlags,
+        mode: Mode,
+        patience: Patience,
+    ) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let name = name.as_bytes();
+        let mut resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+        if patience == Patience::Cached {
+            if !self.has_cached.load(Ordering::Relaxed) {
+                return Err(Errno::AGAIN);
+            }
+            resolve |= ResolveFlags::CACHED;
+        }
+        if self.has_openat2.load(Ordering::Relaxed) {
+            match openat2(directory, name, flags, mode, resolve) {
+                // O_TMPFILE and others are refused with EINVAL too, but never together with CACHED.
+                Err(Errno::INVAL) if patience == Patience::Cached => {
+                    self.has_cached.store(false, Ordering::Relaxed);
+                    return Err(Errno::AGAIN);
+                }
+                Err(Errno::NOSYS) => {
+                    self.has_openat2.store(false, Ordering::Relaxed);
+                    self.has_cached.store(false, Ordering::Relaxed);
+                }
+                other => return other.map_err(no_descriptor),
+            }
+        }
+        if patience == Patience::Cached {
+            return Err(Errno::AGAIN);
+        }
+        openat(directory.as_fd(), name, flags, mode).map_err(no_descriptor)
+    }
+}
+
+/// The process's own limit is no business of the guest's: it sees that the system has run out.
+pub(crate) fn no_descriptor(errno: Errno) -> Errno {
+    match errno {
+        Errno::MFILE => Errno::NFILE,
+        other => other,
+    }
+}
