@@ -43,10 +43,10 @@ impl ReadSink for BufferSink<'_> {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<usize> {
-        let mut copied = 0;
-        for (to, from) in self.free().iter_mut().zip(bytes) {
-            *to = *from;
-            copied = usize::saturating_add(copied, 1);
+        let free = self.free();
+        let copied = free.len().min(bytes.len());
+        if let (Some(to), Some(from)) = (free.get_mut(..copied), bytes.get(..copied)) {
+            to.copy_from_slice(from);
         }
         self.filled = self.filled.saturating_add(copied);
         Ok(copied)
@@ -103,5 +103,31 @@ impl WriteSource for SliceSource<'_> {
         let written = pwritev2(file, &[IoSlice::new(self.bytes)], offset, flags(wait))?;
         self.advance(written);
         Ok(written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sink_takes_what_fits_and_no_more() {
+        let mut buffer = [0; 4];
+        let mut sink = BufferSink::new(&mut buffer);
+        assert_eq!(sink.put(b"ab").unwrap(), 2);
+        assert_eq!(sink.put(b"cdef").unwrap(), 2);
+        assert_eq!(sink.put(b"g").unwrap(), 0);
+        assert_eq!((sink.filled(), sink.room()), (4, 0));
+        assert_eq!(&buffer, b"abcd");
+    }
+
+    #[test]
+    fn a_source_gives_each_byte_once() {
+        let mut source = SliceSource::new(b"abcde");
+        let mut buffer = [0; 3];
+        assert_eq!(source.take(&mut buffer).unwrap(), 3);
+        assert_eq!(&buffer, b"abc");
+        assert_eq!(source.take(&mut buffer).unwrap(), 2);
+        assert_eq!((&buffer[..2], source.remaining()), (&b"de"[..], 0));
     }
 }
