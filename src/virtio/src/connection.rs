@@ -37,8 +37,8 @@ const VERSION_1: u64 = 1 << 32;
 /// How long requests may take to finish that nobody waits for any more.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long a front end that removes memory is kept waiting for requests that may use it. They
-/// keep the old map in any case; a request that waits for a lock must not hold the front end up.
+/// How long a front end that removes memory is kept waiting for requests that use it. A correct
+/// driver has none; those of another keep the mapping, and must not hold the front end up.
 const REMOVAL_WAIT: Duration = Duration::from_secs(1);
 
 /// Why a front end's message was refused, which ends the connection.
@@ -189,19 +189,19 @@ impl Connection {
     }
 
     /// Replaces the map of memory. No thread takes chains meanwhile; requests in flight keep the
-    /// old map.
-    fn change_memory(&mut self, memory: MemoryMap, wait: Duration) -> VhostResult<()> {
+    /// regions that they use, and the front end is kept waiting for those that it removes.
+    fn change_memory(&mut self, memory: MemoryMap) -> VhostResult<()> {
         for_each(self, |queue, around| queue.pause(around))?;
-        let deadline = Instant::now().checked_add(wait);
-        for requests in self.queues.iter().filter_map(Queue::requests) {
-            let remaining = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            requests.wait_for_none(remaining.unwrap_or_default());
-        }
+        let removed = self.memory.removed_in(&memory);
         self.memory = Arc::new(memory);
         for_each(self, |queue, around| {
             queue.rebind(around.memory);
             queue.refresh(around)
         })?;
+        let start = Instant::now();
+        for region in &removed {
+            Region::wait_for_users(region, REMOVAL_WAIT.saturating_sub(start.elapsed()));
+        }
         Ok(())
     }
 }
@@ -282,14 +282,9 @@ impl VhostUserBackendReqHandlerMut for Connection {
         files: Vec<File>,
         _postcopy_listening: Option<bool>,
     ) -> VhostResult<Option<Vec<vhost::VhostUserMemoryRegionBase>>> {
-        let regions = regions
-            .iter()
-            .zip(files)
-            .map(|(region, file)| Region::map(extent(region), file))
-            .collect::<Result<_, _>>()
-            .map_err(Refusal::Memory)?;
-        let memory = MemoryMap::new(regions).map_err(Refusal::Memory)?;
-        self.change_memory(memory, REMOVAL_WAIT)?;
+        let regions = regions.iter().map(extent).zip(files);
+        let memory = self.memory.replaced_by(regions).map_err(Refusal::Memory)?;
+        self.change_memory(memory)?;
         Ok(None)
     }
 
@@ -430,7 +425,7 @@ impl VhostUserBackendReqHandlerMut for Connection {
     ) -> VhostResult<Option<vhost::VhostUserMemoryRegionBase>> {
         let region = Region::map(extent(region), fd).map_err(Refusal::Memory)?;
         let memory = self.memory.with(region).map_err(Refusal::Memory)?;
-        self.change_memory(memory, Duration::ZERO)?;
+        self.change_memory(memory)?;
         Ok(None)
     }
 
@@ -439,7 +434,7 @@ impl VhostUserBackendReqHandlerMut for Connection {
             .memory
             .without(extent(region))
             .map_err(Refusal::Memory)?;
-        self.change_memory(memory, REMOVAL_WAIT)
+        self.change_memory(memory)
     }
 
     fn set_device_state_fd(

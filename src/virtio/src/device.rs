@@ -83,7 +83,8 @@ pub struct Device {
 }
 
 impl Device {
-    /// A device that will accept its front end on `listener`.
+    /// A device that will accept its front end on `listener`, and hands requests to `consumer`, which
+    /// outside of tests is the session.
     ///
     /// # Errors
     /// When an option is out of range, or the system has no descriptor left.

@@ -126,8 +126,9 @@ impl ChainExchange {
     fn give_back(&mut self, written: u32) -> bool {
         self.given_back = true;
         if self.sink.buffers.lost() {
-            // What was written went nowhere, and neither would this.
-            self.ring.detach();
+            // What was written went nowhere.
+            self.ring.give_back(self.head, 0);
+            return false;
         }
         self.ring.give_back(self.head, written)
     }

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use vfsd_backend::Wait;
 use vm_memory::VolatileSlice;
 
-use crate::memory::{MemoryMap, OutsideMemory};
+use crate::memory::{MemoryMap, OutsideMemory, Region};
 
 /// Pieces that one system call takes (`UIO_MAXIOV`, include/uapi/linux/uio.h).
 const IOV_MAX: usize = 1_024;
 
-/// Some bytes of guest memory, valid only together with the map that they belong to.
+/// Some bytes of guest memory, valid only together with the region that they belong to.
 #[derive(Debug, Clone, Copy)]
 struct Piece {
     address: *mut u8,
@@ -25,50 +25,60 @@ struct Piece {
 ///
 /// The guest may change them at any time, and the front end take them away: then copies see
 /// zeros and the memory counts as [lost](Self::lost), while system calls fail with EFAULT.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct GuestBuffers {
-    // Invariant: each piece lies within a mapping that `memory` keeps.
+    // Invariant: each piece lies within the mapping of a region that is kept here.
     pieces: Vec<Piece>,
     length: usize,
-    memory: Arc<MemoryMap>,
+    region: Option<Arc<Region>>,
+    /// Those of them that are not the same.
+    more_regions: Vec<Arc<Region>>,
 }
 
-// SAFETY: the pointers lead into shared mappings that `memory` (which is Send and Sync) keeps, and
-// whoever uses them expects that others do so at the same time.
+// SAFETY: the pointers lead into shared mappings that the regions (which are Send and Sync) keep,
+// and whoever uses them expects that others do so at the same time.
 unsafe impl Send for GuestBuffers {}
 // SAFETY: as above.
 unsafe impl Sync for GuestBuffers {}
 
 impl GuestBuffers {
-    /// No bytes yet.
-    pub(crate) fn new(memory: Arc<MemoryMap>) -> Self {
-        Self {
-            pieces: Vec::new(),
-            length: 0,
-            memory,
-        }
-    }
-
     /// Appends `length` bytes at a guest address.
     ///
     /// # Errors
     /// When they are not all memory; then none is appended.
-    pub(crate) fn append(&mut self, address: u64, length: usize) -> Result<(), OutsideMemory> {
+    pub(crate) fn append(
+        &mut self,
+        memory: &MemoryMap,
+        address: u64,
+        length: usize,
+    ) -> Result<(), OutsideMemory> {
         let before = self.pieces.len();
-        for slice in self.memory.slices(address, length) {
-            match slice {
-                Ok(slice) => self.pieces.push(Piece {
-                    address: slice.ptr_guard_mut().as_ptr(),
-                    length: slice.len(),
-                }),
-                Err(outside) => {
-                    self.pieces.truncate(before);
-                    return Err(outside);
-                }
-            }
+        let visited = memory.visit(address, length, |region, slice| {
+            self.keep(region);
+            let piece = Piece {
+                address: slice.ptr_guard_mut().as_ptr(),
+                length: slice.len(),
+            };
+            self.pieces.push(piece);
+        });
+        match visited {
+            Ok(()) => self.length = self.length.saturating_add(length),
+            Err(_) => self.pieces.truncate(before),
         }
-        self.length = self.length.saturating_add(length);
-        Ok(())
+        visited
+    }
+
+    fn keep(&mut self, region: &Arc<Region>) {
+        match &self.region {
+            None => self.region = Some(Arc::clone(region)),
+            Some(first) if Arc::ptr_eq(first, region) => {}
+            Some(_)
+                if self
+                    .more_regions
+                    .last()
+                    .is_some_and(|last| Arc::ptr_eq(last, region)) => {}
+            Some(_) => self.more_regions.push(Arc::clone(region)),
+        }
     }
 
     /// How many bytes there are.
@@ -76,9 +86,12 @@ impl GuestBuffers {
         self.length
     }
 
-    /// Whether the front end took guest memory away, so that copies cannot be trusted.
+    /// Whether the front end took some of them away, so that copies cannot be trusted.
     pub(crate) fn lost(&self) -> bool {
-        self.memory.lost()
+        self.region
+            .iter()
+            .chain(&self.more_regions)
+            .any(|region| region.lost())
     }
 
     /// The pieces of up to `length` bytes from `offset`.
@@ -103,8 +116,8 @@ impl GuestBuffers {
     pub(crate) fn copy_out(&self, offset: usize, buffer: &mut [u8]) -> usize {
         let mut copied: usize = 0;
         for piece in self.window(offset, buffer.len()) {
-            // SAFETY: the piece lies within a mapping that `self.memory` keeps (the invariant), and
-            // the slice does not outlive this loop.
+            // SAFETY: the piece lies within a mapping that `self` keeps (the invariant), and the slice
+            // does not outlive this loop.
             let slice = unsafe { VolatileSlice::new(piece.address, piece.length) };
             let target = buffer.get_mut(copied..).unwrap_or_default();
             copied = copied.saturating_add(slice.copy_to(target));

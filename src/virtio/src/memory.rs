@@ -2,17 +2,15 @@
 #![allow(unsafe_code)]
 //! Guest memory as the front end announced it.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_setfd};
-use vm_memory::{
-    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
-    GuestRegionMmap, MemoryRegionAddress, MmapRegion, VolatileSlice,
-};
+use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
 use crate::sigbus::{self, Watch};
 
@@ -58,8 +56,25 @@ pub(crate) enum MemoryError {
 pub(crate) struct Region {
     // Dropped before the mapping that it watches.
     watch: Watch,
-    mapping: Arc<GuestRegionMmap>,
+    mapping: MmapRegion,
     extent: Extent,
+    file: FileIdentity,
+}
+
+/// Tells one file from another, as long as one of them is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
+
+impl From<&Metadata> for FileIdentity {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
 }
 
 impl Region {
@@ -82,26 +97,44 @@ impl Region {
                 .checked_add(length)
                 .ok_or(MemoryError::Wraps { start, length })?;
         }
-        check_file(&file, extent)?;
+        let metadata = file.metadata().map_err(MemoryError::Map)?;
+        check_file(&file, &metadata, extent)?;
         fcntl_setfd(&file, FdFlags::CLOEXEC).map_err(|errno| MemoryError::Map(errno.into()))?;
         let size = usize::try_from(length)
             .map_err(|_| MemoryError::Map(io::Error::from_raw_os_error(libc::ENOMEM)))?;
-        let mapping = MmapRegion::from_file(FileOffset::new(file, file_offset), size)
+        let mapping: MmapRegion = MmapRegion::from_file(FileOffset::new(file, file_offset), size)
             .map_err(|error| MemoryError::Map(io::Error::other(error)))?;
-        let mapping = GuestRegionMmap::new(mapping, GuestAddress(guest_address)).ok_or(
-            MemoryError::Wraps {
-                start: guest_address,
-                length,
-            },
-        )?;
         // SAFETY: the range is the whole of a mapping just made. It stays mapped while this region
         // holds it, and the watch is dropped first.
         let watch = unsafe { Watch::over(mapping.as_ptr(), size) }.map_err(MemoryError::Map)?;
         Ok(Arc::new(Self {
             watch,
-            mapping: Arc::new(mapping),
+            mapping,
             extent,
+            file: FileIdentity::from(&metadata),
         }))
+    }
+
+    /// Whether it maps exactly this extent of this file, and still has it.
+    fn is(&self, extent: Extent, file: &File) -> bool {
+        let same_file = || {
+            file.metadata()
+                .is_ok_and(|metadata| self.file == FileIdentity::from(&metadata))
+        };
+        self.extent == extent && !self.lost() && same_file()
+    }
+
+    /// Whether the front end took it away.
+    pub(crate) fn lost(&self) -> bool {
+        sigbus::any_lost() && self.watch.lost()
+    }
+
+    /// Waits until only the caller has it, for `limit` at most.
+    pub(crate) fn wait_for_users(region: &Arc<Self>, limit: Duration) {
+        let start = Instant::now();
+        while Arc::strong_count(region) > 1 && start.elapsed() < limit {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn last_guest_address(&self) -> u64 {
@@ -110,12 +143,18 @@ impl Region {
             .saturating_add(self.extent.length)
             .saturating_sub(1)
     }
+
+    /// The bytes of it from a guest address on, at most `length`; none if it lies elsewhere.
+    fn slice_at(&self, address: u64, length: usize) -> Option<VolatileSlice<'_>> {
+        let offset = usize::try_from(address.checked_sub(self.extent.guest_address)?).ok()?;
+        let length = self.mapping.size().checked_sub(offset)?.min(length);
+        self.mapping.get_slice(offset, length).ok()
+    }
 }
 
 /// Refuses a region whose file is shorter than it: each access there would fault. And one that
 /// ends within a huge page: munmap(2) refuses to take it back.
-fn check_file(file: &File, extent: Extent) -> Result<(), MemoryError> {
-    let metadata = file.metadata().map_err(MemoryError::Map)?;
+fn check_file(file: &File, metadata: &Metadata, extent: Extent) -> Result<(), MemoryError> {
     if metadata.is_file() {
         let end = extent.file_offset.saturating_add(extent.length);
         if end > metadata.size() {
@@ -138,11 +177,11 @@ fn check_file(file: &File, extent: Extent) -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// All memory of a guest at one time. A change makes a new map; requests in flight keep theirs.
+/// All memory of a guest at one time. A change makes a new map; requests in flight keep the
+/// regions that they use.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryMap {
-    guest: GuestMemoryMmap,
-    /// In the order of guest addresses.
+    /// In the order of guest addresses, none overlapping another.
     regions: Vec<Arc<Region>>,
 }
 
@@ -161,18 +200,25 @@ impl MemoryMap {
                 return Err(MemoryError::Overlap(upper.extent.guest_address));
             }
         }
-        let guest = if regions.is_empty() {
-            GuestMemoryMmap::default()
-        } else {
-            GuestMemoryMmap::from_arc_regions(
-                regions
-                    .iter()
-                    .map(|region| Arc::clone(&region.mapping))
-                    .collect(),
+        Ok(Self { regions })
+    }
+
+    /// A map of these regions, in which those that this one has already stay as they are.
+    ///
+    /// # Errors
+    /// As [`Region::map`] and [`new`](Self::new).
+    pub(crate) fn replaced_by(
+        &self,
+        regions: impl Iterator<Item = (Extent, File)>,
+    ) -> Result<Self, MemoryError> {
+        let take = |(extent, file): (Extent, File)| {
+            let same = self.regions.iter().find(|region| region.is(extent, &file));
+            same.map_or_else(
+                || Region::map(extent, file),
+                |region| Ok(Arc::clone(region)),
             )
-            .map_err(|error| MemoryError::Map(io::Error::other(error)))?
         };
-        Ok(Self { guest, regions })
+        Self::new(regions.map(take).collect::<Result<_, _>>()?)
     }
 
     /// This map and one more region.
@@ -208,49 +254,78 @@ impl MemoryMap {
         Self::new(rest)
     }
 
-    /// Whether the front end took some of it away.
-    pub(crate) fn lost(&self) -> bool {
-        sigbus::any_lost() && self.regions.iter().any(|region| region.watch.lost())
+    /// The regions that `later` does not have any more.
+    pub(crate) fn removed_in(&self, later: &Self) -> Vec<Arc<Region>> {
+        let stays = |region: &Arc<Region>| later.regions.iter().any(|one| Arc::ptr_eq(one, region));
+        self.regions
+            .iter()
+            .filter(|&region| !stays(region))
+            .cloned()
+            .collect()
     }
 
-    /// The slices that `length` bytes from a guest address consist of, in order; an error in place
-    /// of the first that is not memory. Several if the range crosses regions.
-    pub(crate) fn slices(
-        &self,
+    /// Whether the front end took some of it away.
+    pub(crate) fn lost(&self) -> bool {
+        sigbus::any_lost() && self.regions.iter().any(|region| region.lost())
+    }
+
+    fn find(&self, address: u64) -> Option<&Arc<Region>> {
+        let above = self
+            .regions
+            .partition_point(|region| region.extent.guest_address <= address);
+        let region = self.regions.get(above.checked_sub(1)?)?;
+        (address <= region.last_guest_address()).then_some(region)
+    }
+
+    /// Shows the slices that `length` bytes from a guest address consist of, in order: several if
+    /// the range crosses regions.
+    ///
+    /// # Errors
+    /// When not all of it is memory; the slices before have been shown.
+    pub(crate) fn visit<'a>(
+        &'a self,
         address: u64,
         length: usize,
-    ) -> impl Iterator<Item = Result<VolatileSlice<'_>, OutsideMemory>> {
-        self.guest
-            .get_slices(GuestAddress(address), length)
-            .map(|slice| slice.map_err(|_| OutsideMemory))
+        mut visitor: impl FnMut(&'a Arc<Region>, VolatileSlice<'a>),
+    ) -> Result<(), OutsideMemory> {
+        let (mut address, mut left) = (Some(address), length);
+        while left > 0 {
+            let at = address.ok_or(OutsideMemory)?;
+            let region = self.find(at).ok_or(OutsideMemory)?;
+            let slice = region.slice_at(at, left).ok_or(OutsideMemory)?;
+            left = left.saturating_sub(slice.len());
+            // None when the address space ends here.
+            address = u64::try_from(slice.len())
+                .ok()
+                .and_then(|length| at.checked_add(length));
+            visitor(region, slice);
+        }
+        Ok(())
     }
 
     /// Copies from a guest address until `buffer` is full.
+    ///
+    /// # Errors
+    /// When not all of it is memory.
     pub(crate) fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), OutsideMemory> {
-        let mut rest = buffer;
-        for slice in self.slices(address, rest.len()) {
-            let slice = slice?;
-            let (part, later) = rest
-                .split_at_mut_checked(slice.len())
-                .ok_or(OutsideMemory)?;
-            slice.copy_to(part);
-            rest = later;
-        }
-        Ok(())
+        let mut copied: usize = 0;
+        let length = buffer.len();
+        self.visit(address, length, |_, slice| {
+            let target = buffer.get_mut(copied..).unwrap_or_default();
+            copied = copied.saturating_add(slice.copy_to(target));
+        })
     }
 
     /// The part of a region that lies at an address of the front end's.
     pub(crate) fn part_at_user_address(&self, address: u64, length: usize) -> Option<Part> {
         self.regions.iter().find_map(|region| {
-            let offset = address.checked_sub(region.extent.user_address)?;
-            let end = offset.checked_add(u64::try_from(length).ok()?)?;
-            (end <= region.extent.length).then(|| {
-                Some(Part {
-                    region: Arc::clone(region),
-                    offset,
-                    length,
-                })
-            })?
+            let offset = usize::try_from(address.checked_sub(region.extent.user_address)?).ok()?;
+            let fits = offset.checked_add(length)? <= region.mapping.size();
+            fits.then(|| Part {
+                region: Arc::clone(region),
+                offset,
+                length,
+            })
         })
     }
 }
@@ -265,21 +340,23 @@ pub(crate) struct OutsideMemory;
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
     region: Arc<Region>,
-    offset: u64,
+    offset: usize,
     length: usize,
 }
 
 impl Part {
     /// Whether it begins, in our own address space, at a multiple of `alignment`.
-    pub(crate) fn is_aligned(&self, alignment: u64) -> bool {
+    pub(crate) fn is_aligned(&self, alignment: usize) -> bool {
         self.offset.checked_rem(alignment) == Some(0)
     }
 
+    /// Whether the front end took it away.
+    pub(crate) fn lost(&self) -> bool {
+        self.region.lost()
+    }
+
     fn slice(&self) -> Option<VolatileSlice<'_>> {
-        self.region
-            .mapping
-            .get_slice(MemoryRegionAddress(self.offset), self.length)
-            .ok()
+        self.region.mapping.get_slice(self.offset, self.length).ok()
     }
 
     /// The little-endian number at `at`, which is a multiple of two.

@@ -248,11 +248,6 @@ impl Queue {
         Ok(())
     }
 
-    /// The ring's requests in flight, if it was started.
-    pub(crate) fn requests(&self) -> Option<&Users> {
-        self.run.as_ref().map(|run| run.ring.requests())
-    }
-
     /// Lets the ring, whose thread is paused, go on in another map of memory.
     pub(crate) fn rebind(&mut self, memory: &Arc<MemoryMap>) {
         if let Some(run) = &self.run

@@ -1,7 +1,5 @@
 //! Chains of descriptors (virtio 1.3, section 2.7.5), walked once and whole.
 
-use std::sync::Arc;
-
 use crate::iovec::GuestBuffers;
 use crate::memory::{MemoryMap, Part};
 
@@ -132,7 +130,8 @@ impl Table<'_> {
 }
 
 /// The chain so far.
-struct Collector {
+struct Collector<'a> {
+    memory: &'a MemoryMap,
     chain: Chain,
     /// Whether the next readable, or writable, descriptor would be in its place.
     readable_intact: bool,
@@ -141,14 +140,15 @@ struct Collector {
     bytes: u64,
 }
 
-impl Collector {
-    fn new(memory: &Arc<MemoryMap>) -> Self {
+impl<'a> Collector<'a> {
+    fn new(memory: &'a MemoryMap) -> Self {
         let chain = Chain {
-            readable: GuestBuffers::new(Arc::clone(memory)),
-            writable: GuestBuffers::new(Arc::clone(memory)),
+            readable: GuestBuffers::default(),
+            writable: GuestBuffers::default(),
             fault: None,
         };
         Self {
+            memory,
             chain,
             readable_intact: true,
             writable_intact: true,
@@ -180,8 +180,12 @@ impl Collector {
         } else {
             (&mut self.chain.readable, &mut self.readable_intact)
         };
-        let appended = usize::try_from(descriptor.length)
-            .is_ok_and(|length| !*intact || buffers.append(descriptor.address, length).is_ok());
+        let appended = usize::try_from(descriptor.length).is_ok_and(|length| {
+            !*intact
+                || buffers
+                    .append(self.memory, descriptor.address, length)
+                    .is_ok()
+        });
         if !appended {
             *intact = false;
             self.fault(ChainFault::OutsideMemory);
@@ -195,7 +199,7 @@ impl Collector {
 /// change what was checked. The walk ends after [`MAX_ENTRIES`] descriptors whatever the guest
 /// does.
 pub(crate) fn walk(
-    memory: &Arc<MemoryMap>,
+    memory: &MemoryMap,
     descriptors: &Part,
     size: u16,
     head: u16,
@@ -204,7 +208,6 @@ pub(crate) fn walk(
     let mut collector = Collector::new(memory);
     if let Err(fault) = follow(
         &mut collector,
-        memory,
         Table::Ring {
             part: descriptors,
             size,
@@ -219,8 +222,7 @@ pub(crate) fn walk(
 
 /// Goes from descriptor to descriptor. An error is a fault behind which nothing can be followed.
 fn follow(
-    collector: &mut Collector,
-    memory: &MemoryMap,
+    collector: &mut Collector<'_>,
     mut table: Table<'_>,
     head: u16,
     indirect_negotiated: bool,
@@ -235,7 +237,7 @@ fn follow(
                 Table::Ring { .. } if !indirect_negotiated => {
                     return Err(ChainFault::IndirectNotNegotiated);
                 }
-                Table::Ring { .. } => copy_indirect(memory, &descriptor)?,
+                Table::Ring { .. } => copy_indirect(collector.memory, &descriptor)?,
             };
             index = 0;
             continue;

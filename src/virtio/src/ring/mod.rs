@@ -91,7 +91,7 @@ impl Parts {
         let used_event_at = size.checked_mul(2)?.checked_add(4)?;
         let avail_event_at = size.checked_mul(8)?.checked_add(4)?;
         let event = if setup.event_idx { 2 } else { 0 };
-        let part = |address, length, alignment| {
+        let part = |address, length, alignment: usize| {
             memory
                 .part_at_user_address(address, length)
                 .filter(|part| part.is_aligned(alignment))

@@ -62,7 +62,7 @@ impl Used {
 
     /// Writes an entry; the driver sees it with [`publish`](Self::publish). False if it must not.
     pub(crate) fn put(&mut self, head: u16, written: u32) -> bool {
-        if self.detached {
+        if self.detached || self.parts.used.lost() {
             return false;
         }
         let slot = self.next.checked_rem(self.size).unwrap_or_default();
