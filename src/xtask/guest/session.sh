@@ -1,0 +1,14 @@
+# Runs every script of the session, in the guest's root. The output of each
+# stands between its "case" and its "status" line.
+
+for script in /vfsd/cases/???; do
+    [ -e "$script" ] || continue
+    name=${script##*/}
+    mkdir -p /scratch
+    cd /scratch || exit 1
+    echo "##vfsd case $name"
+    timeout -k 5 "$(cat "$script.limit")" /bin/bash "$script" </dev/null 2>&1
+    echo "##vfsd status $name $?"
+    cd /
+    rm -rf /scratch
+done

@@ -1,0 +1,213 @@
+//! The table of guest tests: which guests are booted, and what runs in each.
+
+use std::time::Duration;
+
+use super::judge;
+use crate::daemon::Options;
+use crate::guest::run::Outcome;
+use crate::guest::{Kernel, Machine};
+use crate::verdict::Verdict;
+
+/// One guest, booted once for all of its cases.
+#[derive(Debug)]
+pub(crate) struct Boot {
+    /// What makes it different from the others.
+    pub(crate) name: &'static str,
+    /// The machine.
+    pub(crate) machine: Machine,
+    /// The daemon's options.
+    pub(crate) options: Options,
+    /// What runs in it, in this order.
+    pub(crate) cases: &'static [Case],
+}
+
+impl Boot {
+    /// The case that every boot has: no script failed it, but the run did.
+    pub(crate) const AS_A_WHOLE: &'static str =
+        "the guest boots and powers off, its kernel log has no complaint, the daemon ends well";
+}
+
+/// One test inside a guest.
+#[derive(Debug)]
+pub(crate) struct Case {
+    /// What holds when it passes, as a sentence.
+    pub(crate) name: &'static str,
+    /// What runs.
+    pub(crate) script: &'static str,
+    /// What runs it.
+    pub(crate) interpreter: Interpreter,
+    /// It fails when it runs longer.
+    pub(crate) limit: Duration,
+    /// Decides.
+    pub(crate) judge: fn(&Outcome) -> Verdict,
+}
+
+/// What runs a script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interpreter {
+    /// bash, with `lib.sh` read first.
+    Shell,
+    /// Python 3, with `lib.py` to import.
+    Python,
+}
+
+const fn case(name: &'static str, script: &'static str, limit_seconds: u64) -> Case {
+    Case {
+        name,
+        script,
+        interpreter: Interpreter::Shell,
+        limit: Duration::from_secs(limit_seconds),
+        judge: judge::by_status,
+    }
+}
+
+const PJDFSTEST: Case = Case {
+    judge: judge::pjdfstest,
+    ..case(
+        "pjdfstest passes with at least 382 of 398 and no failure",
+        include_str!("../../guest/cases/pjdfstest.sh"),
+        600,
+    )
+};
+const FSX: Case = case(
+    "fsx does 100,000 operations with mappings and finds every byte again",
+    include_str!("../../guest/cases/fsx.sh"),
+    600,
+);
+const GIT: Case = case(
+    "git clones a repository made on the spot and fsck finds it whole",
+    include_str!("../../guest/cases/git.sh"),
+    300,
+);
+const SQLITE: Case = case(
+    "an sqlite database stays whole with two processes writing",
+    include_str!("../../guest/cases/sqlite.sh"),
+    300,
+);
+const DPKG: Case = case(
+    "dpkg builds, installs and removes a package in the root",
+    include_str!("../../guest/cases/dpkg.sh"),
+    300,
+);
+const APT: Case = case(
+    "apt installs and purges packages of the distribution in the root",
+    include_str!("../../guest/cases/apt.sh"),
+    300,
+);
+const FLOCK: Case = case(
+    "flock excludes between guest and host in both directions",
+    include_str!("../../guest/cases/flock.sh"),
+    60,
+);
+const FCNTL: Case = Case {
+    interpreter: Interpreter::Python,
+    ..case(
+        "fcntl record locks exclude between guest and host in both directions",
+        include_str!("../../guest/cases/fcntl.py"),
+        60,
+    )
+};
+const WAITING_LOCK: Case = case(
+    "processes that wait for a lock of the host hold up nothing else",
+    include_str!("../../guest/cases/waiting_lock.sh"),
+    60,
+);
+const WRITE_AFTER_DROP: Case = case(
+    "a file created write-only is written again after its pages are dropped",
+    include_str!("../../guest/cases/write_after_drop.sh"),
+    60,
+);
+const VANISHING_ENTRIES: Case = case(
+    "listing a folder never fails while the host deletes its entries",
+    include_str!("../../guest/cases/vanishing_entries.sh"),
+    120,
+);
+const DESCRIPTOR_LIMIT: Case = case(
+    "at the daemon's descriptor limit open is refused and close works",
+    include_str!("../../guest/cases/descriptor_limit.sh"),
+    120,
+);
+const PARALLEL: Case = case(
+    "eight processes copy, compare, write and delete side by side",
+    include_str!("../../guest/cases/parallel.sh"),
+    600,
+);
+const QUEUES: Case = case(
+    "every request queue the driver can use is in use and answers",
+    include_str!("../../guest/cases/queues.sh"),
+    120,
+);
+
+const PLAIN: Options = Options {
+    posix_acl: true,
+    writeback: false,
+    open_files: None,
+    further: &[],
+};
+
+/// Every guest, the quick ones first.
+pub(crate) const BOOTS: &[Boot] = &[
+    Boot {
+        name: "uml",
+        machine: Machine::of(Kernel::Uml),
+        options: PLAIN,
+        cases: &[
+            FLOCK,
+            FCNTL,
+            WAITING_LOCK,
+            WRITE_AFTER_DROP,
+            VANISHING_ENTRIES,
+            GIT,
+            SQLITE,
+            DPKG,
+            APT,
+            FSX,
+            PJDFSTEST,
+        ],
+    },
+    Boot {
+        name: "uml, writeback",
+        machine: Machine::of(Kernel::Uml),
+        options: Options {
+            writeback: true,
+            ..PLAIN
+        },
+        cases: &[WRITE_AFTER_DROP, GIT, SQLITE, APT, FSX],
+    },
+    Boot {
+        name: "uml, 2000 descriptors",
+        machine: Machine::of(Kernel::Uml),
+        options: Options {
+            open_files: Some(2000),
+            ..PLAIN
+        },
+        cases: &[DESCRIPTOR_LIMIT],
+    },
+    Boot {
+        name: "qemu, 1 queue",
+        machine: Machine::of(Kernel::Qemu).with_queues(1),
+        options: PLAIN,
+        cases: &[QUEUES],
+    },
+    Boot {
+        name: "qemu, 2 queues",
+        machine: Machine::of(Kernel::Qemu).with_queues(2),
+        options: PLAIN,
+        cases: &[QUEUES],
+    },
+    Boot {
+        name: "qemu, 4 queues",
+        machine: Machine::of(Kernel::Qemu).with_queues(4),
+        options: PLAIN,
+        cases: &[QUEUES, PARALLEL],
+    },
+    Boot {
+        name: "qemu, 8 queues and 8 CPUs",
+        machine: Machine {
+            cpus: 8,
+            ..Machine::of(Kernel::Qemu).with_queues(8)
+        },
+        options: PLAIN,
+        cases: &[QUEUES],
+    },
+];

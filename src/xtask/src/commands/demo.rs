@@ -1,0 +1,226 @@
+//! `cargo xtask demo`: what vfsd does, shown on this machine in a few minutes.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::artifact::Cache;
+use crate::daemon::{BUILD_LIMIT, Options, Profile, Program};
+use crate::guest::rootfs::{Contents, Tree, pristine};
+use crate::guest::run::{self, Observer, Outcome, Plan};
+use crate::guest::session::{Script, Session};
+use crate::guest::{Kernel, Machine};
+use crate::packages::{self, C_COMPILER, LIBC_DEV};
+use crate::process::{Background, output_of, tail_of_file};
+use crate::progress::Step;
+use crate::workspace::Workspace;
+
+const SCRIPT: &str = include_str!("../../guest/demo.sh");
+const LIBRARY_FIRST: &str = ". /vfsd/lib.sh\n";
+
+/// Arguments of the task.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Which guest; neither needs KVM
+    #[arg(long, value_enum, default_value = "uml")]
+    kernel: Kernel,
+    /// Use this vfsd instead of building one
+    #[arg(long, value_name = "PROGRAM")]
+    vfsd: Option<PathBuf>,
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// Something cannot be installed, built or booted.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let started = Instant::now();
+    let workspace = Workspace::find()?;
+    packages::install(&[C_COMPILER, LIBC_DEV])?;
+    if !packages::is_root() {
+        return again_as_root(arguments, &workspace);
+    }
+    let cache = Cache::open(workspace.guest_cache())?;
+    // The build keeps the processors busy, the rest mostly the network.
+    let build = match &arguments.vfsd {
+        Some(_) => None,
+        None => Some(Build::start(&workspace)?),
+    };
+    let kernel = arguments.kernel.fetch(&cache)?;
+    let tree = Tree::copy_of(&pristine(&cache, Contents::Minimal)?, &cache)?;
+    let program = match (&arguments.vfsd, build) {
+        (Some(program), _) => program.clone(),
+        (None, Some(build)) => build.finish(&workspace)?,
+        (None, None) => bail!("no vfsd to run"),
+    };
+    let root = tree.root();
+    let session = Session::of(vec![Script {
+        text: format!("{LIBRARY_FIRST}{SCRIPT}"),
+        limit: Duration::from_secs(120),
+    }]);
+    let plan = Plan {
+        machine: Machine::of(arguments.kernel),
+        kernel: &kernel,
+        program: &Program::Vfsd(program.clone()),
+        options: Options::default(),
+        root: &root,
+        session: &session,
+    };
+    println!(
+        "\nA guest boots. Its root is the folder {}, served by:",
+        root.display()
+    );
+    println!("    vfsd serve --tag root --socket-path SOCKET dir:FOLDER\n");
+    let report = run::run(&plan, &mut Shown { root: &root })?;
+    let worked = report
+        .outcomes
+        .first()
+        .is_some_and(|outcome| outcome.status == Some(0));
+    if !worked || !report.troubles.is_empty() {
+        bail!(
+            "{}\nThe daemon's log:\n{}",
+            report.troubles.join("\n"),
+            report.daemon_log
+        );
+    }
+    let boot = report.boot_time.unwrap_or_default().as_secs_f64();
+    println!(
+        "\nThe guest booted in {boot:.1} s, unmounted and powered off; the daemon ended with it."
+    );
+    println!("All of it took {} s.\n", started.elapsed().as_secs());
+    print_how_to_attach(&program);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A release build in the background.
+#[derive(Debug)]
+struct Build {
+    child: Background,
+    log: PathBuf,
+}
+
+impl Build {
+    fn start(workspace: &Workspace) -> Result<Self> {
+        let log = workspace.target().join("demo-build.log");
+        let file = File::create(&log).with_context(|| format!("make {}", log.display()))?;
+        let child = Background::start(&Profile::Release.build(workspace), &file)?;
+        Ok(Self { child, log })
+    }
+
+    fn finish(mut self, workspace: &Workspace) -> Result<PathBuf> {
+        let mut step = Step::begin("build vfsd");
+        let deadline = Instant::now() + BUILD_LIMIT;
+        loop {
+            let soon = Instant::now() + Duration::from_millis(500);
+            match self.child.wait_until(soon)? {
+                Some(status) if status.success() => break,
+                Some(status) => {
+                    bail!(
+                        "vfsd does not build ({status})\n{}",
+                        tail_of_file(&self.log, 30)
+                    )
+                }
+                None if Instant::now() > deadline => bail!("the build takes too long"),
+                None => step.note(&tail_of_file(&self.log, 1)),
+            }
+        }
+        step.done();
+        Ok(Profile::Release.program(workspace))
+    }
+}
+
+/// Builds as this user, so that the target folder stays theirs, and does the
+/// rest as root: a guest's root file system has files of many owners.
+fn again_as_root(arguments: &Arguments, workspace: &Workspace) -> Result<ExitCode> {
+    let vfsd = match &arguments.vfsd {
+        Some(program) => program.clone(),
+        None => Build::start(workspace)?.finish(workspace)?,
+    };
+    println!("The guest's root file system needs root; continuing with sudo.");
+    let kernel = match arguments.kernel {
+        Kernel::Uml => "uml",
+        Kernel::Qemu => "qemu",
+    };
+    let status = Command::new("sudo")
+        .arg(std::env::current_exe().context("find this program")?)
+        .args(["demo", "--kernel", kernel, "--vfsd"])
+        .arg(vfsd)
+        .status()
+        .context("start sudo")?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Prints what the guest does, and what the host sees at the same time.
+struct Shown<'a> {
+    root: &'a Path,
+}
+
+impl Observer for Shown<'_> {
+    fn started(&mut self, _index: usize) {}
+
+    fn printed(&mut self, _index: usize, line: &str) {
+        println!("guest | {line}");
+    }
+
+    fn ended(&mut self, _index: usize, _outcome: &Outcome) {}
+
+    fn asked(&mut self, _index: usize, words: &[&str]) -> Result<()> {
+        let [verb, path] = words else {
+            bail!("unknown request")
+        };
+        let path = self.root.join(path);
+        let said = match *verb {
+            "cat" => fs::read_to_string(&path).context("read what the guest wrote")?,
+            "stat" => output_of(
+                Command::new("stat")
+                    .args(["-c", "%A %U:%G %s bytes"])
+                    .arg(&path),
+            )?,
+            "write" => {
+                fs::write(&path, "hello from the host\n").context("write for the guest")?;
+                "hello from the host > ".to_owned() + &path.to_string_lossy()
+            }
+            "flock" => {
+                let file = File::open(&path).context("open what the guest locked")?;
+                match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                    Err(error) => format!("refused while the guest holds it: {error}"),
+                    Ok(()) => bail!("the host got a lock that the guest holds"),
+                }
+            }
+            _ => bail!("unknown request"),
+        };
+        println!("host  | {verb}: {}", said.trim_end());
+        Ok(())
+    }
+}
+
+fn print_how_to_attach(vfsd: &Path) {
+    let vfsd = vfsd.display();
+    println!(
+        "Your own VM:
+
+  {vfsd} serve --tag share --socket-path /tmp/vfsd.sock DIRECTORY
+
+  QEMU (guest memory must be shared):
+    -object memory-backend-memfd,id=mem,size=2G,share=on -numa node,memdev=mem -m 2G
+    -chardev socket,id=fs,path=/tmp/vfsd.sock
+    -device vhost-user-fs-pci,chardev=fs,tag=share
+
+  cloud-hypervisor:
+    --memory size=2G,shared=on --fs tag=share,socket=/tmp/vfsd.sock
+
+  In the guest:
+    mount -t virtiofs share /mnt
+
+A guest to look around in:  cargo xtask guest"
+    );
+}

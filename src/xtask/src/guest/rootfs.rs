@@ -1,0 +1,138 @@
+//! Root file systems for guests: the host's own distribution, made by
+//! mmdebstrap from the host's own package sources.
+//!
+//! A root is made once and never served: each run gets a copy, which it may
+//! change as it likes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::artifact::Cache;
+use crate::packages::{self, MMDEBSTRAP};
+use crate::process::run_ok;
+use crate::progress::Step;
+use crate::suite::{Distribution, Suite, sources_for};
+
+/// What a root file system holds beside a minimal system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contents {
+    /// Nothing: quick to make, enough to show a guest.
+    Minimal,
+    /// What the guest tests use.
+    Tests,
+}
+
+/// Packages of [`Contents::Tests`].
+const TEST_PACKAGES: &str = "acl,attr,e2fsprogs,git,kmod,procps,python3-minimal,sqlite3,util-linux";
+
+/// Packages the guest tests install inside a guest, beside the minimal system:
+/// a program, and one with many small files.
+pub(crate) const PACKAGES_TO_INSTALL: [&str; 3] = ["hello", "manpages", "manpages-dev"];
+
+/// Where these packages lie in the root.
+const PACKAGES_FOLDER: &str = "srv/packages";
+
+/// Files no test looks at: a third of the size, and of every copy's time.
+const LEFT_OUT: [&str; 4] = [
+    "/usr/share/doc/*",
+    "/usr/share/man/*",
+    "/usr/share/locale/*",
+    "/usr/share/info/*",
+];
+
+/// Where mmdebstrap keeps the options it was given, inside the root.
+const DPKG_OPTIONS: &str = "etc/dpkg/dpkg.cfg.d/99mmdebstrap";
+
+/// The pristine root, made unless it is in the cache. Needs root.
+///
+/// # Errors
+/// This user is not root, or the packages cannot be fetched.
+pub(crate) fn pristine(cache: &Cache, contents: Contents) -> Result<PathBuf> {
+    if !packages::is_root() {
+        bail!("a guest's root file system has files of many owners: run this as root");
+    }
+    packages::install(&[MMDEBSTRAP])?;
+    let host = Distribution::of_host()?;
+    let (name, wanted) = match contents {
+        Contents::Minimal => ("root-minimal", ""),
+        Contents::Tests => ("root-tests", TEST_PACKAGES),
+    };
+    let recipe = format!(
+        "minimal {} with {wanted}, beside it {PACKAGES_TO_INSTALL:?}, without {LEFT_OUT:?}, layout 2",
+        host.codename
+    );
+    let folder = cache.get(name, &recipe, |folder| {
+        let root = folder.join("root");
+        bootstrap(folder, &root, &host.codename, wanted)?;
+        if contents == Contents::Tests {
+            let lists = cache.folder().join(format!("lists-{}", host.codename));
+            Suite::open(&lists, &host.codename)?
+                .download(&PACKAGES_TO_INSTALL, &root.join(PACKAGES_FOLDER))?;
+        }
+        Ok(())
+    })?;
+    Ok(folder.join("root"))
+}
+
+fn bootstrap(folder: &Path, root: &Path, codename: &str, wanted: &str) -> Result<()> {
+    let mut step = Step::begin(format!("make a {codename} root file system"));
+    let (name, text) = sources_for(codename)?;
+    let sources = folder.join(name);
+    fs::write(&sources, text).context("write the sources file")?;
+    let mut command = Command::new(MMDEBSTRAP.provides);
+    command
+        .args(["--mode=root", "--variant=minbase", "--format=directory"])
+        .arg(format!("--include={wanted}"))
+        // The root is made anew when the machine stops half-way: no fsync per file.
+        .arg("--dpkgopt=force-unsafe-io")
+        .args(LEFT_OUT.map(|pattern| format!("--dpkgopt=path-exclude={pattern}")))
+        .args([
+            "--aptopt=Acquire::Languages \"none\"",
+            "--aptopt=Acquire::Retries \"3\"",
+        ])
+        .arg(codename)
+        .arg(root)
+        .arg(&sources);
+    run_ok(&command, Duration::from_secs(1200), &mut |line| {
+        step.note(line)
+    })?;
+    // A package installed inside a guest is installed whole, and synced.
+    fs::remove_file(root.join(DPKG_OPTIONS)).context("remove dpkg's bootstrap options")?;
+    step.done();
+    Ok(())
+}
+
+/// A copy of a pristine root that one run may change. Removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    folder: tempfile::TempDir,
+}
+
+impl Tree {
+    /// Copies `pristine`, sharing blocks where the file system can.
+    ///
+    /// # Errors
+    /// The copy fails, as when the disk is full.
+    pub(crate) fn copy_of(pristine: &Path, cache: &Cache) -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("tree-")
+            .tempdir_in(cache.folder())
+            .context("make a folder for a guest's root")?;
+        let mut command = Command::new("cp");
+        command
+            .args(["-a", "--reflink=auto"])
+            .arg(pristine)
+            .arg(folder.path().join("root"));
+        run_ok(&command, Duration::from_secs(300), &mut |_| {})?;
+        Ok(Self { folder })
+    }
+
+    /// The folder to serve.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+}
