@@ -1,6 +1,8 @@
 //! What the project tests itself with: a fake vhost-user front end with a small FUSE client
-//! behind it ([`frontend`]), and calls to a backend that wait for their answers ([`place`]).
+//! behind it ([`frontend`]), and calls to a backend that wait for their answers ([`place`]),
+//! and the behaviour that every backend shows ([`conformance`]).
 
+pub mod conformance;
 pub mod frontend;
 pub mod place;
 mod runtime;
