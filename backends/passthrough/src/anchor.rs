@@ -1,6 +1,6 @@
 //! What keeps hold of an inode: an `O_PATH` descriptor, or a file handle that gives one again.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use vfsd_backend::{Errno, FileKind};
 
-use crate::budget::{Descriptor, Permit};
+use crate::budget::Descriptor;
 use crate::credentials::check_thread;
 use crate::mounts::Mount;
 use crate::share::Share;
@@ -83,13 +83,11 @@ impl Anchor {
     }
 
     /// Takes over a descriptor that was found to be of the same inode.
-    pub(crate) fn adopt(self: &Arc<Self>, share: &Share, fd: OwnedFd) -> Result<(), Errno> {
-        let permit: Permit = share.permit()?;
+    pub(crate) fn adopt(self: &Arc<Self>, share: &Share, descriptor: Descriptor) {
         let _once = self.reopening.lock();
         if !self.is_open() {
-            self.set(share, permit.hold(fd));
+            self.set(share, descriptor);
         }
-        Ok(())
     }
 
     fn set(self: &Arc<Self>, share: &Share, descriptor: Descriptor) -> Arc<Descriptor> {
@@ -102,7 +100,7 @@ impl Anchor {
 
     /// Whether `file` is the inode whose descriptor was given up. Without a handle to compare
     /// it is not.
-    pub(crate) fn is_same_as(&self, file: std::os::fd::BorrowedFd<'_>) -> bool {
+    pub(crate) fn is_same_as(&self, file: BorrowedFd<'_>) -> bool {
         match self.handle.get() {
             Some(handle) => name_to_handle(file).is_ok_and(|other| other == *handle),
             None => false,

@@ -79,7 +79,17 @@ pub(crate) fn creating<T>(
     let Some(identity) = caller.identity else {
         return work();
     };
-    let _switched = Switched::to(own, identity)?;
+    let _switched = Switched::to(own, identity, CapabilitySet::DAC_OVERRIDE)?;
+    work()
+}
+
+/// Runs `work`, which asks what `identity` may do, with no more rights than that has.
+///
+/// # Errors
+/// EPERM when the daemon may not act as somebody else.
+pub(crate) fn asking<T>(identity: Identity, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    check_thread()?;
+    let _switched = Switched::to(own()?, identity, CapabilitySet::empty())?;
     work()
 }
 
@@ -153,7 +163,8 @@ struct Switched {
 }
 
 impl Switched {
-    fn to(own: Own, identity: Identity) -> Result<Self> {
+    /// Of the capabilities that root loses, another user keeps `kept`.
+    fn to(own: Own, identity: Identity, kept: CapabilitySet) -> Result<Self> {
         let daemon_is_root = own.uid == 0;
         let standing_for = |id: u32, own: u32| match id {
             0 if !daemon_is_root => own,
@@ -192,7 +203,7 @@ impl Switched {
                 return Err(Errno::PERM);
             }
             let before = own.capabilities.effective;
-            let kept = before.difference(FS_CAPABILITIES) | (before & CapabilitySet::DAC_OVERRIDE);
+            let kept = before.difference(FS_CAPABILITIES) | (before & kept);
             if before.intersects(FS_CAPABILITIES) {
                 set_effective(own, kept)?;
             }

@@ -16,7 +16,7 @@ use crate::credentials::creating;
 use crate::file::OpenFile;
 use crate::inode::Inode;
 use crate::open::host_flags;
-use crate::share::{Patience, no_descriptor};
+use crate::share::{Patience, Share, no_descriptor};
 use crate::stat::Stat;
 
 type Result<T> = std::result::Result<T, Errno>;
@@ -28,6 +28,22 @@ struct Wanted<'a> {
     name: Name<'a>,
     flags: OpenFlags,
     new: NewInode<'a>,
+}
+
+/// The descriptors for a new file, taken before it is made: then nothing has to be taken back when there
+/// are none left.
+struct Permits {
+    node: Permit,
+    file: Permit,
+}
+
+impl Permits {
+    fn take(share: &Share) -> Result<Self> {
+        Ok(Self {
+            node: share.permit()?,
+            file: share.permit()?,
+        })
+    }
 }
 
 /// A name that comes and goes between two steps is tried again this often.
@@ -54,7 +70,8 @@ impl Inode {
                 Err(errno) => return Err(errno),
             }
         }
-        match self.resolve(directory.as_fd(), name, patience) {
+        let opened = self.open_path(directory.as_fd(), name, patience);
+        match opened.and_then(|fd| self.child(fd, None)) {
             Ok((node, stat)) => {
                 self.share.seen.insert(seen);
                 Ok(Lookup::Found(node.entry(&stat)))
@@ -64,42 +81,41 @@ impl Inode {
         }
     }
 
-    /// The node that a name of `directory`, which is this one's descriptor, leads to.
-    fn resolve(
+    fn open_path(
         &self,
         directory: BorrowedFd<'_>,
         name: Name<'_>,
         patience: Patience,
-    ) -> Result<(Arc<Self>, Stat)> {
-        let fd = self
-            .share
-            .open_child(directory, name, OFlags::PATH, Mode::empty(), patience)?;
-        self.child(fd)
+    ) -> Result<OwnedFd> {
+        self.share
+            .open_child(directory, name, OFlags::PATH, Mode::empty(), patience)
     }
 
-    /// The node of an inode that was just made under `name`, labelled. Takes the name back when
-    /// that fails.
-    fn made(
+    /// Makes an inode by `make`, under `name`, and answers its node with the label that it has to
+    /// have. Takes the name back when that cannot be set.
+    fn make(
         &self,
-        directory: BorrowedFd<'_>,
         name: Name<'_>,
         kind: FileKind,
         security: Option<SecurityContext<'_>>,
+        make: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
     ) -> Result<Entry> {
-        let (node, stat) = self.resolve(directory, name, Patience::Disk)?;
-        if node.kind() != kind {
-            // Somebody on the host has replaced it: the new inode is not ours to answer with.
-            return Err(Errno::STALE);
+        let directory = self.directory()?;
+        let directory = directory.as_fd();
+        // Whatever can be refused is refused before there is something to take back.
+        let permit = self.share.permit()?;
+        make(directory)?;
+        let fd = self.open_path(directory, name, Patience::Disk)?;
+        if let Some(label) = security
+            && let Err(errno) = self.share.label(fd.as_fd(), label)
+        {
+            self.take_back(directory, name, kind);
+            return Err(errno);
         }
-        if let Some(label) = security {
-            let labelled = self.share.label(node.descriptor()?.as_fd(), label);
-            if let Err(errno) = labelled {
-                self.take_back(directory, name, kind);
-                return Err(errno);
-            }
-            // The label changes the time of change.
-            let stat = Stat::of(node.descriptor()?.as_fd())?;
-            return Ok(node.entry(&stat));
+        let (node, stat) = self.child(fd, Some(permit))?;
+        if node.kind() != kind {
+            // Somebody on the host has replaced it: what was made is not ours to answer with.
+            return Err(Errno::STALE);
         }
         Ok(node.entry(&stat))
     }
@@ -120,11 +136,11 @@ impl Inode {
         name: Name<'_>,
         new: NewInode<'_>,
     ) -> Result<Entry> {
-        let directory = self.directory()?;
-        creating(caller, new.umask, || {
-            mkdirat(&*directory, name.as_bytes(), mode(new.permissions))
-        })?;
-        self.made(directory.as_fd(), name, FileKind::Directory, new.security)
+        self.make(name, FileKind::Directory, new.security, |directory| {
+            creating(caller, new.umask, || {
+                mkdirat(directory, name.as_bytes(), mode(new.permissions))
+            })
+        })
     }
 
     pub(crate) fn make_symlink(
@@ -134,11 +150,11 @@ impl Inode {
         target: LinkTarget<'_>,
         new: NewInode<'_>,
     ) -> Result<Entry> {
-        let directory = self.directory()?;
-        creating(caller, 0, || {
-            symlinkat(target.as_bytes(), &*directory, name.as_bytes())
-        })?;
-        self.made(directory.as_fd(), name, FileKind::Symlink, new.security)
+        self.make(name, FileKind::Symlink, new.security, |directory| {
+            creating(caller, 0, || {
+                symlinkat(target.as_bytes(), directory, name.as_bytes())
+            })
+        })
     }
 
     /// Makes a special file, or a regular one without opening it.
@@ -165,17 +181,12 @@ impl Inode {
             true => makedev(new.device.major, new.device.minor),
             false => 0,
         };
-        let directory = self.directory()?;
-        creating(caller, new.inode.umask, || {
-            mknodat(
-                &*directory,
-                name.as_bytes(),
-                kind,
-                mode(new.inode.permissions),
-                number,
-            )
-        })?;
-        self.made(directory.as_fd(), name, new.kind, new.inode.security)
+        self.make(name, new.kind, new.inode.security, |directory| {
+            creating(caller, new.inode.umask, || {
+                let mode = mode(new.inode.permissions);
+                mknodat(directory, name.as_bytes(), kind, mode, number)
+            })
+        })
     }
 
     /// Makes and opens a regular file, or opens the one that has the name.
@@ -198,10 +209,11 @@ impl Inode {
                 Err(Errno::EXIST) if !flags.contains(OpenFlags::EXCLUSIVE) => {}
                 other => return other,
             }
-            let (node, _) = match self.resolve(directory.as_fd(), name, Patience::Disk) {
+            let fd = match self.open_path(directory.as_fd(), name, Patience::Disk) {
                 Err(Errno::NOENT) => continue,
                 other => other?,
             };
+            let (node, _) = self.child(fd, None)?;
             // Whether the caller may keep set-id bits is not known here, so they go.
             let kill = self.share.options.kill_privileges;
             let opened = match node.kind() {
@@ -222,13 +234,12 @@ impl Inode {
     }
 
     fn create_new(&self, directory: BorrowedFd<'_>, wanted: Wanted<'_>) -> Result<Created> {
-        // Whatever can be refused is refused before there is something to take back.
-        let permit = self.share.permit()?;
+        let permits = Permits::take(&self.share)?;
         let fd = match wanted.new.security {
             Some(label) => self.create_labelled(directory, wanted, label)?,
             None => self.create_plain(directory, wanted)?,
         };
-        self.created(fd, permit, wanted.flags)
+        self.created(fd, permits, wanted.flags)
     }
 
     fn create_plain(&self, directory: BorrowedFd<'_>, wanted: Wanted<'_>) -> Result<OwnedFd> {
@@ -284,29 +295,34 @@ impl Inode {
         new: NewInode<'_>,
     ) -> Result<Created> {
         let directory = self.directory()?;
-        let permit = self.share.permit()?;
+        let permits = Permits::take(&self.share)?;
         let mut host_flags = host_flags(&self.share.options, flags);
         if flags.contains(OpenFlags::EXCLUSIVE) {
             host_flags |= OFlags::EXCL;
         }
-        let fd = creating(caller, new.umask, || {
+        let opened = creating(caller, new.umask, || {
             open_unnamed(directory.as_fd(), host_flags, mode(new.permissions))
+        });
+        let fd = opened.map_err(|errno| match errno {
+            // ext4 says so in a directory that was removed.
+            Errno::PERM if is_removed(directory.as_fd()) => Errno::NOENT,
+            other => other,
         })?;
         if let Some(label) = new.security {
             self.share.label(fd.as_fd(), label)?;
         }
-        self.created(fd, permit, flags)
+        self.created(fd, permits, flags)
     }
 
     /// The node and the open file of a descriptor that has made its file.
-    fn created(&self, fd: OwnedFd, permit: Permit, flags: OpenFlags) -> Result<Created> {
+    fn created(&self, fd: OwnedFd, permits: Permits, flags: OpenFlags) -> Result<Created> {
         let path = self
             .share
             .proc_fd
             .reopen_path(fd.as_fd())
             .map_err(no_descriptor)?;
-        let (node, stat) = self.child(path)?;
-        let file = OpenFile::new(&node, permit.hold(fd), flags);
+        let (node, stat) = self.child(path, Some(permits.node))?;
+        let file = OpenFile::new(&node, permits.file.hold(fd), flags);
         Ok(Created {
             entry: node.entry(&stat),
             opened: Opened {
@@ -362,6 +378,10 @@ impl Inode {
         }
         work()
     }
+}
+
+fn is_removed(directory: BorrowedFd<'_>) -> bool {
+    Stat::of(directory).is_ok_and(|stat| stat.attributes.links == 0)
 }
 
 /// Opens a new file without a name in `directory`.

@@ -8,8 +8,8 @@ use rustix::fs::{FallocateFlags, copy_file_range, fallocate, fdatasync, fsync, s
 use rustix::io::fcntl_dupfd_cloexec;
 use vfsd_backend::{
     Answer, AttributeChanges, Attributes, CopyRange, Errno, Error, FallocateMode, File, FileKind,
-    HeldLock, LockOwner, LockRequest, OpenFlags, ReadRequest, ReadSink, Result, SeekFrom, Wait,
-    WriteRequest, WriteSource,
+    HeldLock, LockKind, LockOwner, LockRequest, LockStyle, OpenFlags, ReadRequest, ReadSink,
+    Result, SeekFrom, Wait, WriteRequest, WriteSource,
 };
 
 use crate::budget::Descriptor;
@@ -32,6 +32,9 @@ pub(crate) struct OpenFile {
     // Closed before those who wait for its flock are woken: fields are dropped in this order.
     descriptor: Descriptor,
     locks: WakeWaiters,
+    /// What the guest may do with it; the descriptor may allow more.
+    readable: bool,
+    writable: bool,
     /// Every transfer goes to the disk and back.
     direct: bool,
     /// Every write waits for the disk.
@@ -45,6 +48,9 @@ impl OpenFile {
             mount: inode.mount().clone(),
             descriptor,
             locks: WakeWaiters(inode.locks().clone()),
+            // Neither: as O_RDONLY, which is 0.
+            readable: flags.contains(OpenFlags::READ) || !flags.contains(OpenFlags::WRITE),
+            writable: flags.contains(OpenFlags::WRITE),
             direct: flags.contains(OpenFlags::DIRECT) && inode.share.options.allow_direct_io,
             synchronous: flags.intersects(OpenFlags::SYNC | OpenFlags::DSYNC),
         }
@@ -318,6 +324,15 @@ impl File for OpenFile {
     }
 
     fn setlk(&self, request: LockRequest) -> Answer<'_, ()> {
+        // The owner's descriptor on the host may be another that allows more (fcntl_locking(2)).
+        let allowed = match (request.style, request.kind) {
+            (LockStyle::Posix, Some(LockKind::Read)) => self.readable,
+            (LockStyle::Posix, Some(LockKind::Write)) => self.writable,
+            (LockStyle::Posix, None) | (LockStyle::Flock, _) => true,
+        };
+        if !allowed {
+            return Answer::error(Errno::BADF);
+        }
         self.locks().set(&self.share, self.fd(), request)
     }
 }

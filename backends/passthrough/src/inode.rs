@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use vfsd_backend::{Attributes, Entry, Errno, FileKind, Node, NodeIdentity, Ttl};
 
 use crate::anchor::Anchor;
-use crate::budget::Descriptor;
+use crate::budget::{Descriptor, Permit};
 use crate::inode_table::InodeKey;
 use crate::locks::LockTable;
 use crate::mounts::Mount;
@@ -155,8 +155,13 @@ impl Inode {
         same.then_some(node)
     }
 
-    /// The node of an `O_PATH` descriptor that was just opened in this directory.
-    pub(crate) fn child(&self, fd: OwnedFd) -> Result<(Arc<Self>, Stat), Errno> {
+    /// The node of an `O_PATH` descriptor that was just opened in this directory. `reserved` is for
+    /// what was made just now, so that it is not there in vain when there are no descriptors left.
+    pub(crate) fn child(
+        &self,
+        fd: OwnedFd,
+        reserved: Option<Permit>,
+    ) -> Result<(Arc<Self>, Stat), Errno> {
         let stat = Stat::of(fd.as_fd())?;
         let key = InodeKey {
             place: stat.place,
@@ -170,7 +175,8 @@ impl Inode {
                 return Ok((node.clone(), stat));
             }
             if node.anchor.is_same_as(fd.as_fd()) {
-                node.anchor.adopt(&self.share, fd)?;
+                let permit = reserved.map_or_else(|| self.share.permit(), Ok)?;
+                node.anchor.adopt(&self.share, permit.hold(fd));
                 return Ok((node.clone(), stat));
             }
             // The number was given to a new file while the guest still knows the old one.
@@ -182,7 +188,8 @@ impl Inode {
         let mount_root = self.share.options.announce_submounts
             && stat.attributes.kind == FileKind::Directory
             && stat.place != self.identity.device;
-        let descriptor = self.share.permit()?.hold(fd);
+        let permit = reserved.map_or_else(|| self.share.permit(), Ok)?;
+        let descriptor = permit.hold(fd);
         let node = Self::new(
             self.share.clone(),
             &stat,

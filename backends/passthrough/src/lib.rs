@@ -8,7 +8,7 @@
 //! | module | what is there |
 //! |---|---|
 //! | `share`, `options` | what all nodes have in common |
-//! | `node`, `inode`, `entries`, `open`, `setattr`, `xattr`, `inode_flags` | what a file can do |
+//! | `node`, `inode`, `entries`, `open`, `setattr`, `access`, `xattr`, `inode_flags` | what a file can do |
 //! | `anchor`, `budget`, `mounts`, `inode_table`, `seen_names` | which descriptors stand for which files |
 //! | `file`, `directory`, `locks`, `lock_ranges` | what is open |
 //! | `credentials` | acting for a user of the guest |
@@ -30,6 +30,7 @@
 )]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+mod access;
 mod anchor;
 mod budget;
 mod credentials;

@@ -137,10 +137,7 @@ impl Node for Inode {
     }
 
     fn access(&self, caller: Caller, mask: AccessMask) -> Answer<'_, ()> {
-        answer(
-            self.attributes()
-                .and_then(|own| allowed(&own, &caller, mask)),
-        )
+        answer(self.check_access(&caller, mask))
     }
 
     fn getxattr<'a>(&'a self, name: XattrName<'a>) -> Answer<'a, Vec<u8>> {
@@ -210,89 +207,5 @@ impl Node for Inode {
                 .map_err(no_descriptor)?;
             Ok(syncfs(file)?)
         })
-    }
-}
-
-/// Whether the permission bits let the caller do what is asked. One without an identity was checked by
-/// the guest.
-fn allowed(file: &Attributes, caller: &Caller, mask: AccessMask) -> Result<(), Errno> {
-    let Some(identity) = caller.identity else {
-        return Ok(());
-    };
-    if identity.uid == 0 {
-        // Root executes what somebody may execute, and searches every directory.
-        let executable = file.permissions & 0o111 != 0 || file.kind == FileKind::Directory;
-        return match mask.contains(AccessMask::EXECUTE) && !executable {
-            true => Err(Errno::ACCESS),
-            false => Ok(()),
-        };
-    }
-    let in_group = identity.gid == file.gid || identity.supplementary == Some(file.gid);
-    let granted = match identity.uid == file.uid {
-        true => file.permissions >> 6,
-        false if in_group => file.permissions >> 3,
-        false => file.permissions,
-    };
-    match AccessMask::from_bits_truncate(granted).contains(mask) {
-        true => Ok(()),
-        false => Err(Errno::ACCESS),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn access_follows_the_first_class_that_the_caller_is_in() {
-        let file = |permissions| Attributes {
-            inode: 1,
-            kind: FileKind::Regular,
-            permissions,
-            links: 1,
-            uid: 10,
-            gid: 20,
-            device: vfsd_backend::Device::default(),
-            size: 0,
-            blocks: 0,
-            block_size: 4096,
-            accessed: vfsd_backend::Timestamp::default(),
-            modified: vfsd_backend::Timestamp::default(),
-            changed: vfsd_backend::Timestamp::default(),
-            born: None,
-            mount_root: false,
-        };
-        let who = |uid, gid, supplementary| Caller {
-            identity: Some(vfsd_backend::Identity {
-                uid,
-                gid,
-                supplementary,
-            }),
-            pid: 0,
-        };
-        let (read, write) = (AccessMask::READ, AccessMask::WRITE);
-        let rows = [
-            (0o077, who(10, 20, None), read, Err(Errno::ACCESS)),
-            (0o400, who(10, 99, None), read, Ok(())),
-            (0o040, who(11, 20, None), read, Ok(())),
-            (0o040, who(11, 99, Some(20)), read, Ok(())),
-            (0o707, who(11, 20, None), write, Err(Errno::ACCESS)),
-            (0o002, who(11, 99, None), write, Ok(())),
-            (0o000, who(0, 0, None), read | write, Ok(())),
-            (
-                0o666,
-                who(0, 0, None),
-                AccessMask::EXECUTE,
-                Err(Errno::ACCESS),
-            ),
-            (0o000, Caller::default(), read, Ok(())),
-        ];
-        for (permissions, caller, mask, expected) in rows {
-            assert_eq!(
-                allowed(&file(permissions), &caller, mask),
-                expected,
-                "{permissions:o} {caller:?} {mask:?}"
-            );
-        }
     }
 }

@@ -64,8 +64,9 @@ impl Inode {
         match self.kind() {
             FileKind::Regular => {}
             FileKind::Directory => return Err(Errno::ISDIR),
-            // A link's target is opened by the guest's kernel, and so is what a special file stands for:
-            // the guest's pipe or device, never the host's.
+            FileKind::Symlink => return Err(Errno::LOOP),
+            // What a special file stands for is opened by the guest's kernel: its own pipe or device, never
+            // the host's.
             _ => return Err(Errno::BADF),
         }
         let kill = request.kill_privileges && self.share.options.kill_privileges;

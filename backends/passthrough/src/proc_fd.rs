@@ -2,9 +2,11 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, Timestamps, chmodat, linkat, openat, utimensat};
+use rustix::fs::{
+    Access, AtFlags, Mode, OFlags, Timestamps, accessat, chmodat, linkat, openat, utimensat,
+};
 use rustix::path::DecInt;
-use vfsd_backend::{Errno, Name};
+use vfsd_backend::{AccessMask, Errno, Name};
 
 /// The directory `/proc/self/fd`: its entries are links to this process's open files, which lead to
 /// the inode itself whatever has become of its name.
@@ -36,6 +38,19 @@ impl ProcFd {
 
     pub(crate) fn chmod(&self, file: BorrowedFd<'_>, mode: Mode) -> Result<(), Errno> {
         chmodat(&self.0, Self::number(file), mode, AtFlags::empty())
+    }
+
+    /// Asks whether the file may be used by who the thread is now (faccessat2(2)).
+    pub(crate) fn access(&self, file: BorrowedFd<'_>, mask: AccessMask) -> Result<(), Errno> {
+        let mut access = Access::EXISTS;
+        for (asked, flag) in [
+            (AccessMask::READ, Access::READ_OK),
+            (AccessMask::WRITE, Access::WRITE_OK),
+            (AccessMask::EXECUTE, Access::EXEC_OK),
+        ] {
+            access.set(flag, mask.contains(asked));
+        }
+        accessat(&self.0, Self::number(file), access, AtFlags::EACCESS)
     }
 
     pub(crate) fn set_times(&self, file: BorrowedFd<'_>, times: &Timestamps) -> Result<(), Errno> {
