@@ -33,7 +33,8 @@ pub(crate) fn fetch(cache: &Cache) -> Result<KernelFiles> {
     };
     let recipe = format!("linux-image-cloud-amd64 of {suite}, unpacked, layout 1");
     let folder = cache.get("linux", &recipe, |folder| {
-        let source = Suite::open(&cache.folder().join(format!("lists-{suite}")), suite)?;
+        let lists = folder.join("lists");
+        let source = Suite::open(&lists, suite)?;
         let package = source.stands_for("linux-image-cloud-amd64")?;
         let downloads = folder.join("packages");
         let files = source.download(&[&package], &downloads)?;
@@ -45,6 +46,7 @@ pub(crate) fn fetch(cache: &Cache) -> Result<KernelFiles> {
             .find(|path| path.to_string_lossy().contains("vmlinuz"))
             .context("the kernel package has no vmlinuz")?;
         extract(&image, &folder.join("vmlinux"))?;
+        fs::remove_dir_all(&lists).context("remove the package lists")?;
         fs::remove_dir_all(&downloads).context("remove the downloaded packages")
     })?;
     Ok(KernelFiles {

@@ -69,9 +69,10 @@ pub(crate) fn pristine(cache: &Cache, contents: Contents) -> Result<PathBuf> {
         let root = folder.join("root");
         bootstrap(folder, &root, &host.codename, wanted)?;
         if contents == Contents::Tests {
-            let lists = cache.folder().join(format!("lists-{}", host.codename));
+            let lists = folder.join("lists");
             Suite::open(&lists, &host.codename)?
                 .download(&PACKAGES_TO_INSTALL, &root.join(PACKAGES_FOLDER))?;
+            fs::remove_dir_all(&lists).context("remove the package lists")?;
         }
         Ok(())
     })?;
@@ -118,8 +119,9 @@ impl Tree {
     /// # Errors
     /// The copy fails, as when the disk is full.
     pub(crate) fn copy_of(pristine: &Path, cache: &Cache) -> Result<Self> {
+        remove_orphans(cache.folder());
         let folder = tempfile::Builder::new()
-            .prefix("tree-")
+            .prefix(&format!("{TREE_PREFIX}{}-", std::process::id()))
             .tempdir_in(cache.folder())
             .context("make a folder for a guest's root")?;
         let mut command = Command::new("cp");
@@ -134,5 +136,52 @@ impl Tree {
     /// The folder to serve.
     pub(crate) fn root(&self) -> PathBuf {
         self.folder.path().join("root")
+    }
+}
+
+/// How a tree's folder is named: this, the process that made it, a random part.
+const TREE_PREFIX: &str = "tree-";
+
+/// Removes the trees of processes that were killed and could not do it.
+fn remove_orphans(cache: &Path) {
+    let entries = fs::read_dir(cache)
+        .into_iter()
+        .flatten()
+        .filter_map(std::result::Result::ok);
+    for entry in entries {
+        let name = entry.file_name();
+        let owner = name.to_string_lossy();
+        let Some(owner) = owner
+            .strip_prefix(TREE_PREFIX)
+            .and_then(|rest| rest.split('-').next())
+        else {
+            continue;
+        };
+        if !Path::new("/proc").join(owner).exists() {
+            // One that cannot be removed only takes room.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_trees_of_dead_processes_are_removed() {
+        let cache = tempfile::tempdir().unwrap();
+        let alive = format!("tree-{}-x", std::process::id());
+        // No process has a number this large (PID_MAX_LIMIT is 4194304).
+        for name in [alive.as_str(), "tree-9999999-x", "uml"] {
+            fs::create_dir_all(cache.path().join(name).join("root")).unwrap();
+        }
+        remove_orphans(cache.path());
+        let mut left: Vec<_> = fs::read_dir(cache.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, [alive, "uml".to_owned()]);
     }
 }

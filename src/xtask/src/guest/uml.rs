@@ -37,7 +37,7 @@ pub(crate) fn fetch(cache: &Cache) -> Result<KernelFiles> {
     };
     let recipe = format!("user-mode-linux and libc6 of {suite}, layout 1");
     let folder = cache.get("uml", &recipe, |folder| {
-        let lists = cache.folder().join(format!("lists-{suite}"));
+        let lists = folder.join("lists");
         let packages = folder.join("packages");
         let files =
             Suite::open(&lists, suite)?.download(&["user-mode-linux", "libc6"], &packages)?;
@@ -48,6 +48,7 @@ pub(crate) fn fetch(cache: &Cache) -> Result<KernelFiles> {
         symlink("usr/lib", root.join("lib")).context("link /lib")?;
         symlink("usr/lib64", root.join("lib64")).context("link /lib64")?;
         unpack(&files, &root)?;
+        std::fs::remove_dir_all(&lists).context("remove the package lists")?;
         std::fs::remove_dir_all(&packages).context("remove the downloaded packages")
     })?;
     let root = folder.join("root");
