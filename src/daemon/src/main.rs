@@ -1,2 +1,36 @@
-//! The binary `vfsd`.
-fn main() {}
+//! The binary `vfsd`: command line, configuration, sandbox, logging. Wiring, no logic.
+
+mod cli;
+mod config;
+mod control;
+mod exit;
+mod limits;
+mod listener;
+mod logging;
+mod mount;
+mod runtime;
+mod sandbox;
+mod serve;
+mod settings;
+mod signals;
+mod status;
+mod storage;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::cli::Task;
+use crate::exit::Failure;
+
+fn main() -> ExitCode {
+    let task = cli::parse(std::env::args_os().collect());
+    let outcome = task.and_then(|task| match task {
+        Task::Serve(settings) => serve::run(*settings),
+        Task::Mount(settings) => mount::run(*settings),
+        Task::Print(text) => std::io::stdout()
+            .write_all(text.as_bytes())
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(|error| Failure::run(format!("cannot write to standard output: {error}"))),
+    });
+    outcome.unwrap_or_else(Failure::report)
+}

@@ -37,8 +37,8 @@ struct Mount {
 
 /// The last mount that matches: later ones cover earlier ones.
 fn find(table: &[u8], matches: impl Fn(&Mount) -> bool) -> Option<MountId> {
-    let mounts = table.split(|byte| *byte == b'\n').filter_map(parse);
-    mounts.filter(matches).next_back().map(|mount| mount.id)
+    let mut mounts = table.split(|byte| *byte == b'\n').filter_map(parse);
+    mounts.rfind(matches).map(|mount| mount.id)
 }
 
 /// Reads a line of proc_pid_mountinfo(5): the id is field 1, the mount point field 5.

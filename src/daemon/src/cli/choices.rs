@@ -1,0 +1,118 @@
+//! Values that options choose from.
+
+use clap::ValueEnum;
+use vfsd_server::{CacheMode, Offer};
+
+/// What the guest may cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Cache {
+    /// Names and attributes for a second; content until an open sees it changed
+    #[default]
+    Auto,
+    /// Everything for a day: nobody else changes the tree
+    Always,
+    /// Nothing; reads and writes bypass the guest's page cache
+    Never,
+    /// Names and attributes for a day; content never
+    Metadata,
+}
+
+impl From<Cache> for CacheMode {
+    fn from(cache: Cache) -> Self {
+        match cache {
+            Cache::Auto => Self::Auto,
+            Cache::Always => Self::Always,
+            Cache::Never => Self::Never,
+            Cache::Metadata => Self::Metadata,
+        }
+    }
+}
+
+/// Whether a feature is offered that some guests cannot do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Negotiation {
+    /// Not offered
+    #[default]
+    Never,
+    /// Used if the guest can
+    Auto,
+    /// A guest that cannot is refused
+    Always,
+}
+
+impl From<Negotiation> for Offer {
+    fn from(negotiation: Negotiation) -> Self {
+        match negotiation {
+            Negotiation::Never => Self::Never,
+            Negotiation::Auto => Self::Auto,
+            Negotiation::Always => Self::Always,
+        }
+    }
+}
+
+/// How the daemon is kept away from the rest of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum SandboxMode {
+    /// Own mount, process and network namespaces, and a user namespace unless started as root
+    #[default]
+    Namespace,
+    /// chroot(2) into the share; needs root
+    Chroot,
+    /// Not at all
+    None,
+}
+
+/// What happens when the daemon makes a system call that it has no use for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum SeccompAction {
+    /// The daemon ends
+    #[default]
+    Kill,
+    /// The daemon gets SIGSYS, which leaves a core dump where those are on
+    Trap,
+    /// The kernel logs the call and lets it through
+    Log,
+    /// System calls are not filtered
+    None,
+}
+
+/// How the daemon holds on to the files that the guest knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum FileHandles {
+    /// By open descriptors only
+    Never,
+    /// By file handles where the file system has them
+    #[default]
+    #[value(alias = "fallback")]
+    Prefer,
+    /// By file handles; other file systems are refused
+    Mandatory,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum LogLevel {
+    /// Nothing
+    Off,
+    /// What ends the daemon or loses a request
+    Error,
+    /// What an operator should look at
+    Warn,
+    /// Connections and settings
+    #[default]
+    Info,
+    /// What happens
+    Debug,
+    /// Each request
+    Trace,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}

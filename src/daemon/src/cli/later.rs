@@ -1,0 +1,42 @@
+//! Options and verbs that the command line reserves for what this version does not have.
+//!
+//! They are refused by name, with the reason, so that nobody believes that they had an effect.
+
+use clap::Args;
+
+/// Options of `serve` and `mount` that come with storages this version does not have.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LaterOptions {
+    #[arg(long, hide = true, value_parser = refuse_overlay)]
+    upper: Option<String>,
+    #[arg(long, hide = true, value_parser = refuse_overlay)]
+    work: Option<String>,
+    #[arg(long, hide = true, value_parser = refuse_remote)]
+    state_dir: Option<String>,
+    #[arg(long, hide = true, value_parser = refuse_remote)]
+    cache_dir: Option<String>,
+    #[arg(long, hide = true, value_parser = refuse_remote)]
+    cache_size: Option<String>,
+    #[arg(long, hide = true, value_parser = refuse_remote)]
+    store_option: Option<String>,
+    #[arg(long, hide = true, value_parser = refuse_remote)]
+    registry_insecure: Option<String>,
+}
+
+fn refuse_overlay(_: &str) -> Result<String, &'static str> {
+    Err("a writable layer over a source is not in this version; leave the option out")
+}
+
+fn refuse_remote(_: &str) -> Result<String, &'static str> {
+    Err(
+        "it belongs to image and object store sources, which are not in this version; \
+         leave the option out",
+    )
+}
+
+/// The rest of a command line whose verb this version does not have.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LaterVerb {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<std::ffi::OsString>,
+}

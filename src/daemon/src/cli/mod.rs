@@ -1,0 +1,86 @@
+//! The command line: what an operator can say, and what it comes to.
+
+mod caching;
+pub(crate) mod choices;
+mod confinement;
+mod later;
+mod legacy;
+mod mount;
+mod reporting;
+mod serve;
+mod source;
+mod tree;
+mod virtiofsd;
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use caching::CachingOptions;
+pub(crate) use source::Source;
+
+use crate::exit::Failure;
+use crate::settings::{MountSettings, ServeSettings};
+
+/// A virtio-fs daemon: one local file system in the guest, a host directory or another storage
+/// behind it
+#[derive(Debug, Parser)]
+#[command(
+    name = "vfsd",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Serve(Box<serve::ServeArguments>),
+    Mount(Box<mount::MountArguments>),
+    Virtiofsd(Box<virtiofsd::VirtiofsdArguments>),
+    /// Images: not in this version
+    Image(later::LaterVerb),
+    /// Volumes: not in this version
+    Volume(later::LaterVerb),
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Serve a guest.
+    Serve(Box<ServeSettings>),
+    /// Mount on this host.
+    Mount(Box<MountSettings>),
+    /// Write this to standard output, and be done.
+    Print(String),
+}
+
+/// Reads a command line, whose first word is the name the program was called by.
+///
+/// # Errors
+/// What is wrong with it; also the text of `--help` and `--version`, which is no failure.
+pub(crate) fn parse(words: Vec<OsString>) -> Result<Task, Failure> {
+    let called = words.first().map(Path::new).and_then(Path::file_name);
+    if called == Some(OsStr::new("virtiofsd")) {
+        return virtiofsd::VirtiofsdArguments::try_parse_from(words)?.task();
+    }
+    match Arguments::try_parse_from(words)?.verb {
+        Verb::Serve(arguments) => Ok(Task::Serve(Box::new(arguments.settings()?))),
+        Verb::Mount(arguments) => Ok(Task::Mount(Box::new(arguments.settings()?))),
+        Verb::Virtiofsd(arguments) => arguments.task(),
+        Verb::Image(_) => Err(Failure::usage(
+            "vfsd image is not in this version: unpack the image and serve the directory with \
+             `vfsd serve dir:PATH`",
+        )),
+        Verb::Volume(_) => Err(Failure::usage(
+            "vfsd volume is not in this version: serve a directory with `vfsd serve dir:PATH`",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests;

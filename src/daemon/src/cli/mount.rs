@@ -1,0 +1,73 @@
+//! `vfsd mount`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::caching::CachingOptions;
+use super::confinement::ConfinementOptions;
+use super::later::LaterOptions;
+use super::reporting::ReportingOptions;
+use super::source::{Source, SourceParser};
+use super::tree::TreeOptions;
+use crate::exit::Failure;
+use crate::settings::{ExportSettings, MountSettings, session_options};
+
+/// Mount a source on this host through /dev/fuse, until SIGTERM, SIGINT or an unmount
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MountArguments {
+    /// What to mount: PATH, dir:PATH or memory:
+    #[arg(value_name = "SOURCE", value_parser = SourceParser)]
+    source: Source,
+
+    /// The directory to mount it on
+    #[arg(value_name = "MOUNTPOINT")]
+    mount_point: PathBuf,
+
+    /// Let other users than the one who mounts use it [default for root]; for an ordinary user
+    /// only where /etc/fuse.conf has user_allow_other
+    #[arg(long, conflicts_with = "no_allow_other")]
+    allow_other: bool,
+
+    /// Keep other users out [default for ordinary users]
+    #[arg(long)]
+    no_allow_other: bool,
+
+    #[command(flatten)]
+    tree: TreeOptions,
+    #[command(flatten)]
+    caching: CachingOptions,
+    #[command(flatten)]
+    confinement: ConfinementOptions,
+    #[command(flatten)]
+    reporting: ReportingOptions,
+    #[command(flatten)]
+    later: LaterOptions,
+}
+
+impl MountArguments {
+    /// What the command line asks for, checked as a whole.
+    ///
+    /// # Errors
+    /// When an option's value cannot be read.
+    pub(crate) fn settings(self) -> Result<MountSettings, Failure> {
+        let features = self.tree.features();
+        let mut session = session_options(&self.caching, &features, self.tree.translation()?);
+        session.transport = vfsd_server::Transport::HostKernel;
+        Ok(MountSettings {
+            export: ExportSettings::unnamed(self.source, self.tree.readonly),
+            mount_point: self.mount_point,
+            allow_other: match (self.allow_other, self.no_allow_other) {
+                (true, _) => Some(true),
+                (_, true) => Some(false),
+                _ => None,
+            },
+            features,
+            direct_io: self.caching.allow_direct_io,
+            session,
+            confinement: self.confinement.confinement()?,
+            log: self.reporting.log(),
+            control: self.reporting.control,
+        })
+    }
+}

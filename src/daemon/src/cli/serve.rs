@@ -1,0 +1,125 @@
+//! `vfsd serve`.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::caching::CachingOptions;
+use super::confinement::ConfinementOptions;
+use super::later::LaterOptions;
+use super::reporting::ReportingOptions;
+use super::source::{Source, SourceParser};
+use super::tree::TreeOptions;
+use crate::config;
+use crate::exit::Failure;
+use crate::settings::{
+    Device, Endpoint, ExportSettings, MAX_QUEUES, ServeSettings, Tag, session_options,
+};
+
+/// Serve a guest over a vhost-user socket
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServeArguments {
+    /// What to serve: PATH, dir:PATH or memory:
+    #[arg(
+        value_name = "SOURCE", value_parser = SourceParser,
+        required_unless_present = "config", conflicts_with = "config"
+    )]
+    source: Option<Source>,
+
+    /// Serve the exports listed in this TOML file, each as a directory of the guest's file system
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    device: DeviceOptions,
+    #[command(flatten)]
+    tree: TreeOptions,
+    #[command(flatten)]
+    caching: CachingOptions,
+    #[command(flatten)]
+    confinement: ConfinementOptions,
+    #[command(flatten)]
+    reporting: ReportingOptions,
+    #[command(flatten)]
+    later: LaterOptions,
+}
+
+/// How a virtual machine monitor reaches the device.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Device")]
+struct DeviceOptions {
+    /// Create the vhost-user socket here
+    #[arg(
+        long,
+        value_name = "PATH",
+        required_unless_present = "fd",
+        conflicts_with = "fd"
+    )]
+    socket_path: Option<PathBuf>,
+
+    /// Accept connections on this listening socket, which the daemon has inherited
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    fd: Option<RawFd>,
+
+    /// Let this group, too, connect to the socket
+    #[arg(long, value_name = "GROUP", conflicts_with = "fd")]
+    socket_group: Option<String>,
+
+    /// Advertise this tag (1 to 36 bytes) in the device's config space
+    #[arg(long, value_name = "TAG", value_parser = Tag::parse)]
+    tag: Option<Tag>,
+
+    /// Request queues that the virtual machine monitor may ask for; unused ones cost nothing
+    #[arg(
+        long, value_name = "N", default_value_t = 16,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_QUEUES))
+    )]
+    queues: u16,
+
+    /// Wait for the next connection when one ends, instead of exiting
+    #[arg(long)]
+    reconnect: bool,
+}
+
+impl ServeArguments {
+    /// What the command line asks for, checked as a whole.
+    ///
+    /// # Errors
+    /// When an option's value cannot be read, or the configuration file.
+    pub(crate) fn settings(self) -> Result<ServeSettings, Failure> {
+        let exports = match (self.source, &self.config) {
+            (Some(source), _) => {
+                vec![ExportSettings::unnamed(source, self.tree.readonly)]
+            }
+            (None, Some(file)) => config::read(file, self.tree.readonly)?,
+            (None, None) => return Err(Failure::usage("name a SOURCE, or --config FILE")),
+        };
+        let endpoint = match (self.device.socket_path, self.device.fd) {
+            (Some(path), _) => Endpoint::Path {
+                path,
+                group: self.device.socket_group,
+                pid_file: false,
+            },
+            (None, Some(fd)) => Endpoint::Inherited(fd),
+            (None, None) => return Err(Failure::usage("name a --socket-path, or give --fd")),
+        };
+        let features = self.tree.features();
+        let session = session_options(&self.caching, &features, self.tree.translation()?);
+        Ok(ServeSettings {
+            exports,
+            features,
+            direct_io: self.caching.allow_direct_io,
+            session,
+            device: Device {
+                endpoint,
+                tag: self.device.tag,
+                queues: self.device.queues,
+                reconnect: self.device.reconnect,
+            },
+            confinement: self.confinement.confinement()?,
+            log: self.reporting.log(),
+            control: self.reporting.control,
+        })
+    }
+}

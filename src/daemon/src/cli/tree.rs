@@ -1,0 +1,117 @@
+//! Options that say how a tree appears in the guest, and what the guest may do with it.
+
+use clap::Args;
+
+use super::choices::{FileHandles, Negotiation};
+use crate::exit::Failure;
+use crate::settings::{Features, LocalLocks, Translation};
+
+/// How a tree is served, as an operator says it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "File system")]
+pub(crate) struct TreeOptions {
+    /// Answer every change with EROFS
+    #[arg(long)]
+    pub(crate) readonly: bool,
+
+    /// Extended attributes [default]
+    #[arg(long, conflicts_with = "no_xattr")]
+    xattr: bool,
+
+    /// No extended attributes, and so no ACLs and no security labels
+    #[arg(long, conflicts_with_all = ["posix_acl", "security_label", "xattr_map"])]
+    no_xattr: bool,
+
+    /// POSIX access control lists [default: auto; never with --translate-uid, --translate-gid or
+    /// --no-xattr]
+    #[arg(
+        long, value_enum, value_name = "never|auto|always", hide_possible_values = true,
+        require_equals = true, num_args = 0..=1, default_missing_value = "always",
+        conflicts_with_all = ["translate_uid", "translate_gid"]
+    )]
+    posix_acl: Option<Negotiation>,
+
+    /// Store the security label of a new file with its creation
+    #[arg(
+        long, value_enum, value_name = "never|auto|always", hide_possible_values = true,
+        require_equals = true, num_args = 0..=1, default_missing_value = "always",
+        default_value = "never"
+    )]
+    security_label: Negotiation,
+
+    /// Rules that rename extended attributes between guest and host, in virtiofsd's language
+    /// (:type:scope:key:prepend: or :map:key:prepend:)
+    #[arg(long, visible_alias = "xattrmap", value_name = "RULES")]
+    xattr_map: Option<String>,
+
+    /// Translate user ids: guest:G:H:N, host:H:G:N, map:G:H:N, squash-guest:G:H:N,
+    /// squash-host:H:G:N or forbid-guest:G:N; may be repeated
+    #[arg(long, value_name = "RULE")]
+    translate_uid: Vec<String>,
+
+    /// Translate group ids, with the same rules; may be repeated
+    #[arg(long, value_name = "RULE")]
+    translate_gid: Vec<String>,
+
+    /// Clear set-id bits here instead of in the guest
+    #[arg(long)]
+    killpriv_v2: bool,
+
+    /// Tell the guest which directories are mount points [default]
+    #[arg(long, conflicts_with = "no_announce_submounts")]
+    announce_submounts: bool,
+
+    /// Do not tell the guest which directories are mount points
+    #[arg(long)]
+    no_announce_submounts: bool,
+
+    /// How files are held that the guest knows but has not open
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "prefer",
+        require_equals = true
+    )]
+    inode_file_handles: FileHandles,
+
+    /// Refuse to create device nodes (EPERM)
+    #[arg(long)]
+    no_device_nodes: bool,
+
+    /// Honour O_NOATIME of guest programs instead of dropping it
+    #[arg(long)]
+    preserve_noatime: bool,
+}
+
+impl TreeOptions {
+    /// What is offered to the guest.
+    pub(crate) fn features(&self) -> Features {
+        let translates = !self.translate_uid.is_empty() || !self.translate_gid.is_empty();
+        let acl_by_default = if self.no_xattr || translates {
+            Negotiation::Never
+        } else {
+            Negotiation::Auto
+        };
+        Features {
+            xattr: !self.no_xattr,
+            xattr_map: self.xattr_map.clone(),
+            posix_acl: self.posix_acl.unwrap_or(acl_by_default),
+            security_label: self.security_label,
+            kill_privileges: self.killpriv_v2,
+            announce_submounts: !self.no_announce_submounts,
+            file_handles: self.inode_file_handles,
+            device_nodes: !self.no_device_nodes,
+            preserve_noatime: self.preserve_noatime,
+            local_locks: LocalLocks::default(),
+        }
+    }
+
+    /// The translation of ids.
+    ///
+    /// # Errors
+    /// When a rule cannot be read, or two of them speak of the same ids.
+    pub(crate) fn translation(&self) -> Result<Translation, Failure> {
+        Translation::parse(&self.translate_uid, &self.translate_gid)
+    }
+}

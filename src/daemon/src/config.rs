@@ -1,0 +1,165 @@
+//! The configuration file: several exports for one guest.
+//!
+//! ```toml
+//! [[export]]
+//! name = "home"            # the directory that the guest sees
+//! source = "dir:/srv/home" # as on the command line
+//! readonly = true          # false when left out
+//! ```
+//!
+//! Everything else is an option of the command line, so that a safety option has one place and
+//! cannot be overridden by another.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::cli::Source;
+use crate::exit::Failure;
+use crate::settings::ExportSettings;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    export: Vec<Entry>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    source: String,
+    readonly: Option<bool>,
+}
+
+/// Reads the exports of a file. With `readonly` all of them are, and none may say otherwise.
+///
+/// # Errors
+/// When the file cannot be read or understood, or contradicts `--readonly`.
+pub(crate) fn read(path: &Path, readonly: bool) -> Result<Vec<ExportSettings>, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::run(format!(
+            "cannot read the configuration {}: {error}",
+            path.display()
+        ))
+    })?;
+    parse(&text, readonly)
+        .map_err(|error| Failure::usage(format!("configuration {}: {error}", path.display())))
+}
+
+fn parse(text: &str, readonly: bool) -> Result<Vec<ExportSettings>, String> {
+    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    if file.export.is_empty() {
+        return Err("it lists no export: add an [[export]] with name and source".to_owned());
+    }
+    file.export
+        .into_iter()
+        .map(|entry| entry.settings(readonly))
+        .collect()
+}
+
+impl Entry {
+    fn settings(self, readonly: bool) -> Result<ExportSettings, String> {
+        if readonly && self.readonly == Some(false) {
+            return Err(format!(
+                "export {:?} says readonly = false, the command line says --readonly: remove one \
+                 of them",
+                self.name
+            ));
+        }
+        let source = Source::parse(OsStr::new(&self.source))
+            .map_err(|error| format!("export {:?}: {error}", self.name))?;
+        Ok(ExportSettings {
+            name: Some(self.name),
+            source,
+            readonly: readonly || self.readonly.unwrap_or(false),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exports_are_read_in_order() {
+        let text = "
+            [[export]]
+            name = 'home'
+            source = 'dir:/srv/home'
+            readonly = true
+            [[export]]
+            name = 'scratch'
+            source = 'memory:'
+        ";
+        let expected = vec![
+            ExportSettings {
+                name: Some("home".into()),
+                source: Source::Path("/srv/home".into()),
+                readonly: true,
+            },
+            ExportSettings {
+                name: Some("scratch".into()),
+                source: Source::Memory,
+                readonly: false,
+            },
+        ];
+        assert_eq!(parse(text, false), Ok(expected));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = parse(
+            "[[export]]\nname='a'\nsource='memory:'\nread_only=true\n",
+            false,
+        );
+        assert!(error.unwrap_err().contains("read_only"));
+        assert!(
+            parse("sandbox = 'none'\n", false)
+                .unwrap_err()
+                .contains("sandbox")
+        );
+    }
+
+    #[test]
+    fn a_missing_key_is_refused_by_name() {
+        assert!(
+            parse("[[export]]\nname='a'\n", false)
+                .unwrap_err()
+                .contains("source")
+        );
+    }
+
+    #[test]
+    fn a_file_without_exports_is_refused() {
+        assert!(parse("", false).unwrap_err().contains("no export"));
+    }
+
+    #[test]
+    fn a_source_of_another_version_is_refused_with_its_export() {
+        let error = parse("[[export]]\nname='img'\nsource='oci:x'\n", false).unwrap_err();
+        assert!(
+            error.contains("\"img\"") && error.contains("oci:"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn readonly_on_the_command_line_holds_for_all_and_cannot_be_contradicted() {
+        let silent = "[[export]]\nname='a'\nsource='memory:'\n";
+        assert!(
+            parse(silent, true)
+                .unwrap()
+                .iter()
+                .all(|export| export.readonly)
+        );
+        let contradicting = format!("{silent}readonly = false\n");
+        assert!(
+            parse(&contradicting, true)
+                .unwrap_err()
+                .contains("--readonly")
+        );
+    }
+}

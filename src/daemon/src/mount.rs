@@ -1,0 +1,145 @@
+//! `vfsd mount`: a file system of this host.
+//!
+//! Three processes at most: one that mounts, and unmounts whatever becomes of the others; the
+//! sandbox's supervisor; and the one that serves.
+
+use std::num::NonZeroUsize;
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+use std::thread::available_parallelism;
+
+use rustix::fs::Mode;
+use vfsd_hostmount::{Connection, HostMount, MountOptions};
+use vfsd_server::Session;
+
+use crate::exit::Failure;
+use crate::listener::OwnedFile;
+use crate::sandbox::{self, Fork, Inside, Role};
+use crate::settings::MountSettings;
+use crate::signals::Signals;
+use crate::status::{self, Status};
+use crate::storage::Storages;
+use crate::{control, limits, logging, runtime};
+
+/// Threads that take requests in, at most.
+const READERS: usize = 4;
+
+/// Serves until the file system is unmounted, or a signal tells to.
+///
+/// # Errors
+/// When it cannot be set up or mounted.
+pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
+    logging::start(&settings.log)?;
+    let signals = Signals::take_over()
+        .map_err(|error| Failure::run(format!("cannot take over signals: {error}")))?;
+    let confinement = &settings.confinement;
+    sandbox::check(confinement, settings.features.file_handles)?;
+    let descriptors = limits::open_files(confinement.rlimit_nofile, confinement.thread_pool_size)?;
+    let storages = Storages::new(
+        vec![settings.export.clone()],
+        &settings.features,
+        settings.session.writeback,
+        settings.direct_io,
+        descriptors,
+    )?;
+    let (control, control_file) = settings
+        .control
+        .as_deref()
+        .map(control::bind)
+        .transpose()?
+        .unzip();
+    let root = rustix::process::geteuid().is_root();
+    let options = MountOptions {
+        name: settings.export.source.to_string(),
+        allow_other: settings.allow_other.unwrap_or(root),
+        read_only: settings.export.readonly,
+    };
+    let (mount, connection) =
+        HostMount::mount(&settings.mount_point, &options).map_err(Failure::run)?;
+    let outcome = match sandbox::fork() {
+        Ok(Fork::Parent(child)) => {
+            // Users of a mount whose server has ended are not to wait for this process.
+            drop((connection, control));
+            child.outlive(signals, || unmount(&mount))
+        }
+        Ok(Fork::Child) => {
+            // The socket's file is the parent's, who can still reach it.
+            control_file.into_iter().for_each(OwnedFile::leave);
+            return confine_and_serve(settings, storages, connection, control);
+        }
+        Err(error) => Err(Failure::run(format!(
+            "cannot start the daemon's process: {error}"
+        ))),
+    };
+    if let Err(error) = mount.unmount_dead() {
+        tracing::error!("cannot unmount {}: {error}", mount.point().display());
+    }
+    outcome
+}
+
+fn unmount(mount: &HostMount) {
+    match mount.unmount() {
+        Ok(true) => {
+            tracing::warn!(
+                "{} was in use: programs lose it now",
+                mount.point().display()
+            );
+        }
+        Ok(false) => {}
+        // Tried again when the server has ended.
+        Err(error) => tracing::warn!("cannot unmount {}: {error}", mount.point().display()),
+    }
+}
+
+fn confine_and_serve(
+    settings: MountSettings,
+    storages: Storages,
+    mut connection: Connection,
+    control: Option<UnixListener>,
+) -> Result<ExitCode, Failure> {
+    let readers = available_parallelism()
+        .map_or(1, NonZeroUsize::get)
+        .clamp(2, READERS);
+    connection
+        .spread(NonZeroUsize::new(readers).unwrap_or(NonZeroUsize::MIN))
+        .map_err(|error| Failure::run(format!("cannot spread the connection: {error}")))?;
+    match sandbox::enter(&settings.confinement, &storages.shares)? {
+        Role::Supervisor(child) => {
+            drop((connection, control));
+            // Who stops it is the process that mounted, after the unmount.
+            child.wait()
+        }
+        Role::Daemon(inside) => serve(settings, storages, inside, connection, control),
+    }
+}
+
+fn serve(
+    settings: MountSettings,
+    storages: Storages,
+    inside: Inside,
+    connection: Connection,
+    control: Option<UnixListener>,
+) -> Result<ExitCode, Failure> {
+    // Callers say which permissions their files have.
+    rustix::process::umask(Mode::empty());
+    sandbox::give_up_privileges(
+        &settings.confinement,
+        storages.needs,
+        &inside,
+        settings.log.syslog,
+    )?;
+    let runtime = runtime::start(settings.confinement.thread_pool_size)?;
+    let exports = storages.open(inside)?;
+    let session = Session::new(exports, settings.session, runtime.handle().clone());
+    if let Some(control) = control {
+        let exports = status::describe(std::slice::from_ref(&settings.export));
+        control::start(control, Status::new(exports, session.clone(), None))?;
+    }
+    tracing::info!("serving {}", settings.mount_point.display());
+    let served = connection.serve(&session);
+    session.reset();
+    runtime.shutdown_background();
+    served
+        .map(|()| ExitCode::SUCCESS)
+        .map_err(|error| Failure::run(format!("/dev/fuse failed: {error}")))
+}

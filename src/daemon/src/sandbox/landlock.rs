@@ -1,0 +1,53 @@
+//! Landlock: files outside the shares stay out of reach even to one who has left the sandbox.
+
+use landlock::{
+    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError,
+};
+
+use super::{Inside, Needs};
+use crate::exit::Failure;
+
+/// The oldest version in which files can be moved between directories.
+const OLDEST: ABI = ABI::V2;
+
+/// The newest version whose rights are known here.
+const NEWEST: ABI = ABI::V5;
+
+/// Restricts this thread, and those it starts later, to the shares.
+///
+/// A kernel that has no Landlock, or not enough of it, leaves them unrestricted. So do file
+/// handles: an inode opened by handle can be without a known path to the share, and Landlock then
+/// refuses it.
+///
+/// # Errors
+/// When a kernel that has it does not do it.
+pub(super) fn restrict(needs: Needs, inside: &Inside) -> Result<(), Failure> {
+    if needs.file_handles {
+        tracing::debug!("no Landlock: it refuses files that are opened by handle");
+        return Ok(());
+    }
+    let outdated = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(OLDEST))
+        .and_then(Ruleset::create)
+        .is_err();
+    if outdated {
+        tracing::debug!("no Landlock: this kernel does not have enough of it");
+        return Ok(());
+    }
+    restrict_to(inside).map_err(|error| {
+        Failure::run(format!(
+            "cannot restrict the daemon to its shares with Landlock: {error}"
+        ))
+    })
+}
+
+fn restrict_to(inside: &Inside) -> Result<(), RulesetError> {
+    let rights = AccessFs::from_all(NEWEST);
+    let mut rules = Ruleset::default().handle_access(rights)?.create()?;
+    for root in &inside.roots {
+        rules = rules.add_rule(PathBeneath::new(root, rights))?;
+    }
+    rules.restrict_self().map(drop)
+}

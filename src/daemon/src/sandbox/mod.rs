@@ -1,0 +1,155 @@
+//! Keeping the daemon away from the rest of the host.
+//!
+//! Two steps, because storages are opened between them: [`enter`] leaves the host's files,
+//! processes and network; [`give_up_privileges`] leaves what is not needed to serve. Both come
+//! before the first thread is started.
+
+mod capabilities;
+mod child;
+mod chroot;
+mod id_range;
+mod landlock;
+mod namespace;
+mod seccomp;
+mod user_namespace;
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::process::{Resource, Rlimit};
+use rustix::thread::CapabilitySet;
+
+pub(crate) use capabilities::{CapabilityChanges, Needs};
+pub(crate) use child::{Child, Fork, fork};
+pub(crate) use id_range::IdRange;
+
+use crate::cli::choices::{FileHandles, SandboxMode};
+use crate::exit::Failure;
+use crate::settings::Confinement;
+
+/// A directory, or file, of the host that is served.
+#[derive(Debug, Clone)]
+pub(crate) struct Share {
+    /// Absolute.
+    pub(crate) path: PathBuf,
+    pub(crate) readonly: bool,
+}
+
+/// Which process this is, behind [`enter`].
+#[derive(Debug)]
+pub(crate) enum Role {
+    /// The one that was started. It stays outside, and looks after the other.
+    Supervisor(Child),
+    /// The one that serves.
+    Daemon(Inside),
+}
+
+/// What the sandbox has of the host.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    /// The shares, in their order, as `O_PATH` descriptors.
+    pub(crate) roots: Vec<OwnedFd>,
+    /// The directory `/proc/self/fd`, as an `O_PATH` descriptor.
+    pub(crate) proc_self_fd: OwnedFd,
+}
+
+enum Forked {
+    Parent(Child),
+    Child(Inside),
+}
+
+/// Looks for what contradicts itself in what the operator wants of the sandbox.
+///
+/// # Errors
+/// When file handles are wanted, but not the capability that they need.
+pub(crate) fn check(confinement: &Confinement, handles: FileHandles) -> Result<(), Failure> {
+    let handles_removed = confinement
+        .modcaps
+        .is_some_and(|changes| changes.removes(CapabilitySet::DAC_READ_SEARCH));
+    if handles_removed && handles != FileHandles::Never {
+        return Err(Failure::run(
+            "--modcaps removes dac_read_search, which file handles need: add \
+             --inode-file-handles=never",
+        ));
+    }
+    Ok(())
+}
+
+/// Enters the sandbox. A child process of this one is then in it; with `SandboxMode::None` it is
+/// this process, which has no supervisor.
+///
+/// # Errors
+/// When the host does not permit the sandbox. A child that gets an error must end.
+pub(crate) fn enter(confinement: &Confinement, shares: &[Share]) -> Result<Role, Failure> {
+    let forked = match confinement.sandbox {
+        SandboxMode::Namespace => namespace::enter(confinement, shares)?,
+        SandboxMode::Chroot => chroot::enter(shares)?,
+        SandboxMode::None => stay(shares)?,
+    };
+    Ok(match forked {
+        Forked::Parent(child) => Role::Supervisor(child),
+        Forked::Child(inside) => Role::Daemon(inside),
+    })
+}
+
+fn stay(shares: &[Share]) -> Result<Forked, Failure> {
+    tracing::warn!("no sandbox: the daemon can reach whatever its user can");
+    let roots = shares
+        .iter()
+        .map(|share| open_root(&share.path))
+        .collect::<Result<_, _>>()?;
+    Ok(Forked::Child(Inside {
+        roots,
+        proc_self_fd: open_proc_self_fd()?,
+    }))
+}
+
+fn open_root(path: &Path) -> Result<OwnedFd, Failure> {
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| Failure::run(format!("cannot open {}: {errno}", path.display())))
+}
+
+fn open_proc_self_fd() -> Result<OwnedFd, Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, c"/proc/self/fd", flags, Mode::empty())
+        .map_err(|errno| Failure::run(format!("cannot open /proc/self/fd: {errno}; mount /proc")))
+}
+
+/// Gives up what the daemon does not need to serve, for good: groups, capabilities, core dumps,
+/// files that are not the shares' and system calls.
+///
+/// # Errors
+/// When the kernel does not do it.
+pub(crate) fn give_up_privileges(
+    confinement: &Confinement,
+    needs: Needs,
+    inside: &Inside,
+    log_to_socket: bool,
+) -> Result<(), Failure> {
+    let failed = |what: &'static str| {
+        move |errno: rustix::io::Errno| Failure::run(format!("cannot {what}: {errno}"))
+    };
+    let own = rustix::thread::capabilities(None).map_err(failed("read capabilities"))?;
+    if own.effective.contains(CapabilitySet::SETGID)
+        && let Err(errno) = rustix::thread::set_thread_groups(&[])
+        && errno != rustix::io::Errno::PERM
+    {
+        // EPERM: in a user namespace with one group, where there are no others to act as.
+        return Err(failed("leave supplementary groups")(errno));
+    }
+    capabilities::cut(needs.capabilities(confinement.modcaps.as_ref()))
+        .map_err(failed("give up capabilities"))?;
+    rustix::process::setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    )
+    .map_err(failed("forbid core dumps"))?;
+    if confinement.sandbox != SandboxMode::None {
+        landlock::restrict(needs, inside)?;
+    }
+    seccomp::install(confinement.seccomp, log_to_socket)
+}

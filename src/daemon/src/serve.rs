@@ -1,0 +1,123 @@
+//! `vfsd serve` and `vfsd virtiofsd`: a device for one guest.
+
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use rustix::fs::Mode;
+use vfsd_server::Session;
+use vfsd_virtio::{Device, DeviceOptions, End};
+
+use crate::cli::choices::SandboxMode;
+use crate::exit::Failure;
+use crate::listener::{self, Listening, OwnedFile};
+use crate::sandbox::{self, Inside, Role};
+use crate::settings::ServeSettings;
+use crate::signals::Signals;
+use crate::status::{self, Status};
+use crate::storage::Storages;
+use crate::{control, limits, logging, runtime};
+
+/// Serves until the front end leaves, or a signal tells to stop.
+///
+/// # Errors
+/// When it cannot be set up, or the front end is no correct one.
+pub(crate) fn run(settings: ServeSettings) -> Result<ExitCode, Failure> {
+    logging::start(&settings.log)?;
+    let signals = Signals::take_over()
+        .map_err(|error| Failure::run(format!("cannot take over signals: {error}")))?;
+    let confinement = &settings.confinement;
+    sandbox::check(confinement, settings.features.file_handles)?;
+    let descriptors = limits::open_files(confinement.rlimit_nofile, confinement.thread_pool_size)?;
+    let storages = Storages::new(
+        settings.exports.clone(),
+        &settings.features,
+        settings.session.writeback,
+        settings.direct_io,
+        descriptors,
+    )?;
+    let Listening {
+        listener,
+        mut files,
+    } = listener::open(&settings.device.endpoint)?;
+    let control = match settings.control.as_deref().map(control::bind).transpose()? {
+        Some((control, file)) => {
+            files.push(file);
+            Some(control)
+        }
+        None => None,
+    };
+    match sandbox::enter(confinement, &storages.shares)? {
+        Role::Supervisor(child) => {
+            drop((listener, control));
+            child.supervise(signals)
+        }
+        Role::Daemon(inside) => {
+            if confinement.sandbox != SandboxMode::None {
+                // They are the supervisor's, who can still reach them.
+                files.drain(..).for_each(OwnedFile::leave);
+            }
+            serve(settings, storages, inside, listener, control, signals)
+        }
+    }
+}
+
+fn serve(
+    settings: ServeSettings,
+    storages: Storages,
+    inside: Inside,
+    listener: UnixListener,
+    control: Option<UnixListener>,
+    signals: Signals,
+) -> Result<ExitCode, Failure> {
+    // The guest says which permissions its files have.
+    rustix::process::umask(Mode::empty());
+    sandbox::give_up_privileges(
+        &settings.confinement,
+        storages.needs,
+        &inside,
+        settings.log.syslog,
+    )?;
+    let runtime = runtime::start(settings.confinement.thread_pool_size)?;
+    let exports = storages.open(inside)?;
+    let session = Session::new(exports, settings.session, runtime.handle().clone());
+    let options = DeviceOptions {
+        tag: settings.device.tag.map(|tag| tag.as_str().to_owned()),
+        max_request_queues: settings.device.queues,
+        reconnect: settings.device.reconnect,
+    };
+    let device = Device::new(listener, Arc::new(Arc::clone(&session)), &options)
+        .map(Arc::new)
+        .map_err(|error| Failure::run(chain(&error)))?;
+    let shutdown = device.shutdown_handle();
+    signals
+        .on_stop(move || shutdown.shut_down())
+        .map_err(|error| Failure::run(format!("cannot wait for signals: {error}")))?;
+    if let Some(control) = control {
+        let exports = status::describe(&settings.exports);
+        control::start(
+            control,
+            Status::new(exports, session, Some(Arc::clone(&device))),
+        )?;
+    }
+    tracing::info!("waiting for a front end");
+    let end = device.serve();
+    // Work that nobody waits for any more need not end first.
+    runtime.shutdown_background();
+    match end {
+        Ok(End::FrontEndLeft | End::ShutDown) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(Failure::run(chain(&error))),
+    }
+}
+
+/// An error with what caused it, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}
