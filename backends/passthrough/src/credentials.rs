@@ -1,34 +1,25 @@
-//! Acting for a caller: file system ids, groups, capabilities and umask of one thread.
+//! Acting for a caller: effective ids, groups, capabilities and umask of one thread.
 //!
-//! All of this is switched with raw system calls, which change the calling thread only: no request
-//! waits for another's switch, and no lock is held. A switch lasts for one closure, never across
-//! an await, because a future may go on in another thread.
+//! All of this is switched with raw system calls, which change the calling thread only (the C
+//! library's change all threads): no request waits for another's switch, and no lock is held. A
+//! switch lasts for one closure, never across an await, because a future may go on in another thread.
 //!
-//! Only the *file system* ids are switched (setfsuid(2)). The real, effective and saved ids stay
-//! the daemon's, so switching back is always permitted. If it fails all the same, the thread is
-//! marked foreign and refuses every further request with EIO.
+//! The real and saved ids stay the daemon's, so switching back is always permitted. If it fails all
+//! the same, the thread is marked foreign and refuses every further request with EIO.
 
 use std::cell::Cell;
 
 use rustix::fs::Mode;
-use rustix::process::{Gid, getgroups, umask};
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use rustix::process::{Gid, Uid, getegid, geteuid, getgroups, umask};
+use rustix::thread::{
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities, capabilities_secure_bits,
+    set_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
 use vfsd_backend::{Caller, Errno, Identity};
 
-use crate::syscalls::{set_fs_gid, set_fs_uid, unshare_fs};
+use crate::syscalls::unshare_fs;
 
 type Result<T> = std::result::Result<T, Errno>;
-
-/// What the kernel takes from a thread whose file system user is no longer root, and gives back
-/// when it is root again (`CAP_FS_SET` of linux/capability.h).
-const FS_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::MKNOD)
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::DAC_READ_SEARCH)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::LINUX_IMMUTABLE)
-    .union(CapabilitySet::MAC_OVERRIDE);
 
 /// `umask` values are 9 bits; this stands for "not set by us yet".
 const UMASK_UNKNOWN: u32 = u32::MAX;
@@ -39,6 +30,9 @@ struct Own {
     uid: u32,
     gid: u32,
     capabilities: CapabilitySets,
+    /// The kernel gives the capabilities back by itself when the thread is root again
+    /// (capabilities(7), effect of user id changes).
+    regains_capabilities: bool,
 }
 
 thread_local! {
@@ -117,13 +111,18 @@ fn own() -> Result<Own> {
         Some(own) => Ok(own),
         None => {
             unshare_fs()?;
+            let (uid, capabilities) = (geteuid().as_raw(), capabilities(None)?);
             let own = Own {
-                uid: set_fs_uid(u32::MAX),
-                gid: set_fs_gid(u32::MAX),
-                capabilities: capabilities(None)?,
+                uid,
+                gid: getegid().as_raw(),
+                capabilities,
+                regains_capabilities: uid == 0
+                    && capabilities.effective == capabilities.permitted
+                    && !capabilities_secure_bits()?
+                        .contains(CapabilitiesSecureBits::NO_SETUID_FIXUP),
             };
             if may_set_groups(own) && !getgroups()?.is_empty() {
-                rustix::thread::set_thread_groups(&[])?;
+                set_thread_groups(&[])?;
             }
             OWN.set(Some(own));
             Ok(own)
@@ -163,7 +162,8 @@ struct Switched {
 }
 
 impl Switched {
-    /// Of the capabilities that root loses, another user keeps `kept`.
+    /// Becomes `identity`. If that is another user, it has no capabilities but those of the daemon's
+    /// that are among `kept`.
     fn to(own: Own, identity: Identity, kept: CapabilitySet) -> Result<Self> {
         let daemon_is_root = own.uid == 0;
         let standing_for = |id: u32, own: u32| match id {
@@ -172,6 +172,7 @@ impl Switched {
         };
         let uid = standing_for(identity.uid, own.uid);
         let gid = standing_for(identity.gid, own.gid);
+        // To the kernel this id means "unchanged".
         if uid == u32::MAX || gid == u32::MAX || identity.supplementary == Some(u32::MAX) {
             return Err(Errno::INVAL);
         }
@@ -186,62 +187,53 @@ impl Switched {
         if let Some(group) = identity.supplementary.filter(|&group| group != gid)
             && may_set_groups(own)
         {
+            set_thread_groups(&[Gid::from_raw(group)])?;
             switched.groups = true;
-            rustix::thread::set_thread_groups(&[Gid::from_raw(group)])?;
         }
+        // The group first: who is no longer root cannot change it.
         if gid != own.gid {
+            set_thread_res_gid(None, Gid::from_raw(gid), None).map_err(not_allowed)?;
             switched.gid = true;
-            set_fs_gid(gid);
-            if set_fs_gid(u32::MAX) != gid {
-                return Err(Errno::PERM);
-            }
         }
         if uid != own.uid {
+            set_thread_res_uid(None, Uid::from_raw(uid), None).map_err(not_allowed)?;
             switched.uid = true;
-            set_fs_uid(uid);
-            if set_fs_uid(u32::MAX) != uid {
-                return Err(Errno::PERM);
-            }
-            let before = own.capabilities.effective;
-            let kept = before.difference(FS_CAPABILITIES) | (before & kept);
-            if before.intersects(FS_CAPABILITIES) {
+            let kept = own.capabilities.effective & kept;
+            if !(own.regains_capabilities && kept.is_empty()) {
                 set_effective(own, kept)?;
             }
         }
         Ok(switched)
     }
 
-    fn restore(&mut self) -> bool {
+    fn restore(&self) -> Result<()> {
         if self.uid {
-            set_fs_uid(self.own.uid);
-            if set_fs_uid(u32::MAX) != self.own.uid {
-                return false;
-            }
-            // Becoming root gives back all permitted capabilities of FS_CAPABILITIES; another user, or one
-            // who had fewer, needs a hand.
-            let sets = self.own.capabilities;
-            let automatic = self.own.uid == 0
-                && !sets
-                    .permitted
-                    .difference(sets.effective)
-                    .intersects(FS_CAPABILITIES);
-            if !automatic && set_effective(self.own, sets.effective).is_err() {
-                return false;
+            set_thread_res_uid(None, Uid::from_raw(self.own.uid), None)?;
+            if !self.own.regains_capabilities {
+                set_effective(self.own, self.own.capabilities.effective)?;
             }
         }
         if self.gid {
-            set_fs_gid(self.own.gid);
-            if set_fs_gid(u32::MAX) != self.own.gid {
-                return false;
-            }
+            set_thread_res_gid(None, Gid::from_raw(self.own.gid), None)?;
         }
-        !self.groups || rustix::thread::set_thread_groups(&[]).is_ok()
+        if self.groups {
+            set_thread_groups(&[])?;
+        }
+        Ok(())
+    }
+}
+
+/// An id that is not mapped into the daemon's user namespace is one it may not act as.
+fn not_allowed(errno: Errno) -> Errno {
+    match errno {
+        Errno::INVAL => Errno::PERM,
+        other => other,
     }
 }
 
 impl Drop for Switched {
     fn drop(&mut self) {
-        if !self.restore() {
+        if self.restore().is_err() {
             abandon_thread();
         }
     }
@@ -296,7 +288,7 @@ mod tests {
     }
 
     fn is_root() -> bool {
-        rustix::process::geteuid().is_root()
+        geteuid().is_root()
     }
 
     #[test]
@@ -307,12 +299,11 @@ mod tests {
         prepare_thread().unwrap();
         let before = snapshot();
         creating(&caller(1234, 2345, Some(3456)), 0o22, || {
-            assert_eq!(status("Uid:")[3], "1234");
-            assert_eq!(status("Gid:")[3], "2345");
+            assert_eq!(status("Uid:"), ["0", "1234", "0", "1234"]);
+            assert_eq!(status("Gid:"), ["0", "2345", "0", "2345"]);
             assert_eq!(status("Groups:"), ["3456"]);
             let effective = capabilities(None).unwrap().effective;
-            assert!(effective.contains(CapabilitySet::DAC_OVERRIDE));
-            assert!(!effective.intersects(CapabilitySet::FSETID | CapabilitySet::CHOWN));
+            assert_eq!(effective, CapabilitySet::DAC_OVERRIDE);
             Ok(())
         })
         .unwrap();
@@ -375,21 +366,37 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_with_fewer_capabilities_gets_just_those_back() {
+        if !is_root() {
+            return;
+        }
+        let thread = std::thread::spawn(|| {
+            let mut sets = capabilities(None).unwrap();
+            sets.effective = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::FSETID;
+            set_capabilities(None, sets).unwrap();
+            let before = snapshot();
+            creating(&caller(1234, 2345, None), 0, || {
+                assert!(capabilities(None).unwrap().effective.is_empty());
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(snapshot(), before);
+            without_fsetid(|| ()).unwrap();
+            assert_eq!(snapshot(), before);
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
     fn an_ordinary_user_is_root_of_the_guest_and_nobody_else() {
         if !is_root() {
             return;
         }
         let thread = std::thread::spawn(|| {
-            rustix::thread::set_thread_groups(&[]).unwrap();
-            let id = 4321;
-            rustix::thread::set_thread_res_gid(
-                Gid::from_raw(id),
-                Gid::from_raw(id),
-                Gid::from_raw(id),
-            )
-            .unwrap();
-            let user = rustix::process::Uid::from_raw(id);
-            rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+            set_thread_groups(&[]).unwrap();
+            let (user, group) = (Uid::from_raw(4321), Gid::from_raw(4321));
+            set_thread_res_gid(group, group, group).unwrap();
+            set_thread_res_uid(user, user, user).unwrap();
             let seen = || Ok((status("Uid:"), status("Gid:")));
             let (uid, gid) = creating(&caller(0, 0, Some(99)), 0, seen).unwrap();
             assert_eq!((&*uid[3], &*gid[3]), ("4321", "4321"));

@@ -1,5 +1,5 @@
 // UNSAFETY: system calls that rustix does not wrap: file handles, open-file-description locks,
-// per-thread file system ids, extended attributes relative to a directory, raw directory reads.
+// extended attributes relative to a directory, directory reads that outlive a call, unshare(2).
 #![allow(unsafe_code)]
 
 //! The system calls this crate makes itself. Each is one call with owned or borrowed arguments;
@@ -28,21 +28,6 @@ pub(crate) fn unshare_fs() -> Result<()> {
     // SAFETY: FS only separates umask, root and working directory of this thread; the descriptor
     // table stays shared.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }
-}
-
-/// Sets the file system user id of the calling thread; `u32::MAX` changes nothing.
-/// Answers the id before the call: failure does not show (setfsuid(2)).
-pub(crate) fn set_fs_uid(uid: u32) -> u32 {
-    // SAFETY: the call takes and returns integers.
-    let previous = unsafe { libc::syscall(libc::SYS_setfsuid, uid) };
-    u32::try_from(previous & 0xffff_ffff).unwrap_or(u32::MAX)
-}
-
-/// Sets the file system group id of the calling thread, as [`set_fs_uid`].
-pub(crate) fn set_fs_gid(gid: u32) -> u32 {
-    // SAFETY: the call takes and returns integers.
-    let previous = unsafe { libc::syscall(libc::SYS_setfsgid, gid) };
-    u32::try_from(previous & 0xffff_ffff).unwrap_or(u32::MAX)
 }
 
 /// What names an inode on its file system as long as it exists (name_to_handle_at(2)).
