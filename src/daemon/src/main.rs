@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod control;
 mod exit;
+mod inherited;
 mod limits;
 mod listener;
 mod logging;

@@ -13,6 +13,7 @@ use vfsd_hostmount::{Connection, HostMount, MountOptions};
 use vfsd_server::Session;
 
 use crate::exit::Failure;
+use crate::inherited::Inherited;
 use crate::listener::OwnedFile;
 use crate::sandbox::{self, Fork, Inside, Role};
 use crate::settings::MountSettings;
@@ -29,6 +30,7 @@ const READERS: usize = 4;
 /// # Errors
 /// When it cannot be set up or mounted.
 pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
+    let inherited = Inherited::take_note(None);
     logging::start(&settings.log)?;
     let signals = Signals::take_over()
         .map_err(|error| Failure::run(format!("cannot take over signals: {error}")))?;
@@ -65,6 +67,7 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
         Ok(Fork::Child) => {
             // The socket's file is the parent's, who can still reach it.
             control_file.into_iter().for_each(OwnedFile::leave);
+            inherited.close();
             return confine_and_serve(settings, storages, connection, control);
         }
         Err(error) => Err(Failure::run(format!(
@@ -122,12 +125,7 @@ fn serve(
 ) -> Result<ExitCode, Failure> {
     // Callers say which permissions their files have.
     rustix::process::umask(Mode::empty());
-    sandbox::give_up_privileges(
-        &settings.confinement,
-        storages.needs,
-        &inside,
-        settings.log.syslog,
-    )?;
+    sandbox::give_up_privileges(&settings.confinement, storages.needs, &inside)?;
     let runtime = runtime::start(settings.confinement.thread_pool_size)?;
     let exports = storages.open(inside)?;
     let session = Session::new(exports, settings.session, runtime.handle().clone());

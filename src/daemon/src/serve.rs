@@ -10,9 +10,10 @@ use vfsd_virtio::{Device, DeviceOptions, End};
 
 use crate::cli::choices::SandboxMode;
 use crate::exit::Failure;
+use crate::inherited::Inherited;
 use crate::listener::{self, Listening, OwnedFile};
 use crate::sandbox::{self, Inside, Role};
-use crate::settings::ServeSettings;
+use crate::settings::{Endpoint, ServeSettings};
 use crate::signals::Signals;
 use crate::status::{self, Status};
 use crate::storage::Storages;
@@ -23,6 +24,11 @@ use crate::{control, limits, logging, runtime};
 /// # Errors
 /// When it cannot be set up, or the front end is no correct one.
 pub(crate) fn run(settings: ServeSettings) -> Result<ExitCode, Failure> {
+    let listening = match settings.device.endpoint {
+        Endpoint::Inherited(number) => Some(number),
+        Endpoint::Path { .. } => None,
+    };
+    let inherited = Inherited::take_note(listening);
     logging::start(&settings.log)?;
     let signals = Signals::take_over()
         .map_err(|error| Failure::run(format!("cannot take over signals: {error}")))?;
@@ -56,6 +62,7 @@ pub(crate) fn run(settings: ServeSettings) -> Result<ExitCode, Failure> {
             if confinement.sandbox != SandboxMode::None {
                 // They are the supervisor's, who can still reach them.
                 files.drain(..).for_each(OwnedFile::leave);
+                inherited.close();
             }
             serve(settings, storages, inside, listener, control, signals)
         }
@@ -72,12 +79,7 @@ fn serve(
 ) -> Result<ExitCode, Failure> {
     // The guest says which permissions its files have.
     rustix::process::umask(Mode::empty());
-    sandbox::give_up_privileges(
-        &settings.confinement,
-        storages.needs,
-        &inside,
-        settings.log.syslog,
-    )?;
+    sandbox::give_up_privileges(&settings.confinement, storages.needs, &inside)?;
     let runtime = runtime::start(settings.confinement.thread_pool_size)?;
     let exports = storages.open(inside)?;
     let session = Session::new(exports, settings.session, runtime.handle().clone());

@@ -41,7 +41,7 @@ const CAPABILITIES: &str = r#"{
 /// Serve a directory with the command line of virtiofsd 1.14
 #[derive(Debug, Clone, Parser)]
 #[command(
-    name = "virtiofsd", version = VERSION, disable_help_subcommand = true,
+    name = "virtiofsd", display_name = "virtiofsd", version = VERSION, disable_help_subcommand = true,
     args_override_self = true, arg_required_else_help = true, max_term_width = 100,
     override_usage = "virtiofsd --shared-dir <PATH> --socket-path <PATH> [OPTIONS]"
 )]

@@ -125,7 +125,6 @@ pub(crate) fn give_up_privileges(
     confinement: &Confinement,
     needs: Needs,
     inside: &Inside,
-    log_to_socket: bool,
 ) -> Result<(), Failure> {
     let failed = |what: &'static str| {
         move |errno: rustix::io::Errno| Failure::run(format!("cannot {what}: {errno}"))
@@ -151,5 +150,5 @@ pub(crate) fn give_up_privileges(
     if confinement.sandbox != SandboxMode::None {
         landlock::restrict(needs, inside)?;
     }
-    seccomp::install(confinement.seccomp, log_to_socket)
+    seccomp::install(confinement.seccomp)
 }

@@ -19,7 +19,7 @@ use crate::exit::Failure;
 ///
 /// # Errors
 /// When the kernel takes no filter.
-pub(super) fn install(action: SeccompAction, log_to_socket: bool) -> Result<(), Failure> {
+pub(super) fn install(action: SeccompAction) -> Result<(), Failure> {
     let mismatch = match action {
         SeccompAction::None => {
             tracing::warn!("system calls are not filtered");
@@ -30,7 +30,7 @@ pub(super) fn install(action: SeccompAction, log_to_socket: bool) -> Result<(), 
         SeccompAction::Log => Action::Log,
     };
     // The allow list comes last: it lets no other filter follow.
-    let programs = [without_clone3(), allow_list(mismatch, log_to_socket)];
+    let programs = [without_clone3(), allow_list(mismatch)];
     for program in programs {
         program
             .and_then(|program| seccompiler::apply_filter(&program))
@@ -53,7 +53,7 @@ fn without_clone3() -> Compiled {
     compile(rules, Action::Allow, Action::Errno(absent))
 }
 
-fn allow_list(mismatch: Action, log_to_socket: bool) -> Compiled {
+fn allow_list(mismatch: Action) -> Compiled {
     let mut rules: BTreeMap<c_long, Vec<Rule>> = UNCONDITIONAL
         .iter()
         .map(|call| (*call, Vec::new()))
@@ -79,10 +79,8 @@ fn allow_list(mismatch: Action, log_to_socket: bool) -> Compiled {
         libc::SYS_clone,
         vec![rule(0, Width::Qword, Op::MaskedEq(thread), thread)?],
     );
-    if log_to_socket {
-        // To where the socket is connected, nowhere else.
-        rules.insert(libc::SYS_sendto, vec![rule(4, Width::Qword, Op::Eq, 0)?]);
-    }
+    // To where the socket is connected, nowhere else.
+    rules.insert(libc::SYS_sendto, vec![rule(4, Width::Qword, Op::Eq, 0)?]);
     compile(rules, mismatch, Action::Allow)
 }
 
@@ -304,9 +302,7 @@ mod tests {
 
     #[test]
     fn the_filters_compile_on_this_architecture() {
-        for log_to_socket in [false, true] {
-            assert!(allow_list(Action::KillProcess, log_to_socket).is_ok());
-        }
+        assert!(allow_list(Action::KillProcess).is_ok());
         assert!(without_clone3().is_ok());
     }
 

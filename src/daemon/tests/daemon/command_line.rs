@@ -1,0 +1,214 @@
+//! Exit codes and messages of command lines that start nothing.
+
+use crate::process::{Place, outcome, text, vfsd};
+
+#[test]
+fn usage_errors_end_with_2_and_name_what_is_wrong() {
+    for (words, named) in [
+        (vec![], "Usage:"),
+        (vec!["serve"], "SOURCE"),
+        (vec!["serve", "memory:"], "--socket-path"),
+        (vec!["serve", "--socket-path", "s", "s3://bucket"], "s3://"),
+        (vec!["image", "list"], "vfsd image"),
+        (vec!["volume", "check", "--all"], "vfsd volume"),
+        (vec!["virtiofsd", "--shared-dir", "d"], "--socket-path"),
+        (
+            vec![
+                "serve",
+                "--socket-path",
+                "s",
+                "--translate-uid",
+                "x",
+                "memory:",
+            ],
+            "--translate-uid",
+        ),
+        (
+            vec!["serve", "--socket-path", "s", "--xattr-map", "x", "memory:"],
+            "--xattr-map",
+        ),
+    ] {
+        let (code, _, errors) = outcome(&mut vfsd(words.iter().copied()));
+        assert_eq!(code, 2, "{words:?}: {errors}");
+        assert!(errors.contains(named), "{words:?}: {errors}");
+    }
+}
+
+#[test]
+fn what_cannot_be_done_ends_with_1_and_one_line_that_says_what_to_do() {
+    let place = Place::new();
+    let socket = place.socket();
+    let lost = place.path("no/such/socket");
+    let taken = place.path("file");
+    std::fs::write(&taken, "").unwrap();
+    let (socket, lost, taken) = (text(&socket), text(&lost), text(&taken));
+    for (words, advice) in [
+        (
+            vec!["serve", "--socket-path", socket, "/no/such/dir"],
+            "that exists",
+        ),
+        (
+            vec!["serve", "--socket-path", socket, "/dev/null"],
+            "directory",
+        ),
+        (
+            vec!["serve", "--socket-path", lost, "memory:"],
+            "create its directory first",
+        ),
+        (
+            vec!["serve", "--socket-path", taken, "memory:"],
+            "file is in the way",
+        ),
+        (
+            vec!["serve", "--fd", "77", "memory:"],
+            "pass a listening Unix stream socket",
+        ),
+        (
+            vec!["serve", "--fd", "0", "memory:"],
+            "pass a listening Unix stream socket",
+        ),
+        (
+            vec!["serve", "--config", "/no/such.toml", "--fd", "0"],
+            "configuration",
+        ),
+        (
+            vec![
+                "serve",
+                "--socket-path",
+                socket,
+                "--socket-group",
+                "no-such-group",
+                "memory:",
+            ],
+            "no group",
+        ),
+        (
+            vec![
+                "serve",
+                "--socket-path",
+                socket,
+                "--rlimit-nofile",
+                "100",
+                "memory:",
+            ],
+            "raise --rlimit-nofile",
+        ),
+        (
+            vec![
+                "serve",
+                "--socket-path",
+                socket,
+                "--modcaps=-dac_read_search",
+                "memory:",
+            ],
+            "--inode-file-handles=never",
+        ),
+        (
+            vec![
+                "serve",
+                "--socket-path",
+                socket,
+                "--sandbox=chroot",
+                "memory:",
+            ],
+            "--sandbox=namespace",
+        ),
+        (
+            vec!["virtiofsd", "--fd", "3", "-o", "xattr"],
+            "--shared-dir",
+        ),
+        (
+            vec!["mount", "memory:", "/no/such/place"],
+            "name a directory that exists",
+        ),
+    ] {
+        let (code, _, errors) = outcome(&mut vfsd(words.iter().copied()));
+        assert_eq!(code, 1, "{words:?}: {errors}");
+        let last = errors.lines().last().unwrap_or_default();
+        assert!(
+            last.starts_with("vfsd: ") && last.contains(advice),
+            "{words:?}: {errors}"
+        );
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_be_is_a_usage_error_in_one_line() {
+    let place = Place::new();
+    let file = place.path("vfsd.toml");
+    for (content, named) in [
+        ("", "no export"),
+        ("[[export]]\nname = 'a'\n", "source"),
+        (
+            "[[export]]\nname = 'a'\nsource = 'memory:'\nsandbox = 'none'\n",
+            "sandbox",
+        ),
+        ("[[export]]\nname = 'a/b'\nsource = 'memory:'\n", "a/b"),
+        (
+            "[[export]]\nname = 'a'\nsource = 'memory:'\n[[export]]\nname = 'a'\nsource = 'memory:'",
+            "two exports",
+        ),
+        (
+            "[[export]]\nname = 'a'\nsource = 'memory:'\nreadonly = false\n",
+            "--readonly",
+        ),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let socket = place.socket();
+        let words = [
+            "serve",
+            "--config",
+            text(&file),
+            "--readonly",
+            "--socket-path",
+            text(&socket),
+        ];
+        let (code, _, errors) = outcome(&mut vfsd(words));
+        assert_eq!(code, 2, "{content}: {errors}");
+        let last = errors.lines().last().unwrap_or_default();
+        assert!(
+            last.starts_with("vfsd: ") && last.contains(named),
+            "{content}: {errors}"
+        );
+        assert!(!socket.exists(), "{content}");
+    }
+}
+
+#[test]
+fn help_and_capabilities_are_no_failure() {
+    for (words, named) in [
+        (vec!["--help"], "serve"),
+        (vec!["serve", "--help"], "metrics"),
+        (vec!["mount", "--help"], "--allow-other"),
+        (vec!["virtiofsd", "--help"], "--shared-dir"),
+        (
+            vec!["virtiofsd", "--print-capabilities"],
+            "separate-options",
+        ),
+        (vec!["--version"], env!("CARGO_PKG_VERSION")),
+    ] {
+        let (code, output, errors) = outcome(&mut vfsd(words.iter().copied()));
+        assert_eq!((code, errors.as_str()), (0, ""), "{words:?}");
+        assert!(output.contains(named), "{words:?}: {output}");
+    }
+}
+
+#[test]
+fn the_name_virtiofsd_gives_its_command_line() {
+    let place = Place::new();
+    let link = place.path("virtiofsd");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_vfsd"), &link).unwrap();
+    let mut command = std::process::Command::new(&link);
+    let (code, output, _) = outcome(command.arg("--print-capabilities"));
+    assert_eq!(code, 0);
+    let capabilities: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(capabilities["type"], "fs");
+    assert!(
+        !capabilities["features"]
+            .as_array()
+            .unwrap()
+            .contains(&"migrate-precopy".into())
+    );
+    let (code, output, _) = outcome(std::process::Command::new(&link).arg("--version"));
+    assert_eq!((code, output.lines().next()), (0, Some("virtiofsd 1.14.0")));
+}

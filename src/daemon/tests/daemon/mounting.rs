@@ -1,0 +1,368 @@
+//! Mounts on this host.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::FlockOperation;
+use rustix::process::{Signal, kill_process};
+
+use crate::process::{
+    Daemon, Helper, Place, ask, children, not_root, outcome, text, vfsd, wait_until,
+};
+
+/// Whether a file system is mounted there.
+fn is_mounted(point: &Path) -> bool {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    table
+        .lines()
+        .any(|line| line.split(' ').nth(4) == point.to_str())
+}
+
+fn cannot_mount() -> bool {
+    let missing = !Path::new("/dev/fuse").exists();
+    if missing {
+        eprintln!("skipped: it takes /dev/fuse");
+    }
+    missing || not_root()
+}
+
+/// A mounted source, unmounted when dropped, whatever becomes of the test.
+struct Mounted {
+    daemon: Daemon,
+    point: PathBuf,
+    control: PathBuf,
+}
+
+impl Mounted {
+    fn new(place: &Place, options: &[&str], source: &str) -> Self {
+        let (point, control) = (place.path("mnt"), place.path("control"));
+        let mut words = vec!["mount", "--control", text(&control)];
+        words.extend(options);
+        words.extend([source, text(&point)]);
+        let mut mounted = Self {
+            daemon: Daemon::start(&mut vfsd(words)),
+            point,
+            control,
+        };
+        wait_until("the mount", || {
+            assert!(mounted.daemon.runs(), "{}", mounted.daemon.errors());
+            is_mounted(&mounted.point)
+        });
+        mounted
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.point.join(name)
+    }
+
+    /// Waits until as many requests wait for a lock.
+    fn wait_for_lock_waits(&self, count: usize) {
+        let line = format!("lock_waits {count}\n");
+        wait_until(&line, || ask(&self.control, "status").contains(&line));
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if is_mounted(&self.point) {
+            // A test that fails leaves nothing behind.
+            let _ = rustix::mount::unmount(&self.point, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
+/// Both storages of this version.
+fn sources(place: &Place) -> [String; 2] {
+    [
+        "memory:".to_owned(),
+        format!("dir:{}", text(&place.share())),
+    ]
+}
+
+#[test]
+fn files_are_written_and_read_through_a_mount() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    for source in sources(&place) {
+        for sandbox in ["--sandbox=namespace", "--sandbox=none"] {
+            let mut mounted = Mounted::new(&place, &[sandbox], &source);
+            let large: Vec<u8> = (0..5_000_000_u32).flat_map(u32::to_ne_bytes).collect();
+            std::fs::create_dir(mounted.path("d")).unwrap();
+            std::fs::write(mounted.path("d/large"), &large).unwrap();
+            std::os::unix::fs::symlink("large", mounted.path("d/link")).unwrap();
+            std::fs::rename(mounted.path("d"), mounted.path("e")).unwrap();
+            assert!(
+                std::fs::read(mounted.path("e/link")).unwrap() == large,
+                "{source}"
+            );
+            let names: Vec<_> = std::fs::read_dir(&mounted.point)
+                .unwrap()
+                .map(|e| e.unwrap().file_name())
+                .collect();
+            assert_eq!(names, ["e"], "{source}");
+            std::fs::remove_dir_all(mounted.path("e")).unwrap();
+            mounted.daemon.stop(Signal::TERM);
+            assert!(!is_mounted(&mounted.point), "{source}");
+        }
+    }
+}
+
+#[test]
+fn a_signal_unmounts_and_ends_with_0() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let mut mounted = Mounted::new(&place, &[], "memory:");
+        mounted.daemon.stop(signal);
+        assert!(!is_mounted(&mounted.point), "{signal:?}");
+        assert!(!mounted.control.exists(), "{signal:?}");
+    }
+}
+
+#[test]
+fn a_mount_in_use_goes_too_and_loses_nothing_that_was_written() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let source = format!("dir:{}", text(&place.share()));
+    for options in [&[][..], &["--writeback"]] {
+        let mut mounted = Mounted::new(&place, options, &source);
+        let mut open = File::create(mounted.path("f")).unwrap();
+        open.write_all(b"kept").unwrap();
+        mounted.daemon.stop(Signal::TERM);
+        assert!(!is_mounted(&mounted.point), "{options:?}");
+        assert_eq!(
+            std::fs::read(place.share().join("f")).unwrap(),
+            b"kept",
+            "{options:?}"
+        );
+    }
+}
+
+#[test]
+fn the_daemon_ends_with_0_when_somebody_unmounts() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    for sandbox in ["--sandbox=namespace", "--sandbox=none"] {
+        let mut mounted = Mounted::new(&place, &[sandbox], "memory:");
+        assert!(std::fs::read_dir(&mounted.point).unwrap().next().is_none());
+        rustix::mount::unmount(&mounted.point, rustix::mount::UnmountFlags::empty()).unwrap();
+        let status = mounted.daemon.end();
+        assert_eq!(
+            status.code(),
+            Some(0),
+            "{sandbox}: {}",
+            mounted.daemon.errors()
+        );
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_leaves_no_dead_mount() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let mut mounted = Mounted::new(&place, &[], "memory:");
+    std::fs::write(mounted.path("f"), "").unwrap();
+    kill_process(mounted.daemon.serving(), Signal::KILL).unwrap();
+    assert_eq!(mounted.daemon.end().code(), Some(1));
+    assert!(!is_mounted(&mounted.point));
+    let errors = mounted.daemon.errors();
+    assert!(
+        errors.lines().last().unwrap().contains("signal 9"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn another_mount_at_the_same_place_is_left_alone() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let mut mounted = Mounted::new(&place, &[], "memory:");
+    rustix::mount::unmount(&mounted.point, rustix::mount::UnmountFlags::empty()).unwrap();
+    let other = Command::new("mount")
+        .args(["-t", "tmpfs", "none"])
+        .arg(&mounted.point)
+        .status();
+    assert!(other.unwrap().success());
+    assert_eq!(mounted.daemon.end().code(), Some(0));
+    assert!(is_mounted(&mounted.point));
+    rustix::mount::unmount(&mounted.point, rustix::mount::UnmountFlags::empty()).unwrap();
+}
+
+#[test]
+fn a_readonly_mount_refuses_changes() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    std::fs::write(place.share().join("f"), "content").unwrap();
+    let source = format!("dir:{}", text(&place.share()));
+    let mut mounted = Mounted::new(&place, &["--readonly"], &source);
+    assert_eq!(std::fs::read(mounted.path("f")).unwrap(), b"content");
+    let error = std::fs::write(mounted.path("g"), "").unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    mounted.daemon.stop(Signal::TERM);
+}
+
+#[test]
+fn a_single_file_is_mounted_on_a_file() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let (file, point) = (place.path("file"), place.path("point"));
+    std::fs::write(&file, "content").unwrap();
+    std::fs::write(&point, "covered").unwrap();
+    let mut daemon = Daemon::start(&mut vfsd(["mount", text(&file), text(&point)]));
+    wait_until("the mount", || daemon.runs() && is_mounted(&point));
+    assert_eq!(std::fs::read(&point).unwrap(), b"content");
+    daemon.stop(Signal::TERM);
+    assert_eq!(std::fs::read(&point).unwrap(), b"covered");
+}
+
+#[test]
+fn other_users_have_access_to_roots_mounts_unless_told_otherwise() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let outer = place.path("mnt").parent().unwrap().to_owned();
+    rustix::fs::chmod(&outer, rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
+    for (options, expected) in [(&[][..], true), (&["--no-allow-other"], false)] {
+        let mut mounted = Mounted::new(&place, options, "memory:");
+        let mut look = Command::new("setpriv");
+        look.args(["--reuid=65534", "--regid=65534", "--clear-groups", "ls"])
+            .arg(&mounted.point);
+        assert_eq!(outcome(&mut look).0 == 0, expected, "{options:?}");
+        mounted.daemon.stop(Signal::TERM);
+    }
+}
+
+/// How a process asks for a lock.
+const STYLES: [&str; 2] = ["flock", "fcntl"];
+
+fn lock(file: &File, style: &str, operation: FlockOperation) -> rustix::io::Result<()> {
+    match style {
+        "flock" => rustix::fs::flock(file, operation),
+        _ => rustix::fs::fcntl_lock(file, operation),
+    }
+}
+
+/// What [`a_wait_for_a_lock_ends_with_the_process_that_waits`] starts: a process that waits.
+#[test]
+#[ignore = "another test starts it as a process"]
+fn waits_for_a_lock() {
+    let Ok(path) = std::env::var("VFSD_TEST_LOCK_FILE") else {
+        return;
+    };
+    let style = std::env::var("VFSD_TEST_LOCK_STYLE").unwrap();
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    lock(&file, &style, FlockOperation::LockExclusive).unwrap();
+}
+
+fn start_waiting(file: &Path, style: &str) -> Helper {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "mounting::waits_for_a_lock", "--ignored"])
+        .env("VFSD_TEST_LOCK_FILE", file)
+        .env("VFSD_TEST_LOCK_STYLE", style)
+        .stdout(Stdio::null())
+        .spawn();
+    Helper(child.unwrap())
+}
+
+#[test]
+fn a_wait_for_a_lock_ends_with_the_process_that_waits() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    for source in sources(&place) {
+        for style in STYLES {
+            let mut mounted = Mounted::new(&place, &[], &source);
+            let path = mounted.path("f");
+            let file = File::create(&path).unwrap();
+            lock(&file, style, FlockOperation::LockExclusive).unwrap();
+
+            // Without an answer to the kernel's INTERRUPT it could not even be killed.
+            let mut interrupted = start_waiting(&path, style);
+            mounted.wait_for_lock_waits(1);
+            assert!(interrupted.ends_by(Signal::TERM), "{style} on {source}");
+            mounted.wait_for_lock_waits(0);
+
+            // The lock itself is not lost with it: the next waits until it is free, and gets it.
+            let mut next = start_waiting(&path, style);
+            mounted.wait_for_lock_waits(1);
+            lock(&file, style, FlockOperation::Unlock).unwrap();
+            assert!(next.0.wait().unwrap().success(), "{style} on {source}");
+            drop(file);
+            mounted.daemon.stop(Signal::TERM);
+        }
+    }
+}
+
+#[test]
+fn the_process_that_mounts_is_not_the_one_that_serves() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let mut mounted = Mounted::new(&place, &[], "memory:");
+    mounted.daemon.wait_for_threads();
+    assert_eq!(children(mounted.daemon.pid()).len(), 1);
+    let serving = mounted.daemon.serving();
+    assert_eq!(
+        crate::process::status(serving, "CapEff:"),
+        "0000000000000000"
+    );
+    assert_eq!(crate::process::status(serving, "Seccomp:"), "2");
+    mounted.daemon.stop(Signal::TERM);
+}
+
+#[test]
+fn an_ordinary_user_mounts_through_fusermount3_or_is_told_to_install_it() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let (point, program) = (place.path("mnt"), place.path("vfsd"));
+    let nobody = rustix::process::Uid::from_raw(65_534);
+    for path in [point.parent().unwrap(), &point] {
+        rustix::fs::chown(path, Some(nobody), None).unwrap();
+    }
+    std::fs::copy(env!("CARGO_BIN_EXE_vfsd"), &program).unwrap();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(&program)
+        .args(["mount", "memory:"])
+        .arg(&point);
+    let mut daemon = Daemon::start(&mut command);
+    wait_until("the mount, or the end", || {
+        !daemon.runs() || is_mounted(&point)
+    });
+    if !daemon.runs() {
+        let errors = daemon.errors();
+        assert_eq!(daemon.end().code(), Some(1));
+        assert!(
+            errors.lines().last().unwrap().contains("fusermount3"),
+            "{errors}"
+        );
+        eprintln!("skipped in part: {errors}");
+        return;
+    }
+    daemon.stop(Signal::TERM);
+    assert!(!is_mounted(&point));
+}
