@@ -21,6 +21,7 @@ struct FaultCounters {
     chains: [Complaint; ChainFault::ALL.len()],
     rings: [Complaint; RingFault::ALL.len()],
     replies: Complaint,
+    refused: Complaint,
 }
 
 impl QueueCounters {
@@ -63,6 +64,17 @@ impl QueueCounters {
                     "the guest broke its ring, which is stopped until the device is reset"
                 );
             }
+        }
+    }
+
+    /// A request was refused, because those before it hold too much memory.
+    pub(crate) fn refused(&self, queue: &str) {
+        if let Some(untold) = self.faults.refused.raise() {
+            tracing::warn!(
+                queue,
+                untold,
+                "a request was refused: too much of others is waiting"
+            );
         }
     }
 
@@ -134,6 +146,7 @@ impl Counters {
             chains_lost: sum(|queue| &queue.lost),
             chains_pushed: sum(|queue| &queue.pushed),
             chains_popped: sum(|queue| &queue.popped),
+            requests_refused: self.faults.refused.count(),
             wrong_replies: self.faults.replies.count(),
             bad_chains: names(
                 &self.faults.chains,
@@ -158,6 +171,8 @@ pub struct CountersSnapshot {
     pub chains_pushed: u64,
     /// Chains that were finished only after their ring was gone.
     pub chains_lost: u64,
+    /// Requests refused with ENOMEM, because those before them hold too much memory.
+    pub requests_refused: u64,
     /// Replies of the server whose length was wrong: always zero but for a defect of ours.
     pub wrong_replies: u64,
     /// Invalid chains, by reason.

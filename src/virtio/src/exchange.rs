@@ -21,6 +21,8 @@ pub struct ChainExchange {
     ring: Arc<Ring>,
     head: u16,
     unique: [u8; 8],
+    /// What the copy of header and arguments takes of the ring's budget.
+    reserved: usize,
     given_back: bool,
     source: PayloadSource,
     sink: ReplySink,
@@ -59,6 +61,7 @@ impl ChainExchange {
             ring,
             head,
             unique: [u0, u1, u2, u3, u4, u5, u6, u7],
+            reserved: 0,
             given_back: false,
             source: PayloadSource {
                 buffers: readable,
@@ -86,6 +89,12 @@ impl ChainExchange {
         }
 
         let length = inline_length(&header, readable).clamp(HEADER_LENGTH, readable);
+        if !exchange.ring.reserve(length) {
+            exchange.ring.counters.refused(exchange.ring.name());
+            exchange.refuse(libc::ENOMEM);
+            return None;
+        }
+        exchange.reserved = length;
         let mut inline = vec![0; length];
         // What was looked at must not change any more, so the header is not read again.
         let (start, arguments) = inline.split_at_mut_checked(HEADER_LENGTH)?;
@@ -125,6 +134,7 @@ impl ChainExchange {
     /// Gives the chain back, and says whether the guest sees that.
     fn give_back(&mut self, written: u32) -> bool {
         self.given_back = true;
+        self.ring.release(self.reserved);
         if self.sink.buffers.lost() {
             // What was written went nowhere.
             self.ring.give_back(self.head, 0);

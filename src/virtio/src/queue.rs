@@ -244,6 +244,7 @@ impl Queue {
                 self.run = None;
                 return Err(Refusal::Abandoned);
             }
+            thread.join();
         }
         Ok(())
     }

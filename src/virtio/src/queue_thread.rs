@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -22,6 +23,7 @@ const BUDGET: usize = 64;
 #[derive(Debug)]
 pub(crate) struct QueueThread {
     shared: Arc<Shared>,
+    handle: JoinHandle<()>,
 }
 
 #[derive(Debug)]
@@ -55,8 +57,8 @@ impl QueueThread {
             drop((ring, kick, consumer));
             drop(presence);
         };
-        std::thread::Builder::new().name(name).spawn(body)?;
-        Ok(Self { shared })
+        let handle = std::thread::Builder::new().name(name).spawn(body)?;
+        Ok(Self { shared, handle })
     }
 
     /// Asks the thread to end when it has submitted what it took.
@@ -66,9 +68,16 @@ impl QueueThread {
         let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
     }
 
-    /// The thread itself, while it runs.
+    /// The thread itself, while it does anything.
     pub(crate) fn running(&self) -> &Users {
         &self.shared.running
+    }
+
+    /// Waits until the thread, which does nothing any more, is gone with all it had.
+    pub(crate) fn join(self) {
+        if self.handle.join().is_err() {
+            tracing::error!("the thread of a queue panicked");
+        }
     }
 }
 

@@ -9,7 +9,7 @@ mod used;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -26,6 +26,11 @@ use crate::users::Users;
 pub(crate) const MAX_SIZE: u32 = 32_768;
 
 const USED_FLAGS_AT: usize = 0;
+
+/// Bytes of headers and arguments, copied out of guest memory, that the requests of a ring may hold
+/// at a time. Linux has some hundred bytes in each; a ring of 1024 requests that all wait and set
+/// extended attributes of 32 KiB fills it.
+const COPIED_BYTES: usize = 32 << 20;
 
 /// Why a ring is stopped until it is set up anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +126,8 @@ pub(crate) struct Ring {
     in_flight: InFlight,
     /// Requests that were taken and not yet given back.
     requests: Users,
+    /// Of [`COPIED_BYTES`], what is in use.
+    copied: AtomicUsize,
     broken: AtomicBool,
     error: Option<Arc<Call>>,
     pub(crate) counters: Arc<QueueCounters>,
@@ -157,6 +164,7 @@ impl Ring {
             used: Mutex::new(used),
             in_flight: InFlight::new(size),
             requests: Users::default(),
+            copied: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
             error,
             counters,
@@ -230,6 +238,19 @@ impl Ring {
         }
         self.requests.leave();
         seen
+    }
+
+    /// Reserves memory for a copy of what a guest sent. False if its requests hold too much.
+    pub(crate) fn reserve(&self, bytes: usize) -> bool {
+        let after = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= COPIED_BYTES);
+        self.copied
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, after)
+            .is_ok()
+    }
+
+    /// Returns what was [reserved](Self::reserve).
+    pub(crate) fn release(&self, bytes: usize) {
+        self.copied.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Publishes what this thread gave back and held back.

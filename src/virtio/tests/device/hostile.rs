@@ -2,12 +2,14 @@
 
 use std::os::fd::AsFd;
 
+use vfsd_testkit::frontend::Error;
 use vfsd_testkit::frontend::channel::Channel;
 use vfsd_testkit::frontend::connection::{VRING_NO_FD, request as message};
 use vfsd_testkit::frontend::device::{Device as FrontEnd, Options};
+use vfsd_testkit::frontend::memory::Extent;
 use vfsd_testkit::frontend::ring::Segment;
 
-use crate::stage::{ECHO, SILENT, Served, channel, request};
+use crate::stage::{ECHO, HOLD, SILENT, Served, channel, request};
 
 const BUFFERS: u64 = 0x10_0000 + (15 << 20);
 const OUTSIDE: u64 = 1 << 40;
@@ -133,7 +135,7 @@ fn a_broken_ring_is_stopped_alone_and_works_again_when_set_up_anew() {
                 .ring
                 .prepare(&[Segment::readable(OUTSIDE, 1)])
                 .unwrap();
-            channel.submit(&request(crate::stage::HOLD, b"")).unwrap();
+            channel.submit(&request(HOLD, b"")).unwrap();
             let held = channel.ring.heads_in_flight();
             let held = held.into_iter().find(|&other| other != head).unwrap();
             channel.ring.offer(held).unwrap();
@@ -173,6 +175,35 @@ fn a_broken_ring_is_stopped_alone_and_works_again_when_set_up_anew() {
             b"again",
             "{name}"
         );
+    }
+}
+
+#[test]
+fn requests_that_wait_hold_a_bounded_amount_of_memory() {
+    let served = Served::patient();
+    let regions = vec![Extent {
+        start: 0x10_0000,
+        size: 128 << 20,
+    }];
+    let options = Options {
+        queue_size: 1024,
+        regions,
+        ..Options::default()
+    };
+    let mut front_end = served.connect(&options);
+    let mut channel = channel(&front_end, 1);
+    let body = vec![0; 100 << 10];
+    let most = (32 << 20) / (body.len() + 40);
+    for _ in 0..most {
+        channel.submit(&request(HOLD, &body).with_room(16)).unwrap();
+    }
+    let answer = channel.call(&request(ECHO, &body));
+    assert!(matches!(answer, Err(Error::Errno(12))), "{answer:?}");
+    assert_eq!(channel.call(&request(ECHO, b"small")).unwrap(), b"small");
+    assert_eq!(served.device.counters().requests_refused, 1);
+    front_end.stop_ring(1).unwrap();
+    for _ in 0..most {
+        channel.wait_any().unwrap();
     }
 }
 
