@@ -61,7 +61,7 @@ impl QueueCounters {
                     queue,
                     reason,
                     untold,
-                    "the guest broke its ring, which is stopped until the device is reset"
+                    "a ring is broken, and stopped until the device is reset"
                 );
             }
         }

@@ -282,3 +282,40 @@ fn a_whole_new_table_takes_over_from_a_running_one() {
     front_end.stop_ring(1).unwrap();
     assert_eq!(channel.wait_any().unwrap().reply().unwrap(), b"held");
 }
+
+#[test]
+fn memory_announced_anew_in_other_pieces_goes_on_where_it_was() {
+    let served = Served::patient();
+    let mut front_end = served.connect(&Options::default());
+    let mut channel = channel(&front_end, 1);
+    channel.submit(&request(KEEP, b"kept")).unwrap();
+    served.play.wait_kept(1);
+    let whole = front_end.memory().regions()[0].clone();
+    let half = whole.extent.size / 2;
+    let pieces = [0, half].map(|offset| Region {
+        extent: Extent {
+            start: whole.extent.start + offset,
+            size: half,
+        },
+        file_offset: offset,
+        file: std::sync::Arc::clone(&whole.file),
+    });
+    front_end.connection.set_mem_table(&pieces).unwrap();
+    served.play.release();
+    assert_eq!(channel.wait_any().unwrap().reply().unwrap(), b"kept");
+    assert_eq!(channel.call(&request(ECHO, b"x")).unwrap(), b"x");
+}
+
+#[test]
+fn a_ring_whose_memory_is_removed_stops() {
+    let served = Served::patient();
+    let mut front_end = served.connect(&Options::default());
+    let (_, events) = front_end.ring_parts(1).unwrap();
+    front_end.remove_region(0x10_0000).unwrap();
+    let mut fds = [rustix::event::PollFd::new(
+        &events.error,
+        rustix::event::PollFlags::IN,
+    )];
+    assert_eq!(rustix::event::poll(&mut fds, None).unwrap(), 1);
+    front_end.synchronise().unwrap();
+}
