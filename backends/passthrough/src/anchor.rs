@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use vfsd_backend::{Errno, FileKind};
 
-use crate::budget::Descriptor;
+use crate::budget::{Descriptor, Permit};
 use crate::credentials::check_thread;
 use crate::mounts::Mount;
 use crate::share::Share;
@@ -33,8 +33,9 @@ pub(crate) struct Anchor {
     used: AtomicBool,
     /// Where the cache keeps it; changed under the cache's lock only.
     position: AtomicUsize,
-    /// Held while the descriptor is opened again, so that it is opened once.
-    reopening: Mutex<()>,
+    /// Held while the descriptor is opened again, so that it is opened once, and while it must not be
+    /// given up.
+    pinned: Mutex<()>,
 }
 
 impl Anchor {
@@ -46,7 +47,7 @@ impl Anchor {
             mount,
             used: AtomicBool::new(true),
             position: AtomicUsize::new(NOWHERE),
-            reopening: Mutex::new(()),
+            pinned: Mutex::new(()),
         })
     }
 
@@ -73,7 +74,12 @@ impl Anchor {
             return Ok(descriptor);
         }
         let permit = share.permit()?;
-        let _once = self.reopening.lock();
+        let _once = self.pinned.lock();
+        self.reopen(share, permit)
+    }
+
+    /// With `pinned` held.
+    fn reopen(self: &Arc<Self>, share: &Share, permit: Permit) -> Result<Arc<Descriptor>, Errno> {
         if let Some(descriptor) = self.descriptor.load_full() {
             return Ok(descriptor);
         }
@@ -82,9 +88,17 @@ impl Anchor {
         Ok(self.set(share, permit.hold(fd)))
     }
 
+    /// Opens the descriptor, and keeps it open as long as the guard lives.
+    pub(crate) fn pin(self: &Arc<Self>, share: &Share) -> Result<MutexGuard<'_, ()>, Errno> {
+        let permit = share.permit()?;
+        let guard = self.pinned.lock();
+        self.reopen(share, permit)?;
+        Ok(guard)
+    }
+
     /// Takes over a descriptor that was found to be of the same inode.
     pub(crate) fn adopt(self: &Arc<Self>, share: &Share, descriptor: Descriptor) {
-        let _once = self.reopening.lock();
+        let _once = self.pinned.lock();
         if !self.is_open() {
             self.set(share, descriptor);
         }
@@ -92,7 +106,9 @@ impl Anchor {
 
     fn set(self: &Arc<Self>, share: &Share, descriptor: Descriptor) -> Arc<Descriptor> {
         let descriptor = Arc::new(descriptor);
-        self.descriptor.store(Some(descriptor.clone()));
+        if self.descriptor.swap(Some(descriptor.clone())).is_none() {
+            share.anchors.given_up.fetch_sub(1, Ordering::Relaxed);
+        }
         self.used.store(true, Ordering::Relaxed);
         share.anchors.insert(share, self);
         descriptor
@@ -109,7 +125,10 @@ impl Anchor {
 
     /// Gives up the descriptor, if the inode can be found again: not without a handle, and not when
     /// it has no name left, because then it may live by this descriptor only.
-    pub(crate) fn give_up(&self, share: &Share) -> bool {
+    fn give_up(&self, share: &Share) -> bool {
+        let Some(_guard) = self.pinned.try_lock() else {
+            return false;
+        };
         let Some(descriptor) = self.descriptor.load_full() else {
             return true;
         };
@@ -124,7 +143,9 @@ impl Anchor {
             };
             self.handle.get_or_init(|| handle);
         }
-        self.descriptor.store(None);
+        if self.descriptor.swap(None).is_some() {
+            share.anchors.given_up.fetch_add(1, Ordering::Relaxed);
+        }
         true
     }
 }
@@ -135,6 +156,8 @@ impl Anchor {
 pub(crate) struct AnchorCache {
     shards: Box<[Mutex<Ring>]>,
     shard_capacity: usize,
+    /// Anchors of live nodes that have no descriptor now.
+    given_up: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -199,20 +222,16 @@ impl Ring {
 const SHARDING_PAYS: usize = 4096;
 const SHARDS: usize = 16;
 
-/// More `O_PATH` descriptors are not kept where handles work: each pins an inode in the host's memory.
-const MOST_DESCRIPTORS: usize = 65_536;
-
 /// A victim that turns out to be needed is replaced by another, this many times.
 const ATTEMPTS: usize = 64;
 
 impl AnchorCache {
-    /// A cache for a guest that may use `budget` descriptors: half of them, at most.
-    pub(crate) fn new(budget: usize) -> Self {
-        let capacity = (budget / 2).clamp(1, MOST_DESCRIPTORS);
+    pub(crate) fn new(capacity: usize) -> Self {
         let shards = if capacity < SHARDING_PAYS { 1 } else { SHARDS };
         Self {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
             shard_capacity: capacity.div_ceil(shards),
+            given_up: AtomicUsize::new(0),
         }
     }
 
@@ -249,6 +268,14 @@ impl AnchorCache {
             drop(ring);
             drop(removed);
         }
+        if anchor.descriptor.swap(None).is_none() {
+            self.given_up.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether all live nodes have their descriptors.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed) == 0
     }
 
     /// Makes room for one more descriptor, if any can be given up.

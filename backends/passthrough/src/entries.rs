@@ -345,7 +345,12 @@ impl Inode {
     }
 
     pub(crate) fn remove(&self, name: Name<'_>, flags: AtFlags) -> Result<()> {
-        unlinkat(&*self.directory()?, name.as_bytes(), flags)
+        let directory = self.directory()?;
+        let work = || unlinkat(&*directory, name.as_bytes(), flags);
+        match self.loose_node(directory.as_fd(), name) {
+            Some(node) => node.pinned(work),
+            None => work(),
+        }
     }
 
     pub(crate) fn move_name(
@@ -354,7 +359,8 @@ impl Inode {
         rename: vfsd_backend::Rename<'_>,
     ) -> Result<()> {
         let from = self.directory()?;
-        let to = self.of(rename.new_parent)?.directory()?;
+        let new_parent = self.of(rename.new_parent)?;
+        let to = new_parent.directory()?;
         let mut flags = rustix::fs::RenameFlags::empty();
         for (asked, host) in [
             (RenameFlags::NOREPLACE, rustix::fs::RenameFlags::NOREPLACE),
@@ -373,10 +379,18 @@ impl Inode {
             )
         };
         // Only a whiteout is a new inode that has to belong to somebody.
-        if rename.flags.contains(RenameFlags::WHITEOUT) {
-            return creating(caller, 0, work);
+        let whiteout = rename.flags.contains(RenameFlags::WHITEOUT);
+        let work = || match whiteout {
+            true => creating(caller, 0, work),
+            false => work(),
+        };
+        let replaces = !rename
+            .flags
+            .intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE);
+        match new_parent.loose_node(to.as_fd(), rename.new_name) {
+            Some(node) if replaces => node.pinned(work),
+            _ => work(),
         }
-        work()
     }
 }
 

@@ -64,6 +64,14 @@ impl OpenFile {
         &self.locks.0
     }
 
+    /// Whether a transfer on the thread that asks may wait.
+    fn patience(&self) -> Wait {
+        match self.mount.is_in_memory(self.fd()) {
+            true => Wait::Allowed,
+            false => Wait::Refused,
+        }
+    }
+
     /// Runs `work`, which changes the content, such that privileges that the file gives are lost.
     fn changing<T>(&self, kill_privileges: bool, work: impl FnOnce() -> Result<T>) -> Result<T> {
         check_thread()?;
@@ -225,7 +233,7 @@ impl File for OpenFile {
         if self.direct || self.mount.reads_always_wait() {
             return Answer::blocking(move || self.read_waiting(request, sink, 0));
         }
-        match self.read_some(request, sink, Wait::Refused) {
+        match self.read_some(request, sink, self.patience()) {
             Ok(Progress::Waits(done)) => {
                 Answer::blocking(move || self.read_waiting(request, sink, done))
             }
@@ -242,7 +250,7 @@ impl File for OpenFile {
             return Answer::blocking(move || self.write_waiting(request, source, 0));
         }
         let now = self.changing(request.kill_privileges, || {
-            self.write_some(request.offset, source, Wait::Refused)
+            self.write_some(request.offset, source, self.patience())
         });
         match now {
             Ok(Progress::Waits(done)) => {

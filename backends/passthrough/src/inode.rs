@@ -4,7 +4,7 @@ use std::any::Any;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock, Weak};
 
-use vfsd_backend::{Attributes, Entry, Errno, FileKind, Node, NodeIdentity, Ttl};
+use vfsd_backend::{Attributes, Entry, Errno, FileKind, Name, Node, NodeIdentity, Ttl};
 
 use crate::anchor::Anchor;
 use crate::budget::{Descriptor, Permit};
@@ -221,6 +221,30 @@ impl Inode {
             }
         }
         Ok(mount)
+    }
+
+    /// The live node that has lost its descriptor and that a name, which is about to be removed or
+    /// replaced, leads to.
+    pub(crate) fn loose_node(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: Name<'_>,
+    ) -> Option<Arc<Self>> {
+        if self.share.anchors.is_complete() {
+            return None;
+        }
+        let stat = Stat::at(directory, name).ok()?;
+        self.share.inodes.get(InodeKey {
+            place: stat.place,
+            inode: stat.attributes.inode,
+        })
+    }
+
+    /// Runs `work`, which may take the inode's last name, with its descriptor open: without it an
+    /// inode that has no name left could not be found again, although the guest may still use it.
+    pub(crate) fn pinned<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _guard = self.anchor.pin(&self.share);
+        work()
     }
 
     /// The node behind an argument, which is of the same backend. EXDEV if it is of another share.

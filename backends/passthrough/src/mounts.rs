@@ -19,8 +19,8 @@ pub(crate) struct Mount {
     /// An open file of the mount, from which inodes can be opened by their handles; `None` once
     /// it is known that they cannot.
     handles: OnceLock<Option<OwnedFd>>,
-    /// Whether closing a file may tell an error (NFS, FUSE and others write back on close).
-    flushes: OnceLock<bool>,
+    /// Which file system it is (linux/magic.h).
+    magic: OnceLock<i64>,
     /// The file system does not know `RWF_NOWAIT` for reads.
     reads_always_wait: AtomicBool,
     /// The file system does not know `RWF_NOWAIT` for writes.
@@ -32,7 +32,7 @@ impl Mount {
         Self {
             place,
             handles: OnceLock::new(),
-            flushes: OnceLock::new(),
+            magic: OnceLock::new(),
             reads_always_wait: AtomicBool::new(false),
             writes_always_wait: AtomicBool::new(false),
         }
@@ -96,11 +96,23 @@ impl Mount {
         }
     }
 
-    /// Whether closing one of several descriptors of an open file has a meaning.
+    /// Learns from a file of the mount which file system it is; 0 if it does not say.
+    fn magic(&self, file: BorrowedFd<'_>) -> i64 {
+        *self
+            .magic
+            .get_or_init(|| fstatfs(file).map_or(0, |fs| fs.f_type & 0xffff_ffff))
+    }
+
+    /// Whether closing one of several descriptors of an open file has a meaning: NFS, FUSE and others
+    /// write back on close, and may tell an error then.
     pub(crate) fn flushes(&self, file: BorrowedFd<'_>) -> bool {
-        *self.flushes.get_or_init(|| {
-            fstatfs(file).is_ok_and(|fs| !LOCAL.contains(&(fs.f_type & 0xffff_ffff)))
-        })
+        !LOCAL.contains(&self.magic(file))
+    }
+
+    /// Whether reads and writes have no disk to wait for, although the file system does not know
+    /// `RWF_NOWAIT`.
+    pub(crate) fn is_in_memory(&self, file: BorrowedFd<'_>) -> bool {
+        self.magic(file) == TMPFS
     }
 
     pub(crate) fn reads_always_wait(&self) -> bool {
@@ -120,15 +132,16 @@ impl Mount {
     }
 }
 
-/// File systems without a `flush` operation: ext2 to ext4, XFS, btrfs, tmpfs, F2FS, bcachefs
-/// (linux/magic.h).
+const TMPFS: i64 = 0x0102_1994;
+
+/// File systems without a `flush` operation: ext2 to ext4, XFS, btrfs, F2FS, bcachefs, tmpfs.
 const LOCAL: [i64; 6] = [
     0xEF53,
     0x5846_5342,
     0x9123_683E,
-    0x0102_1994,
     0xF2F5_2010,
     0xCA45_1A4E,
+    TMPFS,
 ];
 
 /// Opens `file` for reading and checks that its inode can be opened from there by handle.

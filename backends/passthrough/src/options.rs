@@ -49,6 +49,10 @@ pub struct Options {
     /// Descriptors that the guest's nodes, open files and locks may use together; beyond it the
     /// guest sees ENFILE. `None`: the process's limit less a reserve of 512.
     pub descriptor_budget: Option<usize>,
+    /// Of those, how many nodes that could be found by file handle keep a descriptor all the same,
+    /// to be faster. Each also keeps an inode in the host's memory. `None`: half of the budget, at
+    /// most 65,536.
+    pub cached_descriptors: Option<usize>,
 }
 
 impl Default for Options {
@@ -66,6 +70,7 @@ impl Default for Options {
             writeback: false,
             kill_privileges: false,
             descriptor_budget: None,
+            cached_descriptors: None,
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::proc_fd::ProcFd;
 use crate::seen_names::SeenNames;
 use crate::xattr::XattrAccess;
 
+/// Each `O_PATH` descriptor pins an inode, about 1 KiB, in the host's memory.
+const MOST_CACHED: usize = 65_536;
+
 /// What all nodes of one shared directory have in common.
 #[derive(Debug)]
 pub(crate) struct Share {
@@ -50,6 +53,9 @@ pub(crate) enum Patience {
 impl Share {
     pub(crate) fn new(proc_self_fd: OwnedFd, options: Options) -> Self {
         let budget = Budget::new(options.descriptor_budget);
+        let cached = options
+            .cached_descriptors
+            .unwrap_or_else(|| (budget.limit() / 2).min(MOST_CACHED));
         let renamed_capability = options
             .xattr_map
             .as_ref()
@@ -57,7 +63,7 @@ impl Share {
         Self {
             proc_fd: ProcFd::new(proc_self_fd),
             inodes: InodeTable::default(),
-            anchors: AnchorCache::new(budget.limit()),
+            anchors: AnchorCache::new(cached),
             mounts: MountTable::default(),
             seen: SeenNames::default(),
             xattrs: XattrAccess::default(),
