@@ -102,7 +102,13 @@ const BY_VALUE: &[(c_long, u8, &[c_ulong])] = &[
     (
         libc::SYS_prctl,
         0,
-        &[PR_SET_NAME, PR_GET_NAME, PR_SET_VMA, PR_GET_AUXV],
+        &[
+            PR_SET_NAME,
+            PR_GET_NAME,
+            PR_SET_VMA,
+            PR_GET_SECUREBITS,
+            PR_GET_AUXV,
+        ],
     ),
     (
         libc::SYS_fcntl,
@@ -138,6 +144,7 @@ const BY_VALUE: &[(c_long, u8, &[c_ulong])] = &[
 const PR_SET_NAME: c_ulong = libc::PR_SET_NAME as c_ulong;
 const PR_GET_NAME: c_ulong = libc::PR_GET_NAME as c_ulong;
 const PR_SET_VMA: c_ulong = libc::PR_SET_VMA as c_ulong;
+const PR_GET_SECUREBITS: c_ulong = libc::PR_GET_SECUREBITS as c_ulong;
 const PR_GET_AUXV: c_ulong = 0x4155_5856;
 
 // include/uapi/linux/fs.h
