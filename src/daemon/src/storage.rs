@@ -68,12 +68,14 @@ impl Storages {
             writeback,
             kill_privileges: features.kill_privileges,
             descriptor_budget: Some(descriptors.checked_div(shares.len()).unwrap_or(descriptors)),
+            cached_descriptors: None,
         };
         let needs = Needs {
             files: !shares.is_empty(),
             device_nodes: features.device_nodes,
             // Only root of the whole host may open files by their handles.
-            file_handles: features.file_handles != FileHandles::Never
+            file_handles: !shares.is_empty()
+                && features.file_handles != FileHandles::Never
                 && rustix::process::geteuid().is_root(),
         };
         Ok(Self {
