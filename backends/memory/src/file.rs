@@ -102,6 +102,11 @@ impl OpenFile {
         if range.end > MAX_FILE_BYTES {
             return Err(Errno::FBIG);
         }
+        // FUSE does not tell whether the caller is privileged. As on ext4 this is lost, and the times
+        // move, also when the range is then refused.
+        state.clear_set_id();
+        state.drop_capability(space);
+        state.content_changed();
         let content = state.content_mut()?;
         let grows = !mode.contains(FallocateMode::KEEP_SIZE);
         match mode.difference(FallocateMode::KEEP_SIZE) {
@@ -121,8 +126,6 @@ impl OpenFile {
                 }
             }
         }
-        state.drop_capability(space);
-        state.content_changed();
         Ok(())
     }
 
@@ -244,7 +247,13 @@ impl File for OpenFile {
     }
 
     fn setattr(&self, changes: AttributeChanges) -> Answer<'_, Attributes> {
-        Answer::now(|| self.node.change_attributes(changes))
+        Answer::now(|| {
+            // ftruncate(2) has its own answer for a file that is not open for writing.
+            if changes.size.is_some() && !self.flags.contains(OpenFlags::WRITE) {
+                return Err(Errno::INVAL.into());
+            }
+            self.node.change_attributes(changes)
+        })
     }
 
     fn flush(&self, owner: LockOwner) -> Answer<'_, ()> {

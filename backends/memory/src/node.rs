@@ -299,30 +299,30 @@ impl Node for MemoryNode {
         inode: NewInode<'a>,
     ) -> Answer<'a, Created> {
         Answer::now(|| {
-            loop {
+            let open = |inode: Arc<Inode>, flags| {
+                // Whether the caller may keep set-id bits of an existing file is not told here.
                 let request = OpenRequest {
-                    flags: flags.difference(OpenFlags::EXCLUSIVE),
-                    kill_privileges: false,
+                    flags,
+                    kill_privileges: true,
                 };
+                let opened = self.open_inode(inode.clone(), request)?;
+                Ok(Created {
+                    entry: self.entry(inode),
+                    opened,
+                })
+            };
+            let exclusive = flags.contains(OpenFlags::EXCLUSIVE);
+            let flags = flags.difference(OpenFlags::EXCLUSIVE);
+            loop {
                 match self.make(caller, name, &Kind::Regular, inode) {
-                    Ok(inode) => {
-                        // A new file is empty, and may be written whatever flags it has inherited.
-                        let opened = self.open_inode(inode.clone(), request)?;
-                        return Ok(Created {
-                            entry: self.entry(inode),
-                            opened,
-                        });
-                    }
-                    Err(Errno::EXIST) if !flags.contains(OpenFlags::EXCLUSIVE) => {}
+                    // There is nothing in it to be dropped.
+                    Ok(inode) => return open(inode, flags.difference(OpenFlags::TRUNCATE)),
+                    Err(Errno::EXIST) if !exclusive => {}
                     Err(errno) => return Err(errno.into()),
                 }
                 // Between the two steps another may have removed the name: then it is made again.
                 if let Some(inode) = self.find(name)? {
-                    let opened = self.open_inode(inode.clone(), request)?;
-                    return Ok(Created {
-                        entry: self.entry(inode),
-                        opened,
-                    });
+                    return open(inode, flags);
                 }
             }
         })

@@ -3,7 +3,10 @@
 //! and the behaviour that every backend shows ([`conformance`]).
 
 pub mod conformance;
+pub mod faults;
 pub mod frontend;
+pub mod host;
+pub mod model;
 pub mod place;
 mod runtime;
 

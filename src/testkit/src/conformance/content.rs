@@ -208,7 +208,9 @@ fn open_of_a_directory_is_refused(root: &Place) {
 fn open_of_a_symbolic_link_is_refused(root: &Place) {
     root.put("file", b"").unwrap();
     let link = root.symlink("link", "file").unwrap();
-    refused(link.open(OpenFlags::READ), Errno::LOOP);
+    // A guest follows links itself, so that only a hostile one asks: any refusal will do.
+    let errno = link.open(OpenFlags::READ).map(drop).unwrap_err();
+    assert!(matches!(errno, Errno::LOOP | Errno::BADF), "{errno}");
 }
 
 fn synchronous_handles_write(root: &Place) {
