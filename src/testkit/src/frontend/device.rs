@@ -215,6 +215,17 @@ impl Device {
         u16::try_from(base).map_err(|_| Error::Protocol(format!("vring base {base}")))
     }
 
+    /// Resets the device and tells it features and memory again; all rings are stopped after it.
+    ///
+    /// # Errors
+    /// What the messages give.
+    pub fn reset(&mut self) -> Result<()> {
+        let connection = &mut self.connection;
+        connection.set(request::RESET_DEVICE, &[], &[])?;
+        connection.set(request::SET_FEATURES, &self.features.to_le_bytes(), &[])?;
+        connection.set_mem_table(&self.memory.regions())
+    }
+
     /// Adds a region to the running device.
     ///
     /// # Errors

@@ -206,6 +206,13 @@ impl Ring {
         self.in_flight.iter().flatten().count()
     }
 
+    /// The heads of the chains the device has.
+    pub fn heads_in_flight(&self) -> Vec<u16> {
+        (0..self.layout.size)
+            .filter(|head| self.in_flight[usize::from(*head)].is_some())
+            .collect()
+    }
+
     /// Number of descriptors no chain uses.
     pub fn free_descriptors(&self) -> usize {
         self.free.len()
@@ -403,6 +410,11 @@ impl Ring {
     /// The available index as last written.
     pub fn available_index(&self) -> u16 {
         self.next_available
+    }
+
+    /// The used index up to which chains were taken back.
+    pub fn next_used(&self) -> u16 {
+        self.next_used
     }
 
     /// The used index.
