@@ -204,6 +204,14 @@ impl Daemon {
         }
     }
 
+    /// Whether the daemon is gone.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.exited()?.is_some())
+    }
+
     /// Asks the daemon to end (SIGTERM).
     ///
     /// # Errors

@@ -17,6 +17,9 @@ const MARK: &str = "##vfsd ";
 /// Boot and shutdown together, beside the scripts' own time.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
+/// How often a silent guest's daemon is looked after.
+const DAEMON_WATCH: Duration = Duration::from_secs(1);
+
 /// How long the daemon may take to notice that its guest is gone.
 const DAEMON_LIMIT: Duration = Duration::from_secs(10);
 
@@ -91,15 +94,29 @@ pub(crate) fn run(plan: &Plan<'_>, observer: &mut dyn Observer) -> Result<Report
     let (mut daemon, mut guest) = start(plan, folder.path())?;
     let deadline = Instant::now() + BOOT_LIMIT + plan.session.limit();
     let mut console = Console::new(Instant::now());
+    let mut orphaned_since = None;
     loop {
-        match guest.next_line(deadline)? {
+        let now = Instant::now();
+        match guest.next_line(deadline.min(now + DAEMON_WATCH))? {
             Line::Text(line) => console.take(&line, observer, &mut guest)?,
             Line::Closed => break,
-            Line::TimedOut => {
+            Line::TimedOut if now >= deadline => {
                 console
                     .report
                     .troubles
                     .push("the guest hung and was killed".into());
+                break;
+            }
+            Line::TimedOut => {}
+        }
+        // Without its daemon a guest waits for ever; a last word may still come.
+        if !console.ended && daemon.has_ended()? {
+            let since = *orphaned_since.get_or_insert(now);
+            if since.elapsed() > DAEMON_LIMIT {
+                console
+                    .report
+                    .troubles
+                    .push("the daemon left its guest".into());
                 break;
             }
         }
