@@ -88,19 +88,19 @@ pub(crate) struct Connection {
     memory: Arc<MemoryMap>,
     queues: Vec<Queue>,
     features: u64,
-    listener: Listener,
+    audience: Audience,
 }
 
 /// Tells whether anybody still waits at the other end.
 #[derive(Debug)]
-struct Listener {
+struct Audience {
     stream: UnixStream,
     shutdown: ShutdownHandle,
     /// Since when nobody does.
     alone_since: Cell<Option<Instant>>,
 }
 
-impl Patience for Listener {
+impl Patience for Audience {
     fn exhausted(&self) -> bool {
         if self.alone_since.get().is_none() {
             let gone = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR;
@@ -146,7 +146,7 @@ impl Connection {
             memory: Arc::new(MemoryMap::default()),
             queues,
             features: 0,
-            listener: Listener {
+            audience: Audience {
                 stream,
                 shutdown,
                 alone_since: Cell::new(None),
@@ -156,7 +156,7 @@ impl Connection {
 
     /// Stops everything, however the connection ended: drains the rings, and lets go of memory.
     pub(crate) fn close(&mut self) {
-        self.listener.alone_since.set(Some(Instant::now()));
+        self.audience.alone_since.set(Some(Instant::now()));
         for_each(self, |queue, around| {
             // Whether requests were abandoned was logged; more cannot be done.
             let _ = queue.reset(around);
@@ -212,7 +212,7 @@ fn split(connection: &mut Connection) -> (Surroundings<'_>, &mut [Queue]) {
         consumer: &connection.consumer,
         event_idx: connection.features & EVENT_IDX != 0,
         indirect: connection.features & INDIRECT_DESC != 0,
-        patience: &connection.listener,
+        patience: &connection.audience,
     };
     (around, &mut connection.queues)
 }
