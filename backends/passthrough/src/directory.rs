@@ -90,8 +90,7 @@ impl Listing {
         let read = getdents(directory, &mut self.entries);
         self.entries.truncate(*read.as_ref().unwrap_or(&0));
         match read {
-            // The directory was removed: POSIX lists it as empty.
-            Ok(0) | Err(Errno::NOENT) => {
+            Ok(0) => {
                 self.entries = Vec::new();
                 Ok(false)
             }

@@ -219,8 +219,7 @@ impl Inode {
             let opened = match node.kind() {
                 FileKind::Regular => node.open_file(flags, kill, Patience::Disk)?,
                 FileKind::Directory => return Err(Errno::ISDIR),
-                // The guest's kernel follows links; one that appeared meanwhile is looked up again.
-                FileKind::Symlink => return Err(Errno::STALE),
+                FileKind::Symlink => return Err(Errno::LOOP),
                 _ => return Err(Errno::BADF),
             };
             // Opening may have truncated.

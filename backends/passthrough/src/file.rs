@@ -183,27 +183,31 @@ impl OpenFile {
         let target: &dyn Any = copy.target;
         let target = target.downcast_ref::<Self>().ok_or(Errno::XDEV)?;
         let (mut from, mut to) = (copy.offset, copy.target_offset);
-        let mut left = copy.length;
+        // Copied onto its own end a file grows: what comes then is not part of the copy.
+        let size = Stat::of(self.fd())?.attributes.size;
+        let whole = copy.length.min(size.saturating_sub(copy.offset));
+        let mut done: u64 = 0;
         // Whether the caller may keep set-id bits of the target is not known here, so they go.
         target.changing(true, || {
-            while left > 0 {
+            loop {
+                // The first call is made in any case, for its errors; the kernel itself ends it with the file.
+                let left = match done {
+                    0 => copy.length,
+                    done => whole.saturating_sub(done),
+                };
                 let length = usize::try_from(left).unwrap_or(usize::MAX);
-                let copied = copy_file_range(
-                    self.fd(),
-                    Some(&mut from),
-                    target.fd(),
-                    Some(&mut to),
-                    length,
-                );
-                match copied {
-                    Ok(0) => break,
-                    Ok(count) => left = left.saturating_sub(count as u64),
+                let (from_fd, to_fd) = (self.fd(), target.fd());
+                match copy_file_range(from_fd, Some(&mut from), to_fd, Some(&mut to), length) {
+                    Ok(0) => return Ok(done),
+                    Ok(count) => done = done.saturating_add(count as u64),
                     Err(Errno::INTR) => {}
-                    Err(_) if left < copy.length => break,
+                    Err(_) if done > 0 => return Ok(done),
                     Err(errno) => return Err(errno.into()),
                 }
+                if done >= whole {
+                    return Ok(done);
+                }
             }
-            Ok(copy.length.saturating_sub(left))
         })
     }
 }
