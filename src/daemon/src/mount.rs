@@ -37,13 +37,14 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
     let confinement = &settings.confinement;
     sandbox::check(confinement, settings.features.file_handles)?;
     let descriptors = limits::open_files(confinement.rlimit_nofile, confinement.thread_pool_size)?;
-    let storages = Storages::new(
+    let mut storages = Storages::new(
         vec![settings.export.clone()],
         &settings.features,
         settings.session.writeback,
         settings.direct_io,
         descriptors,
     )?;
+    storages.give_memory_to_caller();
     let (control, control_file) = settings
         .control
         .as_deref()

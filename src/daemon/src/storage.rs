@@ -21,6 +21,7 @@ pub(crate) struct Storages {
     options: Options,
     /// What the guest is not offered, whatever a storage can do.
     withheld: Capabilities,
+    memory: vfsd_memory::Settings,
     /// The host's directories among the exports, in their order.
     pub(crate) shares: Vec<Share>,
     /// What they need of root's power.
@@ -80,11 +81,18 @@ impl Storages {
         };
         Ok(Self {
             exports,
+            memory: vfsd_memory::Settings::default(),
             options,
             withheld: withheld(features),
             shares,
             needs,
         })
+    }
+
+    /// Gives trees in memory to this process's user, instead of root.
+    pub(crate) fn give_memory_to_caller(&mut self) {
+        self.memory.uid = rustix::process::geteuid().as_raw();
+        self.memory.gid = rustix::process::getegid().as_raw();
     }
 
     /// Opens them, from inside the sandbox.
@@ -97,10 +105,9 @@ impl Storages {
         for export in self.exports {
             let backend: Arc<dyn Backend> = match &export.source {
                 Source::Memory => {
-                    let memory =
-                        Memory::new(vfsd_memory::Settings::default()).map_err(|errno| {
-                            Failure::run(format!("cannot make a file system in memory: {errno}"))
-                        })?;
+                    let memory = Memory::new(self.memory).map_err(|errno| {
+                        Failure::run(format!("cannot make a file system in memory: {errno}"))
+                    })?;
                     Arc::new(memory)
                 }
                 Source::Path(path) => {

@@ -21,7 +21,7 @@ mod device;
 mod exchange;
 mod fusermount;
 mod mount;
-mod mount_table;
+mod mount_id;
 
 pub use connection::Connection;
 pub use fusermount::FusermountError;

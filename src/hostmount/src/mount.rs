@@ -12,7 +12,7 @@ use crate::MAX_DATA;
 use crate::connection::Connection;
 use crate::device::Device;
 use crate::fusermount::{self, FusermountError};
-use crate::mount_table::{self, MountId};
+use crate::mount_id::{self, MountId};
 
 /// How the host uses the file system.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl HostMount {
                 Helper::Fusermount,
             )
         };
-        let id = mount_table::topmost_at(&point).ok().flatten();
+        let id = mount_id::at(&point).ok();
         Ok((Self { point, id, by }, Connection::new(device)))
     }
 
@@ -124,7 +124,7 @@ impl HostMount {
     /// # Errors
     /// What umount2(2), or `fusermount3`, answers.
     pub fn unmount(&self) -> io::Result<bool> {
-        if !self.is_mounted()? {
+        if !self.is_mounted() {
             return Ok(false);
         }
         if self.detach(false).is_ok() {
@@ -140,16 +140,16 @@ impl HostMount {
     /// # Errors
     /// What umount2(2), or `fusermount3`, answers.
     pub fn unmount_dead(&self) -> io::Result<()> {
-        if self.is_mounted()? {
+        if self.is_mounted() {
             self.detach(true)
         } else {
             Ok(())
         }
     }
 
-    /// Something else may be mounted at the same place by now, so the place alone does not tell.
-    fn is_mounted(&self) -> io::Result<bool> {
-        self.id.map_or(Ok(true), mount_table::contains)
+    /// Whether it is the mount at its place, where something else may be mounted by now.
+    fn is_mounted(&self) -> bool {
+        self.id.is_none_or(|id| mount_id::at(&self.point) == Ok(id))
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -51,3 +51,76 @@ fn restrict_to(inside: &Inside) -> Result<(), RulesetError> {
     }
     rules.restrict_self().map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    fn supported() -> bool {
+        Ruleset::default()
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(AccessFs::from_all(OLDEST))
+            .and_then(Ruleset::create)
+            .is_ok()
+    }
+
+    #[test]
+    fn a_restricted_thread_reaches_the_shares_and_nothing_else() {
+        if !supported() {
+            eprintln!("skipped: this kernel has no Landlock, or not enough of it");
+            return;
+        }
+        let share = tempfile::tempdir().unwrap();
+        let (inner, outer) = (
+            share.path().join("f"),
+            tempfile::NamedTempFile::new().unwrap(),
+        );
+        std::fs::write(&inner, "").unwrap();
+        let inside = Inside {
+            roots: vec![File::open(share.path()).unwrap().into()],
+            proc_self_fd: File::open("/proc/self/fd").unwrap().into(),
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                restrict(
+                    Needs {
+                        files: true,
+                        ..Needs::default()
+                    },
+                    &inside,
+                )
+                .unwrap();
+                assert!(File::open(&inner).is_ok());
+                assert!(std::fs::rename(&inner, share.path().join("g")).is_ok());
+                let refused = File::open(outer.path()).unwrap_err();
+                assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
+            });
+        });
+        assert!(
+            File::open(outer.path()).is_ok(),
+            "other threads are as before"
+        );
+    }
+
+    #[test]
+    fn file_handles_leave_a_thread_unrestricted() {
+        let inside = Inside {
+            roots: Vec::new(),
+            proc_self_fd: File::open("/proc/self/fd").unwrap().into(),
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let needs = Needs {
+                    files: true,
+                    file_handles: true,
+                    ..Needs::default()
+                };
+                restrict(needs, &inside).unwrap();
+                assert!(File::open("/proc/self/fd").is_ok());
+            });
+        });
+    }
+}

@@ -1,6 +1,12 @@
 //! The program as whoever starts it sees it: exit codes and messages, sockets and files, what a
 //! running daemon may do, and mounts on this host.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy allows them in test functions only, and these are helpers of tests"
+)]
+
 mod command_line;
 mod confinement;
 mod mounting;

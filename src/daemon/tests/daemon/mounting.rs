@@ -363,6 +363,12 @@ fn an_ordinary_user_mounts_through_fusermount3_or_is_told_to_install_it() {
         eprintln!("skipped in part: {errors}");
         return;
     }
+    let mut write = Command::new("setpriv");
+    write
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "touch"])
+        .arg(point.join("f"));
+    let (code, _, errors) = outcome(&mut write);
+    assert_eq!(code, 0, "{errors}");
     daemon.stop(Signal::TERM);
     assert!(!is_mounted(&point));
 }
