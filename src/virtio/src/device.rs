@@ -1,5 +1,6 @@
 //! A device: its socket, and the front ends that come and go.
 
+use std::error::Error as _;
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -212,7 +213,21 @@ impl Device {
             VhostError::Disconnected | VhostError::PartialMessage | VhostError::SocketBroken(_) => {
                 Ok(())
             }
-            error => Err(Error::Protocol(error.to_string())),
+            error => Err(Error::Protocol(explain(&error))),
         }
     }
+}
+
+/// Why a message was refused, down to the cause.
+fn explain(error: &VhostError) -> String {
+    let VhostError::ReqHandlerError(refusal) = error else {
+        return error.to_string();
+    };
+    let mut text = refusal.to_string();
+    let mut cause = refusal.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -204,6 +204,7 @@ fn more_queues_than_there_are_are_refused_with_the_number_to_use() {
     let Err(Error::Protocol(reason)) = served.join() else {
         panic!("served")
     };
+    assert!(reason.starts_with("the front end uses queue 5"), "{reason}");
     assert!(reason.contains("at most 2 request queues"), "{reason}");
     assert!(reason.contains("--queues 5"), "{reason}");
 }
