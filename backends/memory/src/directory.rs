@@ -65,10 +65,10 @@ impl OpenDirectory {
 impl Directory for OpenDirectory {
     fn read<'a>(&'a self, cookie: u64, sink: &'a mut dyn DirSink) -> Answer<'a, ()> {
         Answer::now(|| {
-            self.node.inode().touch_access_time();
             let mut cookie = cookie;
+            let mut batch = self.batch(cookie)?;
+            self.node.inode().touch_access_time();
             loop {
-                let batch = self.batch(cookie)?;
                 if batch.is_empty() {
                     return Ok(());
                 }
@@ -84,6 +84,7 @@ impl Directory for OpenDirectory {
                     }
                     cookie = listed.cookie;
                 }
+                batch = self.batch(cookie)?;
             }
         })
     }

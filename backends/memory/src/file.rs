@@ -185,7 +185,8 @@ impl OpenFile {
         let bytes = buffer.get(..read).unwrap_or_default();
         let request = WriteRequest {
             offset: copy.target_offset.saturating_add(left.start),
-            kill_privileges: false,
+            // FUSE does not tell whether the caller is privileged.
+            kill_privileges: true,
         };
         let written = target.write_from(request, &mut SliceSource::new(bytes))?;
         Ok(u64::try_from(written).unwrap_or(0))

@@ -11,7 +11,7 @@ use vfsd_testkit::{host, model};
 
 #[test]
 fn a_host_directory_and_memory_do_the_same() {
-    model::run(12_000, memory, host_directory);
+    model::run(6_000, memory, host_directory);
 }
 
 fn memory() -> Fixture {

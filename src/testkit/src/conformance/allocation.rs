@@ -44,6 +44,7 @@ pub(super) const ROWS: &[Row] = rows! {
     a_range_is_copied_to_another_file needs COPY_RANGE,
     a_range_is_copied_inside_a_file needs COPY_RANGE,
     a_copy_ends_at_the_end_of_the_source needs COPY_RANGE,
+    a_copy_behind_its_own_end_copies_what_was_there needs COPY_RANGE,
     a_copy_from_behind_the_end_copies_nothing needs COPY_RANGE,
     a_copy_onto_itself_is_refused needs COPY_RANGE,
     a_copy_between_handles_of_the_wrong_mode_is_refused needs COPY_RANGE,
@@ -420,6 +421,13 @@ fn a_copy_ends_at_the_end_of_the_source(root: &Place) {
     let (file, target) = root.create("target").unwrap();
     assert_eq!(source.copy_range(4, &target, 0, 1 << 30), Ok(6));
     assert_eq!(file.content().unwrap(), b"456789");
+}
+
+fn a_copy_behind_its_own_end_copies_what_was_there(root: &Place) {
+    let (file, handle) = root.create("file").unwrap();
+    handle.write_all(0, b"0123456789").unwrap();
+    assert_eq!(handle.copy_range(4, &handle, 100, 1000), Ok(6));
+    assert_eq!(file.attributes().unwrap().size, 106);
 }
 
 fn a_copy_from_behind_the_end_copies_nothing(root: &Place) {

@@ -18,6 +18,7 @@ pub(super) const ROWS: &[Row] = rows! {
     setattr_without_changes_changes_nothing,
     several_attributes_change_at_once,
     an_open_file_tells_and_changes_its_attributes,
+    truncation_through_a_read_only_handle_is_refused,
     truncation_cuts_the_content,
     truncation_extends_with_zeros,
     what_was_cut_does_not_come_back,
@@ -160,6 +161,13 @@ fn an_open_file_tells_and_changes_its_attributes(root: &Place) {
     assert_eq!(told, file.attributes().unwrap());
     handle.truncate(2).unwrap();
     assert_eq!(file.attributes().unwrap().size, 2);
+}
+
+fn truncation_through_a_read_only_handle_is_refused(root: &Place) {
+    let file = root.put("file", b"content").unwrap();
+    let handle = file.open(OpenFlags::READ).unwrap();
+    assert!(handle.truncate(0).is_err());
+    assert_eq!(file.content().unwrap(), b"content");
 }
 
 fn truncation_cuts_the_content(root: &Place) {

@@ -3,7 +3,7 @@
 use vfsd_backend::{AttributeChanges, Errno, FallocateMode, OpenFlags, OpenRequest};
 
 use super::{Row, refused, rows};
-use crate::place::{Handle, Place, wait};
+use crate::place::{Handle, Place, superuser, wait, with_permissions};
 
 pub(super) const ROWS: &[Row] = rows! {
     a_write_of_the_unprivileged_clears_set_id_bits needs KILL_PRIVILEGES,
@@ -12,6 +12,9 @@ pub(super) const ROWS: &[Row] = rows! {
     a_truncation_of_the_unprivileged_clears_set_id_bits needs KILL_PRIVILEGES,
     a_truncation_of_the_privileged_leaves_set_id_bits needs KILL_PRIVILEGES,
     an_open_with_truncation_of_the_unprivileged_clears_set_id_bits needs KILL_PRIVILEGES,
+    a_creation_that_truncates_an_existing_file_clears_set_id_bits needs KILL_PRIVILEGES,
+    an_allocation_clears_set_id_bits needs KILL_PRIVILEGES + ALLOCATION,
+    a_copy_clears_set_id_bits needs KILL_PRIVILEGES + COPY_RANGE,
     a_change_of_owner_clears_set_id_bits needs KILL_PRIVILEGES + PRIVILEGED,
     a_change_of_group_clears_set_id_bits needs KILL_PRIVILEGES + PRIVILEGED,
     a_change_of_owner_of_a_directory_leaves_set_id_bits needs KILL_PRIVILEGES + PRIVILEGED,
@@ -93,6 +96,29 @@ fn an_open_with_truncation_of_the_unprivileged_clears_set_id_bits(root: &Place) 
     drop(opened.unwrap());
     assert_eq!(permissions(&file), 0o755);
     assert_eq!(file.attributes().unwrap().size, 0);
+}
+
+// A guest does not say for the next three whether the caller is privileged: the bits go to be safe.
+
+fn a_creation_that_truncates_an_existing_file_clears_set_id_bits(root: &Place) {
+    let (file, _) = program(root, 0o6755);
+    let flags = OpenFlags::WRITE | OpenFlags::TRUNCATE;
+    root.create_as(superuser(), "program", flags, with_permissions(0o644))
+        .unwrap();
+    assert_eq!(permissions(&file), 0o755);
+}
+
+fn an_allocation_clears_set_id_bits(root: &Place) {
+    let (file, handle) = program(root, 0o6755);
+    handle.fallocate(FallocateMode::empty(), 0, 10_000).unwrap();
+    assert_eq!(permissions(&file), 0o755);
+}
+
+fn a_copy_clears_set_id_bits(root: &Place) {
+    let source = root.put("source", b"other").unwrap().open_both().unwrap();
+    let (file, handle) = program(root, 0o6755);
+    assert_eq!(source.copy_range(0, &handle, 0, 5), Ok(5));
+    assert_eq!(permissions(&file), 0o755);
 }
 
 fn a_change_of_owner_clears_set_id_bits(root: &Place) {

@@ -122,7 +122,8 @@ fn xattr(pick: Pick) -> &'static str {
     picked(&XATTRS, pick).copied().unwrap_or("user.one")
 }
 
-/// An ACL: user and group 1000 named or nobody, with three permission bits each from `bits`.
+/// An ACL: user and group 1000 named or nobody, with three permission bits each from `bits`. Groups may
+/// always execute, as [`Steps`](super::step::Steps) has it.
 fn acl(named: bool, bits: u16) -> Vec<u8> {
     let entries: &[(u16, u32)] = if named {
         &[
@@ -138,8 +139,9 @@ fn acl(named: bool, bits: u16) -> Vec<u8> {
     };
     let mut value = 2_u32.to_le_bytes().to_vec();
     for (index, (tag, id)) in entries.iter().enumerate() {
+        let of_group = u16::from(matches!(tag, 0x04 | 0x08 | 0x10));
         value.extend(tag.to_le_bytes());
-        value.extend(((bits >> (2 * index)) & 7).to_le_bytes());
+        value.extend(((bits >> (2 * index)) & 7 | of_group).to_le_bytes());
         value.extend(id.to_le_bytes());
     }
     value

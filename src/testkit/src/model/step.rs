@@ -201,15 +201,17 @@ impl Steps {
         usize::try_from(self.length()).unwrap_or(0)
     }
 
+    /// Where set-group-id is, the group may execute, whatever a umask or an ACL of these steps takes away.
+    /// Elsewhere Linux clears the bit for callers outside the group, and a backend does not know who is.
     fn permissions(&mut self) -> u32 {
         self.random.of(&[
-            0o644, 0o600, 0o755, 0o777, 0o000, 0o4755, 0o2755, 0o2644, 0o1777, 0o640,
+            0o644, 0o600, 0o755, 0o777, 0o000, 0o4755, 0o2755, 0o2711, 0o1777, 0o640,
         ])
     }
 
     fn umask(&mut self) -> u32 {
         if self.features.contains(Features::ACL) {
-            self.random.of(&[0, 0o022, 0o077])
+            self.random.of(&[0, 0o022, 0o026])
         } else {
             0
         }
