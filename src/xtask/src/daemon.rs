@@ -69,6 +69,8 @@ pub(crate) struct Options {
     pub(crate) writeback: bool,
     /// Limits the daemon's open files, with `prlimit`.
     pub(crate) open_files: Option<u32>,
+    /// vfsd is called by virtiofsd's command line.
+    pub(crate) drop_in: bool,
     /// Further options, spelled alike by vfsd and virtiofsd.
     pub(crate) further: &'static [&'static str],
 }
@@ -89,23 +91,24 @@ impl Program {
 
     fn serve(&self, options: &Options, folder: &Path, socket: &Path) -> Command {
         let (program, mut command) = self.limited(options);
-        match self {
+        command.arg(program);
+        let drop_in = match self {
+            Self::Vfsd(_) if options.drop_in => {
+                command.arg("virtiofsd");
+                true
+            }
             Self::Vfsd(_) => {
-                command
-                    .arg(program)
-                    .args(["serve", "--tag", "root", "--socket-path"])
-                    .arg(socket);
-                options.append_to(&mut command);
-                command.arg(format!("dir:{}", folder.display()));
+                command.arg("serve");
+                false
             }
-            Self::Virtiofsd(_) => {
-                command
-                    .arg(program)
-                    .args(["--tag", "root", "--socket-path"])
-                    .arg(socket);
-                options.append_to(&mut command);
-                command.arg("--shared-dir").arg(folder);
-            }
+            Self::Virtiofsd(_) => true,
+        };
+        command.args(["--tag", "root", "--socket-path"]).arg(socket);
+        options.append_to(&mut command);
+        if drop_in {
+            command.arg("--shared-dir").arg(folder);
+        } else {
+            command.arg(format!("dir:{}", folder.display()));
         }
         command
     }

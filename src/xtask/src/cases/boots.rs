@@ -142,6 +142,7 @@ const PLAIN: Options = Options {
     posix_acl: true,
     writeback: false,
     open_files: None,
+    drop_in: false,
     further: &[],
 };
 
@@ -182,6 +183,25 @@ pub(crate) const BOOTS: &[Boot] = &[
             ..PLAIN
         },
         cases: &[DESCRIPTOR_LIMIT],
+    },
+    Boot {
+        name: "uml, as virtiofsd, everything cached",
+        machine: Machine::of(Kernel::Uml),
+        options: Options {
+            drop_in: true,
+            further: &["--cache", "always", "--sandbox", "chroot"],
+            ..PLAIN
+        },
+        cases: &[WRITE_AFTER_DROP, DPKG],
+    },
+    Boot {
+        name: "uml, nothing cached",
+        machine: Machine::of(Kernel::Uml),
+        options: Options {
+            further: &["--cache", "never", "--allow-mmap", "--sandbox", "none"],
+            ..PLAIN
+        },
+        cases: &[WRITE_AFTER_DROP, VANISHING_ENTRIES, DPKG],
     },
     Boot {
         name: "qemu, 1 queue",

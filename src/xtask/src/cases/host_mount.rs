@@ -37,6 +37,7 @@ const PLAIN: Options = Options {
     posix_acl: true,
     writeback: false,
     open_files: None,
+    drop_in: false,
     further: &[],
 };
 

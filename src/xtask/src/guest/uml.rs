@@ -85,10 +85,18 @@ pub(crate) fn command(files: &KernelFiles, run: &Path, memory_mib: u32) -> Comma
         // The fast way to catch a process's system calls, from Linux 6.16 on.
         .arg("seccomp=auto")
         .args(["quiet", "log_buf_len=4M", "panic=-1"])
-        // Guest memory must be shared with the daemon: a file, and one that
-        // is never written to a disk.
-        .env("TMPDIR", "/dev/shm");
+        // Guest memory is shared with the daemon, so it is a file.
+        .env("TMPDIR", memory_folder());
     command
+}
+
+/// Where the guest's memory lies, as seen from the kernel's folder: in memory
+/// when that may be executed from, as the kernel demands, or else in the run's
+/// folder (containers often forbid it).
+fn memory_folder() -> &'static str {
+    let allowed = rustix::fs::statvfs("/dev/shm")
+        .is_ok_and(|shm| !shm.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC));
+    if allowed { "/dev/shm" } else { "/run/vfsd" }
 }
 
 fn find_module(folder: &Path, name: &str) -> Result<PathBuf> {
