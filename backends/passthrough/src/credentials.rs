@@ -21,14 +21,12 @@ use crate::syscalls::unshare_fs;
 
 type Result<T> = std::result::Result<T, Errno>;
 
-/// `umask` values are 9 bits; this stands for "not set by us yet".
-const UMASK_UNKNOWN: u32 = u32::MAX;
-
 /// Who a thread is when it acts for nobody.
 #[derive(Clone, Copy)]
 struct Own {
     uid: u32,
     gid: u32,
+    umask: Mode,
     capabilities: CapabilitySets,
     /// The kernel gives the capabilities back by itself when the thread is root again
     /// (capabilities(7), effect of user id changes).
@@ -37,7 +35,6 @@ struct Own {
 
 thread_local! {
     static OWN: Cell<Option<Own>> = const { Cell::new(None) };
-    static UMASK: Cell<u32> = const { Cell::new(UMASK_UNKNOWN) };
     static FOREIGN: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -69,7 +66,7 @@ pub(crate) fn creating<T>(
 ) -> Result<T> {
     check_thread()?;
     let own = own()?;
-    set_umask(mask);
+    let _masked = Masked::with(own, mask);
     let Some(identity) = caller.identity else {
         return work();
     };
@@ -112,8 +109,11 @@ fn own() -> Result<Own> {
         None => {
             unshare_fs()?;
             let (uid, capabilities) = (geteuid().as_raw(), capabilities(None)?);
+            let mask = umask(Mode::empty());
+            umask(mask);
             let own = Own {
                 uid,
+                umask: mask,
                 gid: getegid().as_raw(),
                 capabilities,
                 regains_capabilities: uid == 0
@@ -134,12 +134,23 @@ fn may_set_groups(own: Own) -> bool {
     own.capabilities.effective.contains(CapabilitySet::SETGID)
 }
 
-/// The mask stays until the next creation on this thread, which sets its own.
-fn set_umask(mask: u32) {
-    let mask = mask & 0o777;
-    if UMASK.get() != mask {
-        umask(Mode::from_raw_mode(mask));
-        UMASK.set(mask);
+/// The thread has another umask as long as this lives.
+struct Masked(Mode);
+
+impl Masked {
+    /// Nothing, if it is the thread's own.
+    fn with(own: Own, mask: u32) -> Option<Self> {
+        let mask = Mode::from_raw_mode(mask & 0o777);
+        (mask != own.umask).then(|| {
+            umask(mask);
+            Self(own.umask)
+        })
+    }
+}
+
+impl Drop for Masked {
+    fn drop(&mut self) {
+        umask(self.0);
     }
 }
 

@@ -151,3 +151,77 @@ pub(crate) fn no_descriptor(errno: Errno) -> Errno {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::Passthrough;
+    use rustix::io::{FdFlags, fcntl_getfd};
+
+    /// As the kernel is, and as older ones are.
+    fn kernels(test: impl Fn(&Share, BorrowedFd<'_>)) {
+        for (has_openat2, has_cached) in [(true, true), (true, false), (false, false)] {
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::write(directory.path().join("file"), b"").unwrap();
+            std::os::unix::fs::symlink("file", directory.path().join("link")).unwrap();
+            let fs = Passthrough::open(directory.path(), Options::default()).unwrap();
+            let share = &fs.root.share;
+            share.has_openat2.store(has_openat2, Ordering::Relaxed);
+            share.has_cached.store(has_cached, Ordering::Relaxed);
+            let root = fs.root.directory().unwrap();
+            test(share, root.as_fd());
+        }
+    }
+
+    fn open(
+        share: &Share,
+        directory: BorrowedFd<'_>,
+        name: &str,
+        flags: OFlags,
+        patience: Patience,
+    ) -> Result<OwnedFd, Errno> {
+        let name = Name::new(name.as_bytes()).unwrap();
+        let mode = match flags.contains(OFlags::CREATE) {
+            true => Mode::from_raw_mode(0o600),
+            false => Mode::empty(),
+        };
+        share.open_child(directory, name, flags, mode, patience)
+    }
+
+    #[test]
+    fn links_are_not_followed_and_descriptors_not_inherited() {
+        kernels(|share, directory| {
+            let open = |name, flags| open(share, directory, name, flags, Patience::Disk);
+            for name in ["file", "link"] {
+                let fd = open(name, OFlags::PATH).unwrap();
+                assert_eq!(fcntl_getfd(&fd), Ok(FdFlags::CLOEXEC));
+            }
+            assert_eq!(open("link", OFlags::RDONLY).unwrap_err(), Errno::LOOP);
+            let create = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
+            assert_eq!(open("link", create).unwrap_err(), Errno::EXIST);
+            assert!(open("new", create).is_ok());
+            assert_eq!(open("none", OFlags::PATH).unwrap_err(), Errno::NOENT);
+        });
+    }
+
+    #[test]
+    fn what_is_in_memory_needs_no_patience_where_the_kernel_can_tell() {
+        kernels(|share, directory| {
+            let open = |patience| open(share, directory, "file", OFlags::PATH, patience);
+            open(Patience::Disk).unwrap();
+            let cached = open(Patience::Cached);
+            match share.has_cached.load(Ordering::Relaxed) {
+                true => assert!(matches!(cached, Ok(_) | Err(Errno::AGAIN))),
+                false => assert_eq!(cached.unwrap_err(), Errno::AGAIN),
+            }
+        });
+    }
+
+    #[test]
+    fn the_limit_of_the_process_is_shown_as_the_limit_of_the_system() {
+        assert_eq!(no_descriptor(Errno::MFILE), Errno::NFILE);
+        assert_eq!(no_descriptor(Errno::NOENT), Errno::NOENT);
+    }
+}
