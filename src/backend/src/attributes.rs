@@ -129,6 +129,29 @@ pub struct Attributes {
 }
 
 impl Attributes {
+    /// What a backend that keeps little can begin with: one name, no content, user and group 0, the
+    /// present time.
+    pub fn new(inode: u64, kind: FileKind, permissions: u32) -> Self {
+        let now = Timestamp::now();
+        Self {
+            inode,
+            kind,
+            permissions,
+            links: 1,
+            uid: 0,
+            gid: 0,
+            device: Device::default(),
+            size: 0,
+            blocks: 0,
+            block_size: 4096,
+            accessed: now,
+            modified: now,
+            changed: now,
+            born: None,
+            mount_root: false,
+        }
+    }
+
     /// `st_mode`: type and permissions.
     pub const fn mode(&self) -> u32 {
         self.kind.mode_bits() | (self.permissions & 0o7777)
