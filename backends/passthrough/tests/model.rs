@@ -11,6 +11,11 @@ use vfsd_testkit::{host, model};
 
 #[test]
 fn a_host_directory_and_memory_do_the_same() {
+    if !host_directory().features().contains(Features::PRIVILEGED) {
+        // The host's kernel refuses an ordinary user what memory leaves to the guest's.
+        eprintln!("skipped: only root does on the host what a guest's root does");
+        return;
+    }
     model::run(6_000, memory, host_directory);
 }
 

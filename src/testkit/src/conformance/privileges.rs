@@ -7,10 +7,10 @@ use crate::place::{Handle, Place, superuser, wait, with_permissions};
 
 pub(super) const ROWS: &[Row] = rows! {
     a_write_of_the_unprivileged_clears_set_id_bits needs KILL_PRIVILEGES,
-    a_write_of_the_privileged_leaves_set_id_bits needs KILL_PRIVILEGES,
+    a_write_of_the_privileged_leaves_set_id_bits needs KILL_PRIVILEGES + PRIVILEGED,
     a_setgid_bit_without_group_execution_stays needs KILL_PRIVILEGES,
     a_truncation_of_the_unprivileged_clears_set_id_bits needs KILL_PRIVILEGES,
-    a_truncation_of_the_privileged_leaves_set_id_bits needs KILL_PRIVILEGES,
+    a_truncation_of_the_privileged_leaves_set_id_bits needs KILL_PRIVILEGES + PRIVILEGED,
     an_open_with_truncation_of_the_unprivileged_clears_set_id_bits needs KILL_PRIVILEGES,
     a_creation_that_truncates_an_existing_file_clears_set_id_bits needs KILL_PRIVILEGES,
     an_allocation_clears_set_id_bits needs KILL_PRIVILEGES + ALLOCATION,
