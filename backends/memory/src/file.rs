@@ -77,7 +77,7 @@ impl OpenFile {
         if state.flags.is_immutable() {
             return Err(Errno::PERM.into());
         }
-        let offset = if self.flags.contains(OpenFlags::APPEND) {
+        let offset = if self.flags.contains(OpenFlags::APPEND) && !request.cached {
             state.content()?.size()
         } else {
             request.offset
@@ -187,6 +187,7 @@ impl OpenFile {
             offset: copy.target_offset.saturating_add(left.start),
             // FUSE does not tell whether the caller is privileged.
             kill_privileges: true,
+            cached: false,
         };
         let written = target.write_from(request, &mut SliceSource::new(bytes))?;
         Ok(u64::try_from(written).unwrap_or(0))

@@ -2,9 +2,9 @@
 
 use std::any::Any;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{FallocateFlags, copy_file_range, fallocate, fdatasync, fsync, seek};
+use rustix::fs::{FallocateFlags, OFlags, copy_file_range, fallocate, fdatasync, fsync, seek};
 use rustix::io::fcntl_dupfd_cloexec;
 use vfsd_backend::{
     Answer, AttributeChanges, Attributes, CopyRange, Errno, Error, FallocateMode, File, FileKind,
@@ -18,7 +18,7 @@ use crate::inode::Inode;
 use crate::locks::{LockTable, WakeWaiters};
 use crate::mounts::Mount;
 use crate::setattr::Target;
-use crate::share::Share;
+use crate::share::{Share, no_descriptor};
 use crate::stat::Stat;
 
 /// Reads stop short in the middle of a file at a multiple of this; elsewhere it is the end.
@@ -32,6 +32,10 @@ pub(crate) struct OpenFile {
     // Closed before those who wait for its flock are woken: fields are dropped in this order.
     descriptor: Descriptor,
     locks: WakeWaiters,
+    /// Of a file that is appended to, another one that writes where it is told to.
+    in_place: OnceLock<Descriptor>,
+    /// The descriptor writes to the end of the file only.
+    appends: bool,
     /// What the guest may do with it; the descriptor may allow more.
     readable: bool,
     writable: bool,
@@ -48,6 +52,8 @@ impl OpenFile {
             mount: inode.mount().clone(),
             descriptor,
             locks: WakeWaiters(inode.locks().clone()),
+            in_place: OnceLock::new(),
+            appends: flags.contains(OpenFlags::APPEND) && !inode.share.options.writeback,
             // Neither: as O_RDONLY, which is 0.
             readable: flags.contains(OpenFlags::READ) || !flags.contains(OpenFlags::WRITE),
             writable: flags.contains(OpenFlags::WRITE),
@@ -62,6 +68,24 @@ impl OpenFile {
 
     fn locks(&self) -> &Arc<LockTable> {
         &self.locks.0
+    }
+
+    /// The descriptor through which `request` is written. A page of a file that is also appended to
+    /// must not be appended.
+    fn write_fd(&self, request: &WriteRequest) -> Result<BorrowedFd<'_>> {
+        if !(self.appends && request.cached) {
+            return Ok(self.fd());
+        }
+        if let Some(second) = self.in_place.get() {
+            return Ok(second.as_fd());
+        }
+        let mut flags = OFlags::WRONLY;
+        flags.set(OFlags::DIRECT, self.direct);
+        flags.set(OFlags::SYNC, self.synchronous);
+        let permit = self.share.permit()?;
+        let fd = self.share.proc_fd.reopen(self.fd(), flags);
+        let second = permit.hold(fd.map_err(no_descriptor)?);
+        Ok(self.in_place.get_or_init(|| second).as_fd())
     }
 
     /// Whether a transfer on the thread that asks may wait.
@@ -121,14 +145,15 @@ impl OpenFile {
     /// Writes until the source is empty, or nothing more can be written.
     fn write_some(
         &self,
-        offset: u64,
+        request: WriteRequest,
         source: &mut dyn WriteSource,
         wait: Wait,
     ) -> Result<Progress> {
+        let fd = self.write_fd(&request)?;
         let mut done: usize = 0;
         while source.remaining() > 0 {
-            let at = offset.saturating_add(done as u64);
-            match source.take_into(self.fd(), at, wait) {
+            let at = request.offset.saturating_add(done as u64);
+            match source.take_into(fd, at, wait) {
                 Ok(0) => return Ok(Progress::Done(done)),
                 Ok(count) => done = done.saturating_add(count),
                 Err(error) if must_wait(&error, wait) => {
@@ -168,11 +193,14 @@ impl OpenFile {
         source: &mut dyn WriteSource,
         done: usize,
     ) -> Result<usize> {
-        let offset = request.offset.saturating_add(done as u64);
-        let rest = self.changing(request.kill_privileges, || {
-            self.write_some(offset, source, Wait::Allowed)
+        let rest = WriteRequest {
+            offset: request.offset.saturating_add(done as u64),
+            ..request
+        };
+        let written = self.changing(request.kill_privileges, || {
+            self.write_some(rest, source, Wait::Allowed)
         });
-        match rest {
+        match written {
             Ok(progress) => Ok(done.saturating_add(progress.count())),
             Err(_) if done > 0 => Ok(done),
             Err(error) => Err(error),
@@ -254,7 +282,7 @@ impl File for OpenFile {
             return Answer::blocking(move || self.write_waiting(request, source, 0));
         }
         let now = self.changing(request.kill_privileges, || {
-            self.write_some(request.offset, source, self.patience())
+            self.write_some(request, source, self.patience())
         });
         match now {
             Ok(Progress::Waits(done)) => {

@@ -432,6 +432,24 @@ fn written_bytes_are_read_back_through_a_write_only_open_with_writeback() {
 }
 
 #[test]
+fn pages_of_a_file_that_is_appended_to_go_where_they_belong() {
+    let share = Share::new(Options::default());
+    fs::write(share.host("log"), b"0123456789").unwrap();
+    let node = share.lookup("log").node;
+    let file = share
+        .open(&*node, READ_WRITE | OpenFlags::APPEND)
+        .unwrap()
+        .file;
+    let before = share.fs.descriptors_in_use();
+    assert_eq!(share.write(&*file, 0, b"end").unwrap(), 3);
+    assert_eq!(share.fs.descriptors_in_use(), before);
+    assert_eq!(share.write_as(&*file, 2, b"page", true).unwrap(), 4);
+    assert_eq!(share.write(&*file, 0, b"!").unwrap(), 1);
+    assert_eq!(share.write_as(&*file, 0, b"P", true).unwrap(), 1);
+    assert_eq!(fs::read(share.host("log")).unwrap(), b"P1page6789end!");
+}
+
+#[test]
 fn mode_bits_of_a_new_file_are_those_asked_for() {
     let share = Share::new(Options::default());
     // The mask of the daemon has no part in it, and stays what it is.

@@ -273,6 +273,7 @@ fn set_id_bits_go_when_the_caller_is_not_privileged() {
         let request = WriteRequest {
             offset: 0,
             kill_privileges,
+            cached: false,
         };
         let mut source = SliceSource::new(b"x");
         let answer = program.created.opened.file.write(request, &mut source);

@@ -23,6 +23,9 @@ pub struct WriteRequest {
     pub offset: u64,
     /// Clear set-id bits and `security.capability`, because the caller is not privileged.
     pub kill_privileges: bool,
+    /// The data come from the guest's page cache, for instance from a mapping. They go to `offset`
+    /// also in a file that was opened to append.
+    pub cached: bool,
 }
 
 /// A copy from one open file to another of the same backend.

@@ -181,6 +181,8 @@ pub mod fopen {
 pub const GETATTR_FH: u32 = 1 << 0;
 /// `fuse_lk_in.lk_flags`: flock(2) instead of fcntl(2).
 pub const LK_FLOCK: u32 = 1 << 0;
+/// `fuse_write_in.write_flags`: from the guest's page cache.
+pub const WRITE_CACHE: u32 = 1 << 0;
 /// `fuse_write_in.write_flags`: clear set-id bits.
 pub const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 /// `fuse_open_in.open_flags`: clear set-id bits.

@@ -421,6 +421,7 @@ impl Handle {
         let request = WriteRequest {
             offset,
             kill_privileges,
+            cached: false,
         };
         wait(self.0.write(request, &mut SliceSource::new(bytes)))
     }

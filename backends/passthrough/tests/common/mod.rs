@@ -140,9 +140,21 @@ impl Share {
     }
 
     pub(crate) fn write(&self, file: &dyn File, offset: u64, bytes: &[u8]) -> Result<usize> {
+        self.write_as(file, offset, bytes, false)
+    }
+
+    /// As [`write`](Self::write), or from the guest's page cache.
+    pub(crate) fn write_as(
+        &self,
+        file: &dyn File,
+        offset: u64,
+        bytes: &[u8],
+        cached: bool,
+    ) -> Result<usize> {
         let request = WriteRequest {
             offset,
             kill_privileges: false,
+            cached,
         };
         self.wait(file.write(request, &mut SliceSource::new(bytes)))
     }

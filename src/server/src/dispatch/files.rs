@@ -9,7 +9,7 @@ use vfsd_backend::{
 };
 use vfsd_fuse::wire::{
     CopyFileRangeIn, CopyFileRangeOut, FSYNC_FDATASYNC, FallocateIn, FlushIn, FsyncIn, LseekIn,
-    LseekOut, OPEN_KILL_SUIDGID, OpenIn, OpenOut, RELEASE_FLUSH, ReadIn, ReleaseIn,
+    LseekOut, OPEN_KILL_SUIDGID, OpenIn, OpenOut, RELEASE_FLUSH, ReadIn, ReleaseIn, WRITE_CACHE,
     WRITE_KILL_SUIDGID, WriteIn, WriteOut, fopen,
 };
 use vfsd_fuse::{InitFlags, MAX_TRANSFER, Opcode};
@@ -104,6 +104,7 @@ impl Call<'_> {
         let request = WriteRequest {
             offset: arg.offset,
             kill_privileges,
+            cached: arg.write_flags & WRITE_CACHE != 0,
         };
         let written = file.write(request, responder.payload()?).await?;
         let size = u32::try_from(written).unwrap_or(u32::MAX).min(arg.size);
