@@ -44,7 +44,10 @@ fn every_opcode_of_the_protocol_has_one_row() {
         .filter(|opcode| opcode.reply() == ReplyKind::Nothing)
         .map(|opcode| opcode.name())
         .collect();
-    assert_eq!(silent, ["Forget", "Interrupt", "BatchForget"]);
+    assert_eq!(
+        silent,
+        ["Forget", "Interrupt", "BatchForget", "NotifyReply"]
+    );
 }
 
 #[test]

@@ -38,7 +38,7 @@ macro_rules! operations {
         <$life:lifetime>
         $( $number:literal $name:ident { $($field:ident: $type:ty),* } $reply:ident $effect:ident; )*
         unsupported
-        $( $other_number:literal $other:ident; )*
+        $( $other_number:literal $other:ident $other_reply:ident; )*
     ) => {
         /// An opcode of the protocol.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,7 +78,7 @@ macro_rules! operations {
             pub fn reply(self) -> ReplyKind {
                 match self {
                     $(Self::$name => ReplyKind::$reply,)*
-                    $(Self::$other => ReplyKind::Empty,)*
+                    $(Self::$other => ReplyKind::$other_reply,)*
                 }
             }
 
@@ -167,9 +167,9 @@ operations! {
     53 CopyFileRange64 { arg: wire::CopyFileRangeIn } Fixed Changes;
 
     unsupported
-    37 Bmap;
-    40 Poll;
-    41 NotifyReply;
-    48 Setupmapping;
-    49 Removemapping;
+    37 Bmap Fixed;
+    40 Poll Fixed;
+    41 NotifyReply Nothing;
+    48 Setupmapping Empty;
+    49 Removemapping Empty;
 }

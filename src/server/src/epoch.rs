@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
 use vfsd_backend::Errno;
 use vfsd_fuse::{InitFlags, Layout};
 
@@ -26,11 +27,16 @@ impl Epoch {
     ///
     /// # Errors
     /// ENOMEM when the budget does not even allow that.
-    pub(crate) fn new(exports: &Exports, budget: Budget, layout: Layout) -> Result<Self, Errno> {
+    pub(crate) fn new(
+        exports: &Exports,
+        budget: Budget,
+        layout: Layout,
+        shrunk: Arc<Notify>,
+    ) -> Result<Self, Errno> {
         let (export, root) = exports.root();
         Ok(Self {
             layout,
-            nodes: NodeTable::new(export, root, budget.nodes)?,
+            nodes: NodeTable::new(export, root, budget.nodes, shrunk)?,
             handles: HandleTable::new(budget.handles),
             waits: Waits::new(budget.lock_waits),
         })

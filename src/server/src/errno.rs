@@ -30,11 +30,7 @@ fn passed_on(errno: Errno) -> Errno {
 fn not_supported(opcode: Opcode) -> Errno {
     match opcode {
         // Served by nobody: the guest shall not ask again.
-        Opcode::Bmap
-        | Opcode::Poll
-        | Opcode::NotifyReply
-        | Opcode::Setupmapping
-        | Opcode::Removemapping => Errno::NOSYS,
+        Opcode::Bmap | Opcode::Poll | Opcode::Setupmapping | Opcode::Removemapping => Errno::NOSYS,
         // The guest decides by the attributes.
         Opcode::Access => Errno::NOSYS,
         // The guest asks with GETATTR, and does without the time of birth.

@@ -16,7 +16,7 @@ pub struct Incoming<E> {
 /// One request's way back to whoever sent it.
 ///
 /// Each exchange is ended exactly once: by [`reply`](Self::reply), by [`discard`](Self::discard), or by being
-/// dropped, which a transport treats as `discard`.
+/// dropped, which a transport answers with EIO where that can be, and else treats as `discard`.
 pub trait Exchange: Send + 'static {
     /// Bytes that a reply may have, its header of 16 bytes included.
     fn capacity(&self) -> usize;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use vfsd_backend::{Errno, Node, NodeIdentity};
 
 use crate::exports::{Export, ExportId};
@@ -14,6 +15,9 @@ use crate::slots::SlotTable;
 
 /// The map from files to numbers is cut into this many parts with a lock each.
 const SHARDS: usize = 32;
+
+/// Below this many files a part of the map keeps its memory.
+const SMALL: usize = 256;
 
 /// A file that the guest knows by number.
 pub(crate) struct NodeRecord {
@@ -51,6 +55,8 @@ pub(crate) struct NodeTable {
     slots: SlotTable<NodeRecord>,
     known: [Mutex<HashMap<Identity, u64>>; SHARDS],
     hasher: RandomState,
+    /// Told when much of what the guest knew is forgotten.
+    shrunk: Arc<Notify>,
 }
 
 impl NodeTable {
@@ -62,11 +68,13 @@ impl NodeTable {
         export: Arc<Export>,
         root: Arc<dyn Node>,
         limit: usize,
+        shrunk: Arc<Notify>,
     ) -> Result<Arc<Self>, Errno> {
         let table = Arc::new(Self {
             slots: SlotTable::new(limit),
             known: std::array::from_fn(|_| Mutex::new(HashMap::new())),
             hasher: RandomState::new(),
+            shrunk,
         });
         // Granted once and for all: the count never reaches 0.
         table.grant(export, root)?.keep();
@@ -140,6 +148,11 @@ impl NodeTable {
         record.lookups.store(left, Ordering::Relaxed);
         if left == 0 && self.slots.remove_if(id, |_| true).is_some() {
             known.remove(&record.identity);
+            if known.capacity() > SMALL && known.len() < known.capacity() / 8 {
+                let room = known.len().saturating_mul(2);
+                known.shrink_to(room);
+                self.shrunk.notify_one();
+            }
         }
         // The node itself, with its descriptor, is dropped after the lock.
         drop(known);
@@ -153,6 +166,12 @@ impl NodeTable {
     fn shard(&self, identity: &Identity) -> Option<&Mutex<HashMap<Identity, u64>>> {
         let hash = usize::try_from(self.hasher.hash_one(identity) >> 32).ok()?;
         self.known.get(hash.checked_rem(SHARDS)?)
+    }
+}
+
+impl Drop for NodeTable {
+    fn drop(&mut self) {
+        self.shrunk.notify_one();
     }
 }
 

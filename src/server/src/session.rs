@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use vfsd_backend::Errno;
 use vfsd_fuse::{
     DecodeError, Layout, Opcode, Operation, ReplyKind, Request, RequestHeader, decode,
@@ -33,6 +34,7 @@ pub struct Session {
     pub(crate) metrics: Metrics,
     runtime: Handle,
     epoch: ArcSwapOption<Epoch>,
+    shrunk: Arc<Notify>,
 }
 
 impl fmt::Debug for Session {
@@ -54,6 +56,7 @@ impl Session {
             metrics: Metrics::new(),
             runtime,
             epoch,
+            shrunk: Arc::default(),
         })
     }
 
@@ -118,13 +121,24 @@ impl Session {
         self.metrics.snapshot(gauges)
     }
 
+    /// Waits until the guest has forgotten much of what it knew: a good time to give memory back to
+    /// the system.
+    pub async fn shrunk(&self) {
+        self.shrunk.notified().await;
+    }
+
     /// INIT. One while a session runs ends that session first: the guest has rebooted.
     fn init(&self, arg: &vfsd_fuse::InitIn) -> Result<Reply, Errno> {
         self.reset();
         match negotiate(arg, self.exports.capabilities(), &self.options)? {
             Negotiation::TryAgain { reply } => Ok(Reply::structure(&reply)),
             Negotiation::Agreed { layout, reply } => {
-                let epoch = Epoch::new(&self.exports, self.options.budget, layout)?;
+                let epoch = Epoch::new(
+                    &self.exports,
+                    self.options.budget,
+                    layout,
+                    Arc::clone(&self.shrunk),
+                )?;
                 let before = self
                     .epoch
                     .compare_and_swap(&None::<Arc<Epoch>>, Some(Arc::new(epoch)));

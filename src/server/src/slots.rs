@@ -11,6 +11,9 @@ use parking_lot::RwLock;
 /// Tables are cut into this many parts with a lock each, so that queues do not wait for one another.
 const SHARDS: usize = 32;
 
+/// Below this many slots a part keeps its memory.
+const SMALL: usize = 256;
+
 /// A table of shared objects.
 #[derive(Debug)]
 pub(crate) struct SlotTable<T> {
@@ -24,12 +27,24 @@ pub(crate) struct SlotTable<T> {
 struct Shard<T> {
     slots: Vec<Slot<T>>,
     free: Vec<usize>,
+    /// The generation that new slots begin with: that of no number given before.
+    first_generation: u32,
 }
 
 #[derive(Debug)]
 struct Slot<T> {
     generation: u32,
     object: Option<Arc<T>>,
+}
+
+impl<T> Shard<T> {
+    /// Gives the memory of slots back that are all free.
+    fn give_up_slots(&mut self) {
+        let used = self.slots.iter().map(|slot| slot.generation).max();
+        self.first_generation = used.unwrap_or(self.first_generation);
+        self.slots = Vec::new();
+        self.free = Vec::new();
+    }
 }
 
 /// Where a number points.
@@ -75,6 +90,7 @@ impl<T> SlotTable<T> {
                 RwLock::new(Shard {
                     slots: Vec::new(),
                     free: Vec::new(),
+                    first_generation: 0,
                 })
             }),
             next_shard: AtomicUsize::new(0),
@@ -105,8 +121,9 @@ impl<T> SlotTable<T> {
         let index = match shard.free.pop() {
             Some(index) => index,
             None => {
+                let generation = shard.first_generation;
                 shard.slots.push(Slot {
-                    generation: 0,
+                    generation,
                     object: None,
                 });
                 shard.slots.len().checked_sub(1)?
@@ -150,6 +167,9 @@ impl<T> SlotTable<T> {
         let object = slot.object.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         shard.free.push(place.index);
+        if shard.free.len() == shard.slots.len() && shard.slots.len() > SMALL {
+            shard.give_up_slots();
+        }
         self.live.fetch_sub(1, Ordering::Relaxed);
         Some(object)
     }
@@ -181,6 +201,24 @@ mod tests {
         );
         assert_eq!(table.get(0), None);
         assert_eq!(table.get(u64::MAX), None);
+    }
+
+    #[test]
+    fn a_table_that_was_emptied_gives_its_memory_back_and_no_number_twice() {
+        let table = SlotTable::new(usize::MAX);
+        let count = SHARDS * (SMALL + 1);
+        let old: Vec<u64> = (0..count).map(|_| *table.insert(|n| n).unwrap()).collect();
+        old.iter()
+            .for_each(|number| drop(table.remove_if(*number, |_| true)));
+        assert!(
+            table
+                .shards
+                .iter()
+                .all(|shard| shard.read().slots.capacity() == 0)
+        );
+        let new: std::collections::BTreeSet<u64> =
+            (0..count).map(|_| *table.insert(|n| n).unwrap()).collect();
+        assert!(old.iter().all(|number| !new.contains(number)));
     }
 
     #[test]
