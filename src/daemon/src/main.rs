@@ -1,5 +1,6 @@
 //! The binary `vfsd`: command line, configuration, sandbox, logging. Wiring, no logic.
 
+mod allocator;
 mod cli;
 mod config;
 mod control;

@@ -20,7 +20,7 @@ use crate::settings::MountSettings;
 use crate::signals::Signals;
 use crate::status::{self, Status};
 use crate::storage::Storages;
-use crate::{control, limits, logging, runtime};
+use crate::{allocator, control, limits, logging, runtime};
 
 /// Threads that take requests in, at most.
 const READERS: usize = 4;
@@ -130,6 +130,7 @@ fn serve(
     let runtime = runtime::start(settings.confinement.thread_pool_size)?;
     let exports = storages.open(inside)?;
     let session = Session::new(exports, settings.session, runtime.handle().clone());
+    allocator::give_back_after(Arc::clone(&session), runtime.handle());
     if let Some(control) = control {
         let exports = status::describe(std::slice::from_ref(&settings.export));
         control::start(control, Status::new(exports, session.clone(), None))?;

@@ -17,7 +17,7 @@ use crate::settings::{Endpoint, ServeSettings};
 use crate::signals::Signals;
 use crate::status::{self, Status};
 use crate::storage::Storages;
-use crate::{control, limits, logging, runtime};
+use crate::{allocator, control, limits, logging, runtime};
 
 /// Serves until the front end leaves, or a signal tells to stop.
 ///
@@ -83,6 +83,7 @@ fn serve(
     let runtime = runtime::start(settings.confinement.thread_pool_size)?;
     let exports = storages.open(inside)?;
     let session = Session::new(exports, settings.session, runtime.handle().clone());
+    allocator::give_back_after(Arc::clone(&session), runtime.handle());
     let options = DeviceOptions {
         tag: settings.device.tag.map(|tag| tag.as_str().to_owned()),
         max_request_queues: settings.device.queues,
