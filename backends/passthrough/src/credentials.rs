@@ -10,7 +10,7 @@
 use std::cell::Cell;
 
 use rustix::fs::Mode;
-use rustix::process::{Gid, Uid, getegid, geteuid, getgroups, umask};
+use rustix::process::{Gid, Uid, getegid, geteuid, umask};
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities, capabilities_secure_bits,
     set_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -28,6 +28,8 @@ struct Own {
     gid: u32,
     umask: Mode,
     capabilities: CapabilitySets,
+    /// It may, and its user namespace does not forbid it (`/proc/PID/setgroups`).
+    sets_groups: bool,
     /// The kernel gives the capabilities back by itself when the thread is root again
     /// (capabilities(7), effect of user id changes).
     regains_capabilities: bool,
@@ -114,6 +116,9 @@ fn own() -> Result<Own> {
             let own = Own {
                 uid,
                 umask: mask,
+                // Those that the daemon was started with end here.
+                sets_groups: capabilities.effective.contains(CapabilitySet::SETGID)
+                    && set_thread_groups(&[]).is_ok(),
                 gid: getegid().as_raw(),
                 capabilities,
                 regains_capabilities: uid == 0
@@ -121,17 +126,10 @@ fn own() -> Result<Own> {
                     && !capabilities_secure_bits()?
                         .contains(CapabilitiesSecureBits::NO_SETUID_FIXUP),
             };
-            if may_set_groups(own) && !getgroups()?.is_empty() {
-                set_thread_groups(&[])?;
-            }
             OWN.set(Some(own));
             Ok(own)
         }
     }
-}
-
-fn may_set_groups(own: Own) -> bool {
-    own.capabilities.effective.contains(CapabilitySet::SETGID)
 }
 
 /// The thread has another umask as long as this lives.
@@ -196,7 +194,7 @@ impl Switched {
             groups: false,
         };
         if let Some(group) = identity.supplementary.filter(|&group| group != gid)
-            && may_set_groups(own)
+            && own.sets_groups
         {
             set_thread_groups(&[Gid::from_raw(group)])?;
             switched.groups = true;
