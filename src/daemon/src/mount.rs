@@ -6,6 +6,7 @@
 use std::num::NonZeroUsize;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use rustix::fs::Mode;
