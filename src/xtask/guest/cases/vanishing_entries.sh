@@ -2,10 +2,10 @@
 mkdir busy
 for n in $(seq 50); do touch "busy/stays-$n"; done
 host churn-start scratch/busy
-for round in $(seq 400); do
+for round in $(seq 100); do
     listing=$(ls -f busy) || fail "round $round: ls failed"
     stays=$(grep -c "^stays-" <<<"$listing" || true)
     same "entries that stay, round $round" 50 "$stays"
-    [ "$((round % 20))" != 0 ] || echo 2 >/proc/sys/vm/drop_caches
+    [ "$((round % 10))" != 0 ] || echo 2 >/proc/sys/vm/drop_caches
 done
 host churn-stop

@@ -120,7 +120,7 @@ const WRITE_AFTER_DROP: Case = case(
 const VANISHING_ENTRIES: Case = case(
     "listing a folder never fails while the host deletes its entries",
     include_str!("../../guest/cases/vanishing_entries.sh"),
-    120,
+    300,
 );
 const DESCRIPTOR_LIMIT: Case = case(
     "at the daemon's descriptor limit open is refused and close works",
