@@ -106,17 +106,20 @@ impl Inode {
         let permit = self.share.permit()?;
         make(directory)?;
         let fd = self.open_path(directory, name, Patience::Disk)?;
-        if let Some(label) = security
-            && let Err(errno) = self.share.label(fd.as_fd(), label)
-        {
-            self.take_back(directory, name, kind);
-            return Err(errno);
+        // Somebody on the host may have put something else there: that is not what was made.
+        let check = |found| match found == kind {
+            true => Ok(()),
+            false => Err(Errno::STALE),
+        };
+        if let Some(label) = security {
+            check(Stat::of(fd.as_fd())?.attributes.kind)?;
+            if let Err(errno) = self.share.label(fd.as_fd(), label) {
+                self.take_back(directory, name, kind);
+                return Err(errno);
+            }
         }
         let (node, stat) = self.child(fd, Some(permit))?;
-        if node.kind() != kind {
-            // Somebody on the host has replaced it: what was made is not ours to answer with.
-            return Err(Errno::STALE);
-        }
+        check(node.kind())?;
         Ok(node.entry(&stat))
     }
 
