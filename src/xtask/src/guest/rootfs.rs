@@ -87,7 +87,6 @@ fn bootstrap(folder: &Path, root: &Path, codename: &str, wanted: &str) -> Result
     let mut command = Command::new(MMDEBSTRAP.provides);
     command
         .args(["--mode=root", "--variant=minbase", "--format=directory"])
-        .arg(format!("--include={wanted}"))
         // The root is made anew when the machine stops half-way: no fsync per file.
         .arg("--dpkgopt=force-unsafe-io")
         .args(LEFT_OUT.map(|pattern| format!("--dpkgopt=path-exclude={pattern}")))
@@ -95,6 +94,7 @@ fn bootstrap(folder: &Path, root: &Path, codename: &str, wanted: &str) -> Result
             "--aptopt=Acquire::Languages \"none\"",
             "--aptopt=Acquire::Retries \"3\"",
         ])
+        .args((!wanted.is_empty()).then(|| format!("--include={wanted}")))
         .arg(codename)
         .arg(root)
         .arg(&sources);
