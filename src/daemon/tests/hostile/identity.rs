@@ -3,8 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
+use vfsd_testkit::frontend::bodies::SetAttr;
 use vfsd_testkit::frontend::channel::Request;
-use vfsd_testkit::frontend::wire::{EXT_GROUPS, Encoder, ROOT, init, opcode};
+use vfsd_testkit::frontend::guest::Guest;
+use vfsd_testkit::frontend::wire::{EXT_GROUPS, Encoder, ROOT, init, opcode, valid};
 
 use crate::answer::{Answer, EINVAL, Row};
 use crate::daemon::Launch;
@@ -136,7 +138,7 @@ fn groups_of_a_request_are_gone_after_it() {
         let name = format!("by-{uid}-{gid}");
         let request = mkdir(&name)
             .by(uid, gid)
-            .with_extensions(&groups(24, 3, &[777, 888, 999]));
+            .with_extensions(&groups(16, 1, &[777]));
         scene.ask(&Row::new(name, request, allowed));
         assert_none(&scene, "after a request with groups");
         scene.guest.getattr(ROOT).unwrap();
@@ -321,6 +323,61 @@ fn extensions_that_were_not_agreed_on_are_refused() {
     scene.guest.destroy().unwrap();
     scene.guest.init().unwrap();
     scene.resume_neighbour(neighbour);
+    scene.finish();
+}
+
+#[test]
+fn a_capability_stored_under_another_name_is_lost_when_the_file_changes() {
+    // CVE-2021-20263: the host's kernel does not know the attribute it should remove.
+    let arguments = ["--killpriv-v2", "--xattr-map", ":map::user.mapped.:"];
+    let mut scene = Scene::set(Setting::launched_with(&arguments));
+    assert_ne!(scene.guest.agreed & init::HANDLE_KILLPRIV_V2, 0);
+    let entry = scene.guest.put(ROOT, "tool", b"program").unwrap();
+    let (node, name) = (entry.node, "security.capability");
+    // Revision 2, effective, CAP_SYS_ADMIN (linux/capability.h).
+    let words = [0x0200_0001, 1 << 21, 0, 0, 0];
+    let capability = words.into_iter().fold(Encoder::new(), Encoder::u32).bytes();
+    type Change = fn(&mut Guest, u64);
+    let changes: [(&str, Change); 4] = [
+        ("write", |guest, node| {
+            let fh = guest.open(node, libc::O_RDWR as u32).unwrap().fh;
+            guest.write(node, fh, 0, b"other").unwrap();
+            guest.release(node, fh).unwrap();
+        }),
+        ("truncate", |guest, node| {
+            guest.truncate(node, 3).unwrap();
+        }),
+        ("chown", |guest, node| {
+            let valid = valid::UID | valid::GID;
+            let owner = SetAttr {
+                valid,
+                uid: 1000,
+                gid: 1000,
+                ..SetAttr::default()
+            };
+            guest.setattr(node, &owner).unwrap();
+        }),
+        ("open with O_TRUNC", |guest, node| {
+            let flags = libc::O_RDWR | libc::O_TRUNC;
+            let fh = guest.open(node, flags as u32).unwrap().fh;
+            guest.release(node, fh).unwrap();
+        }),
+    ];
+    for (row, change) in changes {
+        scene.guest.setxattr(node, name, &capability, 0).unwrap();
+        assert_eq!(
+            scene.guest.getxattr(node, name, 64).unwrap(),
+            capability,
+            "{row}"
+        );
+        change(&mut scene.guest, node);
+        let after = scene
+            .guest
+            .getxattr(node, name, 64)
+            .map_err(|error| error.errno());
+        assert_eq!(after, Err(Some(libc::ENODATA)), "after {row}");
+        scene.check(row);
+    }
     scene.finish();
 }
 

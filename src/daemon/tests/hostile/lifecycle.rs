@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
+use vfsd_testkit::frontend::LIMIT;
+use vfsd_testkit::frontend::bodies::write_body;
 use vfsd_testkit::frontend::channel::Request;
 use vfsd_testkit::frontend::device::{Device, Options};
-use vfsd_testkit::frontend::guest::write_body;
 use vfsd_testkit::frontend::wire::{Encoder, ROOT, opcode};
 
 use crate::answer::Answer;
@@ -50,12 +52,12 @@ fn more_queues_than_there_are_are_refused_with_the_number_to_use() {
     let ground = Ground::new();
     let launch = Launch::with(&["--reconnect", "--queues", "2"]);
     let mut daemon = ground.start(&launch);
-    let pid = daemon.pid();
     let refused = Device::connect(daemon.socket(), &queues(3));
     assert!(refused.is_err(), "3 queues of 2");
-    daemon.assert_alive(pid, "too many queues");
+    let pid = daemon.pid();
     let device = Device::connect(daemon.socket(), &queues(2)).unwrap();
     guest_on(&device, 2).init().unwrap();
+    daemon.assert_alive(pid, "too many queues");
     let log = daemon.log();
     assert!(
         log.contains("queue") && log.contains('2'),
@@ -72,14 +74,10 @@ fn a_daemon_that_is_told_to_end_removes_its_socket_and_exits_with_0() {
         let mut kept = None;
         if stage == 0 {
             // Connecting shows that the socket listens; leaving before a message ends nothing.
-            let deadline = std::time::Instant::now() + vfsd_testkit::frontend::LIMIT;
+            let deadline = Instant::now() + LIMIT;
             while !daemon.socket().exists() {
-                assert!(
-                    std::time::Instant::now() < deadline,
-                    "no socket\n{}",
-                    daemon.log()
-                );
-                std::thread::sleep(std::time::Duration::from_millis(2));
+                assert!(Instant::now() < deadline, "no socket\n{}", daemon.log());
+                std::thread::sleep(Duration::from_millis(2));
             }
         } else {
             let device = Device::connect(daemon.socket(), &Options::default()).unwrap();
@@ -139,7 +137,15 @@ fn a_socket_left_by_a_daemon_that_was_killed_is_taken_over() {
     if !socket.exists() {
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     }
-    assert!(UnixStream::connect(&socket).is_err(), "nobody listens");
+    // What served for the daemon dies with it, but perhaps a moment later.
+    let deadline = Instant::now() + LIMIT;
+    while UnixStream::connect(&socket).is_ok() {
+        assert!(
+            Instant::now() < deadline,
+            "a killed daemon goes on listening"
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
     let daemon = ground.start(&Launch::default());
     let device = Device::connect(daemon.socket(), &Options::default()).unwrap();
     guest_on(&device, 1).init().unwrap();
@@ -196,7 +202,7 @@ fn a_front_end_leaves_and_returns_a_hundred_times() {
 fn a_front_end_that_leaves_while_a_lock_is_waited_for_is_followed_by_the_next() {
     let ground = Ground::new();
     let mut daemon = ground.start(&Launch::with(&["--reconnect"]));
-    let pid = daemon.pid();
+    let mut pid = None;
     let mut start = None;
     for round in 0..10 {
         let device = Device::connect(daemon.socket(), &Options::default()).unwrap();
@@ -218,12 +224,12 @@ fn a_front_end_that_leaves_while_a_lock_is_waited_for_is_followed_by_the_next() 
         // The lock of the front end before is gone with it.
         guest.channel.call(&lock(opcode::SETLK, 1)).unwrap();
         guest.channel.submit(&lock(opcode::SETLKW, 2)).unwrap();
+        daemon.assert_alive(*pid.get_or_insert(daemon.pid()), "a lock waited for");
         if round == 2 {
             start = Some(daemon.census());
         }
         drop((guest, device));
     }
-    daemon.assert_alive(pid, "locks waited for");
     assert_holds(
         &daemon,
         &start.unwrap(),

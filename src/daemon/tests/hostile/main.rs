@@ -10,22 +10,29 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod answer;
+mod attributes;
 mod chains;
+mod config_space;
 mod daemon;
 mod data;
 mod handles;
 mod identity;
 mod leaks;
 mod lifecycle;
+mod listener;
+mod locks;
 mod memory;
 mod names;
 mod nodes;
 mod opcodes;
 mod raw;
+mod regions;
 mod rings;
 mod scene;
 mod session;
 mod special_files;
+mod tables;
 mod traffic;
 mod tree;
 mod vhost_user;
+mod vrings;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use rustix::fs::ftruncate;
+use vfsd_testkit::frontend::bodies::{read_body, write_body};
 use vfsd_testkit::frontend::channel::Request;
 use vfsd_testkit::frontend::device::Options;
-use vfsd_testkit::frontend::guest::{read_body, write_body};
 use vfsd_testkit::frontend::memory::{Extent, Region};
 use vfsd_testkit::frontend::wire::{ROOT, opcode};
 

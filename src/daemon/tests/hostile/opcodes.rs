@@ -1,7 +1,8 @@
 //! A well-formed request for every opcode, to be spoiled one way or another.
 
+use vfsd_testkit::frontend::bodies::{SetAttr, init_body, read_body, write_body};
 use vfsd_testkit::frontend::channel::Request;
-use vfsd_testkit::frontend::guest::{Guest, SetAttr, init_body, read_body, write_body};
+use vfsd_testkit::frontend::guest::Guest;
 use vfsd_testkit::frontend::wire::{self, Encoder, init, opcode, valid};
 
 use crate::answer::{Answer, ENOSYS, Row};

@@ -1,8 +1,9 @@
 //! INIT, DESTROY and what comes before, after and between them.
 
 use vfsd_testkit::frontend::Error;
+use vfsd_testkit::frontend::bodies::init_body;
 use vfsd_testkit::frontend::channel::Request;
-use vfsd_testkit::frontend::guest::{Guest, init_body};
+use vfsd_testkit::frontend::guest::Guest;
 use vfsd_testkit::frontend::wire::{Decoder, Encoder, ROOT, init, opcode};
 
 use crate::answer::{Answer, EIO, Row};

@@ -9,6 +9,7 @@
 //! - [`device`]: a negotiated device: memory announced, rings running
 //! - [`channel`]: FUSE requests as bytes, one ring each
 //! - [`wire`]: the FUSE structures, written down here once more
+//! - [`bodies`]: the longer requests as bytes
 //! - [`guest`]: FUSE operations as methods
 //! - [`load`]: many requests in flight over many queues, for stress and measurement
 //!
@@ -16,6 +17,7 @@
 //! rings: a mistake there would be made on both sides of the socket and stay unseen. All waits
 //! end after [`LIMIT`].
 
+pub mod bodies;
 pub mod channel;
 pub mod connection;
 pub mod device;
