@@ -1,7 +1,10 @@
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use vfsd_backend::{Backend, Errno, FallocateMode, XattrFlags};
-use vfsd_testkit::place::{Handle, Place};
+use vfsd_backend::{
+    Backend, Errno, FallocateMode, Result, Wait, WriteRequest, WriteSource, XattrFlags,
+};
+use vfsd_testkit::place::{Handle, Place, wait};
 
 use crate::{Limits, Memory, Settings};
 
@@ -200,4 +203,46 @@ fn files_that_are_copied_onto_each_other_by_threads_do_not_deadlock() {
         });
     });
     assert_eq!(one.content().unwrap(), other.content().unwrap());
+}
+
+/// A source whose memory goes away after some bytes.
+struct Failing(usize);
+
+impl WriteSource for Failing {
+    fn remaining(&self) -> usize {
+        100_000
+    }
+
+    fn take(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        if self.0 < buffer.len() {
+            return Err(Errno::FAULT.into());
+        }
+        self.0 -= buffer.len();
+        buffer.fill(7);
+        Ok(buffer.len())
+    }
+
+    fn take_into(&mut self, _: BorrowedFd<'_>, _: u64, _: Wait) -> Result<usize> {
+        Err(Errno::FAULT.into())
+    }
+}
+
+#[test]
+fn a_write_whose_memory_goes_away_is_short_and_leaves_no_block_behind() {
+    let (memory, root) = small();
+    let (_, handle) = root.create("file").unwrap();
+    let before = memory.used();
+    let write = |bytes| {
+        let request = WriteRequest {
+            offset: 0,
+            kill_privileges: false,
+            cached: false,
+        };
+        wait(handle.0.write(request, &mut Failing(bytes)))
+    };
+    assert_eq!(write(0), Err(Errno::FAULT));
+    assert_eq!(memory.used(), before);
+    assert_eq!(write(10_000), Ok(8192));
+    assert_eq!(handle.attributes().unwrap().size, 8192);
+    assert_eq!(memory.used().0, before.0 + 8192);
 }

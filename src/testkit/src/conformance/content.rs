@@ -1,9 +1,9 @@
 //! Reading and writing.
 
-use vfsd_backend::{Errno, OpenFlags};
+use vfsd_backend::{Errno, OpenFlags, SliceSource, WriteRequest};
 
 use super::{Row, refused, rows};
-use crate::place::Place;
+use crate::place::{Place, wait};
 
 pub(super) const ROWS: &[Row] = rows! {
     what_was_written_is_read,
@@ -16,6 +16,7 @@ pub(super) const ROWS: &[Row] = rows! {
     a_write_beyond_the_end_leaves_zeros_between,
     appends_go_to_the_end_whatever_the_offset,
     appends_of_two_handles_do_not_overwrite_each_other,
+    pages_written_back_keep_their_place_in_an_appending_handle,
     a_write_through_a_read_only_handle_is_refused,
     a_read_through_a_write_only_handle_is_refused,
     what_one_handle_writes_another_reads,
@@ -116,6 +117,21 @@ fn appends_of_two_handles_do_not_overwrite_each_other(root: &Place) {
     let content = file.content().unwrap();
     assert_eq!(content.len(), 10_000);
     assert!(content.iter().all(|&byte| byte == 1));
+}
+
+fn pages_written_back_keep_their_place_in_an_appending_handle(root: &Place) {
+    let file = root.put("file", b"0123456789").unwrap();
+    let handle = file.open(OpenFlags::WRITE | OpenFlags::APPEND).unwrap();
+    let request = WriteRequest {
+        offset: 2,
+        kill_privileges: false,
+        cached: true,
+    };
+    let written = wait(handle.0.write(request, &mut SliceSource::new(b"ab")));
+    assert_eq!(written, Ok(2));
+    assert_eq!(file.content().unwrap(), b"01ab456789");
+    handle.write_all(0, b"end").unwrap();
+    assert_eq!(file.content().unwrap(), b"01ab456789end");
 }
 
 fn a_write_through_a_read_only_handle_is_refused(root: &Place) {
@@ -226,14 +242,14 @@ fn fsync_and_fdatasync_succeed(root: &Place) {
     let (_, handle) = root.create("file").unwrap();
     handle.write_all(0, b"x").unwrap();
     handle.fsync().unwrap();
-    crate::place::wait(handle.0.fsync(true)).unwrap();
+    wait(handle.0.fsync(true)).unwrap();
 }
 
 fn flush_and_release_succeed(root: &Place) {
     let (_, handle) = root.create("file").unwrap();
     handle.write_all(0, b"x").unwrap();
     handle.flush(1).unwrap();
-    crate::place::wait(handle.0.release()).unwrap();
+    wait(handle.0.release()).unwrap();
 }
 
 fn a_file_of_many_megabytes_reads_back(root: &Place) {

@@ -28,8 +28,6 @@ use step::{Step, Steps};
 const STEPS_PER_TREE: usize = 400;
 /// Trees are compared after so many steps.
 const STEPS_PER_COMPARISON: usize = 20;
-/// How often a failing sequence is tried again with some steps left out.
-const SHORTER_TRIES: usize = 150;
 
 /// How much to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +36,8 @@ pub struct Plan {
     pub seed: u64,
     /// Operations in all.
     pub steps: usize,
+    /// How often a sequence that diverges is tried again with some operations left out.
+    pub shorter_tries: usize,
 }
 
 impl Plan {
@@ -53,6 +53,7 @@ impl Plan {
         Self {
             seed: variable("VFSD_SEED").unwrap_or(clock),
             steps: variable("VFSD_MODEL_STEPS").unwrap_or(steps),
+            shorter_tries: 200,
         }
     }
 }
@@ -73,6 +74,8 @@ pub struct Divergence {
     steps: usize,
     difference: String,
     shortest: Vec<Step>,
+    /// The same steps did it again.
+    repeatable: bool,
 }
 
 impl fmt::Display for Divergence {
@@ -81,6 +84,12 @@ impl fmt::Display for Divergence {
         writeln!(f, "after these operations:")?;
         for (number, step) in self.shortest.iter().enumerate() {
             writeln!(f, "{number:5}  {step:?}")?;
+        }
+        if !self.repeatable {
+            writeln!(
+                f,
+                "which did not do it again: time, or somebody else who uses the files, matters"
+            )?;
         }
         write!(
             f,
@@ -122,17 +131,25 @@ pub fn compare(
         let steps: Vec<Step> = (0..count).map(|_| source.next()).collect();
         let trial = Trial {
             features,
+            shorter_tries: plan.shorter_tries,
             oracle,
             subject,
         };
         if let Err(failed) = trial.attempt(&steps) {
             let done = failed.steps;
-            let (shortest, difference) = trial.shorten(steps[..done].to_vec(), failed.difference);
+            let failing = &steps[..done];
+            let repeatable = trial.attempt(failing).is_err();
+            let (shortest, difference) = if repeatable {
+                trial.shorten(failing.to_vec(), failed.difference)
+            } else {
+                (failing.to_vec(), failed.difference)
+            };
             return Err(Box::new(Divergence {
                 seed,
                 steps: done,
                 difference,
                 shortest,
+                repeatable,
             }));
         }
         left -= count;
@@ -149,6 +166,7 @@ struct Failed {
 
 struct Trial<'a> {
     features: Features,
+    shorter_tries: usize,
     oracle: &'a dyn Fn() -> Fixture,
     subject: &'a dyn Fn() -> Fixture,
 }
@@ -187,7 +205,7 @@ impl Trial<'_> {
         let mut part = shortest.len() / 2;
         while part > 0 {
             let mut at = 0;
-            while at < shortest.len() && tries < SHORTER_TRIES {
+            while at < shortest.len() && tries < self.shorter_tries {
                 tries += 1;
                 let mut shorter = shortest.clone();
                 shorter.drain(at..shortest.len().min(at + part));

@@ -74,8 +74,8 @@ impl Seen {
             gid: attributes.gid,
             size: (!directory).then_some(attributes.size),
             device: attributes.device,
-            accessed: features
-                .contains(Features::RELATIME)
+            // Whoever looks for files on the host reads its directories too.
+            accessed: (!directory && features.contains(Features::RELATIME))
                 .then(|| set(attributes.accessed))
                 .flatten(),
             modified: set(attributes.modified),
