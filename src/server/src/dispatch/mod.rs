@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use vfsd_backend::{Attributes, Caller, Entry, Errno, Error, Identity, Name, Ttl};
 use vfsd_fuse::wire::{EntryOut, INVALID_ID};
-use vfsd_fuse::{Effect, Opcode, Operation, RequestHeader};
+use vfsd_fuse::{Effect, InitFlags, Opcode, Operation, ReplyKind, RequestHeader};
 
 use crate::epoch::Epoch;
 use crate::errno::errno_for;
@@ -60,8 +60,14 @@ impl Call<'_> {
         })
     }
 
-    /// Whether the export may be changed, if that is what the request does.
+    /// Whether the caller is told where it has to be, and the export may be changed, if that is what
+    /// the request does.
     fn admit(&self, operation: &Operation<'_>) -> Result<(), Errno> {
+        // Without idmapped mounts the kernel tells every caller (fs/fuse/dev.c).
+        let idmap = self.epoch.layout.flags.contains(InitFlags::ALLOW_IDMAP);
+        if !idmap && !self.caller_is_told() && self.opcode.reply() != ReplyKind::Nothing {
+            return Err(Errno::INVAL);
+        }
         if self.opcode.effect() != Effect::Changes {
             return Ok(());
         }
@@ -183,12 +189,18 @@ impl Call<'_> {
     /// Who asks, for a request that makes nothing. Its identity may be untold, or may be one that
     /// has no counterpart on the host; then nothing is done in its name.
     fn caller(&self) -> Caller {
-        let told = self.header.uid != INVALID_ID && self.header.gid != INVALID_ID;
-        let identity = if told { self.identity(None).ok() } else { None };
+        let identity = self
+            .caller_is_told()
+            .then(|| self.identity(None).ok())
+            .flatten();
         Caller {
             identity,
             pid: self.header.pid,
         }
+    }
+
+    fn caller_is_told(&self) -> bool {
+        self.header.uid != INVALID_ID && self.header.gid != INVALID_ID
     }
 
     /// Who asks, for a request that makes an inode.
