@@ -8,7 +8,7 @@ use vfsd_backend::{
     FileKind, Lookup, Name, Node, NodeIdentity, Timestamp, Ttl,
 };
 
-use crate::exports::Export;
+use crate::export::Export;
 
 /// Inode number of the directory.
 const ROOT_INODE: u64 = 1;

@@ -31,6 +31,7 @@ mod dispatch;
 mod epoch;
 mod errno;
 mod exchange;
+mod export;
 mod export_root;
 mod exports;
 mod handles;
@@ -45,7 +46,8 @@ mod slots;
 mod waits;
 
 pub use exchange::{Body, Delivery, Exchange, HEADER_LENGTH, Incoming, inline_length};
-pub use exports::{Export, Exports, ExportsError};
+pub use export::Export;
+pub use exports::{Exports, ExportsError};
 pub use idmap::{IdMap, IdMapError};
 pub use metrics::{Gauges, MetricsSnapshot, OperationSnapshot};
 pub use options::{Budget, CacheMode, CachePolicy, Offer, SessionOptions, Transport};

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use vfsd_backend::{Errno, Node, NodeIdentity};
 
-use crate::exports::{Export, ExportId};
+use crate::export::{Export, ExportId};
 use crate::slots::SlotTable;
 
 /// The map from files to numbers is cut into this many parts with a lock each.

@@ -29,9 +29,9 @@ use crate::responder::{Reply, Responder, Sent};
 ///
 /// Two guests never share a session.
 pub struct Session {
-    pub(crate) exports: Exports,
-    pub(crate) options: SessionOptions,
-    pub(crate) metrics: Metrics,
+    exports: Exports,
+    options: SessionOptions,
+    metrics: Metrics,
     runtime: Handle,
     epoch: ArcSwapOption<Epoch>,
     shrunk: Arc<Notify>,
@@ -207,7 +207,8 @@ async fn serve<E: Exchange>(session: Arc<Session>, incoming: Incoming<E>) {
         }
         (_, Some(epoch)) => {
             let call = Call {
-                session: &session,
+                exports: &session.exports,
+                options: &session.options,
                 epoch,
                 header,
                 opcode,

@@ -80,7 +80,7 @@ impl Call<'_> {
             (false, false) => Ok(None),
         };
         time(fattr::CTIME, 0, arg.ctime, arg.ctimensec)?;
-        let options = &self.session.options;
+        let options = self.options;
         let size = has(fattr::SIZE).then_some(arg.size);
         if size.is_some_and(|size| i64::try_from(size).is_err()) {
             return Err(Errno::FBIG);

@@ -22,10 +22,10 @@ use vfsd_fuse::{Effect, InitFlags, Opcode, Operation, ReplyKind, RequestHeader};
 use crate::epoch::Epoch;
 use crate::errno::errno_for;
 use crate::exchange::Exchange;
+use crate::exports::Exports;
 use crate::nodes::{Grant, NodeRecord};
-use crate::options::CacheMode;
+use crate::options::{CacheMode, SessionOptions};
 use crate::responder::{Reply, Responder};
-use crate::session::Session;
 
 /// Until the end of time, as far as a guest is concerned: a year.
 const FOREVER: Duration = Duration::from_secs(31_536_000);
@@ -33,7 +33,8 @@ const FOREVER: Duration = Duration::from_secs(31_536_000);
 /// One request on its way to a backend.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call<'a> {
-    pub(crate) session: &'a Arc<Session>,
+    pub(crate) exports: &'a Exports,
+    pub(crate) options: &'a SessionOptions,
     pub(crate) epoch: &'a Arc<Epoch>,
     pub(crate) header: RequestHeader,
     pub(crate) opcode: Opcode,
@@ -215,7 +216,7 @@ impl Call<'_> {
     }
 
     fn identity(&self, supplementary: Option<u32>) -> Result<Identity, Errno> {
-        let options = &self.session.options;
+        let options = self.options;
         Ok(Identity {
             uid: options.uid_map.to_host(self.header.uid)?,
             gid: options.gid_map.to_host(self.header.gid)?,
@@ -227,7 +228,7 @@ impl Call<'_> {
 
     /// Attributes as the guest sees them.
     fn shown(&self, attributes: &Attributes) -> Attributes {
-        let options = &self.session.options;
+        let options = self.options;
         Attributes {
             uid: options.uid_map.to_guest(attributes.uid),
             gid: options.gid_map.to_guest(attributes.gid),
@@ -236,11 +237,11 @@ impl Call<'_> {
     }
 
     fn entry_ttl(&self, ttl: Ttl) -> Duration {
-        resolved(ttl, self.session.options.cache.entry_ttl)
+        resolved(ttl, self.options.cache.entry_ttl)
     }
 
     fn attribute_ttl(&self, ttl: Ttl) -> Duration {
-        resolved(ttl, self.session.options.cache.attribute_ttl)
+        resolved(ttl, self.options.cache.attribute_ttl)
     }
 
     /// Makes the guest know the file of an entry.
@@ -251,7 +252,7 @@ impl Call<'_> {
         entry: &Entry,
     ) -> Result<(Grant, EntryOut), Errno> {
         let export = match name {
-            Some(name) => self.session.exports.below(&parent.export, name),
+            Some(name) => self.exports.below(&parent.export, name),
             None => Arc::clone(&parent.export),
         };
         let grant = self.epoch.nodes.grant(export, Arc::clone(&entry.node))?;
@@ -267,7 +268,7 @@ impl Call<'_> {
     }
 
     fn cache_mode(&self) -> CacheMode {
-        self.session.options.cache.mode
+        self.options.cache.mode
     }
 
     /// Logs a failure of the storage.

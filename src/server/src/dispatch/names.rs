@@ -16,7 +16,7 @@ impl Call<'_> {
                 Ok(Reply::structure(&out).granting(grant))
             }
             Lookup::Missing { ttl } => {
-                let ttl = super::resolved(ttl, self.session.options.cache.negative_ttl);
+                let ttl = super::resolved(ttl, self.options.cache.negative_ttl);
                 if ttl.is_zero() {
                     return Err(Errno::NOENT.into());
                 }

@@ -1,0 +1,43 @@
+//! One storage of a session.
+
+use std::fmt;
+use std::sync::Arc;
+
+use vfsd_backend::Backend;
+
+/// One storage, and how it is served.
+#[derive(Clone)]
+pub struct Export {
+    /// The directory that it appears as, when it is not the root.
+    pub name: String,
+    /// The storage.
+    pub backend: Arc<dyn Backend>,
+    /// Every change answers EROFS, whatever the guest's mount flags say.
+    pub readonly: bool,
+    pub(crate) id: ExportId,
+}
+
+/// Tells the exports of a session apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct ExportId(pub(crate) usize);
+
+impl Export {
+    /// A storage that is served under a name.
+    pub fn new(name: impl Into<String>, backend: Arc<dyn Backend>, readonly: bool) -> Self {
+        Self {
+            name: name.into(),
+            backend,
+            readonly,
+            id: ExportId::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Export {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Export")
+            .field("name", &self.name)
+            .field("readonly", &self.readonly)
+            .finish_non_exhaustive()
+    }
+}
