@@ -72,7 +72,7 @@ const PJDFSTEST: Case = Case {
 const FSX: Case = case(
     "fsx does 100,000 operations with mappings and finds every byte again",
     include_str!("../../guest/cases/fsx.sh"),
-    600,
+    1200,
 );
 const GIT: Case = case(
     "git clones a repository made on the spot and fsck finds it whole",
