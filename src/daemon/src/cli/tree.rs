@@ -14,7 +14,7 @@ pub(crate) struct TreeOptions {
     #[arg(long)]
     pub(crate) readonly: bool,
 
-    /// Extended attributes [default]
+    /// Extended attributes (default)
     #[arg(long, conflicts_with = "no_xattr")]
     xattr: bool,
 
@@ -57,7 +57,7 @@ pub(crate) struct TreeOptions {
     #[arg(long)]
     killpriv_v2: bool,
 
-    /// Tell the guest which directories are mount points [default]
+    /// Tell the guest which directories are mount points (default)
     #[arg(long, conflicts_with = "no_announce_submounts")]
     announce_submounts: bool,
 

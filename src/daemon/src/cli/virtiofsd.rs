@@ -57,7 +57,7 @@ pub(crate) struct VirtiofsdArguments {
     #[arg(long, value_parser = Tag::parse)]
     tag: Option<Tag>,
 
-    /// vhost-user socket path [deprecated: use --socket-path]
+    /// vhost-user socket path (deprecated: use --socket-path)
     #[arg(
         long, value_name = "PATH",
         required_unless_present_any = ["fd", "socket_path", "print_capabilities"]
@@ -114,7 +114,7 @@ pub(crate) struct VirtiofsdArguments {
     #[arg(long, value_enum, default_value = "kill")]
     seccomp: SeccompAction,
 
-    /// Tell the guest which directories are mount points [default]
+    /// Tell the guest which directories are mount points (default)
     #[arg(long, overrides_with = "no_announce_submounts")]
     pub(super) announce_submounts: bool,
 
@@ -166,19 +166,19 @@ pub(crate) struct VirtiofsdArguments {
     #[arg(long, value_name = "N")]
     rlimit_nofile: Option<u64>,
 
-    /// Options of the C virtiofsd [deprecated]
+    /// Options of the C virtiofsd (deprecated)
     #[arg(short = 'o', value_name = "LIST", action = ArgAction::Append)]
     compat_options: Vec<OsString>,
 
-    /// --log-level debug [deprecated]
+    /// --log-level debug (deprecated)
     #[arg(short = 'd')]
     compat_debug: bool,
 
-    /// Nothing: the daemon stays in the foreground anyway [deprecated]
+    /// Nothing: the daemon stays in the foreground anyway (deprecated)
     #[arg(short = 'f')]
     compat_foreground: bool,
 
-    /// Clear set-id bits in the guest [default]
+    /// Clear set-id bits in the guest (default)
     #[arg(long, overrides_with = "killpriv_v2")]
     no_killpriv_v2: bool,
 
