@@ -177,6 +177,7 @@ fn a_million_files_looked_up_and_forgotten_leave_nothing_behind() {
     };
     let mut scene = Scene::set(Setting {
         device,
+        in_memory: true,
         ..Setting::default()
     });
     let tree = scene.ground.share().join("tree");
@@ -260,5 +261,5 @@ fn a_million_files_looked_up_and_forgotten_leave_nothing_behind() {
     let neighbour = scene.pause_neighbour();
     scene.assert_returns_to(&start.unwrap(), MEMORY_KEPT, "a million files");
     scene.resume_neighbour(neighbour);
-    scene.finish();
+    scene.finish_within(MEMORY_KEPT);
 }
