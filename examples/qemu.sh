@@ -17,8 +17,9 @@ while [ ! -S "$run/vfsd.sock" ]; do
     sleep 0.1
 done
 
-accelerator=tcg
-if [ -w /dev/kvm ]; then accelerator=kvm:tcg; fi
+# ACCELERATOR=tcg where /dev/kvm is there but does not work, as inside some virtual machines.
+if [ -w /dev/kvm ]; then found=kvm; else found=tcg; fi
+accelerator=${ACCELERATOR:-$found}
 
 qemu-system-x86_64 -nodefaults -nographic -serial mon:stdio \
     -machine "q35,memory-backend=mem,accel=$accelerator" -cpu max -smp 4 -m 1G \
