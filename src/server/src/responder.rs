@@ -33,7 +33,7 @@ impl Reply {
         Self::with(ReplyBody::Owned(Vec::new()))
     }
 
-    /// One structure, or two in a tuple-like array of bytes that fits.
+    /// One structure.
     pub(crate) fn structure(value: &(impl IntoBytes + Immutable)) -> Self {
         Self::two(value, &[0u8; 0])
     }

@@ -72,24 +72,11 @@ impl Session {
             Ok(Poll::Ready(())) => {}
             Ok(Poll::Pending) => {
                 self.metrics.deferred.fetch_add(1, Ordering::Relaxed);
-                let session = Arc::clone(self);
-                let work = self.runtime.spawn(work);
-                // Only a panic ends the task early; the request was answered as it unwound.
-                self.runtime.spawn(async move {
-                    if work.await.is_err_and(|error| error.is_panic()) {
-                        session.count_panic();
-                    }
-                });
+                self.runtime.spawn(work);
             }
-            Err(_) => self.count_panic(),
+            // Counted and answered as it unwound.
+            Err(_) => {}
         }
-    }
-
-    fn count_panic(&self) {
-        self.metrics.panics.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(
-            "a request made the daemon panic: it was answered with EIO; please report this"
-        );
     }
 
     /// Ends all waits for locks; their requests are answered with EAGAIN. For a ring that has to be drained.
@@ -165,8 +152,23 @@ impl Session {
     }
 }
 
+/// Counts a panic when it unwinds through a request, on whichever thread that is.
+struct PanicWatch<'a>(&'a Metrics);
+
+impl Drop for PanicWatch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(
+                "a request made the daemon panic: it was answered with EIO; please report this"
+            );
+        }
+    }
+}
+
 /// Serves one request from its bytes to its reply.
 async fn serve<E: Exchange>(session: Arc<Session>, incoming: Incoming<E>) {
+    let _watch = PanicWatch(&session.metrics);
     let started = Instant::now();
     let Incoming {
         inline,
