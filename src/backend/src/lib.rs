@@ -38,6 +38,7 @@ mod lock;
 mod name;
 mod node;
 mod payload;
+mod seat;
 
 pub use answer::Answer;
 pub use attributes::{
@@ -56,6 +57,7 @@ pub use lock::{HeldLock, LockKind, LockOwner, LockRange, LockRequest, LockStyle}
 pub use name::{LinkTarget, Name, XattrName};
 pub use node::{Node, NodeIdentity, OpenRequest};
 pub use payload::{ReadSink, Wait, WriteSource};
+pub use seat::{Seat, take_seat};
 
 use std::sync::Arc;
 
