@@ -66,7 +66,11 @@ pub(crate) fn command(files: &KernelFiles, run: &Path, machine: &Machine) -> Com
     } = machine;
     let mut command = Command::new(QEMU.provides);
     command
-        .args(["-machine", "q35,accel=tcg", "-smp", &cpus.to_string()])
+        // One thread emulates all CPUs: with a thread each, a CPU now and then executes the
+        // breakpoint that another puts in place while it patches the kernel's code, and the
+        // guest stops with "Oops: int3".
+        .args(["-machine", "q35", "-accel", "tcg,thread=single"])
+        .args(["-smp", &cpus.to_string()])
         .args(["-m", &format!("{memory_mib}M")])
         // QEMU 7.2 gets the flags of cmpxchg16b wrong now and then, and the
         // kernel's slab allocator crashes on it; without it another way is taken.
