@@ -1,6 +1,7 @@
 //! Project tasks, run as `cargo xtask TASK`.
 
 mod artifact;
+mod bench;
 mod cases;
 mod checks;
 mod commands;

@@ -1,0 +1,58 @@
+//! Measurements of vfsd beside virtiofsd and beside the bare system calls.
+//!
+//! - [`row`]: a figure with its samples
+//! - [`progress`]: the bar
+//!
+//! Both daemons run on the same machine, with the same command line, on the same folder, and take
+//! turns: vfsd, virtiofsd, vfsd, virtiofsd. What disturbs the machine for some seconds then falls
+//! on both.
+
+pub(crate) mod progress;
+pub(crate) mod row;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::daemon::Program;
+use crate::workspace::Workspace;
+use row::Side;
+
+/// What is to be measured, and how.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The checkout and its target folder.
+    pub(crate) workspace: Workspace,
+    /// The program under test.
+    pub(crate) vfsd: PathBuf,
+    /// The peer.
+    pub(crate) virtiofsd: PathBuf,
+    /// How often each figure is taken of each side.
+    pub(crate) pairs: usize,
+    /// How long one sample lasts, where it is no fixed amount of work.
+    pub(crate) sample: Duration,
+    /// An empty folder for what is served and for sockets; on the file system to measure.
+    pub(crate) folder: PathBuf,
+    /// What a row's name has to contain; any name will do when empty.
+    pub(crate) only: Vec<String>,
+}
+
+impl Plan {
+    /// Whether a row with this name is to be measured.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        let name = name.to_lowercase();
+        self.only.is_empty()
+            || self
+                .only
+                .iter()
+                .any(|part| name.contains(&part.to_lowercase()))
+    }
+
+    /// The program of `side`; the bare calls have none.
+    pub(crate) fn program(&self, side: Side) -> Option<Program> {
+        match side {
+            Side::Vfsd => Some(Program::Vfsd(self.vfsd.clone())),
+            Side::Virtiofsd => Some(Program::Virtiofsd(self.virtiofsd.clone())),
+            Side::Bare => None,
+        }
+    }
+}
