@@ -87,6 +87,7 @@ fn serve(
     let options = DeviceOptions {
         tag: settings.device.tag.map(|tag| tag.as_str().to_owned()),
         max_request_queues: settings.device.queues,
+        poll_limit: settings.device.poll_limit,
         reconnect: settings.device.reconnect,
     };
     let device = Device::new(listener, Arc::new(Arc::clone(&session)), &options)

@@ -2,6 +2,7 @@
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use vfsd_server::{IdMap, SessionOptions};
 
@@ -139,9 +140,15 @@ pub(crate) struct Device {
     pub(crate) tag: Option<Tag>,
     /// Request queues that the front end may ask for.
     pub(crate) queues: u16,
+    /// How long a queue's thread looks for the next request at most before it sleeps.
+    pub(crate) poll_limit: Duration,
     /// Serve the next connection when one ends.
     pub(crate) reconnect: bool,
 }
+
+/// [`Device::poll_limit`] where the operator says nothing: longer than a guest that waits for each
+/// reply takes to send its next request, by far shorter than what wastes a CPU.
+pub(crate) const DEFAULT_POLL_LIMIT: Duration = Duration::from_micros(50);
 
 /// Most request queues that can be offered: vhost-user names a queue with a byte, and the first is
 /// the high-priority queue.

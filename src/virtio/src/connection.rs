@@ -19,11 +19,11 @@ use vhost::vhost_user::{
 };
 
 use crate::config_space::ConfigSpace;
-use crate::consumer::Consumer;
 use crate::counters::Counters;
 use crate::memory::{Extent, MAX_REGIONS, MemoryError, MemoryMap, Region};
 use crate::notifier::{Call, Kick};
 use crate::queue::{Patience, Queue, Surroundings};
+use crate::queue_thread::Service;
 use crate::ring::Addresses;
 use crate::shutdown::ShutdownHandle;
 
@@ -84,7 +84,7 @@ impl From<Refusal> for VhostError {
 #[derive(Debug)]
 pub(crate) struct Connection {
     config_space: Option<ConfigSpace>,
-    consumer: Arc<dyn Consumer>,
+    service: Service,
     memory: Arc<MemoryMap>,
     queues: Vec<Queue>,
     features: u64,
@@ -131,7 +131,7 @@ impl Connection {
         stream: UnixStream,
         shutdown: ShutdownHandle,
         config_space: Option<ConfigSpace>,
-        consumer: Arc<dyn Consumer>,
+        service: Service,
         counters: &Counters,
     ) -> Self {
         let queues = counters
@@ -142,7 +142,7 @@ impl Connection {
             .collect();
         Self {
             config_space,
-            consumer,
+            service,
             memory: Arc::new(MemoryMap::default()),
             queues,
             features: 0,
@@ -209,7 +209,7 @@ impl Connection {
 fn split(connection: &mut Connection) -> (Surroundings<'_>, &mut [Queue]) {
     let around = Surroundings {
         memory: &connection.memory,
-        consumer: &connection.consumer,
+        service: &connection.service,
         event_idx: connection.features & EVENT_IDX != 0,
         indirect: connection.features & INDIRECT_DESC != 0,
         patience: &connection.audience,
@@ -255,7 +255,7 @@ impl VhostUserBackendReqHandlerMut for Connection {
     fn reset_device(&mut self) -> VhostResult<()> {
         for_each(self, |queue, around| queue.reset(around))?;
         self.features = 0;
-        self.consumer.reset();
+        self.service.consumer.reset();
         Ok(())
     }
 

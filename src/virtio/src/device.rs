@@ -14,6 +14,8 @@ use crate::config_space::ConfigSpace;
 use crate::connection::Connection;
 use crate::consumer::Consumer;
 use crate::counters::{Counters, CountersSnapshot};
+use crate::lookout::Lookout;
+use crate::queue_thread::Service;
 use crate::shutdown::ShutdownHandle;
 
 /// Request queues that a front end can have at most: a kick message names its queue with a byte.
@@ -28,6 +30,9 @@ pub struct DeviceOptions {
     pub tag: Option<String>,
     /// Request queues that a front end may use, 1 to 255. Those it does not start cost nothing.
     pub max_request_queues: u16,
+    /// How long a queue's thread looks for the next request at most before it sleeps. It does so
+    /// only while that saves sleeps; zero is never.
+    pub poll_limit: Duration,
     /// Serve the next front end when one left.
     pub reconnect: bool,
 }
@@ -37,6 +42,7 @@ impl Default for DeviceOptions {
         Self {
             tag: None,
             max_request_queues: 16,
+            poll_limit: Duration::from_micros(50),
             reconnect: false,
         }
     }
@@ -76,7 +82,7 @@ pub enum End {
 #[derive(Debug)]
 pub struct Device {
     listener: UnixListener,
-    consumer: Arc<dyn Consumer>,
+    service: Service,
     config_space: Option<ConfigSpace>,
     reconnect: bool,
     counters: Counters,
@@ -107,7 +113,11 @@ impl Device {
         listener.set_nonblocking(true).map_err(Error::Setup)?;
         Ok(Self {
             listener,
-            consumer,
+            service: Service {
+                consumer,
+                lookout: Lookout::new(),
+                poll_limit: options.poll_limit,
+            },
             config_space,
             reconnect: options.reconnect,
             counters: Counters::new(usize::from(queues).saturating_add(1)),
@@ -135,7 +145,7 @@ impl Device {
             self.counters.connected();
             tracing::info!("front end connected");
             let outcome = self.serve_connection(stream);
-            self.consumer.reset();
+            self.service.consumer.reset();
             match outcome {
                 Ok(()) => tracing::info!("front end left"),
                 Err(error) if self.reconnect => tracing::error!("{error}"),
@@ -191,7 +201,7 @@ impl Device {
             observed,
             self.shutdown.clone(),
             self.config_space.clone(),
-            Arc::clone(&self.consumer),
+            self.service.clone(),
             &self.counters,
         )));
         let mut messages = BackendReqHandler::from_stream(stream, Arc::clone(&connection));
@@ -215,6 +225,12 @@ impl Device {
             }
             error => Err(Error::Protocol(explain(&error))),
         }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.service.lookout.end();
     }
 }
 

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::connection::Refusal;
-use crate::consumer::Consumer;
 use crate::counters::QueueCounters;
 use crate::memory::MemoryMap;
 use crate::notifier::{Call, Kick};
-use crate::queue_thread::QueueThread;
+use crate::queue_thread::{QueueThread, Service};
 use crate::ring::{Addresses, Ring, RingFault, Setup};
 use crate::users::Users;
 
@@ -25,7 +24,7 @@ const LONG_WAIT: Duration = Duration::from_secs(10);
 /// What a queue shares with the others of its connection.
 pub(crate) struct Surroundings<'a> {
     pub(crate) memory: &'a Arc<MemoryMap>,
-    pub(crate) consumer: &'a Arc<dyn Consumer>,
+    pub(crate) service: &'a Service,
     /// VIRTIO_F_EVENT_IDX was negotiated.
     pub(crate) event_idx: bool,
     /// VIRTIO_F_INDIRECT_DESC was negotiated.
@@ -224,7 +223,7 @@ impl Queue {
             let thread = QueueThread::start(
                 Arc::clone(&run.ring),
                 Arc::clone(kick),
-                Arc::clone(around.consumer),
+                around.service.clone(),
             )
             .map_err(Refusal::Thread)?;
             run.thread = Some(thread);
@@ -239,7 +238,7 @@ impl Queue {
         };
         if let Some(thread) = run.thread.take() {
             thread.ask_to_stop();
-            if !wait(&self.name, thread.running(), around, || {}) {
+            if !wait(&self.name, thread.running(), around, || thread.dismiss()) {
                 run.ring.detach();
                 self.run = None;
                 return Err(Refusal::Abandoned);
@@ -267,7 +266,7 @@ impl Queue {
         // A request may come to wait for a lock after the waits were cancelled, so they are
         // cancelled again and again.
         let drained = wait(&self.name, run.ring.requests(), around, || {
-            around.consumer.cancel_waits()
+            around.service.consumer.cancel_waits()
         });
         if !drained {
             run.ring.detach();

@@ -3,35 +3,74 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
+use vfsd_backend::take_seat;
 
 use crate::ChainExchange;
 use crate::consumer::Consumer;
+use crate::lookout::Lookout;
 use crate::notifier::{Kick, Wake};
-use crate::ring::{Available, Ring, RingFault};
+use crate::polling::Poller;
+use crate::ring::{Ring, RingFault};
+use crate::seat::{Absence, Seat, Sitter};
 use crate::users::Users;
 
 /// Chains that are taken at most before the thread looks whether it is to stop. Queues do not
 /// starve each other: each has a thread.
 const BUDGET: usize = 64;
 
-/// A queue's thread, as seen from outside.
-#[derive(Debug)]
-pub(crate) struct QueueThread {
-    shared: Arc<Shared>,
-    handle: JoinHandle<()>,
+/// What the threads of a device's queues have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) consumer: Arc<dyn Consumer>,
+    pub(crate) lookout: Arc<Lookout>,
+    /// How long a thread looks at its ring at most before it sleeps.
+    pub(crate) poll_limit: Duration,
 }
 
+/// What serves a queue, as seen from outside: a thread, and those that it was relieved of while
+/// they wait.
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct QueueThread {
+    post: Arc<Post>,
+}
+
+/// What a thread needs to serve a queue.
+#[derive(Debug)]
+pub(crate) struct Post {
+    ring: Arc<Ring>,
+    kick: Arc<Kick>,
+    service: Service,
+    seat: Arc<Seat>,
     stop: AtomicBool,
     wake: OwnedFd,
-    /// The thread itself, while it runs.
+    /// The thread that has the seat, as long as there is one.
     running: Users,
+    threads: Mutex<Threads>,
+}
+
+#[derive(Debug, Default)]
+struct Threads {
+    /// Of those that were started, at least those that have not ended.
+    handles: Vec<JoinHandle<()>>,
+    /// Which of them has the seat, or had it to its end.
+    seated: Option<ThreadId>,
+}
+
+/// Why a thread ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    /// It was asked to.
+    Stopped,
+    /// Another thread serves the queue.
+    Relieved,
 }
 
 impl QueueThread {
@@ -39,120 +78,200 @@ impl QueueThread {
     ///
     /// # Errors
     /// When the system has no more threads or descriptors to give.
-    pub(crate) fn start(
-        ring: Arc<Ring>,
-        kick: Arc<Kick>,
-        consumer: Arc<dyn Consumer>,
-    ) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
+    pub(crate) fn start(ring: Arc<Ring>, kick: Arc<Kick>, service: Service) -> io::Result<Self> {
+        let post = Arc::new(Post {
+            ring,
+            kick,
+            service,
+            seat: Arc::default(),
             stop: AtomicBool::new(false),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             running: Users::default(),
+            threads: Mutex::default(),
         });
-        let name = format!("vfsd-{}", ring.name());
-        let presence = Presence::new(Arc::clone(&shared));
-        let body = move || {
-            serve(&ring, &kick, consumer.as_ref(), &presence.shared);
-            // Nothing of the ring is kept beyond the thread's presence.
-            drop((ring, kick, consumer));
-            drop(presence);
-        };
-        let handle = std::thread::Builder::new().name(name).spawn(body)?;
-        Ok(Self { shared, handle })
+        post.service.lookout.include(&post);
+        post.running.enter();
+        post.spawn(|_| true)?;
+        Ok(Self { post })
     }
 
-    /// Asks the thread to end when it has submitted what it took.
+    /// Asks the thread to end when it has submitted what it took. One that is held up by a request
+    /// counts as ended: it does nothing more with the ring than to give that request back.
     pub(crate) fn ask_to_stop(&self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
+        self.post.stop.store(true, Ordering::SeqCst);
         // An eventfd that is full is readable already.
-        let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
+        let _ = rustix::io::write(&self.post.wake, &1_u64.to_ne_bytes());
+        self.dismiss();
     }
 
-    /// The thread itself, while it does anything.
-    pub(crate) fn running(&self) -> &Users {
-        &self.shared.running
+    /// Ends the service of a thread that is held up now, after it was asked to stop.
+    pub(crate) fn dismiss(&self) {
+        if let Some(absence) = self.post.seat.absence()
+            && self.post.seat.take_over(absence)
+        {
+            self.post.threads.lock().seated = None;
+            self.post.running.leave();
+        }
     }
 
-    /// Waits until the thread, which does nothing any more, is gone with all it had.
+    /// Waits until the thread, which does not run any more, is gone with all it had. One that was
+    /// dismissed is not waited for.
     pub(crate) fn join(self) {
-        if self.handle.join().is_err() {
-            tracing::error!("the thread of a queue panicked");
-        }
-    }
-}
-
-/// Makes the thread count as running until it is dropped, whichever way the thread ends.
-struct Presence {
-    shared: Arc<Shared>,
-}
-
-impl Presence {
-    fn new(shared: Arc<Shared>) -> Self {
-        shared.running.enter();
-        Self { shared }
-    }
-}
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        self.shared.running.leave();
-    }
-}
-
-fn serve(ring: &Arc<Ring>, kick: &Kick, consumer: &dyn Consumer, shared: &Shared) {
-    let mut available = ring.available();
-    ring.begin_batches();
-    if let Err(fault) = work(ring, &mut available, kick, consumer, shared) {
-        ring.break_down(fault);
-    }
-    ring.end_batches();
-}
-
-fn work(
-    ring: &Arc<Ring>,
-    available: &mut Available,
-    kick: &Kick,
-    consumer: &dyn Consumer,
-    shared: &Shared,
-) -> Result<(), RingFault> {
-    while !shared.stop.load(Ordering::SeqCst) {
-        available.spare_kicks();
-        let emptied = take_batch(ring, available, consumer);
-        ring.flush();
-        if available.memory.lost() {
-            return Err(RingFault::MemoryLost);
-        }
-        if !emptied? || available.ask_for_kicks()? {
-            continue;
-        }
-        if kick.wait(&shared.wake) == Wake::Dead {
-            return Err(RingFault::DeadKick);
-        }
-    }
-    Ok(())
-}
-
-/// Submits what the driver made available, up to the budget, and says whether that was all.
-fn take_batch(
-    ring: &Arc<Ring>,
-    available: &mut Available,
-    consumer: &dyn Consumer,
-) -> Result<bool, RingFault> {
-    for _ in 0..BUDGET {
-        let Some(head) = ring.take(available)? else {
-            return Ok(true);
+        let handle = {
+            let mut threads = self.post.threads.lock();
+            let seated = threads.seated;
+            let found = threads
+                .handles
+                .iter()
+                .position(|handle| Some(handle.thread().id()) == seated);
+            found.map(|at| threads.handles.swap_remove(at))
         };
-        let chain = ring.walk(available, head);
-        if let Some(request) = ChainExchange::open(Arc::clone(ring), head, chain) {
-            submit(ring, consumer, request);
+        if handle.is_some_and(|handle| handle.join().is_err()) {
+            tracing::error!(
+                queue = self.post.ring.name(),
+                "the thread of a queue panicked"
+            );
         }
     }
-    Ok(false)
+
+    /// The thread that serves the ring, while it does anything.
+    pub(crate) fn running(&self) -> &Users {
+        &self.post.running
+    }
 }
 
-/// Submits a request. One that panics has been answered by its exchange, and harms no other.
-fn submit(ring: &Ring, consumer: &dyn Consumer, request: vfsd_server::Incoming<ChainExchange>) {
-    if catch_unwind(AssertUnwindSafe(|| consumer.submit(request))).is_err() {
-        tracing::error!(queue = ring.name(), "a request panicked on its queue");
+impl Post {
+    /// The absence of the thread that has the seat.
+    pub(crate) fn absence(&self) -> Option<Absence> {
+        self.seat.absence()
+    }
+
+    /// Lets a new thread take over from the one that is away, unless that comes back before.
+    pub(crate) fn relieve(self: &Arc<Self>, absence: Absence) {
+        if let Err(error) = self.spawn(move |post| post.seat.take_over(absence)) {
+            tracing::warn!(
+                queue = self.ring.name(),
+                "no thread relieves the one that waits for the storage: {error}"
+            );
+        }
+    }
+
+    /// Starts a thread that serves the queue if it gets the seat.
+    fn spawn(
+        self: &Arc<Self>,
+        claim: impl FnOnce(&Self) -> bool + Send + 'static,
+    ) -> io::Result<()> {
+        let post = Arc::clone(self);
+        let body = move || {
+            if claim(&post) {
+                post.serve();
+            }
+        };
+        let handle = std::thread::Builder::new()
+            .name(format!("vfsd-{}", self.ring.name()))
+            .spawn(body)?;
+        let mut threads = self.threads.lock();
+        threads.handles.retain(|handle| !handle.is_finished());
+        threads.handles.push(handle);
+        Ok(())
+    }
+
+    fn serve(&self) {
+        let sitter = Rc::new(Sitter::new(
+            Arc::clone(&self.seat),
+            Arc::clone(&self.service.lookout),
+        ));
+        take_seat(Rc::clone(&sitter) as Rc<dyn vfsd_backend::Seat>);
+        self.threads.lock().seated = Some(std::thread::current().id());
+        let _presence = Presence {
+            post: self,
+            sitter: &sitter,
+        };
+        self.ring.begin_batches();
+        match self.work(&sitter) {
+            Ok(Leave::Relieved) => return,
+            Ok(Leave::Stopped) => {}
+            Err(fault) => self.ring.break_down(fault),
+        }
+        self.ring.end_batches();
+    }
+
+    fn work(&self, sitter: &Sitter) -> Result<Leave, RingFault> {
+        let mut poller = Poller::new(self.service.poll_limit);
+        while !self.is_to_stop() {
+            self.ring.available().spare_kicks();
+            let emptied = self.take_batch(sitter);
+            if sitter.is_relieved() {
+                return Ok(Leave::Relieved);
+            }
+            self.ring.flush();
+            let mut available = self.ring.available();
+            if available.memory.lost() {
+                return Err(RingFault::MemoryLost);
+            }
+            if !emptied?
+                || poller.poll(|| available.is_ahead() || self.is_to_stop())
+                || available.ask_for_kicks()?
+            {
+                continue;
+            }
+            drop(available);
+            let asleep = Instant::now();
+            if self.kick.wait(&self.wake) == Wake::Dead {
+                return Err(RingFault::DeadKick);
+            }
+            poller.slept(asleep.elapsed());
+        }
+        Ok(Leave::Stopped)
+    }
+
+    fn is_to_stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Submits what the driver made available, up to the budget, and says whether that was all.
+    /// A thread that was relieved takes nothing more.
+    fn take_batch(&self, sitter: &Sitter) -> Result<bool, RingFault> {
+        for _ in 0..BUDGET {
+            if sitter.is_relieved() {
+                break;
+            }
+            // Locked for each chain: whoever takes over while one is served must get at the rest.
+            let taken = {
+                let mut available = self.ring.available();
+                self.ring
+                    .take(&mut available)?
+                    .map(|head| (head, self.ring.walk(&available, head)))
+            };
+            let Some((head, chain)) = taken else {
+                return Ok(true);
+            };
+            if let Some(request) = ChainExchange::open(Arc::clone(&self.ring), head, chain) {
+                self.submit(request);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Submits a request. One that panics has been answered by its exchange, and harms no other.
+    fn submit(&self, request: vfsd_server::Incoming<ChainExchange>) {
+        if catch_unwind(AssertUnwindSafe(|| self.service.consumer.submit(request))).is_err() {
+            tracing::error!(queue = self.ring.name(), "a request panicked on its queue");
+        }
+    }
+}
+
+/// Makes the thread that has the seat count as running until it ends, whichever way that is.
+struct Presence<'a> {
+    post: &'a Post,
+    sitter: &'a Sitter,
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        // Who took the seat over counts instead.
+        if !self.sitter.is_relieved() {
+            self.post.running.leave();
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -14,7 +15,8 @@ use super::tree::TreeOptions;
 use crate::config;
 use crate::exit::Failure;
 use crate::settings::{
-    Device, Endpoint, ExportSettings, MAX_QUEUES, ServeSettings, Tag, session_options,
+    DEFAULT_POLL_LIMIT, Device, Endpoint, ExportSettings, MAX_QUEUES, ServeSettings, Tag,
+    session_options,
 };
 
 /// Serve a guest over a vhost-user socket
@@ -77,9 +79,24 @@ struct DeviceOptions {
     )]
     queues: u16,
 
+    /// Look for the next request for at most N microseconds before sleeping, while requests follow
+    /// one another that closely; 0 never does
+    #[arg(
+        long, value_name = "N", default_value_t = microseconds(DEFAULT_POLL_LIMIT),
+        value_parser = clap::value_parser!(u32).range(0..=MAX_POLL_US)
+    )]
+    poll_us: u32,
+
     /// Wait for the next connection when one ends, instead of exiting
     #[arg(long)]
     reconnect: bool,
+}
+
+/// The longest that polling makes sense: beyond this sleeping costs nothing in comparison.
+const MAX_POLL_US: i64 = 10_000;
+
+fn microseconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
 }
 
 impl ServeArguments {
@@ -115,6 +132,7 @@ impl ServeArguments {
                 endpoint,
                 tag: self.device.tag,
                 queues: self.device.queues,
+                poll_limit: Duration::from_micros(self.device.poll_us.into()),
                 reconnect: self.device.reconnect,
             },
             confinement: self.confinement.confinement()?,

@@ -47,6 +47,7 @@ fn serve_has_the_defaults_that_a_newcomer_wants() {
     assert!(settings.features.xattr);
     assert_eq!(settings.features.posix_acl, Negotiation::Auto);
     assert_eq!(settings.device.queues, 16);
+    assert_eq!(settings.device.poll_limit.as_micros(), 50);
     assert_eq!(settings.confinement.sandbox, SandboxMode::Namespace);
     assert_eq!(settings.confinement.seccomp, SeccompAction::Kill);
     assert_eq!(settings.features.local_locks, LocalLocks::default());
@@ -103,6 +104,8 @@ fn values_out_of_range_are_usage_errors() {
     for line in [
         "--queues 0",
         "--queues 256",
+        "--poll-us 10001",
+        "--poll-us -1",
         "--tag= ",
         "--tag 1234567890123456789012345678901234567",
         "--attr-ttl -1",

@@ -19,8 +19,8 @@ use crate::exit::Failure;
 use crate::logging::LogSettings;
 use crate::sandbox::{CapabilityChanges, IdRange};
 use crate::settings::{
-    Confinement, Device, Endpoint, ExportSettings, Features, LocalLocks, ServeSettings, Tag,
-    Translation, session_options,
+    Confinement, DEFAULT_POLL_LIMIT, Device, Endpoint, ExportSettings, Features, LocalLocks,
+    ServeSettings, Tag, Translation, session_options,
 };
 
 /// The version whose command line this is, and what is behind it.
@@ -340,6 +340,7 @@ impl VirtiofsdArguments {
                 endpoint,
                 tag: self.tag,
                 queues: QUEUES,
+                poll_limit: DEFAULT_POLL_LIMIT,
                 reconnect: false,
             },
             confinement: Confinement {

@@ -13,7 +13,7 @@ const ENTRY_LENGTH: usize = 2;
 /// In the used ring's flags: the driver need not kick.
 const NO_NOTIFY: u16 = 1;
 
-/// The device's end of the available ring. The thread of the queue has it while it runs.
+/// The device's end of the available ring. Locked by the thread of the queue while it takes a chain.
 #[derive(Debug)]
 pub(crate) struct Available {
     pub(crate) memory: Arc<MemoryMap>,
@@ -79,6 +79,11 @@ impl Available {
         }
         self.end = end;
         Ok(end != self.next)
+    }
+
+    /// Whether the driver seems to have added something.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.parts.available.load_u16(INDEX_AT, Ordering::Relaxed) != self.next
     }
 
     /// Asks the driver for a kick when it adds something, and says whether it did so before it

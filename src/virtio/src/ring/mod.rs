@@ -181,7 +181,7 @@ impl Ring {
         &self.name
     }
 
-    /// The device's end of the available ring, kept from everybody else.
+    /// The device's end of the available ring, for the thread that serves the queue.
     pub(crate) fn available(&self) -> MutexGuard<'_, Available> {
         self.available.lock()
     }

@@ -249,7 +249,7 @@ fn options_out_of_range_are_refused() {
         let options = DeviceOptions {
             max_request_queues: queues,
             tag: tag.map(str::to_owned),
-            reconnect: false,
+            ..DeviceOptions::default()
         };
         let play = Served::patient();
         let actor = std::sync::Arc::new(crate::stage::Actor(play.play.clone()));

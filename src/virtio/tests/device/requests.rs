@@ -129,6 +129,7 @@ fn the_configuration_space_has_the_tag_and_the_number_of_queues() {
         tag: Some("root".into()),
         max_request_queues: 3,
         reconnect: true,
+        ..DeviceOptions::default()
     });
     let mut front_end = served.connect(&Options {
         request_queues: 3,
