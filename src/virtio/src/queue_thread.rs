@@ -110,6 +110,8 @@ impl QueueThread {
             && self.post.seat.take_over(absence)
         {
             self.post.threads.lock().seated = None;
+            // From now on what it gives back is published at once.
+            self.post.ring.end_batches();
             self.post.running.leave();
         }
     }

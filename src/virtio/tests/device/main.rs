@@ -13,5 +13,6 @@
 mod hostile;
 mod life;
 mod memory;
+mod relief;
 mod requests;
 mod stage;

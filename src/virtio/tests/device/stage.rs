@@ -4,13 +4,15 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{MemfdFlags, memfd_create};
-use vfsd_backend::Wait;
+use vfsd_backend::{Answer, Wait};
 use vfsd_server::{Body, Delivery, Exchange, Incoming};
 use vfsd_testkit::frontend::channel::{Channel, Request};
 use vfsd_testkit::frontend::device::{Device as FrontEnd, Options};
@@ -29,6 +31,8 @@ pub(crate) const DROP: u32 = opcode::ACCESS;
 pub(crate) const HOLD: u32 = opcode::SETLKW;
 /// The exchange is kept until [`Play::release`].
 pub(crate) const KEEP: u32 = opcode::FSYNC;
+/// The thread leaves its seat until [`Play::free`], then answers like an echo.
+pub(crate) const STUCK: u32 = opcode::MKDIR;
 /// The reply claims a byte more than it has.
 pub(crate) const LIE: u32 = opcode::FLUSH;
 /// Data from the file, as many as the reply has room for.
@@ -48,6 +52,15 @@ pub(crate) struct Play {
     held: Mutex<Vec<Incoming<ChainExchange>>>,
     kept: Mutex<Vec<Incoming<ChainExchange>>>,
     arrived: Condvar,
+    stuck: Mutex<Stuck>,
+    freed: Condvar,
+}
+
+/// Requests whose work waits away from the seat.
+#[derive(Debug, Default)]
+struct Stuck {
+    waiting: usize,
+    free: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -82,6 +95,38 @@ impl Play {
         }
     }
 
+    /// Waits until freed, and says whether it did: not where a thread may not leave its seat.
+    fn get_stuck(&self) -> bool {
+        let mut answer = pin!(Answer::brief(|| {
+            let mut stuck = self.stuck.lock();
+            stuck.waiting += 1;
+            self.arrived.notify_all();
+            while !stuck.free {
+                self.freed.wait(&mut stuck);
+            }
+            stuck.waiting -= 1;
+            Ok(())
+        }));
+        answer
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+    }
+
+    /// Waits until so many threads are stuck.
+    pub(crate) fn wait_stuck(&self, count: usize) {
+        let mut stuck = self.stuck.lock();
+        while stuck.waiting < count {
+            self.arrived.wait(&mut stuck);
+        }
+    }
+
+    /// Lets go all that are stuck, and those to come.
+    pub(crate) fn free(&self) {
+        self.stuck.lock().free = true;
+        self.freed.notify_all();
+    }
+
     /// Answers what is kept, like an echo.
     pub(crate) fn release(&self) {
         for request in std::mem::take(&mut *self.kept.lock()) {
@@ -110,6 +155,10 @@ impl Consumer for Actor {
             KEEP => {
                 play.kept.lock().push(request);
                 play.arrived.notify_all();
+            }
+            STUCK => {
+                assert!(play.get_stuck(), "the thread has a seat");
+                play.echo(request);
             }
             LIE => {
                 let header = header(&request.inline, 17);
@@ -170,6 +219,8 @@ impl Served {
             held: Mutex::default(),
             kept: Mutex::default(),
             arrived: Condvar::new(),
+            stuck: Mutex::default(),
+            freed: Condvar::new(),
         });
         let device =
             Arc::new(Device::new(listener, Arc::new(Actor(Arc::clone(&play))), options).unwrap());
@@ -212,6 +263,7 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
+        self.play.free();
         self.handle.shut_down();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
