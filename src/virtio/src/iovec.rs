@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use vfsd_backend::Wait;
 use vm_memory::VolatileSlice;
 
@@ -14,11 +15,21 @@ use crate::memory::{MemoryMap, OutsideMemory, Region};
 /// Pieces that one system call takes (`UIO_MAXIOV`, include/uapi/linux/uio.h).
 const IOV_MAX: usize = 1_024;
 
+/// Pieces that need no allocation. A request of metadata has one or two each way.
+const INLINE_PIECES: usize = 4;
+
 /// Some bytes of guest memory, valid only together with the region that they belong to.
 #[derive(Debug, Clone, Copy)]
 struct Piece {
     address: *mut u8,
     length: usize,
+}
+
+impl Piece {
+    /// Where the byte behind the last would be.
+    fn end(&self) -> *mut u8 {
+        self.address.wrapping_add(self.length)
+    }
 }
 
 /// A sequence of bytes that lies scattered in guest memory, which stays mapped with it.
@@ -28,7 +39,7 @@ struct Piece {
 #[derive(Debug, Default)]
 pub(crate) struct GuestBuffers {
     // Invariant: each piece lies within the mapping of a region that is kept here.
-    pieces: Vec<Piece>,
+    pieces: SmallVec<[Piece; INLINE_PIECES]>,
     length: usize,
     region: Option<Arc<Region>>,
     /// Those of them that are not the same.
@@ -52,33 +63,43 @@ impl GuestBuffers {
         address: u64,
         length: usize,
     ) -> Result<(), OutsideMemory> {
-        let before = self.pieces.len();
+        let before = (self.pieces.len(), self.pieces.last().copied());
         let visited = memory.visit(address, length, |region, slice| {
-            self.keep(region);
+            let same_region = self.keep(region);
             let piece = Piece {
                 address: slice.ptr_guard_mut().as_ptr(),
                 length: slice.len(),
             };
-            self.pieces.push(piece);
+            match self.pieces.last_mut() {
+                // Pages that follow one another, as a guest's often do, are one piece.
+                Some(last) if same_region && last.end() == piece.address => {
+                    last.length = last.length.saturating_add(piece.length);
+                }
+                _ => self.pieces.push(piece),
+            }
         });
         match visited {
             Ok(()) => self.length = self.length.saturating_add(length),
-            Err(_) => self.pieces.truncate(before),
+            Err(_) => {
+                self.pieces.truncate(before.0);
+                if let (Some(last), Some(was)) = (self.pieces.last_mut(), before.1) {
+                    *last = was;
+                }
+            }
         }
         visited
     }
 
-    fn keep(&mut self, region: &Arc<Region>) {
+    /// Keeps a region, and says whether it is that of the last piece.
+    fn keep(&mut self, region: &Arc<Region>) -> bool {
+        let last = self.more_regions.last().or(self.region.as_ref());
+        let same = last.is_some_and(|last| Arc::ptr_eq(last, region));
         match &self.region {
+            _ if same => {}
             None => self.region = Some(Arc::clone(region)),
-            Some(first) if Arc::ptr_eq(first, region) => {}
-            Some(_)
-                if self
-                    .more_regions
-                    .last()
-                    .is_some_and(|last| Arc::ptr_eq(last, region)) => {}
             Some(_) => self.more_regions.push(Arc::clone(region)),
         }
+        same
     }
 
     /// How many bytes there are.
@@ -213,7 +234,7 @@ impl GuestBuffers {
     }
 
     /// At most [`IOV_MAX`] vectors for the bytes from `offset`.
-    fn vectors(&self, offset: usize, length: usize) -> Vec<libc::iovec> {
+    fn vectors(&self, offset: usize, length: usize) -> SmallVec<[libc::iovec; INLINE_PIECES]> {
         self.window(offset, length)
             .take(IOV_MAX)
             .map(|piece| libc::iovec {

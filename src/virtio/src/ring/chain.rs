@@ -1,5 +1,7 @@
 //! Chains of descriptors (virtio 1.3, section 2.7.5), walked once and whole.
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::iovec::GuestBuffers;
 use crate::memory::{MemoryMap, Part};
 
@@ -9,6 +11,9 @@ pub(crate) const MAX_ENTRIES: usize = 256 + 8;
 
 /// Bytes of a descriptor: address, length, flags, next.
 pub(crate) const DESCRIPTOR_LENGTH: usize = 16;
+
+/// Bytes of an indirect table that need no allocation: those of a request of metadata.
+const INLINE_TABLE: usize = 8 * DESCRIPTOR_LENGTH;
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
@@ -108,7 +113,7 @@ impl Descriptor {
 /// Where descriptors are read from: the ring's own table, or our copy of an indirect one.
 enum Table<'a> {
     Ring { part: &'a Part, size: u16 },
-    Indirect(Vec<u8>),
+    Indirect(SmallVec<[u8; INLINE_TABLE]>),
 }
 
 impl Table<'_> {
@@ -268,7 +273,7 @@ fn copy_indirect(
     if length > MAX_ENTRIES.saturating_mul(DESCRIPTOR_LENGTH) {
         return Err(ChainFault::TooManyEntries);
     }
-    let mut table = vec![0; length];
+    let mut table = smallvec![0; length];
     memory
         .read(descriptor.address, &mut table)
         .map_err(|_| ChainFault::OutsideMemory)?;
