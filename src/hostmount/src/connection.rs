@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::thread;
 
 use rustix::io::Errno;
+use vfsd_backend::take_seat;
 use vfsd_server::{HEADER_LENGTH, Incoming, Session, inline_length};
 
 use crate::buffers::Buffers;
 use crate::device::Device;
 use crate::exchange::{KernelExchange, Origin, Payload};
+use crate::readers::Readers;
 
 /// A connection to the kernel on which requests for one mount arrive.
 #[derive(Debug)]
@@ -57,6 +59,7 @@ impl Connection {
     pub fn serve(self, session: &Arc<Session>) -> io::Result<()> {
         let buffers = Buffers::new(self.devices.len().saturating_mul(2));
         let devices: Arc<[Device]> = self.devices.into();
+        let threads = Readers::new(devices.len());
         thread::scope(|scope| {
             let mut readers = Vec::new();
             for index in 0..devices.len() {
@@ -64,10 +67,13 @@ impl Connection {
                     devices: Arc::clone(&devices),
                     index,
                 };
-                let buffers = &buffers;
+                let (buffers, threads) = (&buffers, &threads);
                 let reader = thread::Builder::new()
                     .name(format!("fuse-{index}"))
-                    .spawn_scoped(scope, move || read_requests(&origin, buffers, session))?;
+                    .spawn_scoped(scope, move || {
+                        take_seat(threads.seat());
+                        read_requests(&origin, buffers, session)
+                    })?;
                 readers.push(reader);
             }
             readers.into_iter().try_for_each(|reader| {

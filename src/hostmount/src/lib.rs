@@ -22,6 +22,7 @@ mod exchange;
 mod fusermount;
 mod mount;
 mod mount_id;
+mod readers;
 
 pub use connection::Connection;
 pub use fusermount::FusermountError;
