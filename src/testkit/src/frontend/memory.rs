@@ -196,6 +196,11 @@ impl Memory {
         Ok(u16::from_le(value))
     }
 
+    /// The regions as they are mapped now, to use them without the lock.
+    pub(super) fn mapping(&self) -> GuestMemoryMmap {
+        self.map.read().clone()
+    }
+
     /// The region that holds `address`.
     pub fn extent_of(&self, address: u64) -> Option<Extent> {
         self.map

@@ -11,7 +11,8 @@
 //! - [`wire`]: the FUSE structures, written down here once more
 //! - [`bodies`]: the longer requests as bytes
 //! - [`guest`]: FUSE operations as methods
-//! - [`load`]: many requests in flight over many queues, for stress and measurement
+//! - [`load`]: many requests in flight over many queues, for stress
+//! - [`pump`]: requests laid out once, for measurement
 //!
 //! Nothing here uses the project's own codec or the `vhost` crate's messages, nor a crate for
 //! rings: a mistake there would be made on both sides of the socket and stay unseen. All waits
@@ -24,6 +25,7 @@ pub mod device;
 pub mod guest;
 pub mod load;
 pub mod memory;
+pub mod pump;
 pub mod ring;
 pub mod wire;
 
