@@ -7,7 +7,7 @@ use std::thread;
 
 use rustix::io::Errno;
 use vfsd_backend::take_seat;
-use vfsd_server::{HEADER_LENGTH, Incoming, Session, inline_length};
+use vfsd_server::{HEADER_LENGTH, Incoming, Intake, Session, inline_length};
 
 use crate::buffers::Buffers;
 use crate::device::Device;
@@ -89,8 +89,18 @@ fn read_requests(origin: &Origin, buffers: &Buffers, session: &Arc<Session>) -> 
     let Some(device) = origin.device() else {
         return Ok(());
     };
+    session.attend(|intake| take_requests(origin, device, buffers, intake))
+}
+
+fn take_requests(
+    origin: &Origin,
+    device: &Device,
+    buffers: &Buffers,
+    intake: &mut dyn Intake<KernelExchange>,
+) -> io::Result<()> {
     let mut buffer = buffers.take();
     loop {
+        intake.pause();
         let length = match device.receive(&mut buffer) {
             Ok(length) => length,
             Err(Errno::NODEV) => return Ok(()),
@@ -103,18 +113,19 @@ fn read_requests(origin: &Origin, buffers: &Buffers, session: &Arc<Session>) -> 
             continue;
         };
         debug_assert_eq!(header.len(), HEADER_LENGTH);
-        let inline = inline_length(header, length).min(length);
-        let arguments = buffer.get(..inline).unwrap_or_default().to_vec();
-        let payload = if inline < length {
+        let split = inline_length(header, length).min(length);
+        let mut inline = intake.buffer();
+        inline.extend_from_slice(buffer.get(..split).unwrap_or_default());
+        let payload = if split < length {
             // The data are served from where they are; the next request gets another buffer.
             let full = std::mem::replace(&mut buffer, buffers.take());
-            Payload::new(full, inline, length)
+            Payload::new(full, split, length)
         } else {
             Payload::none()
         };
         let exchange = KernelExchange::new(origin.clone(), payload, buffers.clone());
-        session.submit(Incoming {
-            inline: arguments,
+        intake.submit(Incoming {
+            inline,
             readable: length,
             exchange,
         });

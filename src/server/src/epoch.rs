@@ -17,8 +17,8 @@ use crate::waits::Waits;
 #[derive(Debug)]
 pub(crate) struct Epoch {
     pub(crate) layout: Layout,
-    pub(crate) nodes: Arc<NodeTable>,
-    pub(crate) handles: Arc<HandleTable>,
+    pub(crate) nodes: NodeTable,
+    pub(crate) handles: HandleTable,
     pub(crate) waits: Arc<Waits>,
 }
 

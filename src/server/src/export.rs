@@ -17,9 +17,9 @@ pub struct Export {
     pub(crate) id: ExportId,
 }
 
-/// Tells the exports of a session apart.
+/// Tells the exports of a session apart: 0 is that of the root directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) struct ExportId(pub(crate) usize);
+pub(crate) struct ExportId(pub(crate) u32);
 
 impl Export {
     /// A storage that is served under a name.

@@ -15,6 +15,7 @@ pub struct Exports {
     root: Arc<Export>,
     /// The directories of the root, if it is ours.
     named: Arc<[Arc<Export>]>,
+    all_writable: bool,
 }
 
 /// Why a set of exports cannot be served.
@@ -52,6 +53,7 @@ impl Exports {
         Self {
             root,
             named: Arc::new([]),
+            all_writable: !readonly,
         }
     }
 
@@ -72,14 +74,16 @@ impl Exports {
                 return Err(ExportsError::DuplicateName(export.name.clone()));
             }
         }
-        for (index, export) in exports.iter_mut().enumerate() {
-            export.id = ExportId(index.saturating_add(1));
+        for (id, export) in (1..).zip(exports.iter_mut()) {
+            export.id = ExportId(id);
         }
         let named: Arc<[Arc<Export>]> = exports.into_iter().map(Arc::new).collect();
         let backend = Arc::new(ExportRoot::new(Arc::clone(&named)));
         Ok(Self {
             root: Arc::new(Export::new("", backend, true)),
             named,
+            // The root is not.
+            all_writable: false,
         })
     }
 
@@ -93,22 +97,33 @@ impl Exports {
     }
 
     /// The export of the root directory, and the root directory.
-    pub(crate) fn root(&self) -> (Arc<Export>, Arc<dyn Node>) {
-        (Arc::clone(&self.root), self.root.backend.root())
+    pub(crate) fn root(&self) -> (ExportId, Arc<dyn Node>) {
+        (self.root.id, self.root.backend.root())
+    }
+
+    /// The export of that number.
+    pub(crate) fn get(&self, id: ExportId) -> &Export {
+        usize::try_from(id.0)
+            .ok()
+            .and_then(|id| id.checked_sub(1))
+            .and_then(|index| self.named.get(index))
+            .unwrap_or(&self.root)
+    }
+
+    /// Whether nothing of any export is protected from changes.
+    pub(crate) fn all_writable(&self) -> bool {
+        self.all_writable
     }
 
     /// The export that a name in a directory of `parent` leads to: `parent` itself, unless that is
     /// the root of our own.
-    pub(crate) fn below(&self, parent: &Arc<Export>, name: Name<'_>) -> Arc<Export> {
-        if parent.id == self.root.id {
-            let found = self
-                .named
-                .iter()
-                .find(|export| export.name.as_bytes() == name.as_bytes());
-            if let Some(export) = found {
-                return Arc::clone(export);
-            }
+    pub(crate) fn below(&self, parent: ExportId, name: Name<'_>) -> ExportId {
+        if parent != self.root.id {
+            return parent;
         }
-        Arc::clone(parent)
+        self.named
+            .iter()
+            .find(|export| export.name.as_bytes() == name.as_bytes())
+            .map_or(parent, |export| export.id)
     }
 }

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use vfsd_backend::{Directory, Errno, File};
 
 use crate::nodes::NodeRecord;
-use crate::slots::SlotTable;
+use crate::shards::{Census, Shards};
+use crate::slots::{Numbered, Slots, shard_of};
 
 /// An open file or directory, known to the guest by number.
 pub(crate) struct HandleRecord {
@@ -36,17 +38,25 @@ impl fmt::Debug for HandleRecord {
     }
 }
 
-/// Everything that the guest has open.
+impl Numbered for HandleRecord {
+    fn number(&self) -> u64 {
+        self.id
+    }
+}
+
+/// Everything that the guest has open. Handles of one file are in one part of the table.
 #[derive(Debug)]
 pub(crate) struct HandleTable {
-    slots: SlotTable<HandleRecord>,
+    shards: Shards<Slots<HandleRecord>>,
+    census: Census,
 }
 
 impl HandleTable {
-    pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self {
-            slots: SlotTable::new(limit),
-        })
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            shards: Shards::new(Slots::new),
+            census: Census::new(limit),
+        }
     }
 
     /// Gives an open file a number. It is closed again when the grant is dropped without
@@ -55,16 +65,28 @@ impl HandleTable {
     /// # Errors
     /// ENFILE when the guest may not have more open.
     pub(crate) fn grant(
-        self: &Arc<Self>,
+        &self,
         node: Arc<NodeRecord>,
         open: Open,
-    ) -> Result<HandleGrant, Errno> {
-        let make = |id| HandleRecord { id, node, open };
-        let id = self.slots.insert(make).ok_or(Errno::NFILE)?.id;
-        Ok(HandleGrant {
-            table: Arc::clone(self),
-            id: Some(id),
-        })
+    ) -> Result<HandleGrant<'_>, Errno> {
+        if !self.census.enter() {
+            return Err(Errno::NFILE);
+        }
+        let inserted = shard_of(node.id).and_then(|number| {
+            let mut shard = self.shards.get(number)?.write();
+            let record = shard.insert(number, |id| HandleRecord { id, node, open })?;
+            Some(record.id)
+        });
+        match inserted {
+            Some(id) => Ok(HandleGrant {
+                table: self,
+                id: Some(id),
+            }),
+            None => {
+                self.census.leave();
+                Err(Errno::NFILE)
+            }
+        }
     }
 
     /// An open file of a node.
@@ -94,12 +116,12 @@ impl HandleTable {
     /// # Errors
     /// EBADF for a number that is unknown or of another node.
     pub(crate) fn get(&self, node: u64, id: u64) -> Result<Open, Errno> {
-        let record = self.slots.get(id).ok_or(Errno::BADF)?;
-        if record.node.id == node {
-            Ok(record.open.clone())
-        } else {
-            Err(Errno::BADF)
-        }
+        let shard = self.shard(id).ok_or(Errno::BADF)?.read();
+        shard
+            .get(id)
+            .filter(|record| record.node.id == node)
+            .map(|record| record.open.clone())
+            .ok_or(Errno::BADF)
     }
 
     /// Takes a number out of use. The file is closed when no request uses it any more.
@@ -111,7 +133,7 @@ impl HandleTable {
         node: u64,
         id: u64,
         kind: HandleKind,
-    ) -> Result<Arc<HandleRecord>, Errno> {
+    ) -> Result<HandleRecord, Errno> {
         let fits = |record: &HandleRecord| {
             record.node.id == node
                 && match record.open {
@@ -119,12 +141,31 @@ impl HandleTable {
                     Open::Directory(_) => kind == HandleKind::Directory,
                 }
         };
-        self.slots.remove_if(id, fits).ok_or(Errno::BADF)
+        self.remove_if(id, fits).ok_or(Errno::BADF)
+    }
+
+    fn remove_if(
+        &self,
+        id: u64,
+        condition: impl FnOnce(&HandleRecord) -> bool,
+    ) -> Option<HandleRecord> {
+        let mut shard = self.shard(id)?.write();
+        let removed = shard
+            .get(id)
+            .is_some_and(condition)
+            .then(|| shard.remove(id))
+            .flatten();
+        drop(shard);
+        removed.inspect(|_| self.census.leave())
+    }
+
+    fn shard(&self, id: u64) -> Option<&RwLock<Slots<HandleRecord>>> {
+        self.shards.get(shard_of(id)?)
     }
 
     /// How much the guest has open.
     pub(crate) fn live(&self) -> usize {
-        self.slots.live()
+        self.census.live()
     }
 }
 
@@ -137,12 +178,12 @@ pub(crate) enum HandleKind {
 
 /// A handle that the guest is being told of.
 #[derive(Debug)]
-pub(crate) struct HandleGrant {
-    table: Arc<HandleTable>,
+pub(crate) struct HandleGrant<'a> {
+    table: &'a HandleTable,
     id: Option<u64>,
 }
 
-impl HandleGrant {
+impl HandleGrant<'_> {
     /// The number.
     pub(crate) fn id(&self) -> u64 {
         self.id.unwrap_or(0)
@@ -154,10 +195,10 @@ impl HandleGrant {
     }
 }
 
-impl Drop for HandleGrant {
+impl Drop for HandleGrant<'_> {
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {
-            drop(self.table.slots.remove_if(id, |_| true));
+            drop(self.table.remove_if(id, |_| true));
         }
     }
 }

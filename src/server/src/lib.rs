@@ -1,6 +1,6 @@
 //! A FUSE session: negotiation, node and handle tables, dispatch, exports.
 //!
-//! Transports hand requests in with [`Session::submit`] and get each one's reply through its
+//! A transport's threads [attend](Session::attend) the session, submit requests through their [`Intake`] and get each one's reply through its
 //! [`Exchange`]. Backends are asked through the traits of `vfsd-backend`, with objects instead of the
 //! guest's numbers. Neither side knows of the other.
 //!
@@ -36,12 +36,14 @@ mod export_root;
 mod exports;
 mod handles;
 mod idmap;
+mod intake;
 mod metrics;
 mod negotiation;
 mod nodes;
 mod options;
 mod responder;
 mod session;
+mod shards;
 mod slots;
 mod waits;
 
@@ -49,6 +51,7 @@ pub use exchange::{Body, Delivery, Exchange, HEADER_LENGTH, Incoming, inline_len
 pub use export::Export;
 pub use exports::{Exports, ExportsError};
 pub use idmap::{IdMap, IdMapError};
+pub use intake::Intake;
 pub use metrics::{Gauges, MetricsSnapshot, OperationSnapshot};
 pub use options::{Budget, CacheMode, CachePolicy, Offer, SessionOptions, Transport};
 pub use session::Session;

@@ -1,18 +1,24 @@
 //! Counters and latencies of a session, kept from its start to its end.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use vfsd_fuse::Opcode;
 
 /// Latency buckets: the n-th counts requests that took less than 2^n microseconds; the last one all the rest.
 const BUCKETS: usize = 24;
 
-/// The session's counters.
+/// The session's counters. What each request changes is kept in tallies, one for each thread that
+/// takes requests in, so that threads do not wait for one another's cache lines.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    operations: Vec<OperationMetrics>,
+    /// Of threads that still count.
+    tallies: Mutex<Vec<Arc<Tally>>>,
+    /// Of threads that have ended, and of requests that ended elsewhere.
+    shared: Tally,
     /// Requests whose opcode nobody knows.
     pub(crate) unknown: AtomicU64,
     /// Requests without a whole header.
@@ -27,6 +33,10 @@ pub(crate) struct Metrics {
     pub(crate) deferred: AtomicU64,
 }
 
+/// Requests that have ended, by opcode.
+#[derive(Debug)]
+struct Tally(Box<[OperationMetrics]>);
+
 #[derive(Debug, Default)]
 struct OperationMetrics {
     requests: AtomicU64,
@@ -35,13 +45,88 @@ struct OperationMetrics {
     buckets: [AtomicU64; BUCKETS],
 }
 
-impl Metrics {
-    pub(crate) fn new() -> Self {
-        Self {
-            operations: Opcode::ALL
+/// The only writer of a tally.
+#[derive(Debug)]
+pub(crate) struct Counter<'a> {
+    metrics: &'a Metrics,
+    tally: Arc<Tally>,
+}
+
+impl Counter<'_> {
+    /// Counts a request that has ended.
+    pub(crate) fn record(&mut self, opcode: Opcode, took: Duration, failed: bool) {
+        // Nobody else writes, so no atomic addition is needed.
+        self.tally.record(opcode, took, failed, |counter, more| {
+            let sum = counter.load(Ordering::Relaxed).wrapping_add(more);
+            counter.store(sum, Ordering::Relaxed);
+        });
+    }
+}
+
+impl Drop for Counter<'_> {
+    fn drop(&mut self) {
+        // A snapshot sees the counts in one place or in the other, not in both.
+        let mut tallies = self.metrics.tallies.lock();
+        self.metrics.shared.add(&self.tally);
+        tallies.retain(|tally| !Arc::ptr_eq(tally, &self.tally));
+    }
+}
+
+impl Tally {
+    fn new() -> Self {
+        Self(
+            Opcode::ALL
                 .iter()
                 .map(|_| OperationMetrics::default())
                 .collect(),
+        )
+    }
+
+    fn record(&self, opcode: Opcode, took: Duration, failed: bool, add: impl Fn(&AtomicU64, u64)) {
+        let Some(operation) = self.0.get(index(opcode)) else {
+            return;
+        };
+        let microseconds = took
+            .as_secs()
+            .saturating_mul(1_000_000)
+            .saturating_add(u64::from(took.subsec_micros()));
+        let bits = u64::BITS.saturating_sub(microseconds.leading_zeros());
+        let bucket = usize::try_from(bits)
+            .unwrap_or(BUCKETS)
+            .min(BUCKETS.saturating_sub(1));
+        add(&operation.requests, 1);
+        add(&operation.microseconds, microseconds);
+        if let Some(bucket) = operation.buckets.get(bucket) {
+            add(bucket, 1);
+        }
+        if failed {
+            add(&operation.errors, 1);
+        }
+    }
+
+    /// Adds what another one counted, which counts no more.
+    fn add(&self, other: &Self) {
+        for (to, from) in self.0.iter().zip(&other.0) {
+            for (to, from) in to.all().zip(from.all()) {
+                to.fetch_add(from.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl OperationMetrics {
+    fn all(&self) -> impl Iterator<Item = &AtomicU64> {
+        [&self.requests, &self.errors, &self.microseconds]
+            .into_iter()
+            .chain(&self.buckets)
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        Self {
+            tallies: Mutex::default(),
+            shared: Tally::new(),
             unknown: AtomicU64::new(0),
             unanswerable: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
@@ -51,33 +136,33 @@ impl Metrics {
         }
     }
 
-    /// Counts a request that has ended.
+    /// A counter for a thread.
+    pub(crate) fn counter(&self) -> Counter<'_> {
+        let tally = Arc::new(Tally::new());
+        self.tallies.lock().push(Arc::clone(&tally));
+        Counter {
+            metrics: self,
+            tally,
+        }
+    }
+
+    /// Counts a request that has ended on no thread that takes requests in.
     pub(crate) fn record(&self, opcode: Opcode, took: Duration, failed: bool) {
-        let Some(operation) = self.operations.get(index(opcode)) else {
-            return;
-        };
-        let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bits = u64::BITS.saturating_sub(microseconds.leading_zeros());
-        let bucket = usize::try_from(bits)
-            .unwrap_or(BUCKETS)
-            .min(BUCKETS.saturating_sub(1));
-        operation.requests.fetch_add(1, Ordering::Relaxed);
-        operation
-            .microseconds
-            .fetch_add(microseconds, Ordering::Relaxed);
-        if let Some(bucket) = operation.buckets.get(bucket) {
-            bucket.fetch_add(1, Ordering::Relaxed);
-        }
-        if failed {
-            operation.errors.fetch_add(1, Ordering::Relaxed);
-        }
+        self.shared.record(opcode, took, failed, |counter, more| {
+            counter.fetch_add(more, Ordering::Relaxed);
+        });
     }
 
     pub(crate) fn snapshot(&self, gauges: Gauges) -> MetricsSnapshot {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let all = Tally::new();
+        let tallies = self.tallies.lock();
+        all.add(&self.shared);
+        tallies.iter().for_each(|tally| all.add(tally));
+        drop(tallies);
         let operations = Opcode::ALL
             .iter()
-            .zip(&self.operations)
+            .zip(&all.0)
             .map(|(opcode, operation)| OperationSnapshot {
                 opcode: opcode.name(),
                 requests: load(&operation.requests),
@@ -248,15 +333,19 @@ mod tests {
             metrics.record(*opcode, Duration::from_micros(5), *opcode == Opcode::Read);
         }
         metrics.record(Opcode::Write, Duration::from_secs(1_000_000), false);
+        let mut counter = metrics.counter();
+        counter.record(Opcode::Lookup, Duration::from_micros(5), false);
         let snapshot = metrics.snapshot(Gauges {
             nodes: 3,
             ..Gauges::default()
         });
         assert_eq!(snapshot.operations.len(), Opcode::ALL.len());
-        assert!(snapshot.operations.iter().all(|one| one.buckets[3] == 1));
+        let fifth = |one: &OperationSnapshot| one.buckets[3];
+        assert_eq!(snapshot.operations.iter().map(fifth).max(), Some(2));
+        assert_eq!(snapshot.operations.iter().map(fifth).min(), Some(1));
         let text = snapshot.to_string();
         for line in [
-            "vfsd_requests_total{opcode=\"Lookup\"} 1",
+            "vfsd_requests_total{opcode=\"Lookup\"} 2",
             "vfsd_requests_total{opcode=\"Write\"} 2",
             "vfsd_request_errors_total{opcode=\"Read\"} 1",
             "vfsd_request_errors_total{opcode=\"Write\"} 0",
@@ -270,5 +359,18 @@ mod tests {
                 "{line} is not in\n{text}"
             );
         }
+    }
+
+    #[test]
+    fn what_a_thread_counted_stays_when_it_is_gone() {
+        let metrics = Metrics::new();
+        let count = |metrics: &Metrics| metrics.snapshot(Gauges::default()).operations;
+        let mut counter = metrics.counter();
+        counter.record(Opcode::Read, Duration::from_micros(5), true);
+        let before = count(&metrics);
+        assert_eq!((before[0].requests, before[0].errors), (1, 1));
+        drop(counter);
+        assert_eq!(count(&metrics), before);
+        assert!(metrics.tallies.lock().is_empty());
     }
 }

@@ -1,20 +1,17 @@
 //! The files that a guest knows, and how often it was told of each.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use hashbrown::HashTable;
 use tokio::sync::Notify;
 use vfsd_backend::{Errno, Node, NodeIdentity};
 
-use crate::export::{Export, ExportId};
-use crate::slots::SlotTable;
-
-/// The map from files to numbers is cut into this many parts with a lock each.
-const SHARDS: usize = 32;
+use crate::export::ExportId;
+use crate::shards::{Census, Shards};
+use crate::slots::{Numbered, SHARDS, Slots, shard_of};
 
 /// Below this many files a part of the map keeps its memory.
 const SMALL: usize = 256;
@@ -23,21 +20,33 @@ const SMALL: usize = 256;
 pub(crate) struct NodeRecord {
     /// The number.
     pub(crate) id: u64,
-    /// The export it belongs to.
-    pub(crate) export: Arc<Export>,
     /// The file.
     pub(crate) node: Arc<dyn Node>,
-    identity: Identity,
-    /// How often the guest was told of the file and has not forgotten it. Changed under the lock of
-    /// the identity's shard.
+    /// How often the guest was told of the file and has not forgotten it. Taken from only under the
+    /// write lock of the record's shard.
     lookups: AtomicU64,
+    /// The export it belongs to.
+    pub(crate) export: ExportId,
+    tag: Tag,
+}
+
+impl Numbered for Arc<NodeRecord> {
+    fn number(&self) -> u64 {
+        self.id
+    }
+}
+
+impl NodeRecord {
+    fn is(&self, identity: &Identity) -> bool {
+        self.export == identity.export && self.node.identity() == identity.node
+    }
 }
 
 impl fmt::Debug for NodeRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NodeRecord")
             .field("id", &self.id)
-            .field("identity", &self.identity)
+            .field("export", &self.export)
             .finish_non_exhaustive()
     }
 }
@@ -49,12 +58,52 @@ struct Identity {
     node: NodeIdentity,
 }
 
+/// The hash of an identity. It decides about the shard, too: all that concerns a file is under one
+/// lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tag(u32);
+
+impl Tag {
+    /// For the map of a shard: without what all tags of the shard have in common.
+    fn hash(self) -> u64 {
+        let Self(tag) = self;
+        (u64::from(tag) << 32) | u64::from(tag >> SHARDS.trailing_zeros())
+    }
+}
+
+/// An entry of the map from files to numbers: 8 bytes, since a million of them are usual.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    tag: Tag,
+    /// The lower half of the number.
+    slot: u32,
+}
+
+/// A part of the table.
+#[derive(Debug)]
+struct Shard {
+    slots: Slots<Arc<NodeRecord>>,
+    known: HashTable<Known>,
+}
+
+impl Shard {
+    fn find(&self, tag: Tag, identity: &Identity) -> Option<&Arc<NodeRecord>> {
+        let at = |known: &Known| self.slots.at(known.slot);
+        let known = self.known.find(tag.hash(), |known| {
+            known.tag == tag && at(known).is_some_and(|record| record.is(identity))
+        });
+        known.and_then(at)
+    }
+}
+
 /// All files that the guest knows. The root is always among them, with the number 1.
 #[derive(Debug)]
 pub(crate) struct NodeTable {
-    slots: SlotTable<NodeRecord>,
-    known: [Mutex<HashMap<Identity, u64>>; SHARDS],
+    shards: Shards<Shard>,
+    census: Census,
     hasher: RandomState,
+    /// Added to each hash, so that the root gets into the shard of the number 1.
+    turn: u32,
     /// Told when much of what the guest knew is forgotten.
     shrunk: Arc<Notify>,
 }
@@ -65,17 +114,26 @@ impl NodeTable {
     /// # Errors
     /// ENOMEM when not even the root is allowed.
     pub(crate) fn new(
-        export: Arc<Export>,
+        export: ExportId,
         root: Arc<dyn Node>,
         limit: usize,
         shrunk: Arc<Notify>,
-    ) -> Result<Arc<Self>, Errno> {
-        let table = Arc::new(Self {
-            slots: SlotTable::new(limit),
-            known: std::array::from_fn(|_| Mutex::new(HashMap::new())),
+    ) -> Result<Self, Errno> {
+        let mut table = Self {
+            shards: Shards::new(|| Shard {
+                slots: Slots::new(),
+                known: HashTable::new(),
+            }),
+            census: Census::new(limit),
             hasher: RandomState::new(),
+            turn: 0,
             shrunk,
+        };
+        let Tag(root_tag) = table.tag(&Identity {
+            export,
+            node: root.identity(),
         });
+        table.turn = root_tag.wrapping_neg();
         // Granted once and for all: the count never reaches 0.
         table.grant(export, root)?.keep();
         Ok(table)
@@ -86,7 +144,10 @@ impl NodeTable {
     /// # Errors
     /// ESTALE when there is none, so that the guest looks the name up again.
     pub(crate) fn get(&self, id: u64) -> Result<Arc<NodeRecord>, Errno> {
-        self.slots.get(id).ok_or(Errno::STALE)
+        shard_of(id)
+            .and_then(|shard| self.shards.get(shard))
+            .and_then(|shard| shard.read().slots.get(id).cloned())
+            .ok_or(Errno::STALE)
     }
 
     /// Counts one more time that the guest is told of a file. The grant is taken back when it is
@@ -94,41 +155,60 @@ impl NodeTable {
     ///
     /// # Errors
     /// ENOMEM when the guest may not know more files.
-    pub(crate) fn grant(
-        self: &Arc<Self>,
-        export: Arc<Export>,
-        node: Arc<dyn Node>,
-    ) -> Result<Grant, Errno> {
+    pub(crate) fn grant(&self, export: ExportId, node: Arc<dyn Node>) -> Result<Grant<'_>, Errno> {
         let identity = Identity {
-            export: export.id,
+            export,
             node: node.identity(),
         };
-        let mut known = self.shard(&identity).ok_or(Errno::NOMEM)?.lock();
-        let found = known.get(&identity).and_then(|id| self.slots.get(*id));
-        let record = match found {
-            Some(record) => {
-                record.lookups.fetch_add(1, Ordering::Relaxed);
-                record
-            }
-            None => {
-                let lookups = AtomicU64::new(1);
-                let make = |id| NodeRecord {
-                    id,
-                    export,
-                    node,
-                    identity,
-                    lookups,
-                };
-                let record = self.slots.insert(make).ok_or(Errno::NOMEM)?;
-                known.insert(identity, record.id);
-                record
-            }
+        let tag = self.tag(&identity);
+        let number = usize::try_from(tag.0)
+            .ok()
+            .and_then(|tag| tag.checked_rem(SHARDS))
+            .ok_or(Errno::NOMEM)?;
+        let shard = self.shards.get(number).ok_or(Errno::NOMEM)?;
+        let again = |record: &Arc<NodeRecord>| {
+            record.lookups.fetch_add(1, Ordering::Relaxed);
+            Arc::clone(record)
         };
-        drop(known);
-        Ok(Grant {
-            table: Arc::clone(self),
-            record: Some(record),
-        })
+        // Most lookups are of what is known.
+        let known = shard.read().find(tag, &identity).map(again);
+        if let Some(record) = known {
+            return Ok(Grant::new(self, record));
+        }
+        if !self.census.enter() {
+            // Somebody else may have been told of it meanwhile, which is no reason to refuse.
+            let known = shard.read().find(tag, &identity).map(again);
+            return known
+                .map(|record| Grant::new(self, record))
+                .ok_or(Errno::NOMEM);
+        }
+        let mut shard = shard.write();
+        let meanwhile = shard.find(tag, &identity).map(again);
+        if let Some(record) = meanwhile {
+            drop(shard);
+            self.census.leave();
+            return Ok(Grant::new(self, record));
+        }
+        let make = |id| {
+            Arc::new(NodeRecord {
+                id,
+                node,
+                lookups: AtomicU64::new(1),
+                export,
+                tag,
+            })
+        };
+        let Some(record) = shard.slots.insert(number, make).map(Arc::clone) else {
+            drop(shard);
+            self.census.leave();
+            return Err(Errno::NOMEM);
+        };
+        let slot = slot(record.id);
+        shard
+            .known
+            .insert_unique(tag.hash(), Known { tag, slot }, |known| known.tag.hash());
+        drop(shard);
+        Ok(Grant::new(self, record))
     }
 
     /// The guest forgets a file `count` times. Forgetting more often than it was told, or what it
@@ -137,36 +217,54 @@ impl NodeTable {
         if id == vfsd_fuse::ROOT_ID {
             return;
         }
-        let Some(record) = self.slots.get(id) else {
+        let Some(shard) = shard_of(id).and_then(|shard| self.shards.get(shard)) else {
             return;
         };
-        let Some(shard) = self.shard(&record.identity) else {
+        let mut shard = shard.write();
+        let Some(record) = shard.slots.get(id) else {
             return;
         };
-        let mut known = shard.lock();
         let left = record.lookups.load(Ordering::Relaxed).saturating_sub(count);
         record.lookups.store(left, Ordering::Relaxed);
-        if left == 0 && self.slots.remove_if(id, |_| true).is_some() {
-            known.remove(&record.identity);
-            if known.capacity() > SMALL && known.len() < known.capacity() / 8 {
-                let room = known.len().saturating_mul(2);
-                known.shrink_to(room);
-                self.shrunk.notify_one();
-            }
+        if left > 0 {
+            return;
         }
+        let tag = record.tag;
+        let slot = slot(id);
+        if let Ok(known) = shard
+            .known
+            .find_entry(tag.hash(), |known| known.slot == slot)
+        {
+            known.remove();
+        }
+        let forgotten = shard.slots.remove(id);
+        let known = &mut shard.known;
+        if known.capacity() > SMALL && known.len() < known.capacity() / 8 {
+            let room = known.len().saturating_mul(2);
+            known.shrink_to(room, |known| known.tag.hash());
+            self.shrunk.notify_one();
+        }
+        drop(shard);
+        self.census.leave();
         // The node itself, with its descriptor, is dropped after the lock.
-        drop(known);
+        drop(forgotten);
     }
 
     /// How many files the guest knows.
     pub(crate) fn live(&self) -> usize {
-        self.slots.live()
+        self.census.live()
     }
 
-    fn shard(&self, identity: &Identity) -> Option<&Mutex<HashMap<Identity, u64>>> {
-        let hash = usize::try_from(self.hasher.hash_one(identity) >> 32).ok()?;
-        self.known.get(hash.checked_rem(SHARDS)?)
+    fn tag(&self, identity: &Identity) -> Tag {
+        let [a, b, c, d, ..] = self.hasher.hash_one(identity).to_le_bytes();
+        Tag(u32::from_le_bytes([a, b, c, d]).wrapping_add(self.turn))
     }
+}
+
+/// The lower half of a number.
+fn slot(id: u64) -> u32 {
+    let [a, b, c, d, ..] = id.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 impl Drop for NodeTable {
@@ -177,27 +275,41 @@ impl Drop for NodeTable {
 
 /// A file that the guest is being told of.
 #[derive(Debug)]
-pub(crate) struct Grant {
-    table: Arc<NodeTable>,
-    record: Option<Arc<NodeRecord>>,
+pub(crate) struct Grant<'a> {
+    table: &'a NodeTable,
+    record: Arc<NodeRecord>,
+    kept: bool,
 }
 
-impl Grant {
+impl<'a> Grant<'a> {
+    fn new(table: &'a NodeTable, record: Arc<NodeRecord>) -> Self {
+        Self {
+            table,
+            record,
+            kept: false,
+        }
+    }
+
+    /// The file.
+    pub(crate) fn record(&self) -> &Arc<NodeRecord> {
+        &self.record
+    }
+
     /// The file's number.
     pub(crate) fn id(&self) -> u64 {
-        self.record.as_ref().map_or(0, |record| record.id)
+        self.record.id
     }
 
     /// The guest was told: from now on only it can forget.
     pub(crate) fn keep(mut self) {
-        self.record = None;
+        self.kept = true;
     }
 }
 
-impl Drop for Grant {
+impl Drop for Grant<'_> {
     fn drop(&mut self) {
-        if let Some(record) = self.record.take() {
-            self.table.forget(record.id, 1);
+        if !self.kept {
+            self.table.forget(self.record.id, 1);
         }
     }
 }

@@ -12,25 +12,41 @@ use crate::nodes::Grant;
 /// The longest reply body that needs no allocation: CREATE's.
 const FIXED: usize = 144;
 
-/// A successful reply, with what it grants. What is granted is taken back unless the reply is sent.
+/// A successful reply, with what it grants.
 #[derive(Debug)]
-pub(crate) struct Reply {
-    body: ReplyBody,
-    grants: Vec<Grant>,
-    handle: Option<HandleGrant>,
+pub(crate) struct Reply<'a> {
+    pub(crate) body: ReplyBody,
+    pub(crate) grants: Grants<'a>,
 }
 
+/// What a reply says.
 #[derive(Debug)]
-enum ReplyBody {
-    Fixed { bytes: [u8; FIXED], length: usize },
+pub(crate) enum ReplyBody {
+    Fixed { bytes: [u8; FIXED], length: u8 },
     Owned(Vec<u8>),
     Sunk(usize),
 }
 
-impl Reply {
+/// What a reply grants. It is taken back unless the reply is sent.
+#[derive(Debug, Default)]
+pub(crate) struct Grants<'a> {
+    nodes: NodeGrants<'a>,
+    handle: Option<HandleGrant<'a>>,
+}
+
+/// Most replies tell of one file at most.
+#[derive(Debug, Default)]
+enum NodeGrants<'a> {
+    #[default]
+    None,
+    One(Grant<'a>),
+    Many(Vec<Grant<'a>>),
+}
+
+impl<'a> Reply<'a> {
     /// A header alone.
     pub(crate) fn empty() -> Self {
-        Self::with(ReplyBody::Owned(Vec::new()))
+        Self::with(ReplyBody::Sunk(0))
     }
 
     /// One structure.
@@ -49,8 +65,9 @@ impl Reply {
         match bytes
             .get_mut(..length)
             .and_then(|all| all.split_at_mut_checked(first.len()))
+            .zip(u8::try_from(length).ok())
         {
-            Some((head, tail)) => {
+            Some(((head, tail), length)) => {
                 head.copy_from_slice(first);
                 tail.copy_from_slice(second);
                 Self::with(ReplyBody::Fixed { bytes, length })
@@ -69,30 +86,77 @@ impl Reply {
         Self::with(ReplyBody::Sunk(length))
     }
 
+    /// What is said, and what is granted with it.
+    pub(crate) fn split(result: Result<Self, Errno>) -> (Result<ReplyBody, Errno>, Grants<'a>) {
+        match result {
+            Ok(Self { body, grants }) => (Ok(body), grants),
+            Err(errno) => (Err(errno), Grants::default()),
+        }
+    }
+
     fn with(body: ReplyBody) -> Self {
         Self {
             body,
-            grants: Vec::new(),
-            handle: None,
+            grants: Grants::default(),
         }
     }
 
     /// Tells the guest of a file.
-    pub(crate) fn granting(mut self, grant: Grant) -> Self {
-        self.grants.push(grant);
+    pub(crate) fn granting(mut self, grant: Grant<'a>) -> Self {
+        self.grants.nodes = NodeGrants::One(grant);
         self
     }
 
     /// Tells the guest of several files.
-    pub(crate) fn granting_all(mut self, grants: Vec<Grant>) -> Self {
-        self.grants = grants;
+    pub(crate) fn granting_all(mut self, grants: Vec<Grant<'a>>) -> Self {
+        self.grants.nodes = NodeGrants::Many(grants);
         self
     }
 
     /// Tells the guest of an open file.
-    pub(crate) fn opening(mut self, handle: HandleGrant) -> Self {
-        self.handle = Some(handle);
+    pub(crate) fn opening(mut self, handle: HandleGrant<'a>) -> Self {
+        self.grants.handle = Some(handle);
         self
+    }
+}
+
+impl ReplyBody {
+    fn length(&self) -> usize {
+        match self {
+            Self::Fixed { length, .. } => usize::from(*length),
+            Self::Sunk(length) => *length,
+            Self::Owned(bytes) => bytes.len(),
+        }
+    }
+
+    fn body(&self) -> Body<'_> {
+        match self {
+            Self::Fixed { bytes, length } => {
+                Body::Bytes(bytes.get(..usize::from(*length)).unwrap_or_default())
+            }
+            Self::Owned(bytes) => Body::Bytes(bytes),
+            Self::Sunk(0) => Body::Bytes(&[]),
+            Self::Sunk(length) => Body::Sunk(*length),
+        }
+    }
+}
+
+impl Grants<'_> {
+    /// Whether there is nothing to take back.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self.nodes, NodeGrants::None) && self.handle.is_none()
+    }
+
+    /// The guest was told.
+    pub(crate) fn keep(self) {
+        match self.nodes {
+            NodeGrants::None => {}
+            NodeGrants::One(grant) => grant.keep(),
+            NodeGrants::Many(grants) => grants.into_iter().for_each(Grant::keep),
+        }
+        if let Some(handle) = self.handle {
+            handle.keep();
+        }
     }
 }
 
@@ -145,88 +209,74 @@ impl<E: Exchange> Responder<E> {
     }
 
     /// Sends a reply, or what it has to be instead: an error if it does not fit, nothing if the
-    /// request has no reply. A reply that is not sent takes back what it granted.
-    pub(crate) fn finish(mut self, result: Result<Reply, Errno>) -> Sent {
-        self.end(result)
+    /// request has no reply. What it grants is only the guest's if it was told.
+    pub(crate) fn finish(mut self, result: Result<ReplyBody, Errno>) -> Sent {
+        self.end(&result)
     }
 
-    fn end(&mut self, result: Result<Reply, Errno>) -> Sent {
+    fn end(&mut self, result: &Result<ReplyBody, Errno>) -> Sent {
         let Some(exchange) = self.exchange.take() else {
-            return Sent::default();
+            return Sent::Nothing { failed: true };
         };
-        if self.kind == ReplyKind::Nothing || exchange.capacity() < REPLY_HEADER {
-            let failed = result.is_err() || self.kind != ReplyKind::Nothing;
+        let Some(room) = exchange.capacity().checked_sub(REPLY_HEADER) else {
             exchange.discard();
-            return Sent {
-                failed,
-                lost: false,
+            let failed = result.is_err() || self.kind != ReplyKind::Nothing;
+            return Sent::Nothing { failed };
+        };
+        if self.kind == ReplyKind::Nothing {
+            exchange.discard();
+            return Sent::Nothing {
+                failed: result.is_err(),
             };
         }
-        let room = exchange.capacity().saturating_sub(REPLY_HEADER);
-        let (errno, reply) = match result {
-            Ok(reply) if reply.length() <= room => (None, Some(reply)),
+        let told = match result {
+            Ok(body) if body.length() <= room => Ok(body),
             // The guest left no room for what it asked: nothing was told, nothing is granted.
-            Ok(_) => (Some(Errno::IO), None),
-            Err(errno) => (Some(errno), None),
+            Ok(_) => Err(Errno::IO),
+            Err(errno) => Err(*errno),
         };
-        let delivery = match (&reply, errno) {
-            (Some(reply), _) => {
-                let header = OutHeader::success(self.unique, reply.length()).to_bytes();
-                exchange.reply(header, reply.body())
-            }
-            (None, errno) => {
-                let errno = errno.unwrap_or(Errno::IO);
-                exchange.reply(
-                    OutHeader::error(self.unique, errno).to_bytes(),
-                    Body::Bytes(&[]),
-                )
-            }
+        let (header, body) = match told {
+            Ok(body) => (OutHeader::success(self.unique, body.length()), body.body()),
+            Err(errno) => (OutHeader::error(self.unique, errno), Body::Bytes(&[])),
         };
-        if delivery == Delivery::Sent
-            && let Some(Reply { grants, handle, .. }) = reply
-        {
-            grants.into_iter().for_each(Grant::keep);
-            if let Some(handle) = handle {
-                handle.keep();
-            }
-        }
-        Sent {
-            failed: errno.is_some(),
-            lost: delivery == Delivery::Lost,
-        }
-    }
-}
-
-impl Reply {
-    fn length(&self) -> usize {
-        match &self.body {
-            ReplyBody::Fixed { length, .. } | ReplyBody::Sunk(length) => *length,
-            ReplyBody::Owned(bytes) => bytes.len(),
-        }
-    }
-
-    fn body(&self) -> Body<'_> {
-        match &self.body {
-            ReplyBody::Fixed { bytes, length } => {
-                Body::Bytes(bytes.get(..*length).unwrap_or_default())
-            }
-            ReplyBody::Owned(bytes) => Body::Bytes(bytes),
-            ReplyBody::Sunk(length) => Body::Sunk(*length),
+        match (exchange.reply(header.to_bytes(), body), told) {
+            (Delivery::Sent, Ok(_)) => Sent::Reply,
+            (Delivery::Sent, Err(_)) => Sent::Error,
+            (Delivery::Lost, told) => Sent::Lost {
+                failed: told.is_err(),
+            },
         }
     }
 }
 
 impl<E: Exchange> Drop for Responder<E> {
     fn drop(&mut self) {
-        self.end(Err(Errno::IO));
+        if self.exchange.is_some() {
+            self.end(&Err(Errno::IO));
+        }
     }
 }
 
-/// What became of a reply.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Sent {
-    /// It was an error.
-    pub(crate) failed: bool,
-    /// It did not reach the guest.
-    pub(crate) lost: bool,
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// The guest was told what it asked for.
+    Reply,
+    /// It was told an errno.
+    Error,
+    /// It was told nothing, because that is how it is, or it left no room.
+    Nothing { failed: bool },
+    /// A reply did not reach it.
+    Lost { failed: bool },
+}
+
+impl Sent {
+    /// The request was not done.
+    pub(crate) fn failed(self) -> bool {
+        match self {
+            Self::Reply => false,
+            Self::Error => true,
+            Self::Nothing { failed } | Self::Lost { failed } => failed,
+        }
+    }
 }

@@ -1,12 +1,8 @@
 //! One guest's session: takes requests in, and ends each of them once.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use tokio::runtime::Handle;
@@ -20,6 +16,7 @@ use crate::dispatch::Call;
 use crate::epoch::Epoch;
 use crate::exchange::{Exchange, Incoming};
 use crate::exports::Exports;
+use crate::intake::{Desk, Intake, Served};
 use crate::metrics::{Gauges, Metrics, MetricsSnapshot};
 use crate::negotiation::{Negotiation, negotiate};
 use crate::options::{SessionOptions, Transport};
@@ -31,8 +28,8 @@ use crate::responder::{Reply, Responder, Sent};
 pub struct Session {
     exports: Exports,
     options: SessionOptions,
-    metrics: Metrics,
-    runtime: Handle,
+    pub(crate) metrics: Metrics,
+    pub(crate) runtime: Handle,
     epoch: ArcSwapOption<Epoch>,
     shrunk: Arc<Notify>,
 }
@@ -60,23 +57,14 @@ impl Session {
         })
     }
 
-    /// Takes a request in. What can be answered at once is answered before this returns; the rest
-    /// moves to the runtime. Neither a request nor a panic while serving it comes back to the
-    /// caller: its exchange is always ended.
-    pub fn submit<E: Exchange>(self: &Arc<Self>, incoming: Incoming<E>) {
+    /// Lets the calling thread take requests in while `work` runs. The thread counts as one of the
+    /// runtime's meanwhile: storages find timers and tasks there.
+    pub fn attend<E: Exchange, T>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&mut dyn Intake<E>) -> T,
+    ) -> T {
         let _runtime = self.runtime.enter();
-        let mut work: Pin<Box<dyn Future<Output = ()> + Send>> =
-            Box::pin(serve(Arc::clone(self), incoming));
-        let mut context = Context::from_waker(Waker::noop());
-        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut context))) {
-            Ok(Poll::Ready(())) => {}
-            Ok(Poll::Pending) => {
-                self.metrics.deferred.fetch_add(1, Ordering::Relaxed);
-                self.runtime.spawn(work);
-            }
-            // Counted and answered as it unwound.
-            Err(_) => {}
-        }
+        work(&mut Desk::new(self, serve::<E>))
     }
 
     /// Ends all waits for locks; their requests are answered with EAGAIN. For a ring that has to be drained.
@@ -115,7 +103,7 @@ impl Session {
     }
 
     /// INIT. One while a session runs ends that session first: the guest has rebooted.
-    fn init(&self, arg: &vfsd_fuse::InitIn) -> Result<Reply, Errno> {
+    fn init(&self, arg: &vfsd_fuse::InitIn) -> Result<Reply<'static>, Errno> {
         self.reset();
         match negotiate(arg, self.exports.capabilities(), &self.options)? {
             Negotiation::TryAgain { reply } => Ok(Reply::structure(&reply)),
@@ -143,7 +131,7 @@ impl Session {
     ///
     /// The host's kernel wants EAGAIN for a request that is not known, and then asks again: it may
     /// have sent the request and the interrupt to different threads.
-    fn interrupt(&self, epoch: &Epoch, unique: u64) -> (ReplyKind, Result<Reply, Errno>) {
+    fn interrupt(&self, epoch: &Epoch, unique: u64) -> (ReplyKind, Result<Reply<'static>, Errno>) {
         let found = epoch.waits.interrupt(unique);
         match self.options.transport {
             Transport::HostKernel if !found => (ReplyKind::Empty, Err(Errno::AGAIN)),
@@ -167,63 +155,82 @@ impl Drop for PanicWatch<'_> {
 }
 
 /// Serves one request from its bytes to its reply.
-async fn serve<E: Exchange>(session: Arc<Session>, incoming: Incoming<E>) {
-    let _watch = PanicWatch(&session.metrics);
-    let started = Instant::now();
+async fn serve<E: Exchange>(session: Arc<Session>, incoming: Incoming<E>) -> Served {
     let Incoming {
         inline,
         readable,
         exchange,
     } = incoming;
-    let epoch = session.epoch.load_full();
-    let layout = epoch
-        .as_ref()
-        .map_or_else(Layout::default, |epoch| epoch.layout);
-    let Request { header, operation } = match decode(&inline, readable, layout) {
-        Ok(request) => request,
-        Err(DecodeError::Unanswerable) => {
-            session.metrics.unanswerable.fetch_add(1, Ordering::Relaxed);
+    let ended = 'ended: {
+        let session = session.as_ref();
+        let _watch = PanicWatch(&session.metrics);
+        let epoch = session.epoch.load();
+        let layout = epoch
+            .as_ref()
+            .map_or_else(Layout::default, |epoch| epoch.layout);
+        let Request { header, operation } = match decode(&inline, readable, layout) {
+            Ok(request) => request,
+            Err(DecodeError::Unanswerable) => {
+                session.metrics.unanswerable.fetch_add(1, Ordering::Relaxed);
+                exchange.discard();
+                break 'ended None;
+            }
+            Err(DecodeError::Reject { header, errno }) => {
+                reject(session, header, errno, epoch.is_some(), exchange);
+                break 'ended None;
+            }
+        };
+        let Some(opcode) = header.opcode else {
             exchange.discard();
-            return;
+            break 'ended None;
+        };
+        let mut responder = Responder::new(exchange, header.unique, opcode.reply());
+        let result = match (&operation, epoch.as_ref()) {
+            (Operation::Init { arg }, _) => session.init(arg),
+            (_, None) => Err(Errno::IO),
+            (Operation::Destroy {}, Some(_)) => {
+                session.reset();
+                Ok(Reply::empty())
+            }
+            (Operation::Interrupt { arg }, Some(epoch)) => {
+                let (kind, result) = session.interrupt(epoch, arg.unique);
+                responder.expect(kind);
+                result
+            }
+            (_, Some(epoch)) => {
+                let call = Call {
+                    exports: &session.exports,
+                    options: &session.options,
+                    epoch,
+                    header,
+                    opcode,
+                };
+                call.run(operation, &mut responder).await
+            }
+        };
+        let (body, grants) = Reply::split(result);
+        let sent = if grants.is_empty() {
+            drop(grants);
+            // The tables of an epoch that this request outlived go before the reply, as DESTROY
+            // promises.
+            drop(epoch);
+            responder.finish(body)
+        } else {
+            let sent = responder.finish(body);
+            if sent == Sent::Reply {
+                grants.keep();
+            }
+            sent
+        };
+        if let Sent::Lost { .. } = sent {
+            session.metrics.lost.fetch_add(1, Ordering::Relaxed);
         }
-        Err(DecodeError::Reject { header, errno }) => {
-            reject(&session, header, errno, epoch.is_some(), exchange);
-            return;
-        }
+        Some((opcode, sent.failed()))
     };
-    let Some(opcode) = header.opcode else {
-        return exchange.discard();
-    };
-    let mut responder = Responder::new(exchange, header.unique, opcode.reply());
-    let result = match (&operation, &epoch) {
-        (Operation::Init { arg }, _) => session.init(arg),
-        (_, None) => Err(Errno::IO),
-        (Operation::Destroy {}, Some(_)) => {
-            session.reset();
-            Ok(Reply::empty())
-        }
-        (Operation::Interrupt { arg }, Some(epoch)) => {
-            let (kind, result) = session.interrupt(epoch, arg.unique);
-            responder.expect(kind);
-            result
-        }
-        (_, Some(epoch)) => {
-            let call = Call {
-                exports: &session.exports,
-                options: &session.options,
-                epoch,
-                header,
-                opcode,
-            };
-            call.run(operation, &mut responder).await
-        }
-    };
-    // The tables of an epoch that this request outlived go before the reply, as DESTROY promises.
-    drop(epoch);
-    let Sent { failed, lost } = responder.finish(result);
-    session.metrics.record(opcode, started.elapsed(), failed);
-    if lost {
-        session.metrics.lost.fetch_add(1, Ordering::Relaxed);
+    Served {
+        session,
+        inline,
+        ended,
     }
 }
 

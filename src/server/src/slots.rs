@@ -2,49 +2,36 @@
 //!
 //! A number is a slot of the table and the slot's generation. A slot is used again, its number is
 //! not: a number that was given back is unknown from then on.
+//!
+//! Tables are cut into [`SHARDS`] parts with a lock each, so that queues do not wait for one
+//! another. [`Slots`] is one of them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use parking_lot::RwLock;
-
-/// Tables are cut into this many parts with a lock each, so that queues do not wait for one another.
-const SHARDS: usize = 32;
+/// Parts of a table.
+pub(crate) const SHARDS: usize = 32;
 
 /// Below this many slots a part keeps its memory.
 const SMALL: usize = 256;
 
-/// A table of shared objects.
-#[derive(Debug)]
-pub(crate) struct SlotTable<T> {
-    shards: [RwLock<Shard<T>>; SHARDS],
-    next_shard: AtomicUsize,
-    live: AtomicUsize,
-    limit: usize,
+/// An object that knows its number.
+pub(crate) trait Numbered {
+    /// The number that it was put in with.
+    fn number(&self) -> u64;
 }
 
+/// A part of a table. Costs 8 bytes a shared object, and as many for each one that is gone.
 #[derive(Debug)]
-struct Shard<T> {
-    slots: Vec<Slot<T>>,
-    free: Vec<usize>,
+pub(crate) struct Slots<T> {
+    objects: Vec<Option<T>>,
+    free: Vec<Free>,
     /// The generation that new slots begin with: that of no number given before.
     first_generation: u32,
 }
 
-#[derive(Debug)]
-struct Slot<T> {
+/// A slot to be used again.
+#[derive(Debug, Clone, Copy)]
+struct Free {
+    index: u32,
     generation: u32,
-    object: Option<Arc<T>>,
-}
-
-impl<T> Shard<T> {
-    /// Gives the memory of slots back that are all free.
-    fn give_up_slots(&mut self) {
-        let used = self.slots.iter().map(|slot| slot.generation).max();
-        self.first_generation = used.unwrap_or(self.first_generation);
-        self.slots = Vec::new();
-        self.free = Vec::new();
-    }
 }
 
 /// Where a number points.
@@ -72,111 +59,82 @@ impl Place {
         let slot = usize::try_from(number & u64::from(u32::MAX))
             .ok()?
             .checked_sub(1)?;
-        let shard = slot.checked_rem(SHARDS)?;
-        let index = slot.checked_div(SHARDS)?;
         Some(Self {
-            shard,
-            index,
+            shard: slot.checked_rem(SHARDS)?,
+            index: slot.checked_div(SHARDS)?,
             generation,
         })
     }
 }
 
-impl<T> SlotTable<T> {
-    /// A table of at most `limit` objects. The first one put in has the number 1.
-    pub(crate) fn new(limit: usize) -> Self {
+/// The part that a number's object is in, if it is a number.
+pub(crate) fn shard_of(number: u64) -> Option<usize> {
+    Place::of(number).map(|place| place.shard)
+}
+
+impl<T: Numbered> Slots<T> {
+    /// Without any. The first object put into part 0 has the number 1.
+    pub(crate) fn new() -> Self {
         Self {
-            shards: std::array::from_fn(|_| {
-                RwLock::new(Shard {
-                    slots: Vec::new(),
-                    free: Vec::new(),
-                    first_generation: 0,
-                })
-            }),
-            next_shard: AtomicUsize::new(0),
-            live: AtomicUsize::new(0),
-            limit,
+            objects: Vec::new(),
+            free: Vec::new(),
+            first_generation: 0,
         }
     }
 
-    /// Puts an object in, made with the number it gets. `None` when the table is full.
-    pub(crate) fn insert(&self, make: impl FnOnce(u64) -> T) -> Option<Arc<T>> {
-        if self.live.fetch_add(1, Ordering::Relaxed) >= self.limit {
-            self.live.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        let inserted = self.insert_unlimited(make);
-        if inserted.is_none() {
-            self.live.fetch_sub(1, Ordering::Relaxed);
-        }
-        inserted
-    }
-
-    fn insert_unlimited(&self, make: impl FnOnce(u64) -> T) -> Option<Arc<T>> {
-        let number = self
-            .next_shard
-            .fetch_add(1, Ordering::Relaxed)
-            .checked_rem(SHARDS)?;
-        let mut shard = self.shards.get(number)?.write();
-        let index = match shard.free.pop() {
-            Some(index) => index,
-            None => {
-                let generation = shard.first_generation;
-                shard.slots.push(Slot {
-                    generation,
-                    object: None,
-                });
-                shard.slots.len().checked_sub(1)?
-            }
+    /// Puts an object into this part, which is the `shard`-th, made with the number it gets. `None`
+    /// when there are no more numbers.
+    pub(crate) fn insert(&mut self, shard: usize, make: impl FnOnce(u64) -> T) -> Option<&T> {
+        let (index, generation) = match self.free.last() {
+            Some(free) => (usize::try_from(free.index).ok()?, free.generation),
+            None => (self.objects.len(), self.first_generation),
         };
-        let slot = shard.slots.get_mut(index)?;
         let place = Place {
-            shard: number,
+            shard,
             index,
-            generation: slot.generation,
+            generation,
         };
-        let object = Arc::new(make(place.number()?));
-        slot.object = Some(Arc::clone(&object));
+        let object = make(place.number()?);
+        if self.free.pop().is_none() {
+            self.objects.push(None);
+        }
+        Some(self.objects.get_mut(index)?.insert(object))
+    }
+
+    /// The object with this number, if it was not taken out. The number has to be of this part.
+    pub(crate) fn get(&self, number: u64) -> Option<&T> {
+        let place = Place::of(number)?;
+        let object = self.objects.get(place.index)?.as_ref()?;
+        (object.number() == number).then_some(object)
+    }
+
+    /// The object that has a slot now: the lower half of its number.
+    pub(crate) fn at(&self, slot: u32) -> Option<&T> {
+        let place = Place::of(u64::from(slot))?;
+        self.objects.get(place.index)?.as_ref()
+    }
+
+    /// Takes an object out. Its number is never given again, short of 2^32 uses of one slot.
+    pub(crate) fn remove(&mut self, number: u64) -> Option<T> {
+        self.get(number)?;
+        let place = Place::of(number)?;
+        let object = self.objects.get_mut(place.index)?.take()?;
+        self.free.push(Free {
+            index: u32::try_from(place.index).ok()?,
+            generation: place.generation.wrapping_add(1),
+        });
+        if self.free.len() == self.objects.len() && self.objects.len() > SMALL {
+            self.give_up_slots();
+        }
         Some(object)
     }
 
-    /// The object with this number, if it was not taken out.
-    pub(crate) fn get(&self, number: u64) -> Option<Arc<T>> {
-        let place = Place::of(number)?;
-        let shard = self.shards.get(place.shard)?.read();
-        let slot = shard.slots.get(place.index)?;
-        if slot.generation != place.generation {
-            return None;
-        }
-        slot.object.clone()
-    }
-
-    /// Takes an object out, if `condition` holds for it. Its number is never given again, short of
-    /// 2^32 uses of one slot.
-    pub(crate) fn remove_if(
-        &self,
-        number: u64,
-        condition: impl FnOnce(&T) -> bool,
-    ) -> Option<Arc<T>> {
-        let place = Place::of(number)?;
-        let mut shard = self.shards.get(place.shard)?.write();
-        let slot = shard.slots.get_mut(place.index)?;
-        if slot.generation != place.generation || !slot.object.as_deref().is_some_and(condition) {
-            return None;
-        }
-        let object = slot.object.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
-        shard.free.push(place.index);
-        if shard.free.len() == shard.slots.len() && shard.slots.len() > SMALL {
-            shard.give_up_slots();
-        }
-        self.live.fetch_sub(1, Ordering::Relaxed);
-        Some(object)
-    }
-
-    /// How many objects there are.
-    pub(crate) fn live(&self) -> usize {
-        self.live.load(Ordering::Relaxed)
+    /// Gives the memory of slots back that are all free.
+    fn give_up_slots(&mut self) {
+        let used = self.free.iter().map(|free| free.generation).max();
+        self.first_generation = used.unwrap_or(self.first_generation);
+        self.objects = Vec::new();
+        self.free = Vec::new();
     }
 }
 
@@ -184,58 +142,79 @@ impl<T> SlotTable<T> {
 mod tests {
     use super::*;
 
+    impl Numbered for u64 {
+        fn number(&self) -> u64 {
+            *self
+        }
+    }
+
+    /// A table of all parts, filled in turns.
+    struct Table(Vec<Slots<u64>>);
+
+    impl Table {
+        fn new() -> Self {
+            Self((0..SHARDS).map(|_| Slots::new()).collect())
+        }
+
+        fn fill(&mut self, count: usize) -> Vec<u64> {
+            (0..count)
+                .map(|turn| turn % SHARDS)
+                .map(|shard| *self.0[shard].insert(shard, |number| number).unwrap())
+                .collect()
+        }
+
+        fn get(&self, number: u64) -> Option<u64> {
+            self.0[shard_of(number)?].get(number).copied()
+        }
+
+        fn remove(&mut self, number: u64) -> Option<u64> {
+            self.0[shard_of(number)?].remove(number)
+        }
+    }
+
     #[test]
     fn the_first_number_is_one_and_none_is_zero() {
-        let table = SlotTable::new(1000);
-        let numbers: Vec<u64> = (0..1000)
-            .map(|_| *table.insert(|number| number).unwrap())
-            .collect();
+        let mut table = Table::new();
+        let numbers = table.fill(1000);
         assert_eq!(numbers[0], 1);
         let distinct: std::collections::BTreeSet<_> = numbers.iter().collect();
         assert_eq!(distinct.len(), 1000);
         assert!(!distinct.contains(&0));
-        assert!(
-            numbers
-                .iter()
-                .all(|number| table.get(*number).as_deref() == Some(number))
-        );
+        for number in numbers {
+            assert_eq!(table.get(number), Some(number));
+            let slot = u32::try_from(number).unwrap();
+            assert_eq!(table.0[shard_of(number).unwrap()].at(slot), Some(&number));
+        }
         assert_eq!(table.get(0), None);
         assert_eq!(table.get(u64::MAX), None);
     }
 
     #[test]
     fn a_table_that_was_emptied_gives_its_memory_back_and_no_number_twice() {
-        let table = SlotTable::new(usize::MAX);
+        let mut table = Table::new();
         let count = SHARDS * (SMALL + 1);
-        let old: Vec<u64> = (0..count).map(|_| *table.insert(|n| n).unwrap()).collect();
-        old.iter()
-            .for_each(|number| drop(table.remove_if(*number, |_| true)));
-        assert!(
-            table
-                .shards
-                .iter()
-                .all(|shard| shard.read().slots.capacity() == 0)
-        );
-        let new: std::collections::BTreeSet<u64> =
-            (0..count).map(|_| *table.insert(|n| n).unwrap()).collect();
+        let old = table.fill(count);
+        for number in &old {
+            assert_eq!(table.remove(*number), Some(*number));
+        }
+        assert!(table.0.iter().all(|part| part.objects.capacity() == 0));
+        let new: std::collections::BTreeSet<u64> = table.fill(count).into_iter().collect();
         assert!(old.iter().all(|number| !new.contains(number)));
     }
 
     #[test]
     fn a_number_is_unknown_once_its_object_is_gone_also_when_the_slot_is_used_again() {
-        let table = SlotTable::new(SHARDS);
-        let old: Vec<u64> = (0..SHARDS).map(|_| *table.insert(|n| n).unwrap()).collect();
-        assert!(table.insert(|n| n).is_none(), "the table is full");
+        let mut table = Table::new();
+        let old = table.fill(SHARDS);
         for number in &old {
-            assert!(table.remove_if(*number, |_| false).is_none());
-            assert!(table.remove_if(*number, |_| true).is_some());
-            assert!(table.remove_if(*number, |_| true).is_none(), "only once");
+            assert!(table.remove(*number).is_some());
+            assert!(table.remove(*number).is_none(), "only once");
         }
-        assert_eq!(table.live(), 0);
-        let new: Vec<u64> = (0..SHARDS).map(|_| *table.insert(|n| n).unwrap()).collect();
+        let new = table.fill(SHARDS);
         assert!(
             old.iter()
                 .all(|number| !new.contains(number) && table.get(*number).is_none())
         );
+        assert!(table.0.iter().all(|part| part.objects.len() == 1));
     }
 }

@@ -22,7 +22,7 @@ pub trait Consumer: Send + Sync + Debug + 'static {
 
 impl Consumer for Arc<Session> {
     fn submit(&self, request: Incoming<ChainExchange>) {
-        Session::submit(self, request);
+        self.attend(|intake| intake.submit(request));
     }
 
     fn cancel_waits(&self) {

@@ -12,15 +12,15 @@ use vfsd_fuse::wire::{
 use super::{Call, Outcome};
 use crate::responder::Reply;
 
-impl Call<'_> {
-    pub(super) async fn getattr(&self, arg: GetattrIn) -> Outcome {
+impl<'a> Call<'a> {
+    pub(super) async fn getattr(&self, arg: GetattrIn) -> Outcome<'a> {
         let handle = (arg.getattr_flags & GETATTR_FH != 0).then_some(arg.fh);
         let attributes = self.attributes(handle).await?;
         let ttl = self.attribute_ttl(Ttl::Policy);
         Ok(Reply::structure(&AttrOut::new(&attributes, ttl)))
     }
 
-    pub(super) async fn statx(&self, arg: StatxIn) -> Outcome {
+    pub(super) async fn statx(&self, arg: StatxIn) -> Outcome<'a> {
         let handle = (arg.getattr_flags & GETATTR_FH != 0).then_some(arg.fh);
         let attributes = self.attributes(handle).await?;
         let ttl = self.attribute_ttl(Ttl::Policy);
@@ -28,7 +28,7 @@ impl Call<'_> {
     }
 
     /// The attributes, from the open file if there is one: it may have lost its name.
-    async fn attributes(&self, handle: Option<u64>) -> Outcome<Attributes> {
+    async fn attributes(&self, handle: Option<u64>) -> Outcome<'a, Attributes> {
         let node = self.node()?;
         let from_file = match handle {
             Some(handle) => supported(self.file(handle)?.getattr().await)?,
@@ -41,7 +41,7 @@ impl Call<'_> {
         Ok(self.shown(&attributes))
     }
 
-    pub(super) async fn setattr(&self, arg: SetattrIn) -> Outcome {
+    pub(super) async fn setattr(&self, arg: SetattrIn) -> Outcome<'a> {
         let node = self.node()?;
         let changes = self.changes(&arg)?;
         let file: Option<Arc<dyn File>> = if arg.valid & fattr::FH != 0 {
@@ -100,7 +100,7 @@ impl Call<'_> {
         })
     }
 
-    pub(super) async fn readlink(&self, room: usize) -> Outcome {
+    pub(super) async fn readlink(&self, room: usize) -> Outcome<'a> {
         let target = self.node()?.node.readlink().await?;
         if target.is_empty() || target.len() > room {
             return Err(Errno::IO.into());
@@ -108,29 +108,29 @@ impl Call<'_> {
         Ok(Reply::bytes(target))
     }
 
-    pub(super) async fn access(&self, arg: AccessIn) -> Outcome {
+    pub(super) async fn access(&self, arg: AccessIn) -> Outcome<'a> {
         let node = self.node()?;
         let mask = AccessMask::from_bits(arg.mask).ok_or(Errno::INVAL)?;
-        if mask.contains(AccessMask::WRITE) && node.export.readonly {
+        if mask.contains(AccessMask::WRITE) && self.export(&node).readonly {
             return Err(Errno::ROFS.into());
         }
         node.node.access(self.caller(), mask).await?;
         Ok(Reply::empty())
     }
 
-    pub(super) async fn statfs(&self) -> Outcome {
+    pub(super) async fn statfs(&self) -> Outcome<'a> {
         let statistics = self.node()?.node.statfs().await?;
         Ok(Reply::structure(&StatfsOut::from(&statistics)))
     }
 
-    pub(super) async fn syncfs(&self) -> Outcome {
+    pub(super) async fn syncfs(&self) -> Outcome<'a> {
         self.node()?.node.syncfs().await?;
         Ok(Reply::empty())
     }
 }
 
 /// `None` where a file leaves an operation to its node.
-fn supported<T>(result: Result<T, Error>) -> Outcome<Option<T>> {
+fn supported<T>(result: Result<T, Error>) -> Outcome<'static, Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(Error::NotSupported) => Ok(None),

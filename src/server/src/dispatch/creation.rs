@@ -17,13 +17,13 @@ use crate::responder::Reply;
 /// Permission, set-id and sticky bits.
 const PERMISSIONS: u32 = 0o7777;
 
-impl Call<'_> {
+impl<'a> Call<'a> {
     pub(super) async fn mkdir(
         &self,
         arg: MkdirIn,
         name: Name<'_>,
         extensions: Extensions<'_>,
-    ) -> Outcome {
+    ) -> Outcome<'a> {
         let parent = self.directory_node()?;
         let caller = self.creator(extensions.supplementary_group)?;
         let inode = self.new_inode(arg.mode, arg.umask, extensions);
@@ -36,7 +36,7 @@ impl Call<'_> {
         arg: MknodIn,
         name: Name<'_>,
         extensions: Extensions<'_>,
-    ) -> Outcome {
+    ) -> Outcome<'a> {
         let parent = self.directory_node()?;
         let caller = self.creator(extensions.supplementary_group)?;
         let kind = if arg.mode & !PERMISSIONS == 0 {
@@ -70,7 +70,7 @@ impl Call<'_> {
         name: Name<'_>,
         target: LinkTarget<'_>,
         extensions: Extensions<'_>,
-    ) -> Outcome {
+    ) -> Outcome<'a> {
         let parent = self.directory_node()?;
         let caller = self.creator(extensions.supplementary_group)?;
         let inode = self.new_inode(0o777, 0, extensions);
@@ -83,7 +83,7 @@ impl Call<'_> {
         arg: CreateIn,
         name: Name<'_>,
         extensions: Extensions<'_>,
-    ) -> Outcome {
+    ) -> Outcome<'a> {
         let parent = self.directory_node()?;
         let caller = self.creator(extensions.supplementary_group)?;
         let inode = self.new_inode(arg.mode, arg.umask, extensions);
@@ -94,7 +94,7 @@ impl Call<'_> {
         self.opened(&parent, &created)
     }
 
-    pub(super) async fn tmpfile(&self, arg: CreateIn, extensions: Extensions<'_>) -> Outcome {
+    pub(super) async fn tmpfile(&self, arg: CreateIn, extensions: Extensions<'_>) -> Outcome<'a> {
         let parent = self.directory_node()?;
         let caller = self.creator(extensions.supplementary_group)?;
         let flags = open_flags(arg.flags)?;
@@ -107,7 +107,7 @@ impl Call<'_> {
     }
 
     /// Without `DONT_MASK` the guest has applied the umask, though it sends it all the same.
-    fn new_inode<'a>(&self, mode: u32, umask: u32, extensions: Extensions<'a>) -> NewInode<'a> {
+    fn new_inode<'i>(&self, mode: u32, umask: u32, extensions: Extensions<'i>) -> NewInode<'i> {
         let umask = if self.epoch.agreed(InitFlags::DONT_MASK) {
             umask & 0o777
         } else {
@@ -122,7 +122,7 @@ impl Call<'_> {
 
     /// The reply for a new inode. The guest takes one of another type than asked for a broken
     /// file system, and never forgets it.
-    fn made(&self, parent: &NodeRecord, entry: &Entry, kind: FileKind) -> Outcome {
+    fn made(&self, parent: &NodeRecord, entry: &Entry, kind: FileKind) -> Outcome<'a> {
         if entry.attributes.kind != kind {
             return Err(Errno::IO.into());
         }
@@ -130,12 +130,12 @@ impl Call<'_> {
         Ok(Reply::structure(&out).granting(grant))
     }
 
-    fn opened(&self, parent: &NodeRecord, created: &Created) -> Outcome {
+    fn opened(&self, parent: &NodeRecord, created: &Created) -> Outcome<'a> {
         if created.entry.attributes.kind != FileKind::Regular {
             return Err(Errno::IO.into());
         }
         let (grant, entry) = self.grant_entry(parent, None, &created.entry)?;
-        let node = self.epoch.nodes.get(grant.id())?;
+        let node = Arc::clone(grant.record());
         let open = Open::File(Arc::clone(&created.opened.file));
         let handle = self.epoch.handles.grant(node, open)?;
         let out = self.open_out(handle.id(), created.opened.caching);

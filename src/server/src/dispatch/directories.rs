@@ -13,8 +13,8 @@ use crate::nodes::{Grant, NodeRecord};
 use crate::options::CacheMode;
 use crate::responder::Reply;
 
-impl Call<'_> {
-    pub(super) async fn opendir(&self) -> Outcome {
+impl<'a> Call<'a> {
+    pub(super) async fn opendir(&self) -> Outcome<'a> {
         let node = self.directory_node()?;
         let directory = node.node.opendir().await?;
         let handle = self.epoch.handles.grant(node, Open::Directory(directory))?;
@@ -30,7 +30,7 @@ impl Call<'_> {
         Ok(Reply::structure(&out).opening(handle))
     }
 
-    pub(super) async fn readdir(&self, arg: ReadIn, room: usize) -> Outcome {
+    pub(super) async fn readdir(&self, arg: ReadIn, room: usize) -> Outcome<'a> {
         let directory = self.directory(arg.fh)?;
         let body = DirentBuffer::new(limit(arg.size, room));
         let mut names = Names { body, full: false };
@@ -42,7 +42,7 @@ impl Call<'_> {
         Ok(Reply::bytes(names.body.into_bytes()))
     }
 
-    pub(super) async fn readdirplus(&self, arg: ReadIn, room: usize) -> Outcome {
+    pub(super) async fn readdirplus(&self, arg: ReadIn, room: usize) -> Outcome<'a> {
         let node = self.node()?;
         let directory = self.directory(arg.fh)?;
         let limit = limit(arg.size, room);
@@ -81,7 +81,7 @@ impl Call<'_> {
 
     /// What a listing tells of one of its names. A name that was removed since is left out; one
     /// that cannot be looked up is shown without attributes. The listing as a whole never fails.
-    async fn resolve(&self, parent: &NodeRecord, name: &[u8]) -> Resolved {
+    async fn resolve(&self, parent: &NodeRecord, name: &[u8]) -> Resolved<'a> {
         // The guest knows `.` and `..` already, and is not told of them again.
         let Ok(name) = Name::new(name) else {
             return Resolved::NameOnly;
@@ -97,14 +97,14 @@ impl Call<'_> {
         }
     }
 
-    pub(super) fn releasedir(&self, arg: ReleaseIn) -> Outcome {
+    pub(super) fn releasedir(&self, arg: ReleaseIn) -> Outcome<'a> {
         self.epoch
             .handles
             .release(self.header.node, arg.fh, HandleKind::Directory)?;
         Ok(Reply::empty())
     }
 
-    pub(super) async fn fsyncdir(&self, arg: FsyncIn) -> Outcome {
+    pub(super) async fn fsyncdir(&self, arg: FsyncIn) -> Outcome<'a> {
         self.directory(arg.fh)?
             .fsync(arg.fsync_flags & FSYNC_FDATASYNC != 0)
             .await?;
@@ -116,8 +116,8 @@ impl Call<'_> {
     }
 }
 
-enum Resolved {
-    Entry(Grant, EntryOut),
+enum Resolved<'a> {
+    Entry(Grant<'a>, EntryOut),
     NameOnly,
     Vanished,
 }

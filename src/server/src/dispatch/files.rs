@@ -24,8 +24,8 @@ use crate::responder::{Reply, Responder};
 /// not last for ever.
 const MAX_COPY: u64 = 0x7fff_f000;
 
-impl Call<'_> {
-    pub(super) async fn open(&self, arg: OpenIn) -> Outcome {
+impl<'a> Call<'a> {
+    pub(super) async fn open(&self, arg: OpenIn) -> Outcome<'a> {
         let node = self.node()?;
         match node.node.kind() {
             FileKind::Regular => {}
@@ -37,7 +37,7 @@ impl Call<'_> {
             }
         }
         let flags = open_flags(arg.flags)?.difference(OpenFlags::EXCLUSIVE);
-        if flags.modifies() && node.export.readonly {
+        if flags.modifies() && self.export(&node).readonly {
             return Err(Errno::ROFS.into());
         }
         let kill_privileges = arg.open_flags & OPEN_KILL_SUIDGID != 0 && self.kills_privileges();
@@ -73,7 +73,7 @@ impl Call<'_> {
         &self,
         arg: ReadIn,
         responder: &mut Responder<E>,
-    ) -> Outcome {
+    ) -> Outcome<'a> {
         let file = self.file(arg.fh)?;
         let asked = usize::try_from(arg.size.min(MAX_TRANSFER)).unwrap_or(usize::MAX);
         let length = asked.min(responder.room());
@@ -95,7 +95,7 @@ impl Call<'_> {
         &self,
         arg: WriteIn,
         responder: &mut Responder<E>,
-    ) -> Outcome {
+    ) -> Outcome<'a> {
         let file = self.file(arg.fh)?;
         if range_end(arg.offset, u64::from(arg.size)).is_none() {
             return Err(Errno::FBIG.into());
@@ -111,12 +111,12 @@ impl Call<'_> {
         Ok(Reply::structure(&WriteOut { size, padding: 0 }))
     }
 
-    pub(super) async fn flush(&self, arg: FlushIn) -> Outcome {
+    pub(super) async fn flush(&self, arg: FlushIn) -> Outcome<'a> {
         self.file(arg.fh)?.flush(LockOwner(arg.lock_owner)).await?;
         Ok(Reply::empty())
     }
 
-    pub(super) async fn release(&self, arg: ReleaseIn) -> Outcome {
+    pub(super) async fn release(&self, arg: ReleaseIn) -> Outcome<'a> {
         let handle = self
             .epoch
             .handles
@@ -130,14 +130,14 @@ impl Call<'_> {
         Ok(Reply::empty())
     }
 
-    pub(super) async fn fsync(&self, arg: FsyncIn) -> Outcome {
+    pub(super) async fn fsync(&self, arg: FsyncIn) -> Outcome<'a> {
         self.file(arg.fh)?
             .fsync(arg.fsync_flags & FSYNC_FDATASYNC != 0)
             .await?;
         Ok(Reply::empty())
     }
 
-    pub(super) async fn fallocate(&self, arg: FallocateIn) -> Outcome {
+    pub(super) async fn fallocate(&self, arg: FallocateIn) -> Outcome<'a> {
         let file = self.file(arg.fh)?;
         let mode = FallocateMode::from_bits(arg.mode).ok_or(Errno::OPNOTSUPP)?;
         let punches = mode.contains(FallocateMode::PUNCH_HOLE);
@@ -154,7 +154,7 @@ impl Call<'_> {
         Ok(Reply::empty())
     }
 
-    pub(super) async fn lseek(&self, arg: LseekIn) -> Outcome {
+    pub(super) async fn lseek(&self, arg: LseekIn) -> Outcome<'a> {
         /// `SEEK_DATA` and `SEEK_HOLE` of linux/fs.h. All else is decided in the guest.
         const SEEK_DATA: u32 = 3;
         const SEEK_HOLE: u32 = 4;
@@ -171,7 +171,7 @@ impl Call<'_> {
         Ok(Reply::structure(&LseekOut { offset }))
     }
 
-    pub(super) async fn copy_file_range(&self, arg: CopyFileRangeIn) -> Outcome {
+    pub(super) async fn copy_file_range(&self, arg: CopyFileRangeIn) -> Outcome<'a> {
         let node = self.node()?;
         let target_node = self.other_node(&node, arg.nodeid_out)?;
         let source = self.file(arg.fh_in)?;

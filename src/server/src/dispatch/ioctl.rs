@@ -16,8 +16,8 @@ const FS_IOC32_SETFLAGS: u32 = 0x4004_6602;
 const FS_IOC_FSGETXATTR: u32 = 0x801c_581f;
 const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
 
-impl Call<'_> {
-    pub(super) async fn ioctl(&self, arg: IoctlArgument<'_>, room: usize) -> Outcome {
+impl<'a> Call<'a> {
+    pub(super) async fn ioctl(&self, arg: IoctlArgument<'_>, room: usize) -> Outcome<'a> {
         let node = self.node()?;
         // The kernel opens the file for the call; a handle of another file is a lie.
         self.epoch.handles.get(node.id, arg.head.fh)?;
@@ -25,7 +25,7 @@ impl Call<'_> {
             arg.head.cmd,
             FS_IOC_SETFLAGS | FS_IOC32_SETFLAGS | FS_IOC_FSSETXATTR
         );
-        if sets && node.export.readonly {
+        if sets && self.export(&node).readonly {
             return Err(Errno::ROFS.into());
         }
         let wanted = usize::try_from(arg.head.out_size).unwrap_or(usize::MAX);

@@ -11,8 +11,8 @@ const F_RDLCK: u32 = 0;
 const F_WRLCK: u32 = 1;
 const F_UNLCK: u32 = 2;
 
-impl Call<'_> {
-    pub(super) async fn getlk(&self, arg: LkIn) -> Outcome {
+impl<'a> Call<'a> {
+    pub(super) async fn getlk(&self, arg: LkIn) -> Outcome<'a> {
         let file = self.file(arg.fh)?;
         let request = lock_request(&arg, false)?;
         if request.kind.is_none() {
@@ -37,7 +37,7 @@ impl Call<'_> {
     }
 
     /// SETLK and SETLKW. A wait ends with the lock, by INTERRUPT, or with the session.
-    pub(super) async fn setlk(&self, arg: LkIn, wait: bool) -> Outcome {
+    pub(super) async fn setlk(&self, arg: LkIn, wait: bool) -> Outcome<'a> {
         let file = self.file(arg.fh)?;
         let wait = wait && arg.lk.r#type != F_UNLCK;
         let request = lock_request(&arg, wait)?;

@@ -22,6 +22,7 @@ use vfsd_fuse::{Effect, InitFlags, Opcode, Operation, ReplyKind, RequestHeader};
 use crate::epoch::Epoch;
 use crate::errno::errno_for;
 use crate::exchange::Exchange;
+use crate::export::Export;
 use crate::exports::Exports;
 use crate::nodes::{Grant, NodeRecord};
 use crate::options::{CacheMode, SessionOptions};
@@ -40,15 +41,15 @@ pub(crate) struct Call<'a> {
     pub(crate) opcode: Opcode,
 }
 
-type Outcome<T = Reply> = Result<T, Error>;
+type Outcome<'a, T = Reply<'a>> = Result<T, Error>;
 
-impl Call<'_> {
+impl<'a> Call<'a> {
     /// Does what is asked and gives the reply, or the errno that the guest is told.
     pub(crate) async fn run<E: Exchange>(
         &self,
         operation: Operation<'_>,
         responder: &mut Responder<E>,
-    ) -> Result<Reply, Errno> {
+    ) -> Result<Reply<'a>, Errno> {
         let outcome = match self.admit(&operation) {
             Ok(()) => self.dispatch(operation, responder).await,
             Err(errno) => Err(errno.into()),
@@ -69,12 +70,12 @@ impl Call<'_> {
         if !idmap && !self.caller_is_told() && self.opcode.reply() != ReplyKind::Nothing {
             return Err(Errno::INVAL);
         }
-        if self.opcode.effect() != Effect::Changes {
+        if self.opcode.effect() != Effect::Changes || self.exports.all_writable() {
             return Ok(());
         }
         // What has no node of its own to change, or a bad one, is answered by its handler.
         match self.node() {
-            Ok(node) if node.export.readonly => {
+            Ok(node) if self.export(&node).readonly => {
                 tracing::trace!("refused {operation:?} on a read-only export");
                 Err(Errno::ROFS)
             }
@@ -86,7 +87,7 @@ impl Call<'_> {
         &self,
         operation: Operation<'_>,
         responder: &mut Responder<E>,
-    ) -> Outcome {
+    ) -> Outcome<'a> {
         use Operation as Op;
         match operation {
             Op::Lookup { name } => self.lookup(name).await,
@@ -177,10 +178,15 @@ impl Call<'_> {
         self.epoch.nodes.get(self.header.node)
     }
 
+    /// The export that a node belongs to.
+    fn export(&self, node: &NodeRecord) -> &'a Export {
+        self.exports.get(node.export)
+    }
+
     /// Another node of the request, which must be of the same export as the first.
     fn other_node(&self, first: &NodeRecord, id: u64) -> Result<Arc<NodeRecord>, Errno> {
         let other = self.epoch.nodes.get(id)?;
-        if other.export.id == first.export.id {
+        if other.export == first.export {
             Ok(other)
         } else {
             Err(Errno::XDEV)
@@ -250,10 +256,10 @@ impl Call<'_> {
         parent: &NodeRecord,
         name: Option<Name<'_>>,
         entry: &Entry,
-    ) -> Result<(Grant, EntryOut), Errno> {
+    ) -> Result<(Grant<'a>, EntryOut), Errno> {
         let export = match name {
-            Some(name) => self.exports.below(&parent.export, name),
-            None => Arc::clone(&parent.export),
+            Some(name) => self.exports.below(parent.export, name),
+            None => parent.export,
         };
         let grant = self.epoch.nodes.grant(export, Arc::clone(&entry.node))?;
         let out = EntryOut::new(
@@ -275,7 +281,7 @@ impl Call<'_> {
     fn report(&self, source: &(dyn std::error::Error + Send + Sync)) {
         let export = self
             .node()
-            .map(|node| node.export.name.clone())
+            .map(|node| self.export(&node).name.clone())
             .unwrap_or_default();
         let mut reason = source.to_string();
         let mut next = source.source();

@@ -7,8 +7,8 @@ use super::{Call, Outcome};
 use crate::nodes::NodeRecord;
 use crate::responder::Reply;
 
-impl Call<'_> {
-    pub(super) async fn lookup(&self, name: Name<'_>) -> Outcome {
+impl<'a> Call<'a> {
+    pub(super) async fn lookup(&self, name: Name<'_>) -> Outcome<'a> {
         let parent = self.node()?;
         match parent.node.lookup(name).await? {
             Lookup::Found(entry) => {
@@ -26,12 +26,12 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn unlink(&self, name: Name<'_>) -> Outcome {
+    pub(super) async fn unlink(&self, name: Name<'_>) -> Outcome<'a> {
         self.directory_node()?.node.unlink(name).await?;
         Ok(Reply::empty())
     }
 
-    pub(super) async fn rmdir(&self, name: Name<'_>) -> Outcome {
+    pub(super) async fn rmdir(&self, name: Name<'_>) -> Outcome<'a> {
         self.directory_node()?.node.rmdir(name).await?;
         Ok(Reply::empty())
     }
@@ -42,7 +42,7 @@ impl Call<'_> {
         new_parent: u64,
         new_name: Name<'_>,
         flags: u32,
-    ) -> Outcome {
+    ) -> Outcome<'a> {
         let flags = RenameFlags::from_bits(flags).ok_or(Errno::INVAL)?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         if exchange && flags.intersects(RenameFlags::NOREPLACE | RenameFlags::WHITEOUT) {
@@ -68,7 +68,7 @@ impl Call<'_> {
         Ok(Reply::empty())
     }
 
-    pub(super) async fn link(&self, target: u64, name: Name<'_>) -> Outcome {
+    pub(super) async fn link(&self, target: u64, name: Name<'_>) -> Outcome<'a> {
         let parent = self.directory_node()?;
         let target = self.other_node(&parent, target)?;
         if target.node.kind() == FileKind::Directory {

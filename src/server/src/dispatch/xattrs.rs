@@ -10,8 +10,8 @@ use crate::responder::Reply;
 /// Where Linux keeps POSIX ACLs.
 const ACL_PREFIX: &[u8] = b"system.posix_acl_";
 
-impl Call<'_> {
-    pub(super) async fn setxattr(&self, arg: SetxattrArgument<'_>) -> Outcome {
+impl<'a> Call<'a> {
+    pub(super) async fn setxattr(&self, arg: SetxattrArgument<'_>) -> Outcome<'a> {
         let node = self.node()?;
         self.check_acl(arg.name)?;
         let mut flags = match XattrFlags::from_bits(arg.flags) {
@@ -33,13 +33,13 @@ impl Call<'_> {
         arg: GetxattrIn,
         name: XattrName<'_>,
         room: usize,
-    ) -> Outcome {
+    ) -> Outcome<'a> {
         let node = self.node()?;
         self.check_acl(name)?;
         sized(arg.size, room, node.node.getxattr(name).await?)
     }
 
-    pub(super) async fn listxattr(&self, arg: GetxattrIn, room: usize) -> Outcome {
+    pub(super) async fn listxattr(&self, arg: GetxattrIn, room: usize) -> Outcome<'a> {
         let mut names = self.node()?.node.listxattr().await?;
         if !self.epoch.agreed(InitFlags::POSIX_ACL) {
             names = names
@@ -52,7 +52,7 @@ impl Call<'_> {
         sized(arg.size, room, names)
     }
 
-    pub(super) async fn removexattr(&self, name: XattrName<'_>) -> Outcome {
+    pub(super) async fn removexattr(&self, name: XattrName<'_>) -> Outcome<'a> {
         let node = self.node()?;
         self.check_acl(name)?;
         node.node.removexattr(name).await?;
@@ -69,7 +69,7 @@ impl Call<'_> {
 }
 
 /// The value, or how long it is if that is what was asked.
-fn sized(asked: u32, room: usize, value: Vec<u8>) -> Outcome {
+fn sized(asked: u32, room: usize, value: Vec<u8>) -> Outcome<'static> {
     if value.len() > XATTR_SIZE_MAX {
         return Err(Errno::TOOBIG.into());
     }

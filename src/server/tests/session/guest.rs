@@ -198,11 +198,12 @@ impl Guest {
             sender: Some(sender),
         };
         let (inline, readable) = (inline.to_vec(), request.len());
-        self.session.submit(Incoming {
+        let incoming = Incoming {
             inline,
             readable,
             exchange,
-        });
+        };
+        self.session.attend(|intake| intake.submit(incoming));
         receiver
     }
 

@@ -1,0 +1,80 @@
+//! The parts of a table, each with a lock of its own, and how much all of them may hold.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::slots::SHARDS;
+
+/// Alone on the cache lines that a processor fetches together, so that who takes one lock does not
+/// take its neighbours from other processors.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Apart<T>(T);
+
+/// A table cut into [`SHARDS`] parts.
+#[derive(Debug)]
+pub(crate) struct Shards<T>([Apart<RwLock<T>>; SHARDS]);
+
+impl<T> Shards<T> {
+    pub(crate) fn new(make: impl Fn() -> T) -> Self {
+        Self(std::array::from_fn(|_| Apart(RwLock::new(make()))))
+    }
+
+    /// A part. `None` for a number that is none's.
+    pub(crate) fn get(&self, shard: usize) -> Option<&RwLock<T>> {
+        self.0.get(shard).map(|part| &part.0)
+    }
+}
+
+/// How many objects there are in a table, of those that there may be.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Census {
+    live: AtomicUsize,
+    limit: usize,
+}
+
+impl Census {
+    /// None yet.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            live: AtomicUsize::new(0),
+            limit,
+        }
+    }
+
+    /// One more. False if there may not be.
+    pub(crate) fn enter(&self) -> bool {
+        let admitted = self.live.fetch_add(1, Ordering::Relaxed) < self.limit;
+        if !admitted {
+            self.leave();
+        }
+        admitted
+    }
+
+    /// One less.
+    pub(crate) fn leave(&self) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many there are.
+    pub(crate) fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_are_admitted_than_may_be() {
+        let census = Census::new(2);
+        assert!(census.enter() && census.enter());
+        assert!(!census.enter() && !census.enter());
+        assert_eq!(census.live(), 2);
+        census.leave();
+        assert!(census.enter());
+    }
+}
