@@ -207,6 +207,11 @@ impl Daemon {
         }
     }
 
+    /// The process that was started; others may be below it.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
     /// Whether the daemon is gone.
     ///
     /// # Errors

@@ -28,6 +28,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Measure vfsd beside virtiofsd and bare system calls
+    Bench(commands::bench::Arguments),
     /// Show vfsd: build it, boot a real guest whose root it serves, stop
     Demo(commands::demo::Arguments),
     /// Boot a guest whose root is served by vfsd and run a command in it
@@ -39,6 +41,7 @@ enum Task {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.task {
+        Task::Bench(arguments) => commands::bench::run(arguments),
         Task::Demo(arguments) => commands::demo::run(arguments),
         Task::Guest(arguments) => commands::guest::run(arguments),
         Task::Test(arguments) => commands::test::run(arguments),

@@ -58,6 +58,16 @@ pub(crate) const LIBC_DEV: Package = Package {
     name: "libc6-dev",
     provides: "/usr/include/stdio.h",
 };
+/// What virtiofsd links with.
+pub(crate) const LIBSECCOMP_DEV: Package = Package {
+    name: "libseccomp-dev",
+    provides: "/usr/include/seccomp.h",
+};
+/// What virtiofsd links with.
+pub(crate) const LIBCAP_NG_DEV: Package = Package {
+    name: "libcap-ng-dev",
+    provides: "/usr/include/cap-ng.h",
+};
 
 /// Installs those of `packages` that are missing.
 ///

@@ -185,6 +185,11 @@ impl Background {
         })
     }
 
+    /// The child's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The exit status, when there is one already.
     ///
     /// # Errors

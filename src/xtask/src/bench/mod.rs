@@ -1,14 +1,22 @@
 //! Measurements of vfsd beside virtiofsd and beside the bare system calls.
 //!
 //! - [`row`]: a figure with its samples
+//! - [`native`]: both daemons driven by a vhost-user front end in this process, without a guest
+//! - [`peer`]: where virtiofsd comes from
+//! - [`usage`]: processor time and memory of a daemon
+//! - [`table`]: the rows as text
 //! - [`progress`]: the bar
 //!
 //! Both daemons run on the same machine, with the same command line, on the same folder, and take
 //! turns: vfsd, virtiofsd, vfsd, virtiofsd. What disturbs the machine for some seconds then falls
 //! on both.
 
+pub(crate) mod native;
+pub(crate) mod peer;
 pub(crate) mod progress;
 pub(crate) mod row;
+pub(crate) mod table;
+pub(crate) mod usage;
 
 use std::path::PathBuf;
 use std::time::Duration;

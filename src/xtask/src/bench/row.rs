@@ -107,6 +107,17 @@ pub(crate) enum Side {
     Bare,
 }
 
+impl Side {
+    /// What a reader calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Vfsd => "vfsd",
+            Self::Virtiofsd => "virtiofsd",
+            Self::Bare => "bare calls",
+        }
+    }
+}
+
 /// The samples of one figure. A list is empty where a side has no such figure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {

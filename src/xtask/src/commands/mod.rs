@@ -1,5 +1,6 @@
 //! The tasks, one module each.
 
+pub(crate) mod bench;
 pub(crate) mod demo;
 pub(crate) mod guest;
 pub(crate) mod test;

@@ -1,0 +1,182 @@
+//! The native front end: requests as a Linux guest's driver lays them out, from a thread that has
+//! nothing else to do.
+//!
+//! - [`operation`]: what is measured
+//! - [`folder`]: what both daemons serve
+//! - [`session`]: a daemon with a front end on it
+//! - [`work`]: the requests
+//! - [`bare`]: the same system calls without a daemon
+//!
+//! For each operation every daemon is started afresh and stays; the samples alternate. A daemon
+//! that is not being measured has nothing to do.
+
+mod bare;
+mod folder;
+mod operation;
+mod session;
+mod work;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::Plan;
+use super::progress::Progress;
+use super::row::{Board, Level, Measure, Side};
+use folder::Folder;
+use operation::Operation;
+use session::{Lanes, Sample, Session};
+
+/// Requests in flight on each queue.
+const DEPTHS: [usize; 3] = [1, 8, 64];
+
+/// Who is measured, over how many request queues. virtiofsd has one.
+const SEATS: [(Side, u16); 4] = [
+    (Side::Vfsd, 1),
+    (Side::Virtiofsd, 1),
+    (Side::Vfsd, 2),
+    (Side::Vfsd, 4),
+];
+
+/// How long a daemon works before its first sample.
+const WARM_UP: Duration = Duration::from_millis(50);
+
+/// The names of the rows.
+pub(crate) fn names() -> Vec<String> {
+    Operation::all().into_iter().map(Operation::name).collect()
+}
+
+/// Measures what `plan` wants.
+///
+/// # Errors
+/// A daemon does not start or answers wrongly; which, and at what.
+pub(crate) fn run(plan: &Plan, board: &mut Board) -> Result<()> {
+    let wanted: Vec<Operation> = Operation::all()
+        .into_iter()
+        .filter(|operation| plan.wants(&operation.name()))
+        .collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let folder = Folder::fill(plan.folder.join("native"))?;
+    let samples = wanted.len() * DEPTHS.len() * plan.pairs * (SEATS.len() + 1);
+    let mut progress = Progress::begin("native front end", samples as u64);
+    for operation in wanted {
+        measure(plan, operation, &folder, board, &mut progress)
+            .with_context(|| operation.name())?;
+    }
+    Ok(())
+}
+
+/// One daemon of an operation.
+struct Seat {
+    side: Side,
+    queues: u16,
+    session: Session,
+}
+
+impl Seat {
+    fn who(&self, depth: usize) -> String {
+        format!("{}, {}", self.side.name(), setting(depth, self.queues))
+    }
+}
+
+fn measure(
+    plan: &Plan,
+    operation: Operation,
+    folder: &Folder,
+    board: &mut Board,
+    progress: &mut Progress,
+) -> Result<()> {
+    let place = tempfile::tempdir().context("make a folder for sockets")?;
+    let mut seats = Vec::new();
+    for (index, (side, queues)) in SEATS.into_iter().enumerate() {
+        let Some(program) = plan.program(side) else {
+            continue;
+        };
+        let place = place.path().join(index.to_string());
+        let session = Session::start(&program, folder, &place, operation, queues)
+            .with_context(|| side.name())?;
+        seats.push(Seat {
+            side,
+            queues,
+            session,
+        });
+    }
+    for depth in DEPTHS {
+        let mut lanes = Vec::new();
+        for seat in &mut seats {
+            progress.note(&format!("{}, {}", operation.name(), seat.who(depth)));
+            let mut ready = seat.session.lanes(depth)?;
+            seat.session
+                .sample(&mut ready, WARM_UP)
+                .with_context(|| seat.who(depth))?;
+            lanes.push(ready);
+        }
+        for _ in 0..plan.pairs {
+            pair(
+                plan,
+                operation,
+                depth,
+                (&mut seats, &mut lanes),
+                board,
+                progress,
+            )?;
+            let floor = bare::run(operation, depth, folder, plan.sample)?;
+            let operations = floor.operations as f64;
+            let floor = Sample {
+                rate: operations / floor.elapsed.as_secs_f64(),
+                cpu: floor.cpu.as_secs_f64() * 1e6 / (operations * f64::from(operation.requests())),
+            };
+            // One thread is the floor of any number of queues.
+            for (_, queues) in SEATS.into_iter().filter(|(side, _)| *side == Side::Vfsd) {
+                record(board, operation, &setting(depth, queues), Side::Bare, floor);
+            }
+            progress.advance();
+        }
+    }
+    for seat in seats {
+        let who = seat.side.name();
+        seat.session.end().context(who)?;
+    }
+    Ok(())
+}
+
+/// One sample of each seat.
+fn pair(
+    plan: &Plan,
+    operation: Operation,
+    depth: usize,
+    (seats, lanes): (&mut [Seat], &mut [Lanes]),
+    board: &mut Board,
+    progress: &mut Progress,
+) -> Result<()> {
+    for (seat, lanes) in seats.iter_mut().zip(lanes) {
+        progress.note(&format!("{}, {}", operation.name(), seat.who(depth)));
+        let sample = seat
+            .session
+            .sample(lanes, plan.sample)
+            .with_context(|| seat.who(depth))?;
+        let setting = setting(depth, seat.queues);
+        record(board, operation, &setting, seat.side, sample);
+        progress.advance();
+    }
+    Ok(())
+}
+
+fn record(board: &mut Board, operation: Operation, setting: &str, side: Side, sample: Sample) {
+    let name = operation.name();
+    for (measure, figure) in [
+        (Measure::OperationsPerSecond, sample.rate),
+        (Measure::CpuMicrosecondsPerRequest, sample.cpu),
+    ] {
+        board
+            .row(Level::Native, &name, setting, measure)
+            .push(side, figure);
+    }
+}
+
+fn setting(depth: usize, queues: u16) -> String {
+    let s = if queues == 1 { "" } else { "s" };
+    format!("depth {depth}, {queues} queue{s}")
+}

@@ -1,0 +1,280 @@
+//! A daemon with a front end on it.
+
+use std::path::Path;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use vfsd_testkit::frontend::Error;
+use vfsd_testkit::frontend::channel::Channel;
+use vfsd_testkit::frontend::device::{Device, Options};
+use vfsd_testkit::frontend::guest::Guest;
+use vfsd_testkit::frontend::memory::Extent;
+use vfsd_testkit::frontend::pump::{Done, Position, Pump};
+use vfsd_testkit::frontend::wire::ROOT;
+
+use super::folder::{BIG, FILES, Folder, MANY, file, scratch};
+use super::operation::Operation;
+use super::work::Job;
+use crate::bench::usage::Family;
+use crate::daemon::{self, Daemon, Program};
+
+/// The daemons' options, the same for both.
+const OPTIONS: daemon::Options = daemon::Options {
+    posix_acl: false,
+    writeback: false,
+    open_files: None,
+    drop_in: true,
+    further: &["--cache", "auto", "--xattr"],
+};
+
+/// Descriptors of a ring: enough for four requests of each of 64 slots.
+const QUEUE_SIZE: u16 = 256;
+
+/// Guest memory. Only what chains lie in is ever touched.
+const MEMORY: Extent = Extent {
+    start: 0x10_0000,
+    size: 512 << 20,
+};
+
+const O_RDWR: u32 = 2;
+
+/// How long a daemon may take to end when its front end has left.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// The nodes and handles that the work needs.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    /// Node of each file.
+    pub(crate) files: Vec<u64>,
+    /// Node of the file to read and write, and a handle of it.
+    pub(crate) big: u64,
+    /// See [`Scene::big`].
+    pub(crate) handle: u64,
+    /// Node of the large folder, and handles of it: one for each slot of each queue.
+    pub(crate) many: u64,
+    /// See [`Scene::many`].
+    pub(crate) listings: Vec<u64>,
+    /// Nodes of the scratch folders, one for each queue.
+    pub(crate) scratch: Vec<u64>,
+}
+
+impl Scene {
+    fn prepare(guest: &mut Guest, operation: Operation, queues: usize) -> Result<Self, Error> {
+        let mut scene = Self {
+            files: Vec::new(),
+            big: guest.lookup(ROOT, BIG)?.node,
+            handle: 0,
+            many: guest.lookup(ROOT, MANY)?.node,
+            listings: Vec::new(),
+            scratch: Vec::new(),
+        };
+        for index in 0..FILES {
+            scene.files.push(guest.lookup(ROOT, &file(index))?.node);
+        }
+        for queue in 0..queues {
+            scene
+                .scratch
+                .push(guest.lookup(ROOT, &scratch(queue))?.node);
+        }
+        scene.handle = guest.open(scene.big, O_RDWR)?.fh;
+        if operation == Operation::Readdirplus {
+            for _ in 0..queues * Operation::MOST_SLOTS {
+                scene.listings.push(guest.opendir(scene.many)?.fh);
+            }
+        }
+        Ok(scene)
+    }
+}
+
+/// A running daemon, connected and ready for one operation.
+#[derive(Debug)]
+pub(crate) struct Session {
+    // The front end leaves before the daemon is asked to end.
+    device: Device,
+    positions: Vec<Position>,
+    scene: Scene,
+    operation: Operation,
+    family: Family,
+    daemon: Daemon,
+}
+
+/// What a sample came to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    /// Operations a second, of all queues together.
+    pub(crate) rate: f64,
+    /// Processor time of the daemon for one request, in microseconds.
+    pub(crate) cpu: f64,
+}
+
+impl Session {
+    /// Starts `program` on `folder` and makes it ready for `operation` over `queues` queues. Its
+    /// socket and log lie in `place`.
+    ///
+    /// # Errors
+    /// The daemon does not start, or refuses what has to be prepared.
+    pub(crate) fn start(
+        program: &Program,
+        folder: &Folder,
+        place: &Path,
+        operation: Operation,
+        queues: u16,
+    ) -> Result<Self> {
+        let socket = place.join("socket");
+        let log = place.join("daemon.log");
+        std::fs::create_dir_all(place).with_context(|| format!("make {}", place.display()))?;
+        let daemon = Daemon::serve(program, &OPTIONS, folder.path(), &socket, &log)?;
+        let connected = connect(&socket, operation, queues);
+        let (device, scene, first) = connected
+            .map_err(|error| anyhow!("{error}\nthe end of the daemon's log:\n{}", daemon.log()))?;
+        let mut positions = vec![Position::default(); queues.into()];
+        positions[0] = first;
+        Ok(Self {
+            device,
+            positions,
+            scene,
+            operation,
+            family: Family::of(daemon.pid())?,
+            daemon,
+        })
+    }
+
+    /// Gets ready for samples at `depth`: lays out chains, and sends each slot's first requests.
+    ///
+    /// # Errors
+    /// The daemon answers wrongly.
+    pub(crate) fn lanes(&mut self, depth: usize) -> Result<Lanes> {
+        let queues = self.positions.len();
+        let spin = spin_for(queues);
+        let mut lanes = Vec::new();
+        for (queue, position) in self.positions.iter().enumerate() {
+            let job = Job::new(self.operation, &self.scene, queue, depth);
+            let index = u16::try_from(queue + 1).context("too many queues")?;
+            let mut pump = Pump::new(&self.device, index, *position, &job.forms(), depth)?;
+            pump.spin = spin;
+            lanes.push((pump, job));
+        }
+        Ok(Lanes(lanes))
+    }
+
+    /// Keeps every lane busy for `time`.
+    ///
+    /// # Errors
+    /// The daemon answers wrongly or not at all.
+    pub(crate) fn sample(&mut self, lanes: &mut Lanes, time: Duration) -> Result<Sample> {
+        let before = self.family.clock()?;
+        let (done, elapsed) = lanes
+            .run(time)
+            .with_context(|| format!("the end of the daemon's log:\n{}", self.daemon.log()))?;
+        // A thread that runs is accounted for when it sleeps, or at the next tick.
+        std::thread::sleep(Duration::from_millis(5));
+        let cpu = self.family.clock()?.since(&before);
+        for (position, (pump, _)) in self.positions.iter_mut().zip(&lanes.0) {
+            *position = pump.position();
+        }
+        let operations = done.iter().map(|done| done.operations).sum::<u64>();
+        ensure!(operations > 0, "no operation was completed in {time:?}");
+        let requests = operations as f64 * f64::from(self.operation.requests());
+        Ok(Sample {
+            rate: operations as f64 / elapsed.as_secs_f64(),
+            cpu: cpu.as_secs_f64() * 1e6 / requests,
+        })
+    }
+
+    /// Lets the front end leave, and waits until the daemon has ended.
+    ///
+    /// # Errors
+    /// It does not end by itself, or not well.
+    pub(crate) fn end(self) -> Result<()> {
+        let Self {
+            device, mut daemon, ..
+        } = self;
+        drop(device);
+        let status = daemon.ended(END_LIMIT)?;
+        ensure!(
+            status.success(),
+            "the daemon ended with {status}\n{}",
+            daemon.log()
+        );
+        Ok(())
+    }
+}
+
+fn connect(
+    socket: &Path,
+    operation: Operation,
+    queues: u16,
+) -> Result<(Device, Scene, Position), Error> {
+    let options = Options {
+        request_queues: queues,
+        queue_size: QUEUE_SIZE,
+        regions: vec![MEMORY],
+        ..Options::default()
+    };
+    let device = Device::connect(socket, &options)?;
+    let mut guest = Guest::new(Channel::new(device.ring(1)?, 0));
+    let answer = guest.init()?;
+    let wanted = match operation {
+        Operation::Read(bytes) | Operation::Write(bytes) => bytes,
+        _ => 0,
+    };
+    if answer.max_write < wanted {
+        return Err(Error::Protocol(format!(
+            "takes no more than {} bytes in a request",
+            answer.max_write
+        )));
+    }
+    let scene = Scene::prepare(&mut guest, operation, queues.into())?;
+    let position = Position::of(&guest.channel.ring)?;
+    Ok((device, scene, position))
+}
+
+/// How long the driver of each of `queues` looks at its ring before it sleeps. Where drivers and
+/// daemon have not a processor each, a driver that looks takes it from the daemon.
+fn spin_for(queues: usize) -> Duration {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    if 2 * queues <= processors {
+        Duration::from_micros(50)
+    } else {
+        Duration::ZERO
+    }
+}
+
+/// A pump and its work for each queue.
+#[derive(Debug)]
+pub(crate) struct Lanes(Vec<(Pump, Job)>);
+
+impl Lanes {
+    /// One thread for each queue; what each has done, and how long it took all of them.
+    fn run(&mut self, time: Duration) -> Result<(Vec<Done>, Duration), Error> {
+        if let [(pump, job)] = &mut self.0[..] {
+            let done = pump.run(job, time)?;
+            return Ok((vec![done], done.elapsed));
+        }
+        let together = Barrier::new(self.0.len());
+        let started = Instant::now();
+        let done = std::thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .0
+                .iter_mut()
+                .map(|(pump, job)| {
+                    let together = &together;
+                    scope.spawn(move || {
+                        together.wait();
+                        pump.run(job, time)
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| {
+                    thread
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                })
+                .collect::<Result<Vec<_>, _>>()
+        })?;
+        Ok((done, started.elapsed()))
+    }
+}

@@ -1,0 +1,158 @@
+//! `cargo xtask bench`: vfsd beside virtiofsd.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use crate::bench::row::{Board, Level};
+use crate::bench::{Plan, native, peer, table};
+use crate::daemon::{Profile, Program};
+use crate::packages;
+use crate::workspace::Workspace;
+
+/// Arguments of the task.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Measure only this level; may be repeated
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    level: Vec<Level>,
+    /// Measure only what has this in its name; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    only: Vec<String>,
+    /// Print the names of what there is to measure
+    #[arg(long)]
+    list: bool,
+    /// How often each figure is taken of each daemon
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pairs: u16,
+    /// How long a sample lasts that is no fixed amount of work
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.3, value_parser = seconds)]
+    seconds: f64,
+    /// Folder in which what is served is made, to choose the file system; below target/ if not
+    /// given
+    #[arg(long, value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+    /// Use this vfsd instead of building one
+    #[arg(long, value_name = "PROGRAM")]
+    vfsd: Option<PathBuf>,
+    /// Use this virtiofsd instead of installing one
+    #[arg(long, value_name = "PROGRAM")]
+    virtiofsd: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.01..=60.0).contains(&seconds) => Ok(seconds),
+        _ => Err("from 0.01 to 60".into()),
+    }
+}
+
+impl Arguments {
+    fn levels(&self) -> Vec<Level> {
+        if self.level.is_empty() {
+            return Level::ALL.to_vec();
+        }
+        self.level.clone()
+    }
+}
+
+/// Runs the measurements and prints their table.
+///
+/// # Errors
+/// A daemon cannot be had, does not start, or answers wrongly.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.list {
+        for level in arguments.levels() {
+            for name in names(level) {
+                println!("{}: {name}", level.word());
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if cfg!(debug_assertions) {
+        return optimized();
+    }
+    ensure!(
+        packages::is_root(),
+        "both daemons confine themselves as root does; run this as root"
+    );
+    let started = Instant::now();
+    let workspace = Workspace::find()?;
+    let vfsd = match &arguments.vfsd {
+        Some(program) => std::path::absolute(program).context("make --vfsd absolute")?,
+        None => match Program::build(&workspace, Profile::Release)? {
+            Program::Vfsd(program) => program,
+            Program::Virtiofsd(_) => bail!("built another program"),
+        },
+    };
+    let virtiofsd = match &arguments.virtiofsd {
+        Some(program) => std::path::absolute(program).context("make --virtiofsd absolute")?,
+        None => peer::virtiofsd(&workspace)?,
+    };
+    let within = arguments
+        .dir
+        .clone()
+        .unwrap_or_else(|| workspace.target().join("bench"));
+    std::fs::create_dir_all(&within).with_context(|| format!("make {}", within.display()))?;
+    let folder = tempfile::Builder::new()
+        .prefix("served-")
+        .tempdir_in(&within)
+        .with_context(|| format!("make a folder in {}", within.display()))?;
+    let plan = Plan {
+        workspace,
+        vfsd,
+        virtiofsd,
+        pairs: arguments.pairs.into(),
+        sample: Duration::from_secs_f64(arguments.seconds),
+        folder: folder.path().to_path_buf(),
+        only: arguments.only.clone(),
+    };
+    let mut board = Board::default();
+    for level in arguments.levels() {
+        measure(level, &plan, &mut board).with_context(|| format!("{} level", level.word()))?;
+    }
+    ensure!(
+        !board.rows().is_empty(),
+        "nothing has that name; see --list"
+    );
+    println!("{}", table::text(board.rows()));
+    println!("All of it took {} s.", started.elapsed().as_secs());
+    folder.close().context("remove what was served")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn names(level: Level) -> Vec<String> {
+    match level {
+        Level::Native => native::names(),
+        Level::Guest | Level::Scale => Vec::new(),
+    }
+}
+
+fn measure(level: Level, plan: &Plan, board: &mut Board) -> Result<()> {
+    match level {
+        Level::Native => native::run(plan, board),
+        Level::Guest | Level::Scale => Ok(()),
+    }
+}
+
+/// Runs this program once more as a release build: the driver of the native front end must cost
+/// less than what it drives.
+fn optimized() -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+        .args(["run", "--quiet", "--release", "--package", "xtask"])
+        .arg("--manifest-path")
+        .arg(workspace.root().join("Cargo.toml"))
+        .arg("--")
+        .args(std::env::args_os().skip(1))
+        .status()
+        .context("start cargo")?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
