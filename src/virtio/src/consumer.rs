@@ -3,15 +3,16 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use vfsd_server::{Incoming, Session};
+use vfsd_server::{Intake, Session};
 
 use crate::ChainExchange;
 
 /// Takes requests: the server's session, or a test's stand-in for it.
 pub trait Consumer: Send + Sync + Debug + 'static {
-    /// Takes a request on the thread of its queue. It is answered there or later from any thread;
-    /// until it returns, the queue's other requests wait.
-    fn submit(&self, request: Incoming<ChainExchange>);
+    /// Calls `work`, once, with what takes requests on the calling thread, which is a queue's. A
+    /// request is answered there or later from any thread; until its submission returns, the
+    /// queue's other requests wait.
+    fn attend(&self, work: &mut dyn FnMut(&mut dyn Intake<ChainExchange>));
 
     /// Ends every wait that only another request could end, so that a ring can be drained.
     fn cancel_waits(&self);
@@ -21,8 +22,8 @@ pub trait Consumer: Send + Sync + Debug + 'static {
 }
 
 impl Consumer for Arc<Session> {
-    fn submit(&self, request: Incoming<ChainExchange>) {
-        self.attend(|intake| intake.submit(request));
+    fn attend(&self, work: &mut dyn FnMut(&mut dyn Intake<ChainExchange>)) {
+        Session::attend(self, |intake| work(intake));
     }
 
     fn cancel_waits(&self) {

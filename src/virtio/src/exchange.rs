@@ -29,8 +29,14 @@ pub struct ChainExchange {
 }
 
 impl ChainExchange {
-    /// Makes a request of a chain, or ends it at once if there is none in it.
-    pub(crate) fn open(ring: Arc<Ring>, head: u16, chain: Chain) -> Option<Incoming<Self>> {
+    /// Makes a request of a chain, or ends it at once if there is none in it. `inline` is an empty
+    /// buffer.
+    pub(crate) fn open(
+        ring: Arc<Ring>,
+        head: u16,
+        chain: Chain,
+        mut inline: Vec<u8>,
+    ) -> Option<Incoming<Self>> {
         let Chain {
             readable,
             writable,
@@ -95,7 +101,7 @@ impl ChainExchange {
             return None;
         }
         exchange.reserved = length;
-        let mut inline = vec![0; length];
+        inline.resize(length, 0);
         // What was looked at must not change any more, so the header is not read again.
         let (start, arguments) = inline.split_at_mut_checked(HEADER_LENGTH)?;
         start.copy_from_slice(&header);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 use vfsd_backend::take_seat;
+use vfsd_server::{Incoming, Intake};
 
 use crate::ChainExchange;
 use crate::consumer::Consumer;
@@ -25,6 +26,9 @@ use crate::users::Users;
 /// Chains that are taken at most before the thread looks whether it is to stop. Queues do not
 /// starve each other: each has a thread.
 const BUDGET: usize = 64;
+
+/// Where a thread submits what it takes from its ring.
+type Requests<'a> = dyn Intake<ChainExchange> + 'a;
 
 /// What the threads of a device's queues have in common.
 #[derive(Debug, Clone)]
@@ -190,7 +194,10 @@ impl Post {
             sitter: &sitter,
         };
         self.ring.begin_batches();
-        match self.work(&sitter) {
+        let mut left = Ok(Leave::Stopped);
+        let consumer = &self.service.consumer;
+        consumer.attend(&mut |intake| left = self.work(&sitter, intake));
+        match left {
             Ok(Leave::Relieved) => return,
             Ok(Leave::Stopped) => {}
             Err(fault) => self.ring.break_down(fault),
@@ -198,11 +205,11 @@ impl Post {
         self.ring.end_batches();
     }
 
-    fn work(&self, sitter: &Sitter) -> Result<Leave, RingFault> {
+    fn work(&self, sitter: &Sitter, intake: &mut Requests<'_>) -> Result<Leave, RingFault> {
         let mut poller = Poller::new(self.service.poll_limit);
         while !self.is_to_stop() {
             self.ring.available().spare_kicks();
-            let emptied = self.take_batch(sitter);
+            let emptied = self.take_batch(sitter, intake);
             if sitter.is_relieved() {
                 return Ok(Leave::Relieved);
             }
@@ -218,6 +225,7 @@ impl Post {
                 continue;
             }
             drop(available);
+            intake.pause();
             let asleep = Instant::now();
             if self.kick.wait(&self.wake) == Wake::Dead {
                 return Err(RingFault::DeadKick);
@@ -233,7 +241,7 @@ impl Post {
 
     /// Submits what the driver made available, up to the budget, and says whether that was all.
     /// A thread that was relieved takes nothing more.
-    fn take_batch(&self, sitter: &Sitter) -> Result<bool, RingFault> {
+    fn take_batch(&self, sitter: &Sitter, intake: &mut Requests<'_>) -> Result<bool, RingFault> {
         for _ in 0..BUDGET {
             if sitter.is_relieved() {
                 break;
@@ -248,16 +256,17 @@ impl Post {
             let Some((head, chain)) = taken else {
                 return Ok(true);
             };
-            if let Some(request) = ChainExchange::open(Arc::clone(&self.ring), head, chain) {
-                self.submit(request);
+            let ring = Arc::clone(&self.ring);
+            if let Some(request) = ChainExchange::open(ring, head, chain, intake.buffer()) {
+                self.submit(intake, request);
             }
         }
         Ok(false)
     }
 
     /// Submits a request. One that panics has been answered by its exchange, and harms no other.
-    fn submit(&self, request: vfsd_server::Incoming<ChainExchange>) {
-        if catch_unwind(AssertUnwindSafe(|| self.service.consumer.submit(request))).is_err() {
+    fn submit(&self, intake: &mut Requests<'_>, request: Incoming<ChainExchange>) {
+        if catch_unwind(AssertUnwindSafe(|| intake.submit(request))).is_err() {
             tracing::error!(queue = self.ring.name(), "a request panicked on its queue");
         }
     }

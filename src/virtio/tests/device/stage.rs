@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{MemfdFlags, memfd_create};
 use vfsd_backend::{Answer, Wait};
-use vfsd_server::{Body, Delivery, Exchange, Incoming};
+use vfsd_server::{Body, Delivery, Exchange, Incoming, Intake};
 use vfsd_testkit::frontend::channel::{Channel, Request};
 use vfsd_testkit::frontend::device::{Device as FrontEnd, Options};
 use vfsd_testkit::frontend::wire::opcode;
@@ -142,8 +142,8 @@ fn header(inline: &[u8], length: usize) -> [u8; 16] {
     header
 }
 
-impl Consumer for Actor {
-    fn submit(&self, mut request: Incoming<ChainExchange>) {
+impl Intake<ChainExchange> for Actor {
+    fn submit(&mut self, mut request: Incoming<ChainExchange>) {
         let play = &self.0;
         let opcode = u32::from_le_bytes(request.inline[4..8].try_into().unwrap());
         let file = play.file.as_fd();
@@ -181,6 +181,12 @@ impl Consumer for Actor {
             }
             _ => play.echo(request),
         }
+    }
+}
+
+impl Consumer for Actor {
+    fn attend(&self, work: &mut dyn FnMut(&mut dyn Intake<ChainExchange>)) {
+        work(&mut self.clone());
     }
 
     fn cancel_waits(&self) {
