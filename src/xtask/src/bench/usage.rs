@@ -113,7 +113,11 @@ impl Family {
         Ok(sum)
     }
 
-    fn each_thread(&self, mut look: impl FnMut(u32, PathBuf) -> Result<()>) -> Result<()> {
+    /// Calls `look` with the number and the folder of each thread.
+    ///
+    /// # Errors
+    /// A process is gone, or what `look` gives.
+    pub(crate) fn each_thread(&self, mut look: impl FnMut(u32, PathBuf) -> Result<()>) -> Result<()> {
         for process in &self.processes {
             let folder = format!("/proc/{process}/task");
             for entry in fs::read_dir(&folder).with_context(|| format!("list {folder}"))? {

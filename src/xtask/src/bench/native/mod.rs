@@ -5,6 +5,7 @@
 //! - [`folder`]: what both daemons serve
 //! - [`session`]: a daemon with a front end on it
 //! - [`work`]: the requests
+//! - [`processors`]: which processors both sides have
 //! - [`bare`]: the same system calls without a daemon
 //!
 //! For each operation every daemon is started afresh and stays; the samples alternate. A daemon
@@ -13,6 +14,7 @@
 mod bare;
 mod folder;
 mod operation;
+mod processors;
 mod session;
 mod work;
 

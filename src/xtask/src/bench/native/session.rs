@@ -15,6 +15,7 @@ use vfsd_testkit::frontend::wire::ROOT;
 
 use super::folder::{BIG, FILES, Folder, MANY, file, scratch};
 use super::operation::Operation;
+use super::processors::Division;
 use super::work::Job;
 use crate::bench::usage::Family;
 use crate::daemon::{self, Daemon, Program};
@@ -38,6 +39,10 @@ const MEMORY: Extent = Extent {
 };
 
 const O_RDWR: u32 = 2;
+
+/// How long a driver with a processor to itself looks at its ring before it sleeps. One without
+/// sleeps at once: looking, it would keep the daemon from its work.
+const SPIN: Duration = Duration::from_micros(50);
 
 /// How long a daemon may take to end when its front end has left.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -96,6 +101,8 @@ pub(crate) struct Session {
     scene: Scene,
     operation: Operation,
     family: Family,
+    /// Of one queue: more drivers leave no processor to the daemon alone.
+    division: Option<Division>,
     daemon: Daemon,
 }
 
@@ -130,12 +137,21 @@ impl Session {
             .map_err(|error| anyhow!("{error}\nthe end of the daemon's log:\n{}", daemon.log()))?;
         let mut positions = vec![Position::default(); queues.into()];
         positions[0] = first;
+        let family = Family::of(daemon.pid())?;
+        let division = match queues {
+            1 => Division::of_one_driver()?,
+            _ => None,
+        };
+        if let Some(division) = &division {
+            family.each_thread(|thread, _| division.place_daemon(thread))?;
+        }
         Ok(Self {
             device,
             positions,
             scene,
             operation,
-            family: Family::of(daemon.pid())?,
+            family,
+            division,
             daemon,
         })
     }
@@ -145,8 +161,10 @@ impl Session {
     /// # Errors
     /// The daemon answers wrongly.
     pub(crate) fn lanes(&mut self, depth: usize) -> Result<Lanes> {
-        let queues = self.positions.len();
-        let spin = spin_for(queues);
+        let spin = match &self.division {
+            Some(_) => SPIN,
+            None => Duration::ZERO,
+        };
         let mut lanes = Vec::new();
         for (queue, position) in self.positions.iter().enumerate() {
             let job = Job::new(self.operation, &self.scene, queue, depth);
@@ -163,10 +181,15 @@ impl Session {
     /// # Errors
     /// The daemon answers wrongly or not at all.
     pub(crate) fn sample(&mut self, lanes: &mut Lanes, time: Duration) -> Result<Sample> {
+        let driving = match &self.division {
+            Some(division) => Some(division.drive()?),
+            None => None,
+        };
         let before = self.family.clock()?;
         let (done, elapsed) = lanes
             .run(time)
             .with_context(|| format!("the end of the daemon's log:\n{}", self.daemon.log()))?;
+        drop(driving);
         // A thread that runs is accounted for when it sleeps, or at the next tick.
         std::thread::sleep(Duration::from_millis(5));
         let cpu = self.family.clock()?.since(&before);
@@ -228,17 +251,6 @@ fn connect(
     let scene = Scene::prepare(&mut guest, operation, queues.into())?;
     let position = Position::of(&guest.channel.ring)?;
     Ok((device, scene, position))
-}
-
-/// How long the driver of each of `queues` looks at its ring before it sleeps. Where drivers and
-/// daemon have not a processor each, a driver that looks takes it from the daemon.
-fn spin_for(queues: usize) -> Duration {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    if 2 * queues <= processors {
-        Duration::from_micros(50)
-    } else {
-        Duration::ZERO
-    }
 }
 
 /// A pump and its work for each queue.
