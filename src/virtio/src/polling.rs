@@ -5,7 +5,8 @@
 //! us the wake-up, both of which take about as long. So the thread looks at the ring for a while,
 //! but only when that has paid off lately, as KVM does before it stops a virtual CPU
 //! (`halt_poll_ns`, Documentation/virt/kvm/halt-polling.rst). A queue on which little happens is
-//! not polled at all.
+//! not polled at all, and neither is one on a host whose processors are wanted by others: there a
+//! thread that looks is put aside by the scheduler, and sees a request later than one that sleeps.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,16 @@ const LOOKS: u32 = 32;
 /// After so long other threads of the host are let in, between looks.
 const GENEROUS_AFTER: Duration = Duration::from_micros(4);
 
+/// A gap between two glances at the clock that means that others were let in.
+const GAP: Duration = Duration::from_micros(20);
+
+/// How long nothing is polled after that, at first; each time again within twice that time it is
+/// doubled.
+const SHORT_TRUCE: Duration = Duration::from_millis(10);
+
+/// How long nothing is polled at most.
+const LONG_TRUCE: Duration = Duration::from_secs(1);
+
 /// Decides how long to look.
 #[derive(Debug)]
 pub(crate) struct Poller {
@@ -25,6 +36,10 @@ pub(crate) struct Poller {
     limit: Duration,
     /// How long it looks now; zero is not at all.
     window: Duration,
+    /// How long it leaves the processors to others when they are wanted.
+    truce: Duration,
+    /// Until when it does.
+    truce_ends: Option<Instant>,
 }
 
 impl Poller {
@@ -33,15 +48,18 @@ impl Poller {
         Self {
             limit,
             window: Duration::ZERO,
+            truce: SHORT_TRUCE,
+            truce_ends: None,
         }
     }
 
     /// Looks until `ready`, and says whether that came in time.
-    pub(crate) fn poll(&self, mut ready: impl FnMut() -> bool) -> bool {
+    pub(crate) fn poll(&mut self, mut ready: impl FnMut() -> bool) -> bool {
         if self.window.is_zero() {
             return false;
         }
         let start = Instant::now();
+        let mut before = start;
         loop {
             for _ in 0..LOOKS {
                 if ready() {
@@ -49,7 +67,13 @@ impl Poller {
                 }
                 std::hint::spin_loop();
             }
-            let elapsed = start.elapsed();
+            let now = Instant::now();
+            if now.saturating_duration_since(before) > GAP {
+                self.begin_truce(now);
+                return ready();
+            }
+            before = now;
+            let elapsed = now.saturating_duration_since(start);
             if elapsed >= self.window {
                 return false;
             }
@@ -59,10 +83,25 @@ impl Poller {
         }
     }
 
-    /// Learns from a sleep of that length, after looking was in vain: had it been short enough to
-    /// be looked through, look longer next time; otherwise not at all.
-    pub(crate) fn slept(&mut self, length: Duration) {
-        self.window = if length > self.limit {
+    /// Others want the processor: does not look for a while.
+    fn begin_truce(&mut self, now: Instant) {
+        let again = self
+            .truce_ends
+            .is_some_and(|last| now.saturating_duration_since(last) < self.truce);
+        self.truce = match again {
+            true => self.truce.saturating_mul(2).min(LONG_TRUCE),
+            false => SHORT_TRUCE,
+        };
+        self.truce_ends = now.checked_add(self.truce);
+        self.window = Duration::ZERO;
+    }
+
+    /// Learns from a sleep from `asleep` until `now`, after looking was in vain: had it been short
+    /// enough to be looked through, look longer next time; otherwise not at all.
+    pub(crate) fn slept(&mut self, asleep: Instant, now: Instant) {
+        let length = now.saturating_duration_since(asleep);
+        let truce = self.truce_ends.is_some_and(|end| now < end);
+        self.window = if truce || length > self.limit {
             Duration::ZERO
         } else {
             self.window.saturating_mul(2).max(FIRST).min(self.limit)
@@ -76,12 +115,17 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_micros(50);
 
+    fn sleep(poller: &mut Poller, length: Duration) {
+        let now = Instant::now();
+        poller.slept(now - length, now);
+    }
+
     #[test]
     fn looking_begins_after_short_sleeps_and_ends_with_a_long_one() {
         let mut poller = Poller::new(LIMIT);
         assert!(!poller.poll(|| panic!("not at first")));
         for window in [10, 20, 40, 50, 50] {
-            poller.slept(Duration::from_micros(30));
+            sleep(&mut poller, Duration::from_micros(30));
             assert_eq!(poller.window, Duration::from_micros(window));
         }
         assert!(poller.poll(|| true));
@@ -91,14 +135,37 @@ mod tests {
             false
         }));
         assert!(looks >= LOOKS);
-        poller.slept(Duration::from_micros(51));
+        sleep(&mut poller, Duration::from_micros(51));
         assert!(!poller.poll(|| panic!("not after a long sleep")));
     }
 
     #[test]
     fn with_a_limit_of_zero_nothing_is_polled() {
         let mut poller = Poller::new(Duration::ZERO);
-        poller.slept(Duration::ZERO);
+        sleep(&mut poller, Duration::ZERO);
         assert!(!poller.poll(|| panic!("never")));
+    }
+
+    #[test]
+    fn nothing_is_polled_for_a_while_when_others_want_the_processor() {
+        let mut poller = Poller::new(Duration::from_secs(10));
+        sleep(&mut poller, Duration::ZERO);
+        // The thread is put aside for longer than it notices.
+        let found = poller.poll(|| {
+            std::thread::sleep(GAP);
+            false
+        });
+        assert!(!found);
+        assert_eq!(poller.truce, SHORT_TRUCE);
+        let now = Instant::now();
+        sleep(&mut poller, Duration::ZERO);
+        assert!(poller.window.is_zero(), "the truce lasts");
+        poller.begin_truce(now + SHORT_TRUCE);
+        assert_eq!(poller.truce, 2 * SHORT_TRUCE, "it was broken soon");
+        let later = now + 10 * SHORT_TRUCE;
+        poller.slept(later, later);
+        assert_eq!(poller.window, FIRST, "after the truce it looks again");
+        poller.begin_truce(later);
+        assert_eq!(poller.truce, SHORT_TRUCE);
     }
 }

@@ -230,7 +230,7 @@ impl Post {
             if self.kick.wait(&self.wake) == Wake::Dead {
                 return Err(RingFault::DeadKick);
             }
-            poller.slept(asleep.elapsed());
+            poller.slept(asleep, Instant::now());
         }
         Ok(Leave::Stopped)
     }
