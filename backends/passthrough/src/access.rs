@@ -18,7 +18,7 @@ impl Inode {
         };
         let descriptor = self.descriptor()?;
         let file = descriptor.as_fd();
-        match asking(identity, || self.share.proc_fd.access(file, mask)) {
+        match asking(identity, || self.share().proc_fd.access(file, mask)) {
             // The daemon may not act as somebody else, or the kernel is older than 5.8.
             Err(Errno::PERM | Errno::NOSYS) => allowed(&self.attributes()?, &identity, mask),
             other => other,

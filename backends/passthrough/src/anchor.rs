@@ -1,305 +1,247 @@
-//! What keeps hold of an inode: an `O_PATH` descriptor, or a file handle that gives one again.
+//! What keeps hold of an inode: an `O_PATH` descriptor, or what leads to one again.
 
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use arc_swap::ArcSwapOption;
-use parking_lot::{Mutex, MutexGuard};
-use vfsd_backend::{Errno, FileKind};
+use parking_lot::Mutex;
+use vfsd_backend::{Errno, Name};
 
-use crate::budget::{Descriptor, Permit};
+use crate::budget::Permit;
 use crate::credentials::check_thread;
-use crate::mounts::Mount;
+use crate::descriptor_slot::{DescriptorSlot, InUse};
+use crate::inode::Inode;
+use crate::origin::{ListedName, Origin};
 use crate::share::Share;
 use crate::stat::Stat;
-use crate::syscalls::{FileHandle, name_to_handle};
+use crate::syscalls::{name_to_handle, name_to_handle_in};
 
 /// [`Anchor::position`] of an anchor that the cache does not keep.
-const NOWHERE: usize = usize::MAX;
+pub(crate) const NOWHERE: u32 = u32::MAX;
 
-/// [`Anchor::position`] of an anchor whose node is gone: the cache never keeps it again.
-const GONE: usize = usize::MAX - 1;
-
-/// An inode's descriptor, or its handle while the descriptor is given up.
+/// An inode's descriptor, or what leads to it while there is none.
 #[derive(Debug)]
 pub(crate) struct Anchor {
-    descriptor: ArcSwapOption<Descriptor>,
-    /// Known before the descriptor is given up for the first time.
-    handle: OnceLock<FileHandle>,
-    kind: FileKind,
-    mount: Arc<Mount>,
-    /// Used since the cache last looked.
-    used: AtomicBool,
+    descriptor: DescriptorSlot,
+    /// Held while the descriptor is opened, so that it is opened once.
+    origin: Mutex<Origin>,
     /// Where the cache keeps it; changed under the cache's lock only.
-    position: AtomicUsize,
-    /// Held while the descriptor is opened again, so that it is opened once, and while it must not be
-    /// given up.
-    pinned: Mutex<()>,
+    pub(crate) position: AtomicU32,
+    /// Used since the cache last looked.
+    pub(crate) used: AtomicBool,
 }
 
 impl Anchor {
-    pub(crate) fn new(descriptor: Descriptor, kind: FileKind, mount: Arc<Mount>) -> Arc<Self> {
-        Arc::new(Self {
-            descriptor: ArcSwapOption::from_pointee(descriptor),
-            handle: OnceLock::new(),
-            kind,
-            mount,
-            used: AtomicBool::new(true),
-            position: AtomicUsize::new(NOWHERE),
-            pinned: Mutex::new(()),
-        })
+    /// By a descriptor.
+    pub(crate) fn open(fd: OwnedFd, permit: Permit<'_>) -> Self {
+        permit.keep();
+        Self::new(DescriptorSlot::of(fd), Origin::Unknown)
     }
 
-    pub(crate) fn mount(&self) -> &Arc<Mount> {
-        &self.mount
+    /// By a name that was listed.
+    pub(crate) fn listed(name: ListedName) -> Self {
+        Self::new(DescriptorSlot::empty(), Origin::Listed(Box::new(name)))
+    }
+
+    fn new(descriptor: DescriptorSlot, origin: Origin) -> Self {
+        Self {
+            descriptor,
+            origin: Mutex::new(origin),
+            position: AtomicU32::new(NOWHERE),
+            used: AtomicBool::new(true),
+        }
     }
 
     /// Whether the descriptor is there.
     pub(crate) fn is_open(&self) -> bool {
-        self.descriptor.load().is_some()
+        self.descriptor.is_open()
     }
 
-    /// The inode's descriptor, opened again by handle if it had been given up.
+    /// The descriptor, if it is there.
+    fn in_use(&self) -> Option<InUse<'_>> {
+        let descriptor = self.descriptor.get()?;
+        // Most uses find it set, and leave the cache line to other threads.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        Some(descriptor)
+    }
+
+    /// The node is going: nobody else refers to it.
+    pub(crate) fn close(&mut self, share: &Share) {
+        match self.descriptor.take() {
+            Some(fd) => {
+                drop(fd);
+                share.budget.give_back();
+            }
+            None if matches!(self.origin.get_mut(), Origin::Handle(_) | Origin::Gone) => {
+                share.anchors.uncount_given_up();
+            }
+            None => {}
+        }
+    }
+}
+
+impl Inode {
+    /// The inode's `O_PATH` descriptor, opened if there is none.
     ///
     /// # Errors
-    /// ESTALE when the inode is gone, ENFILE over the budget, EIO on a thread with a foreign identity.
-    pub(crate) fn descriptor(self: &Arc<Self>, share: &Share) -> Result<Arc<Descriptor>, Errno> {
+    /// ESTALE when the inode is gone or no longer where it was listed, ENFILE over the budget, EIO on a
+    /// thread with a foreign identity.
+    pub(crate) fn descriptor(&self) -> Result<InUse<'_>, Errno> {
         check_thread()?;
-        if let Some(descriptor) = self.descriptor.load_full() {
-            // Most uses find it set, and leave the cache line to other threads.
-            if !self.used.load(Ordering::Relaxed) {
-                self.used.store(true, Ordering::Relaxed);
+        match self.anchor().in_use() {
+            Some(descriptor) => Ok(descriptor),
+            None => self.open_anchor(&mut self.anchor().origin.lock()),
+        }
+    }
+
+    fn open_anchor(&self, origin: &mut Origin) -> Result<InUse<'_>, Errno> {
+        if let Some(descriptor) = self.anchor().in_use() {
+            return Ok(descriptor);
+        }
+        let permit = self.share().permit()?;
+        let fd = match origin {
+            Origin::Handle(handle) => match self.mount().open(handle) {
+                Err(Errno::STALE) => {
+                    *origin = Origin::Gone;
+                    return Err(Errno::STALE);
+                }
+                other => other?,
+            },
+            Origin::Listed(name) => {
+                let (fd, stat) = name.open()?;
+                if !self.is(&stat) {
+                    return Err(Errno::STALE);
+                }
+                fd
             }
-            return Ok(descriptor);
-        }
-        let permit = share.permit()?;
-        let _once = self.pinned.lock();
-        self.reopen(share, permit)
+            Origin::Unknown | Origin::Gone => return Err(Errno::STALE),
+        };
+        self.set_descriptor(fd, permit, origin);
+        self.anchor().in_use().ok_or(Errno::STALE)
     }
 
-    /// With `pinned` held.
-    fn reopen(self: &Arc<Self>, share: &Share, permit: Permit) -> Result<Arc<Descriptor>, Errno> {
-        if let Some(descriptor) = self.descriptor.load_full() {
-            return Ok(descriptor);
+    /// With the lock of the origin, and no descriptor there.
+    fn set_descriptor(&self, fd: OwnedFd, permit: Permit<'_>, origin: &mut Origin) {
+        if self.anchor().descriptor.put(fd) {
+            permit.keep();
         }
-        let handle = self.handle.get().ok_or(Errno::STALE)?;
-        let fd = self.mount.open(handle)?;
-        Ok(self.set(share, permit.hold(fd)))
-    }
-
-    /// Opens the descriptor, and keeps it open as long as the guard lives.
-    pub(crate) fn pin(self: &Arc<Self>, share: &Share) -> Result<MutexGuard<'_, ()>, Errno> {
-        let permit = share.permit()?;
-        let guard = self.pinned.lock();
-        self.reopen(share, permit)?;
-        Ok(guard)
+        match origin {
+            Origin::Handle(_) | Origin::Gone => self.share().anchors.uncount_given_up(),
+            // From now on it stands for itself, wherever its name goes.
+            Origin::Listed(_) => *origin = Origin::Unknown,
+            Origin::Unknown => {}
+        }
+        self.anchor().used.store(true, Ordering::Relaxed);
+        // The cache may make another node give up its descriptor, for which it only tries that one's lock.
+        if let Some(own) = self.this() {
+            self.share().anchors.insert(&own);
+        }
     }
 
     /// Takes over a descriptor that was found to be of the same inode.
-    pub(crate) fn adopt(self: &Arc<Self>, share: &Share, descriptor: Descriptor) {
-        let _once = self.pinned.lock();
-        if !self.is_open() {
-            self.set(share, descriptor);
+    pub(crate) fn adopt(&self, fd: OwnedFd, permit: Permit<'_>) {
+        let mut origin = self.anchor().origin.lock();
+        if !self.anchor().is_open() {
+            self.set_descriptor(fd, permit, &mut origin);
         }
     }
 
-    fn set(self: &Arc<Self>, share: &Share, descriptor: Descriptor) -> Arc<Descriptor> {
-        let descriptor = Arc::new(descriptor);
-        if self.descriptor.swap(Some(descriptor.clone())).is_none() {
-            share.anchors.given_up.fetch_sub(1, Ordering::Relaxed);
-        }
-        self.used.store(true, Ordering::Relaxed);
-        share.anchors.insert(share, self);
-        descriptor
+    /// Whether `file`, which has this node's place and inode number, is the node's inode.
+    ///
+    /// While the descriptor is open the number cannot have been given to another file, and a handle
+    /// is not given twice. A node that was listed and never opened is whatever file answers to its
+    /// identity: the guest has seen no content that could be another's.
+    pub(crate) fn is_same_as(&self, file: BorrowedFd<'_>, stat: &Stat) -> bool {
+        let origin = self.anchor().origin.lock();
+        self.anchor().is_open()
+            || match &*origin {
+                Origin::Handle(handle) => name_to_handle(file).is_ok_and(|other| other == *handle),
+                Origin::Listed(_) => self.is(stat),
+                Origin::Unknown | Origin::Gone => false,
+            }
     }
 
-    /// Whether `file` is the inode whose descriptor was given up. Without a handle to compare
-    /// it is not.
-    pub(crate) fn is_same_as(&self, file: BorrowedFd<'_>) -> bool {
-        match self.handle.get() {
-            Some(handle) => name_to_handle(file).is_ok_and(|other| other == *handle),
-            None => false,
+    /// Whether `name` in `directory`, where `stat` was found, leads to the node's inode. A node that
+    /// was listed and never opened is found by this name from now on.
+    pub(crate) fn is_at(&self, directory: &Inode, name: Name<'_>, stat: &Stat) -> bool {
+        if !self.is(stat) {
+            return false;
+        }
+        if self.anchor().is_open() {
+            return true;
+        }
+        let mut origin = self.anchor().origin.lock();
+        if self.anchor().is_open() {
+            return true;
+        }
+        match &mut *origin {
+            Origin::Handle(handle) => directory
+                .descriptor()
+                .and_then(|directory| name_to_handle_in(directory.as_fd(), name))
+                .is_ok_and(|other| other == *handle),
+            Origin::Listed(known) if known.is(directory, name) => true,
+            Origin::Listed(known) => match directory.this() {
+                Some(directory) => {
+                    **known = ListedName::new(directory, name);
+                    true
+                }
+                None => false,
+            },
+            Origin::Unknown | Origin::Gone => false,
+        }
+    }
+
+    /// What the name that this node was listed under leads to, without opening it. `None` for a node
+    /// that has been opened.
+    ///
+    /// # Errors
+    /// ESTALE when it is not this node's inode.
+    pub(crate) fn stat_by_listed_name(&self) -> Result<Option<Stat>, Errno> {
+        check_thread()?;
+        let origin = self.anchor().origin.lock();
+        match &*origin {
+            Origin::Listed(name) => {
+                let stat = name.stat()?;
+                self.is(&stat).then_some(Some(stat)).ok_or(Errno::STALE)
+            }
+            _ => Ok(None),
         }
     }
 
     /// Gives up the descriptor, if the inode can be found again: not without a handle, and not when
     /// it has no name left, because then it may live by this descriptor only.
-    fn give_up(&self, share: &Share) -> bool {
-        let Some(_guard) = self.pinned.try_lock() else {
+    pub(crate) fn give_up(&self) -> bool {
+        let anchor = self.anchor();
+        let Some(mut origin) = anchor.origin.try_lock() else {
             return false;
         };
-        let Some(descriptor) = self.descriptor.load_full() else {
+        let Some(descriptor) = anchor.descriptor.get() else {
             return true;
         };
         let file = descriptor.as_fd();
         let named = || Stat::of(file).is_ok_and(|stat| stat.attributes.links > 0);
-        if self.mount.handles(&share.proc_fd, self.kind, file).is_err() || !named() {
+        let handles = self
+            .mount()
+            .handles(&self.share().proc_fd, self.kind(), file);
+        if handles.is_err() || !named() {
             return false;
         }
-        if self.handle.get().is_none() {
+        if !matches!(*origin, Origin::Handle(_)) {
             let Ok(handle) = name_to_handle(file) else {
                 return false;
             };
-            self.handle.get_or_init(|| handle);
+            *origin = Origin::Handle(handle);
         }
-        if self.descriptor.swap(None).is_some() {
-            share.anchors.given_up.fetch_add(1, Ordering::Relaxed);
+        drop(descriptor);
+        let taken = anchor.descriptor.take_unused();
+        let given_up = taken.is_some();
+        if given_up {
+            drop(taken);
+            self.share().budget.give_back();
+            self.share().anchors.count_given_up();
         }
-        true
-    }
-}
-
-/// The anchors whose descriptors may be given up, in shards. Each is a ring that is gone round (the
-/// clock algorithm): an anchor that was used since the last round is passed over once.
-#[derive(Debug)]
-pub(crate) struct AnchorCache {
-    shards: Box<[Mutex<Ring>]>,
-    shard_capacity: usize,
-    /// Anchors of live nodes that have no descriptor now.
-    given_up: AtomicUsize,
-}
-
-#[derive(Debug, Default)]
-struct Ring {
-    slots: Vec<Option<Arc<Anchor>>>,
-    free: Vec<usize>,
-    hand: usize,
-}
-
-impl Ring {
-    fn len(&self) -> usize {
-        self.slots.len().saturating_sub(self.free.len())
-    }
-
-    fn insert(&mut self, anchor: &Arc<Anchor>) {
-        if anchor.position.load(Ordering::Relaxed) != NOWHERE {
-            return;
-        }
-        let position = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len().saturating_sub(1)
-        });
-        if let Some(slot) = self.slots.get_mut(position) {
-            *slot = Some(anchor.clone());
-            anchor.position.store(position, Ordering::Relaxed);
-        }
-    }
-
-    fn remove(&mut self, position: usize) -> Option<Arc<Anchor>> {
-        let anchor = self.slots.get_mut(position)?.take()?;
-        anchor.position.store(NOWHERE, Ordering::Relaxed);
-        self.free.push(position);
-        if self.len() == 0 {
-            *self = Self::default();
-        }
-        Some(anchor)
-    }
-
-    /// Takes the next anchor that was not used since the hand last passed it.
-    fn take_victim(&mut self) -> Option<Arc<Anchor>> {
-        let twice_round = self.slots.len().saturating_mul(2);
-        for _ in 0..twice_round {
-            let position = self.hand;
-            self.hand = match position.saturating_add(1) {
-                next if next < self.slots.len() => next,
-                _ => 0,
-            };
-            let unused = self
-                .slots
-                .get(position)
-                .and_then(Option::as_ref)
-                .is_some_and(|anchor| !anchor.used.swap(false, Ordering::Relaxed));
-            if unused {
-                return self.remove(position);
-            }
-        }
-        None
-    }
-}
-
-/// With fewer descriptors than this one ring does.
-const SHARDING_PAYS: usize = 4096;
-const SHARDS: usize = 16;
-
-/// A victim that turns out to be needed is replaced by another, this many times.
-const ATTEMPTS: usize = 64;
-
-impl AnchorCache {
-    pub(crate) fn new(capacity: usize) -> Self {
-        let shards = if capacity < SHARDING_PAYS { 1 } else { SHARDS };
-        Self {
-            shards: (0..shards).map(|_| Mutex::default()).collect(),
-            shard_capacity: capacity.div_ceil(shards),
-            given_up: AtomicUsize::new(0),
-        }
-    }
-
-    fn shard(&self, anchor: &Arc<Anchor>) -> Option<&Mutex<Ring>> {
-        // Anchors are more than 64 bytes apart.
-        let number = (Arc::as_ptr(anchor).addr() >> 6).checked_rem(self.shards.len())?;
-        self.shards.get(number)
-    }
-
-    /// Keeps an anchor with an open descriptor, and gives up others when there are too many.
-    pub(crate) fn insert(&self, share: &Share, anchor: &Arc<Anchor>) {
-        if anchor.mount.has_no_handles() {
-            return;
-        }
-        let Some(shard) = self.shard(anchor) else {
-            return;
-        };
-        let mut ring = shard.lock();
-        ring.insert(anchor);
-        let full = ring.len() > self.shard_capacity;
-        drop(ring);
-        if full {
-            self.give_up_one_of(share, shard);
-        }
-    }
-
-    /// Forgets an anchor whose node is gone.
-    pub(crate) fn remove(&self, anchor: &Arc<Anchor>) {
-        if let Some(shard) = self.shard(anchor) {
-            let mut ring = shard.lock();
-            let position = anchor.position.load(Ordering::Relaxed);
-            let removed = ring.remove(position);
-            anchor.position.store(GONE, Ordering::Relaxed);
-            drop(ring);
-            drop(removed);
-        }
-        if anchor.descriptor.swap(None).is_none() {
-            self.given_up.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether all live nodes have their descriptors.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.given_up.load(Ordering::Relaxed) == 0
-    }
-
-    /// Makes room for one more descriptor, if any can be given up.
-    pub(crate) fn give_up_one(&self, share: &Share) -> bool {
-        self.shards
-            .iter()
-            .any(|shard| self.give_up_one_of(share, shard))
-    }
-
-    fn give_up_one_of(&self, share: &Share, shard: &Mutex<Ring>) -> bool {
-        for _ in 0..ATTEMPTS {
-            let Some(victim) = shard.lock().take_victim() else {
-                return false;
-            };
-            if victim.give_up(share) {
-                return true;
-            }
-            // On a mount without handles it is not kept for another try.
-            if !victim.mount.has_no_handles() {
-                victim.used.store(true, Ordering::Relaxed);
-                shard.lock().insert(&victim);
-            }
-        }
-        false
+        given_up
     }
 }
 

@@ -71,9 +71,9 @@ fn more_nodes_than_descriptors_can_be_known_and_are_opened_again() {
         // The name leads to the node that is known, whether or not it has a descriptor now.
         assert!(Arc::ptr_eq(node, &find(&fs, &number.to_string()).unwrap()));
     }
-    assert_eq!(fs.root.share.inodes.len(), 201);
+    assert_eq!(fs.root.mount().inodes.len(), 201);
     drop(nodes);
-    assert_eq!(fs.root.share.inodes.len(), 1);
+    assert_eq!(fs.root.mount().inodes.len(), 1);
     assert_eq!(fs.descriptors_in_use(), 1);
 }
 
@@ -122,7 +122,7 @@ fn a_file_that_took_over_an_inode_number_is_another_node() {
     let nodes: Vec<_> = (1..100)
         .map(|number| find(&fs, &number.to_string()).unwrap())
         .collect();
-    assert!(!inode(&old).anchor_is_open());
+    assert!(!inode(&old).is_opened());
     // ext4 gives the number of a removed file to the next one; where that does not happen the files
     // differ by their numbers.
     std::fs::remove_file(directory.path().join("0")).unwrap();
@@ -164,6 +164,6 @@ fn many_threads_look_up_and_forget_within_the_budget() {
             });
         }
     });
-    assert_eq!(fs.root.share.inodes.len(), 1);
+    assert_eq!(fs.root.mount().inodes.len(), 1);
     assert_eq!(fs.descriptors_in_use(), 1);
 }

@@ -41,39 +41,60 @@ impl Budget {
     }
 
     /// The right to one more descriptor, if there is one left.
-    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Permit> {
+    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Permit<'_>> {
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
                 used.checked_add(1).filter(|&used| used <= self.limit)
             })
             .ok()
-            .map(|_| Permit(self.clone()))
+            .map(|_| Permit(self))
+    }
+
+    /// Takes back a right that was [kept](Permit::keep).
+    pub(crate) fn give_back(&self) {
+        self.used.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// The right to hold one descriptor; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Permit(Arc<Budget>);
+pub(crate) struct Permit<'a>(&'a Arc<Budget>);
 
-impl Permit {
+impl Permit<'_> {
     /// The descriptor that the permit is for.
     pub(crate) fn hold(self, fd: OwnedFd) -> Descriptor {
-        Descriptor { fd, _permit: self }
+        let right = Right(self.0.clone());
+        self.keep();
+        Descriptor { fd, _right: right }
+    }
+
+    /// The right stays taken until it is [given back](Budget::give_back).
+    pub(crate) fn keep(self) {
+        std::mem::forget(self);
     }
 }
 
-impl Drop for Permit {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.0.used.fetch_sub(1, Ordering::Relaxed);
+        self.0.give_back();
     }
 }
 
 /// A descriptor that counts against the guest's budget.
 #[derive(Debug)]
 pub(crate) struct Descriptor {
-    // Closed before the permit is given back: fields are dropped in this order.
+    // Closed before the right is given back: fields are dropped in this order.
     fd: OwnedFd,
-    _permit: Permit,
+    _right: Right,
+}
+
+#[derive(Debug)]
+struct Right(Arc<Budget>);
+
+impl Drop for Right {
+    fn drop(&mut self) {
+        self.0.give_back();
+    }
 }
 
 impl AsFd for Descriptor {

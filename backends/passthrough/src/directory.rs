@@ -1,13 +1,18 @@
 //! An open directory.
 
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::fs::{SeekFrom, fdatasync, fsync, seek};
-use vfsd_backend::{Answer, DirEntry, DirSink, Directory, Errno, FileKind, Result};
+use vfsd_backend::{
+    Answer, DirEntry, DirSink, Directory, EntrySink, Errno, FileKind, Name, Result,
+};
 
 use crate::budget::Descriptor;
 use crate::credentials::check_thread;
+use crate::inode::Inode;
 use crate::syscalls::getdents;
 
 /// Entries are read from the host in pieces of this size.
@@ -17,6 +22,7 @@ const PIECE: usize = 32 * 1024;
 #[derive(Debug)]
 pub(crate) struct OpenDirectory {
     descriptor: Descriptor,
+    node: Arc<Inode>,
     listing: Mutex<Listing>,
 }
 
@@ -31,9 +37,10 @@ struct Listing {
 }
 
 impl OpenDirectory {
-    pub(crate) fn new(descriptor: Descriptor) -> Self {
+    pub(crate) fn new(node: Arc<Inode>, descriptor: Descriptor) -> Self {
         Self {
             descriptor,
+            node,
             listing: Mutex::default(),
         }
     }
@@ -42,7 +49,12 @@ impl OpenDirectory {
         self.descriptor.as_fd()
     }
 
-    fn list(&self, cookie: u64, sink: &mut dyn DirSink) -> Result<()> {
+    /// Gives entries to `take` until there are no more, or it has no room for one.
+    fn list(
+        &self,
+        cookie: u64,
+        mut take: impl FnMut(&DirEntry<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
         check_thread()?;
         let mut listing = self.listing.lock();
         // The start is always read anew, so that rewinddir(3) shows what is there now.
@@ -52,7 +64,7 @@ impl OpenDirectory {
         loop {
             while let Some((entry, length)) = first_entry(listing.rest()) {
                 let next = entry.next;
-                if sink.entry(&entry).is_break() {
+                if take(&entry).is_break() {
                     return Ok(());
                 }
                 listing.taken = listing.taken.saturating_add(length);
@@ -120,7 +132,28 @@ fn first_entry(bytes: &[u8]) -> Option<(DirEntry<'_>, usize)> {
 
 impl Directory for OpenDirectory {
     fn read<'a>(&'a self, cookie: u64, sink: &'a mut dyn DirSink) -> Answer<'a, ()> {
-        Answer::now(|| self.list(cookie, sink))
+        Answer::brief(move || self.list(cookie, |entry| sink.entry(entry)))
+    }
+
+    fn read_plus<'a>(&'a self, cookie: u64, sink: &'a mut dyn EntrySink) -> Answer<'a, ()> {
+        Answer::brief(move || {
+            self.list(cookie, |listed| {
+                if !sink.has_room(listed.name) {
+                    return ControlFlow::Break(());
+                }
+                // The guest knows `.` and `..` already, and is not told of them again.
+                let found = match Name::new(listed.name) {
+                    Ok(name) => self.node.listed(self.fd(), name),
+                    Err(_) => Err(Errno::INVAL),
+                };
+                match found {
+                    Ok(entry) => sink.entry(listed, Some(entry)),
+                    Err(Errno::NOENT) => {}
+                    Err(_) => sink.entry(listed, None),
+                }
+                ControlFlow::Continue(())
+            })
+        })
     }
 
     fn fsync(&self, data_only: bool) -> Answer<'_, ()> {

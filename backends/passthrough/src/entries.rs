@@ -32,13 +32,13 @@ struct Wanted<'a> {
 
 /// The descriptors for a new file, taken before it is made: then nothing has to be taken back when there
 /// are none left.
-struct Permits {
-    node: Permit,
-    file: Permit,
+struct Permits<'a> {
+    node: Permit<'a>,
+    file: Permit<'a>,
 }
 
-impl Permits {
-    fn take(share: &Share) -> Result<Self> {
+impl<'a> Permits<'a> {
+    fn take(share: &'a Share) -> Result<Self> {
         Ok(Self {
             node: share.permit()?,
             file: share.permit()?,
@@ -58,11 +58,11 @@ impl Inode {
     pub(crate) fn find(&self, name: Name<'_>, patience: Patience) -> Result<Lookup> {
         let missing = Lookup::Missing { ttl: Ttl::Policy };
         let directory = self.directory()?;
-        let seen = self.share.seen.key(&self.identity(), name);
-        if self.share.seen.contains(seen) {
+        let seen = self.share().seen.key(&self.identity(), name);
+        if self.leads_to_nodes() || self.share().seen.contains(seen) {
             match Stat::at(directory.as_fd(), name) {
                 Ok(stat) => {
-                    if let Some(node) = self.known(&stat) {
+                    if let Some(node) = self.known(name, &stat) {
                         return Ok(Lookup::Found(node.entry(&stat)));
                     }
                 }
@@ -73,7 +73,7 @@ impl Inode {
         let opened = self.open_path(directory.as_fd(), name, patience);
         match opened.and_then(|fd| self.child(fd, None)) {
             Ok((node, stat)) => {
-                self.share.seen.insert(seen);
+                self.share().seen.insert(seen);
                 Ok(Lookup::Found(node.entry(&stat)))
             }
             Err(Errno::NOENT) => Ok(missing),
@@ -81,13 +81,13 @@ impl Inode {
         }
     }
 
-    fn open_path(
+    pub(crate) fn open_path(
         &self,
         directory: BorrowedFd<'_>,
         name: Name<'_>,
         patience: Patience,
     ) -> Result<OwnedFd> {
-        self.share
+        self.share()
             .open_child(directory, name, OFlags::PATH, Mode::empty(), patience)
     }
 
@@ -103,7 +103,7 @@ impl Inode {
         let directory = self.directory()?;
         let directory = directory.as_fd();
         // Whatever can be refused is refused before there is something to take back.
-        let permit = self.share.permit()?;
+        let permit = self.share().permit()?;
         make(directory)?;
         let fd = self.open_path(directory, name, Patience::Disk)?;
         // Somebody on the host may have put something else there: that is not what was made.
@@ -113,7 +113,7 @@ impl Inode {
         };
         if let Some(label) = security {
             check(Stat::of(fd.as_fd())?.attributes.kind)?;
-            if let Err(errno) = self.share.label(fd.as_fd(), label) {
+            if let Err(errno) = self.share().label(fd.as_fd(), label) {
                 self.take_back(directory, name, kind);
                 return Err(errno);
             }
@@ -177,7 +177,7 @@ impl Inode {
         };
         let device = matches!(new.kind, FileKind::CharDevice | FileKind::BlockDevice);
         let whiteout = new.kind == FileKind::CharDevice && new.device == Device::default();
-        if device && !whiteout && !self.share.options.device_nodes {
+        if device && !whiteout && !self.share().options.device_nodes {
             return Err(Errno::PERM);
         }
         let number = match device {
@@ -218,7 +218,7 @@ impl Inode {
             };
             let (node, _) = self.child(fd, None)?;
             // Whether the caller may keep set-id bits is not known here, so they go.
-            let kill = self.share.options.kill_privileges;
+            let kill = self.share().options.kill_privileges;
             let opened = match node.kind() {
                 FileKind::Regular => node.open_file(flags, kill, Patience::Disk)?,
                 FileKind::Directory => return Err(Errno::ISDIR),
@@ -236,7 +236,7 @@ impl Inode {
     }
 
     fn create_new(&self, directory: BorrowedFd<'_>, wanted: Wanted<'_>) -> Result<Created> {
-        let permits = Permits::take(&self.share)?;
+        let permits = Permits::take(self.share())?;
         let fd = match wanted.new.security {
             Some(label) => self.create_labelled(directory, wanted, label)?,
             None => self.create_plain(directory, wanted)?,
@@ -245,9 +245,9 @@ impl Inode {
     }
 
     fn create_plain(&self, directory: BorrowedFd<'_>, wanted: Wanted<'_>) -> Result<OwnedFd> {
-        let flags = host_flags(&self.share.options, wanted.flags);
+        let flags = host_flags(&self.share().options, wanted.flags);
         creating(wanted.caller, wanted.new.umask, || {
-            self.share.open_child(
+            self.share().open_child(
                 directory,
                 wanted.name,
                 flags | OFlags::CREATE | OFlags::EXCL,
@@ -265,21 +265,21 @@ impl Inode {
         wanted: Wanted<'_>,
         label: SecurityContext<'_>,
     ) -> Result<OwnedFd> {
-        let flags = host_flags(&self.share.options, wanted.flags);
+        let flags = host_flags(&self.share().options, wanted.flags);
         let unnamed = creating(wanted.caller, wanted.new.umask, || {
             open_unnamed(directory, flags, mode(wanted.new.permissions))
         });
         match unnamed {
             Ok(fd) => {
-                self.share.label(fd.as_fd(), label)?;
-                self.share
+                self.share().label(fd.as_fd(), label)?;
+                self.share()
                     .proc_fd
                     .link(fd.as_fd(), directory, wanted.name)?;
                 Ok(fd)
             }
             Err(Errno::OPNOTSUPP | Errno::INVAL) => {
                 let fd = self.create_plain(directory, wanted)?;
-                if let Err(errno) = self.share.label(fd.as_fd(), label) {
+                if let Err(errno) = self.share().label(fd.as_fd(), label) {
                     self.take_back(directory, wanted.name, FileKind::Regular);
                     return Err(errno);
                 }
@@ -297,8 +297,8 @@ impl Inode {
         new: NewInode<'_>,
     ) -> Result<Created> {
         let directory = self.directory()?;
-        let permits = Permits::take(&self.share)?;
-        let mut host_flags = host_flags(&self.share.options, flags);
+        let permits = Permits::take(self.share())?;
+        let mut host_flags = host_flags(&self.share().options, flags);
         if flags.contains(OpenFlags::EXCLUSIVE) {
             host_flags |= OFlags::EXCL;
         }
@@ -311,20 +311,20 @@ impl Inode {
             other => other,
         })?;
         if let Some(label) = new.security {
-            self.share.label(fd.as_fd(), label)?;
+            self.share().label(fd.as_fd(), label)?;
         }
         self.created(fd, permits, flags)
     }
 
     /// The node and the open file of a descriptor that has made its file.
-    fn created(&self, fd: OwnedFd, permits: Permits, flags: OpenFlags) -> Result<Created> {
+    fn created(&self, fd: OwnedFd, permits: Permits<'_>, flags: OpenFlags) -> Result<Created> {
         let path = self
-            .share
+            .share()
             .proc_fd
             .reopen_path(fd.as_fd())
             .map_err(no_descriptor)?;
         let (node, stat) = self.child(path, Some(permits.node))?;
-        let file = OpenFile::new(&node, permits.file.hold(fd), flags);
+        let file = OpenFile::new(node.clone(), permits.file.hold(fd), flags);
         Ok(Created {
             entry: node.entry(&stat),
             opened: Opened {
@@ -339,20 +339,19 @@ impl Inode {
         let target = self.of(target)?;
         let directory = self.directory()?;
         let file = target.descriptor()?;
-        self.share
+        self.share()
             .proc_fd
             .link(file.as_fd(), directory.as_fd(), name)?;
         let stat = Stat::of(file.as_fd())?;
-        Ok(target.share_self()?.entry(&stat))
+        Ok(target.this().ok_or(Errno::STALE)?.entry(&stat))
     }
 
     pub(crate) fn remove(&self, name: Name<'_>, flags: AtFlags) -> Result<()> {
         let directory = self.directory()?;
-        let work = || unlinkat(&*directory, name.as_bytes(), flags);
-        match self.loose_node(directory.as_fd(), name) {
-            Some(node) => node.pinned(work),
-            None => work(),
-        }
+        // Open, and in use until the name is gone; where that is not possible the name goes all the same.
+        let node = self.loose_node(directory.as_fd(), name);
+        let _kept = node.as_deref().map(Inode::descriptor);
+        unlinkat(&directory, name.as_bytes(), flags)
     }
 
     pub(crate) fn move_name(
@@ -371,27 +370,28 @@ impl Inode {
         ] {
             flags.set(host, rename.flags.contains(asked));
         }
+        let replaces = !rename
+            .flags
+            .intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE);
+        let moved = self.listed_node(from.as_fd(), rename.name);
+        let other = match replaces {
+            true => new_parent.loose_node(to.as_fd(), rename.new_name),
+            false => new_parent.listed_node(to.as_fd(), rename.new_name),
+        };
+        let _kept = [&moved, &other].map(|node| node.as_deref().map(Inode::descriptor));
         let work = || {
             renameat_with(
-                &*from,
+                &from,
                 rename.name.as_bytes(),
-                &*to,
+                &to,
                 rename.new_name.as_bytes(),
                 flags,
             )
         };
         // Only a whiteout is a new inode that has to belong to somebody.
-        let whiteout = rename.flags.contains(RenameFlags::WHITEOUT);
-        let work = || match whiteout {
+        match rename.flags.contains(RenameFlags::WHITEOUT) {
             true => creating(caller, 0, work),
             false => work(),
-        };
-        let replaces = !rename
-            .flags
-            .intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE);
-        match new_parent.loose_node(to.as_fd(), rename.new_name) {
-            Some(node) if replaces => node.pinned(work),
-            _ => work(),
         }
     }
 }

@@ -15,7 +15,7 @@ use vfsd_backend::{
 use crate::budget::Descriptor;
 use crate::credentials::{check_thread, without_fsetid};
 use crate::inode::Inode;
-use crate::locks::{LockTable, WakeWaiters};
+use crate::locks::WakeWaiters;
 use crate::mounts::Mount;
 use crate::setattr::Target;
 use crate::share::{Share, no_descriptor};
@@ -24,14 +24,15 @@ use crate::stat::Stat;
 /// Reads stop short in the middle of a file at a multiple of this; elsewhere it is the end.
 const PAGE: u64 = 4096;
 
+/// Copies of this length are over at once, unless the source has to be read from a disk.
+const SMALL_COPY: u64 = 1 << 20;
+
 /// An open regular file.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
-    share: Arc<Share>,
-    mount: Arc<Mount>,
     // Closed before those who wait for its flock are woken: fields are dropped in this order.
     descriptor: Descriptor,
-    locks: WakeWaiters,
+    node: WakeWaiters,
     /// Of a file that is appended to, another one that writes where it is told to.
     in_place: OnceLock<Descriptor>,
     /// The descriptor writes to the end of the file only.
@@ -46,19 +47,18 @@ pub(crate) struct OpenFile {
 }
 
 impl OpenFile {
-    pub(crate) fn new(inode: &Inode, descriptor: Descriptor, flags: OpenFlags) -> Self {
+    pub(crate) fn new(node: Arc<Inode>, descriptor: Descriptor, flags: OpenFlags) -> Self {
+        let options = &node.share().options;
         Self {
-            share: inode.share.clone(),
-            mount: inode.mount().clone(),
             descriptor,
-            locks: WakeWaiters(inode.locks().clone()),
             in_place: OnceLock::new(),
-            appends: flags.contains(OpenFlags::APPEND) && !inode.share.options.writeback,
+            appends: flags.contains(OpenFlags::APPEND) && !options.writeback,
             // Neither: as O_RDONLY, which is 0.
             readable: flags.contains(OpenFlags::READ) || !flags.contains(OpenFlags::WRITE),
             writable: flags.contains(OpenFlags::WRITE),
-            direct: flags.contains(OpenFlags::DIRECT) && inode.share.options.allow_direct_io,
+            direct: flags.contains(OpenFlags::DIRECT) && options.allow_direct_io,
             synchronous: flags.intersects(OpenFlags::SYNC | OpenFlags::DSYNC),
+            node: WakeWaiters(node),
         }
     }
 
@@ -66,8 +66,12 @@ impl OpenFile {
         self.descriptor.as_fd()
     }
 
-    fn locks(&self) -> &Arc<LockTable> {
-        &self.locks.0
+    fn mount(&self) -> &Mount {
+        self.node.0.mount()
+    }
+
+    fn share(&self) -> &Share {
+        self.node.0.share()
     }
 
     /// The descriptor through which `request` is written. A page of a file that is also appended to
@@ -82,15 +86,15 @@ impl OpenFile {
         let mut flags = OFlags::WRONLY;
         flags.set(OFlags::DIRECT, self.direct);
         flags.set(OFlags::SYNC, self.synchronous);
-        let permit = self.share.permit()?;
-        let fd = self.share.proc_fd.reopen(self.fd(), flags);
+        let permit = self.share().permit()?;
+        let fd = self.share().proc_fd.reopen(self.fd(), flags);
         let second = permit.hold(fd.map_err(no_descriptor)?);
         Ok(self.in_place.get_or_init(|| second).as_fd())
     }
 
     /// Whether a transfer on the thread that asks may wait.
     fn patience(&self) -> Wait {
-        match self.mount.is_in_memory(self.fd()) {
+        match self.mount().is_in_memory(self.fd()) {
             true => Wait::Allowed,
             false => Wait::Refused,
         }
@@ -99,8 +103,8 @@ impl OpenFile {
     /// Runs `work`, which changes the content, such that privileges that the file gives are lost.
     fn changing<T>(&self, kill_privileges: bool, work: impl FnOnce() -> Result<T>) -> Result<T> {
         check_thread()?;
-        self.share.drop_renamed_capability(self.fd())?;
-        match kill_privileges && self.share.options.kill_privileges {
+        self.share().drop_renamed_capability(self.fd())?;
+        match kill_privileges && self.share().options.kill_privileges {
             true => without_fsetid(work)?,
             false => work(),
         }
@@ -129,7 +133,7 @@ impl OpenFile {
                 }
                 Err(error) if must_wait(&error, wait) => {
                     if error.is(Errno::OPNOTSUPP) {
-                        self.mount.set_reads_always_wait();
+                        self.mount().set_reads_always_wait();
                     }
                     return Ok(Progress::Waits(done));
                 }
@@ -158,7 +162,7 @@ impl OpenFile {
                 Ok(count) => done = done.saturating_add(count),
                 Err(error) if must_wait(&error, wait) => {
                     if error.is(Errno::OPNOTSUPP) {
-                        self.mount.set_writes_always_wait();
+                        self.mount().set_writes_always_wait();
                     }
                     return Ok(Progress::Waits(done));
                 }
@@ -211,9 +215,14 @@ impl OpenFile {
         let target: &dyn Any = copy.target;
         let target = target.downcast_ref::<Self>().ok_or(Errno::XDEV)?;
         let (mut from, mut to) = (copy.offset, copy.target_offset);
-        // Copied onto its own end a file grows: what comes then is not part of the copy.
-        let size = Stat::of(self.fd())?.attributes.size;
-        let whole = copy.length.min(size.saturating_sub(copy.offset));
+        let whole = match Arc::ptr_eq(&self.node.0, &target.node.0) {
+            // Copied onto its own end a file grows: what comes then is not part of the copy.
+            true => {
+                let size = Stat::of(self.fd())?.attributes.size;
+                copy.length.min(size.saturating_sub(copy.offset))
+            }
+            false => copy.length,
+        };
         let mut done: u64 = 0;
         // Whether the caller may keep set-id bits of the target is not known here, so they go.
         target.changing(true, || {
@@ -262,7 +271,7 @@ fn must_wait(error: &Error, wait: Wait) -> bool {
 
 impl File for OpenFile {
     fn read<'a>(&'a self, request: ReadRequest, sink: &'a mut dyn ReadSink) -> Answer<'a, usize> {
-        if self.direct || self.mount.reads_always_wait() {
+        if self.direct || self.mount().reads_always_wait() {
             return Answer::blocking(move || self.read_waiting(request, sink, 0));
         }
         match self.read_some(request, sink, self.patience()) {
@@ -278,15 +287,19 @@ impl File for OpenFile {
         request: WriteRequest,
         source: &'a mut dyn WriteSource,
     ) -> Answer<'a, usize> {
-        if self.direct || self.synchronous || self.mount.writes_always_wait() {
+        if self.direct || self.synchronous {
             return Answer::blocking(move || self.write_waiting(request, source, 0));
+        }
+        if self.mount().writes_always_wait() {
+            return Answer::brief(move || self.write_waiting(request, source, 0));
         }
         let now = self.changing(request.kill_privileges, || {
             self.write_some(request, source, self.patience())
         });
         match now {
+            // What is written goes to the page cache: more often than a disk it needs a page.
             Ok(Progress::Waits(done)) => {
-                Answer::blocking(move || self.write_waiting(request, source, done))
+                Answer::brief(move || self.write_waiting(request, source, done))
             }
             other => Answer::ready(other.map(Progress::count)),
         }
@@ -300,20 +313,18 @@ impl File for OpenFile {
     }
 
     fn setattr(&self, changes: AttributeChanges) -> Answer<'_, Attributes> {
-        let work = move || {
+        Answer::brief(move || {
             let target = Target::Open(self.fd());
-            self.share.change(target, FileKind::Regular, &changes)?;
+            self.share().change(target, FileKind::Regular, &changes)?;
             Ok(Stat::of(self.fd())?.attributes)
-        };
-        match changes.size {
-            Some(_) => Answer::blocking(work),
-            None => Answer::now(work),
-        }
+        })
     }
 
     fn flush(&self, owner: LockOwner) -> Answer<'_, ()> {
-        self.locks().close(owner);
-        if !self.mount.flushes(self.fd()) {
+        if let Some(locks) = self.node.0.locks_if_any() {
+            locks.close(owner);
+        }
+        if !self.mount().flushes(self.fd()) {
             return Answer::ok(());
         }
         // Closing a second descriptor makes file systems that write back on close tell their errors.
@@ -337,14 +348,14 @@ impl File for OpenFile {
 
     fn fallocate(&self, mode: FallocateMode, offset: u64, length: u64) -> Answer<'_, ()> {
         let mode = FallocateFlags::from_bits_retain(mode.bits());
-        Answer::blocking(move || {
+        Answer::brief(move || {
             // Guests do not say here whether the caller may keep set-id bits, so they go.
             self.changing(true, || Ok(fallocate(self.fd(), mode, offset, length)?))
         })
     }
 
     fn seek(&self, from: SeekFrom, offset: u64) -> Answer<'_, u64> {
-        Answer::now(|| {
+        Answer::brief(move || {
             check_thread()?;
             // The position of the descriptor is used for nothing else.
             let position = match from {
@@ -356,11 +367,20 @@ impl File for OpenFile {
     }
 
     fn copy_range<'a>(&'a self, copy: CopyRange<'a>) -> Answer<'a, u64> {
-        Answer::blocking(move || self.copy_to(copy))
+        match copy.length {
+            ..=SMALL_COPY => Answer::brief(move || self.copy_to(copy)),
+            _ => Answer::blocking(move || self.copy_to(copy)),
+        }
     }
 
     fn getlk(&self, request: LockRequest) -> Answer<'_, Option<HeldLock>> {
-        Answer::now(|| Ok(self.locks().test(&self.share, self.fd(), &request)?))
+        Answer::now(|| {
+            Ok(self
+                .node
+                .0
+                .locks()
+                .test(self.share(), self.fd(), &request)?)
+        })
     }
 
     fn setlk(&self, request: LockRequest) -> Answer<'_, ()> {
@@ -373,6 +393,6 @@ impl File for OpenFile {
         if !allowed {
             return Answer::error(Errno::BADF);
         }
-        self.locks().set(&self.share, self.fd(), request)
+        self.node.0.locks().set(self.share(), self.fd(), request)
     }
 }

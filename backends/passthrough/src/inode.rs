@@ -2,121 +2,146 @@
 
 use std::any::Any;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use vfsd_backend::{Attributes, Entry, Errno, FileKind, Name, Node, NodeIdentity, Ttl};
 
 use crate::anchor::Anchor;
-use crate::budget::{Descriptor, Permit};
-use crate::inode_table::InodeKey;
-use crate::locks::LockTable;
+use crate::budget::Permit;
+use crate::descriptor_slot::InUse;
 use crate::mounts::Mount;
 use crate::options::FileHandles;
-use crate::share::Share;
+use crate::origin::ListedName;
+use crate::share::{Patience, Share};
 use crate::stat::Stat;
 
-/// A file of the share. There is one for each inode that is in use.
+/// A file of the share. There is one for each inode that is in use, and there may be millions: what only
+/// few of them need is kept elsewhere.
 #[derive(Debug)]
 pub(crate) struct Inode {
-    pub(crate) share: Arc<Share>,
-    me: Weak<Inode>,
-    identity: NodeIdentity,
+    mount: Arc<Mount>,
+    number: u64,
+    generation: u64,
+    anchor: Anchor,
+    /// Nodes that lead through a name of this directory, because they were listed and never opened.
+    listed: AtomicU32,
     kind: FileKind,
     /// Its file system or mount is another than its parent directory's, and that is announced.
     mount_root: bool,
-    anchor: Arc<Anchor>,
-    locks: OnceLock<Arc<LockTable>>,
+    /// There is, or was, a table of its locks.
+    pub(crate) has_locks: AtomicBool,
 }
 
 impl Inode {
     /// The node at the top. Its descriptor is kept always.
-    pub(crate) fn root(share: Arc<Share>, fd: OwnedFd) -> Result<Arc<Self>, Errno> {
+    pub(crate) fn root(share: &Arc<Share>, fd: OwnedFd) -> Result<Arc<Self>, Errno> {
         let stat = Stat::of(fd.as_fd())?;
-        let descriptor = share.permit()?.hold(fd);
-        let mount = share.mounts.get(stat.place);
+        let mount = share.mounts.get(share, stat.place);
         if share.options.file_handles == FileHandles::Never {
             mount.refuse_handles();
         } else {
-            let found = mount.handles(&share.proc_fd, stat.attributes.kind, descriptor.as_fd());
+            let found = mount.handles(&share.proc_fd, stat.attributes.kind, fd.as_fd());
             if share.options.file_handles == FileHandles::Mandatory {
                 found?;
             }
         }
-        let node = Self::new(
-            share.clone(),
-            &stat,
-            descriptor,
-            mount,
-            false,
-            stat.generation(),
-        );
-        let key = node.key();
-        Ok(share.inodes.insert(key, node, None))
+        let anchor = Anchor::open(fd, share.permit()?);
+        let node = Self::new(mount, &stat, anchor, false, stat.generation());
+        Ok(node.enter(None))
     }
 
     fn new(
-        share: Arc<Share>,
-        stat: &Stat,
-        descriptor: Descriptor,
         mount: Arc<Mount>,
+        stat: &Stat,
+        anchor: Anchor,
         mount_root: bool,
         generation: u64,
     ) -> Arc<Self> {
-        let kind = stat.attributes.kind;
-        Arc::new_cyclic(|me| Self {
-            share,
-            me: me.clone(),
-            identity: NodeIdentity {
-                device: stat.place,
-                inode: stat.attributes.inode,
-                generation,
-            },
-            kind,
+        Arc::new(Self {
+            mount,
+            number: stat.attributes.inode,
+            generation,
+            anchor,
+            listed: AtomicU32::new(0),
+            kind: stat.attributes.kind,
             mount_root,
-            anchor: Anchor::new(descriptor, kind, mount),
-            locks: OnceLock::new(),
+            has_locks: AtomicBool::new(false),
         })
     }
 
+    /// Makes the node the one that is found by its number, in the place of `stale`. If another is
+    /// found there, that one is answered.
+    fn enter(self: Arc<Self>, stale: Option<&Arc<Self>>) -> Arc<Self> {
+        let mount = self.mount.clone();
+        mount.inodes.insert(self.number, self, stale)
+    }
+
     pub(crate) fn identity(&self) -> NodeIdentity {
-        self.identity
+        NodeIdentity {
+            device: self.mount.place(),
+            inode: self.number,
+            generation: self.generation,
+        }
+    }
+
+    /// Whether `stat` is of a file with this node's identity.
+    pub(crate) fn is(&self, stat: &Stat) -> bool {
+        stat.place == self.mount.place()
+            && stat.attributes.inode == self.number
+            && stat.generation() == self.generation
+            && stat.attributes.kind == self.kind
     }
 
     pub(crate) fn kind(&self) -> FileKind {
         self.kind
     }
 
+    pub(crate) fn share(&self) -> &Arc<Share> {
+        &self.mount.share
+    }
+
     pub(crate) fn mount(&self) -> &Arc<Mount> {
-        self.anchor.mount()
+        &self.mount
     }
 
-    fn key(&self) -> InodeKey {
-        InodeKey {
-            place: self.identity.device,
-            inode: self.identity.inode,
-        }
+    /// Whether the inode's descriptor is open.
+    pub(crate) fn is_opened(&self) -> bool {
+        self.anchor.is_open()
     }
 
-    /// The inode's `O_PATH` descriptor.
-    pub(crate) fn descriptor(&self) -> Result<Arc<Descriptor>, Errno> {
-        self.anchor.descriptor(&self.share)
+    pub(crate) fn anchor(&self) -> &Anchor {
+        &self.anchor
     }
 
     /// The descriptor of a directory. ENOTDIR of anything else.
-    pub(crate) fn directory(&self) -> Result<Arc<Descriptor>, Errno> {
+    pub(crate) fn directory(&self) -> Result<InUse<'_>, Errno> {
         if self.kind != FileKind::Directory {
             return Err(Errno::NOTDIR);
         }
         self.descriptor()
     }
 
-    /// The node itself, to be handed out. It is alive while it is borrowed.
-    pub(crate) fn share_self(&self) -> Result<Arc<Self>, Errno> {
-        self.me.upgrade().ok_or(Errno::STALE)
+    /// The node itself, to be handed out or kept. `None` for one whose number was given to another
+    /// file.
+    pub(crate) fn this(&self) -> Option<Arc<Self>> {
+        self.mount
+            .inodes
+            .get(self.number)
+            .filter(|own| std::ptr::eq(Arc::as_ptr(own), self))
     }
 
-    pub(crate) fn locks(&self) -> &Arc<LockTable> {
-        self.locks.get_or_init(Arc::default)
+    pub(crate) fn count_listed(&self) {
+        self.listed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn uncount_listed(&self) {
+        self.listed.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether there are nodes that lead through a name of this directory.
+    pub(crate) fn leads_to_nodes(&self) -> bool {
+        self.listed.load(Ordering::Relaxed) > 0
     }
 
     /// Attributes as the guest is to see them.
@@ -128,6 +153,12 @@ impl Inode {
     }
 
     pub(crate) fn attributes(&self) -> Result<Attributes, Errno> {
+        // A node that was listed only is not opened just for this.
+        if !self.is_opened()
+            && let Some(stat) = self.stat_by_listed_name()?
+        {
+            return Ok(self.shown(&stat));
+        }
         let descriptor = self.descriptor()?;
         Ok(self.shown(&Stat::of(descriptor.as_fd())?))
     }
@@ -142,17 +173,44 @@ impl Inode {
         }
     }
 
-    /// The live node that `stat`, taken by name, surely means. Surely: because its descriptor is
-    /// open, its number cannot have been given to another file, and it is as old as that file.
-    pub(crate) fn known(&self, stat: &Stat) -> Option<Arc<Self>> {
-        let node = self.share.inodes.get(InodeKey {
-            place: stat.place,
-            inode: stat.attributes.inode,
-        })?;
-        let same = node.kind == stat.attributes.kind
-            && node.identity.generation == stat.generation()
-            && node.anchor.is_open();
-        same.then_some(node)
+    /// The live node with the place and number of `stat`.
+    fn alive(&self, stat: &Stat) -> Option<Arc<Self>> {
+        let number = stat.attributes.inode;
+        if stat.place == self.mount.place() {
+            return self.mount.inodes.get(number);
+        }
+        let mount = self.share().mounts.find(stat.place)?;
+        mount.inodes.get(number)
+    }
+
+    /// The live node that `stat`, taken of a name in this directory, surely means.
+    pub(crate) fn known(&self, name: Name<'_>, stat: &Stat) -> Option<Arc<Self>> {
+        self.alive(stat).filter(|node| node.is_at(self, name, stat))
+    }
+
+    /// The node of a name that was found in a listing of this directory, which `directory` is open
+    /// for. A file that the guest did not know is not opened: many are listed of which few are used.
+    pub(crate) fn listed(
+        self: &Arc<Self>,
+        directory: BorrowedFd<'_>,
+        name: Name<'_>,
+    ) -> Result<Entry, Errno> {
+        let stat = Stat::at(directory, name)?;
+        let alive = self.alive(&stat);
+        let doubtful = match &alive {
+            Some(node) if node.is_at(self, name, &stat) => return Ok(node.clone().entry(&stat)),
+            // What cannot be told apart by its identity is by its descriptor.
+            Some(node) => node.is(&stat) || node.anchor.is_open(),
+            None => false,
+        };
+        if doubtful || stat.place != self.mount.place() {
+            let fd = self.open_path(directory, name, Patience::Disk)?;
+            let (node, stat) = self.child(fd, None)?;
+            return Ok(node.entry(&stat));
+        }
+        let anchor = Anchor::listed(ListedName::new(self.clone(), name));
+        let node = Self::new(self.mount.clone(), &stat, anchor, false, stat.generation());
+        Ok(node.enter(alive.as_ref()).entry(&stat))
     }
 
     /// The node of an `O_PATH` descriptor that was just opened in this directory. `reserved` is for
@@ -160,60 +218,49 @@ impl Inode {
     pub(crate) fn child(
         &self,
         fd: OwnedFd,
-        reserved: Option<Permit>,
+        reserved: Option<Permit<'_>>,
     ) -> Result<(Arc<Self>, Stat), Errno> {
         let stat = Stat::of(fd.as_fd())?;
-        let key = InodeKey {
-            place: stat.place,
-            inode: stat.attributes.inode,
-        };
         let mut generation = stat.generation();
-        let alive = self.share.inodes.get(key);
+        let alive = self.alive(&stat);
         if let Some(node) = &alive {
             // Two open descriptors with one number are one file.
             if node.anchor.is_open() {
                 return Ok((node.clone(), stat));
             }
-            if node.anchor.is_same_as(fd.as_fd()) {
-                let permit = reserved.map_or_else(|| self.share.permit(), Ok)?;
-                node.anchor.adopt(&self.share, permit.hold(fd));
+            if node.is_same_as(fd.as_fd(), &stat) {
+                let permit = reserved.map_or_else(|| self.share().permit(), Ok)?;
+                node.adopt(fd, permit);
                 return Ok((node.clone(), stat));
             }
             // The number was given to a new file while the guest still knows the old one.
-            if node.identity.generation == generation {
+            if node.generation == generation {
                 generation = generation.wrapping_add(1);
             }
         }
         let mount = self.mount_of(&stat, fd.as_fd())?;
-        let mount_root = self.share.options.announce_submounts
+        let mount_root = self.share().options.announce_submounts
             && stat.attributes.kind == FileKind::Directory
-            && stat.place != self.identity.device;
-        let permit = reserved.map_or_else(|| self.share.permit(), Ok)?;
-        let descriptor = permit.hold(fd);
-        let node = Self::new(
-            self.share.clone(),
-            &stat,
-            descriptor,
-            mount,
-            mount_root,
-            generation,
-        );
-        let node = self.share.inodes.insert(key, node, alive.as_ref());
-        self.share.anchors.insert(&self.share, &node.anchor);
+            && stat.place != self.mount.place();
+        let permit = reserved.map_or_else(|| self.share().permit(), Ok)?;
+        let anchor = Anchor::open(fd, permit);
+        let node = Self::new(mount, &stat, anchor, mount_root, generation).enter(alive.as_ref());
+        self.share().anchors.insert(&node);
         Ok((node, stat))
     }
 
     fn mount_of(&self, stat: &Stat, file: BorrowedFd<'_>) -> Result<Arc<Mount>, Errno> {
-        if stat.place == self.mount().place() {
-            return Ok(self.mount().clone());
+        if stat.place == self.mount.place() {
+            return Ok(self.mount.clone());
         }
-        let mount = self.share.mounts.get(stat.place);
-        match self.share.options.file_handles {
+        let share = self.share();
+        let mount = share.mounts.get(share, stat.place);
+        match share.options.file_handles {
             FileHandles::Never => mount.refuse_handles(),
             FileHandles::Prefer => {}
             FileHandles::Mandatory => {
                 mount
-                    .handles(&self.share.proc_fd, stat.attributes.kind, file)
+                    .handles(&share.proc_fd, stat.attributes.kind, file)
                     .map_err(|errno| match errno {
                         Errno::AGAIN => Errno::OPNOTSUPP,
                         other => other,
@@ -223,49 +270,57 @@ impl Inode {
         Ok(mount)
     }
 
-    /// The live node that has lost its descriptor and that a name, which is about to be removed or
-    /// replaced, leads to.
+    /// The live node without a descriptor that a name of this directory leads to, which is about to
+    /// be removed or replaced: the guest may still use the node, and it could not be found again.
     pub(crate) fn loose_node(
         &self,
         directory: BorrowedFd<'_>,
         name: Name<'_>,
     ) -> Option<Arc<Self>> {
-        if self.share.anchors.is_complete() {
+        if self.share().anchors.is_complete() && !self.leads_to_nodes() {
             return None;
         }
         let stat = Stat::at(directory, name).ok()?;
-        self.share.inodes.get(InodeKey {
-            place: stat.place,
-            inode: stat.attributes.inode,
-        })
+        self.alive(&stat).filter(|node| !node.anchor.is_open())
     }
 
-    /// Runs `work`, which may take the inode's last name, with its descriptor open: without it an
-    /// inode that has no name left could not be found again, although the guest may still use it.
-    pub(crate) fn pinned<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _guard = self.anchor.pin(&self.share);
-        work()
+    /// The same for a name that is about to be given to another file, but not taken from its own:
+    /// a node with a handle is found all the same.
+    pub(crate) fn listed_node(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: Name<'_>,
+    ) -> Option<Arc<Self>> {
+        if !self.leads_to_nodes() {
+            return None;
+        }
+        self.loose_node(directory, name)
     }
 
     /// The node behind an argument, which is of the same backend. EXDEV if it is of another share.
     pub(crate) fn of<'a>(&self, node: &'a dyn Node) -> Result<&'a Self, Errno> {
         let node: &dyn Any = node;
         node.downcast_ref::<Self>()
-            .filter(|node| Arc::ptr_eq(&node.share, &self.share))
+            .filter(|node| Arc::ptr_eq(node.share(), self.share()))
             .ok_or(Errno::XDEV)
-    }
-}
-
-#[cfg(test)]
-impl Inode {
-    pub(crate) fn anchor_is_open(&self) -> bool {
-        self.anchor.is_open()
     }
 }
 
 impl Drop for Inode {
     fn drop(&mut self) {
-        self.share.inodes.remove(self.key(), &self.me);
-        self.share.anchors.remove(&self.anchor);
+        self.mount.inodes.remove(self.number, self);
+        self.share().anchors.remove(self);
+        self.share().locks.remove(self);
+        self.anchor.close(&self.mount.share);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_small() {
+        assert!(size_of::<Inode>() <= 72, "{}", size_of::<Inode>());
     }
 }

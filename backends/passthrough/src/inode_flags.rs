@@ -19,7 +19,7 @@ impl Inode {
             return Err(Errno::NOTTY);
         }
         let descriptor = self.descriptor()?;
-        self.share
+        self.share()
             .proc_fd
             .reopen(descriptor.as_fd(), OFlags::RDONLY | OFlags::NONBLOCK)
             .map_err(no_descriptor)

@@ -1,4 +1,4 @@
-//! The nodes that are alive, by what they are on the host.
+//! The nodes of a mount that are alive, by their inode numbers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -7,21 +7,14 @@ use parking_lot::Mutex;
 
 use crate::inode::Inode;
 
-/// Where an inode is: the mount and file system, and the number there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct InodeKey {
-    pub(crate) place: u64,
-    pub(crate) inode: u64,
-}
-
 const SHARDS: usize = 64;
 
 /// Below this a table keeps its memory.
 const SMALL: usize = 256;
 
-type Shard = HashMap<InodeKey, Weak<Inode>>;
+type Shard = HashMap<u64, Weak<Inode>>;
 
-/// The nodes that are alive. It does not keep them so.
+/// The nodes of a mount that are alive. It does not keep them so.
 #[derive(Debug)]
 pub(crate) struct InodeTable {
     shards: [Mutex<Shard>; SHARDS],
@@ -36,31 +29,34 @@ impl Default for InodeTable {
 }
 
 impl InodeTable {
-    fn shard(&self, key: InodeKey) -> &Mutex<Shard> {
+    fn shard(&self, number: u64) -> &Mutex<Shard> {
         // Inode numbers of one directory are close together, which spreads them well. The remainder
         // is always a shard; the first stands in for the compiler.
-        let number = (key.inode ^ key.place).checked_rem(SHARDS as u64);
         let [first, ..] = &self.shards;
         number
-            .and_then(|number| self.shards.get(usize::try_from(number).ok()?))
+            .checked_rem(SHARDS as u64)
+            .and_then(|shard| self.shards.get(usize::try_from(shard).ok()?))
             .unwrap_or(first)
     }
 
-    /// The live node at `key`.
-    pub(crate) fn get(&self, key: InodeKey) -> Option<Arc<Inode>> {
-        self.shard(key).lock().get(&key).and_then(Weak::upgrade)
+    /// The live node with this inode number.
+    pub(crate) fn get(&self, number: u64) -> Option<Arc<Inode>> {
+        self.shard(number)
+            .lock()
+            .get(&number)
+            .and_then(Weak::upgrade)
     }
 
-    /// Puts `node` at `key`, unless a node other than `stale` is alive there: then that one is
+    /// Puts `node` at its number, unless a node other than `stale` is alive there: then that one is
     /// answered instead.
     pub(crate) fn insert(
         &self,
-        key: InodeKey,
+        number: u64,
         node: Arc<Inode>,
         stale: Option<&Arc<Inode>>,
     ) -> Arc<Inode> {
-        let mut shard = self.shard(key).lock();
-        let alive = shard.get(&key).and_then(Weak::upgrade);
+        let mut shard = self.shard(number).lock();
+        let alive = shard.get(&number).and_then(Weak::upgrade);
         match alive {
             Some(alive) if !stale.is_some_and(|stale| Arc::ptr_eq(stale, &alive)) => {
                 // The lock is released before `node` is dropped, which takes it.
@@ -68,7 +64,7 @@ impl InodeTable {
                 alive
             }
             other => {
-                shard.insert(key, Arc::downgrade(&node));
+                shard.insert(number, Arc::downgrade(&node));
                 drop(shard);
                 drop(other);
                 node
@@ -77,10 +73,13 @@ impl InodeTable {
     }
 
     /// Forgets a node that is being dropped.
-    pub(crate) fn remove(&self, key: InodeKey, node: &Weak<Inode>) {
-        let mut shard = self.shard(key).lock();
-        if shard.get(&key).is_some_and(|known| known.ptr_eq(node)) {
-            shard.remove(&key);
+    pub(crate) fn remove(&self, number: u64, node: &Inode) {
+        let mut shard = self.shard(number).lock();
+        if shard
+            .get(&number)
+            .is_some_and(|known| std::ptr::eq(known.as_ptr(), node))
+        {
+            shard.remove(&number);
             if shard.capacity() > SMALL && shard.len() < shard.capacity() / 8 {
                 let room = shard.len().saturating_mul(2);
                 shard.shrink_to(room);

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -21,6 +22,7 @@ use vfsd_backend::{Answer, Errno, HeldLock, LockKind, LockOwner, LockRequest, Lo
 
 use crate::budget::Descriptor;
 use crate::credentials::check_thread;
+use crate::inode::Inode;
 use crate::lock_ranges::LockRanges;
 use crate::share::{Share, no_descriptor};
 use crate::syscalls::{get_ofd_lock, set_ofd_lock};
@@ -47,20 +49,57 @@ struct Owner {
     pid: u32,
 }
 
-/// Wakes those who wait for a lock of the file when an open file, and with it its flock, is gone.
+/// The lock tables of a share, by the addresses of their nodes: of many files few are ever locked.
+#[derive(Debug, Default)]
+pub(crate) struct LockTables {
+    tables: Mutex<HashMap<usize, Arc<LockTable>>>,
+}
+
+fn address(node: &Inode) -> usize {
+    std::ptr::from_ref(node).addr()
+}
+
+impl LockTables {
+    /// Forgets the table of a node that is being dropped.
+    pub(crate) fn remove(&self, node: &Inode) {
+        if node.has_locks.load(Ordering::Relaxed) {
+            let removed = self.tables.lock().remove(&address(node));
+            drop(removed);
+        }
+    }
+}
+
+impl Inode {
+    /// The locks of this file.
+    pub(crate) fn locks(&self) -> Arc<LockTable> {
+        self.has_locks.store(true, Ordering::Relaxed);
+        let mut tables = self.share().locks.tables.lock();
+        tables.entry(address(self)).or_default().clone()
+    }
+
+    /// The locks of this file, if there ever was one.
+    pub(crate) fn locks_if_any(&self) -> Option<Arc<LockTable>> {
+        self.has_locks.load(Ordering::Relaxed).then(|| self.locks())
+    }
+}
+
+/// The node of an open file, which wakes those who wait for a lock of it when the open file, and with it
+/// its flock, is gone.
 #[derive(Debug)]
-pub(crate) struct WakeWaiters(pub(crate) Arc<LockTable>);
+pub(crate) struct WakeWaiters(pub(crate) Arc<Inode>);
 
 impl Drop for WakeWaiters {
     fn drop(&mut self) {
-        self.0.released.notify_waiters();
+        if let Some(locks) = self.0.locks_if_any() {
+            locks.released.notify_waiters();
+        }
     }
 }
 
 impl LockTable {
     /// Sets or releases a lock through `file`, an open file of the table's inode.
     pub(crate) fn set<'a>(
-        self: &'a Arc<Self>,
+        self: Arc<Self>,
         share: &'a Share,
         file: BorrowedFd<'a>,
         request: LockRequest,
@@ -123,7 +162,7 @@ impl LockTable {
 
 /// One request for a lock, as often as it has to be tried.
 struct Attempt<'a> {
-    table: &'a Arc<LockTable>,
+    table: Arc<LockTable>,
     share: &'a Share,
     file: BorrowedFd<'a>,
     request: LockRequest,

@@ -9,12 +9,17 @@ use parking_lot::Mutex;
 use rustix::fs::{OFlags, fstatfs};
 use vfsd_backend::{Errno, FileKind};
 
+use crate::inode_table::InodeTable;
 use crate::proc_fd::ProcFd;
-use crate::syscalls::{name_to_handle, open_by_handle};
+use crate::share::Share;
+use crate::syscalls::{FileHandle, name_to_handle, open_by_handle};
 
 /// What holds for all files of one mount.
 #[derive(Debug)]
 pub(crate) struct Mount {
+    pub(crate) share: Arc<Share>,
+    /// The nodes of files of this mount.
+    pub(crate) inodes: InodeTable,
     place: u64,
     /// An open file of the mount, from which inodes can be opened by their handles; `None` once
     /// it is known that they cannot.
@@ -28,8 +33,10 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    fn new(place: u64) -> Self {
+    fn new(share: Arc<Share>, place: u64) -> Self {
         Self {
+            share,
+            inodes: InodeTable::default(),
             place,
             handles: OnceLock::new(),
             magic: OnceLock::new(),
@@ -89,7 +96,7 @@ impl Mount {
     }
 
     /// Opens an inode by its handle, as an `O_PATH` descriptor.
-    pub(crate) fn open(&self, handle: &crate::syscalls::FileHandle) -> Result<OwnedFd, Errno> {
+    pub(crate) fn open(&self, handle: &FileHandle) -> Result<OwnedFd, Errno> {
         match self.handles.get() {
             Some(Some(base)) => open_by_handle(base.as_fd(), handle),
             _ => Err(Errno::STALE),
@@ -159,14 +166,19 @@ pub(crate) struct MountTable {
 }
 
 impl MountTable {
-    /// The mount at `place`.
-    pub(crate) fn get(&self, place: u64) -> Arc<Mount> {
+    /// The mount at `place`, if a node of it is alive.
+    pub(crate) fn find(&self, place: u64) -> Option<Arc<Mount>> {
+        self.mounts.lock().get(&place).and_then(Weak::upgrade)
+    }
+
+    /// The mount at `place` of `share`, which this table belongs to.
+    pub(crate) fn get(&self, share: &Arc<Share>, place: u64) -> Arc<Mount> {
         let mut mounts = self.mounts.lock();
         if let Some(mount) = mounts.get(&place).and_then(Weak::upgrade) {
             return mount;
         }
         mounts.retain(|_, mount| mount.strong_count() > 0);
-        let mount = Arc::new(Mount::new(place));
+        let mount = Arc::new(Mount::new(share.clone(), place));
         mounts.insert(place, Arc::downgrade(&mount));
         mount
     }

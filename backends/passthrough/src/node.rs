@@ -20,6 +20,10 @@ fn answer<'a, T>(result: Result<T, Errno>) -> Answer<'a, T> {
     Answer::ready(result.map_err(Into::into))
 }
 
+fn brief<'a, T>(work: impl FnOnce() -> Result<T, Errno> + Send + 'a) -> Answer<'a, T> {
+    Answer::brief(move || Ok(work()?))
+}
+
 impl Node for Inode {
     fn identity(&self) -> NodeIdentity {
         Self::identity(self)
@@ -30,14 +34,14 @@ impl Node for Inode {
     }
 
     fn getattr(&self) -> Answer<'_, Attributes> {
-        answer(self.attributes())
+        match self.is_opened() {
+            true => answer(self.attributes()),
+            false => brief(|| self.attributes()),
+        }
     }
 
     fn setattr(&self, changes: AttributeChanges) -> Answer<'_, Attributes> {
-        match changes.size {
-            Some(_) => Answer::blocking(move || Ok(self.change(&changes)?)),
-            None => answer(self.change(&changes)),
-        }
+        brief(move || self.change(&changes))
     }
 
     fn lookup<'a>(&'a self, name: Name<'a>) -> Answer<'a, Lookup> {
@@ -48,18 +52,19 @@ impl Node for Inode {
     }
 
     fn readlink(&self) -> Answer<'_, Vec<u8>> {
-        Answer::now(|| {
+        Answer::brief(|| {
             if self.kind() != FileKind::Symlink {
                 return Err(Errno::INVAL.into());
             }
             let descriptor = self.descriptor()?;
-            Ok(readlinkat(&*descriptor, c"", Vec::with_capacity(256))?.into_bytes())
+            Ok(readlinkat(&descriptor, c"", Vec::with_capacity(256))?.into_bytes())
         })
     }
 
     fn open(&self, request: OpenRequest) -> Answer<'_, Opened> {
-        if self.open_takes_long(request.flags) {
-            return Answer::blocking(move || Ok(self.open_request(request, Patience::Disk)?));
+        // What is dropped may take a while.
+        if request.flags.contains(OpenFlags::TRUNCATE) {
+            return brief(move || self.open_request(request, Patience::Disk));
         }
         match self.open_request(request, Patience::Cached) {
             Err(Errno::AGAIN) => {
@@ -70,7 +75,7 @@ impl Node for Inode {
     }
 
     fn opendir(&self) -> Answer<'_, Arc<dyn Directory>> {
-        answer(self.open_directory())
+        brief(move || self.open_directory())
     }
 
     fn create<'a>(
@@ -80,7 +85,7 @@ impl Node for Inode {
         flags: OpenFlags,
         inode: NewInode<'a>,
     ) -> Answer<'a, Created> {
-        answer(self.create_file(&caller, name, flags, inode))
+        brief(move || self.create_file(&caller, name, flags, inode))
     }
 
     fn tmpfile<'a>(
@@ -89,7 +94,7 @@ impl Node for Inode {
         flags: OpenFlags,
         inode: NewInode<'a>,
     ) -> Answer<'a, Created> {
-        answer(self.create_unnamed(&caller, flags, inode))
+        brief(move || self.create_unnamed(&caller, flags, inode))
     }
 
     fn mkdir<'a>(
@@ -98,7 +103,7 @@ impl Node for Inode {
         name: Name<'a>,
         inode: NewInode<'a>,
     ) -> Answer<'a, Entry> {
-        answer(self.make_directory(&caller, name, inode))
+        brief(move || self.make_directory(&caller, name, inode))
     }
 
     fn mknod<'a>(
@@ -107,7 +112,7 @@ impl Node for Inode {
         name: Name<'a>,
         new: NewDevice<'a>,
     ) -> Answer<'a, Entry> {
-        answer(self.make_node(&caller, name, new))
+        brief(move || self.make_node(&caller, name, new))
     }
 
     fn symlink<'a>(
@@ -117,35 +122,35 @@ impl Node for Inode {
         target: LinkTarget<'a>,
         inode: NewInode<'a>,
     ) -> Answer<'a, Entry> {
-        answer(self.make_symlink(&caller, name, target, inode))
+        brief(move || self.make_symlink(&caller, name, target, inode))
     }
 
     fn link<'a>(&'a self, target: &'a dyn Node, name: Name<'a>) -> Answer<'a, Entry> {
-        answer(self.make_link(target, name))
+        brief(move || self.make_link(target, name))
     }
 
     fn unlink<'a>(&'a self, name: Name<'a>) -> Answer<'a, ()> {
-        answer(self.remove(name, AtFlags::empty()))
+        brief(move || self.remove(name, AtFlags::empty()))
     }
 
     fn rmdir<'a>(&'a self, name: Name<'a>) -> Answer<'a, ()> {
-        answer(self.remove(name, AtFlags::REMOVEDIR))
+        brief(move || self.remove(name, AtFlags::REMOVEDIR))
     }
 
     fn rename<'a>(&'a self, caller: Caller, rename: Rename<'a>) -> Answer<'a, ()> {
-        answer(self.move_name(&caller, rename))
+        brief(move || self.move_name(&caller, rename))
     }
 
     fn access(&self, caller: Caller, mask: AccessMask) -> Answer<'_, ()> {
-        answer(self.check_access(&caller, mask))
+        brief(move || self.check_access(&caller, mask))
     }
 
     fn getxattr<'a>(&'a self, name: XattrName<'a>) -> Answer<'a, Vec<u8>> {
-        Answer::now(|| self.xattr(name))
+        Answer::brief(move || self.xattr(name))
     }
 
     fn listxattr(&self) -> Answer<'_, Vec<u8>> {
-        Answer::now(|| self.xattr_names())
+        Answer::brief(move || self.xattr_names())
     }
 
     fn setxattr<'a>(
@@ -154,32 +159,32 @@ impl Node for Inode {
         value: &'a [u8],
         flags: XattrFlags,
     ) -> Answer<'a, ()> {
-        Answer::now(|| self.set_xattr(name, value, flags))
+        Answer::brief(move || self.set_xattr(name, value, flags))
     }
 
     fn removexattr<'a>(&'a self, name: XattrName<'a>) -> Answer<'a, ()> {
-        Answer::now(|| self.remove_xattr(name))
+        Answer::brief(move || self.remove_xattr(name))
     }
 
     fn getflags(&self) -> Answer<'_, u32> {
-        answer(self.inode_flags())
+        brief(move || self.inode_flags())
     }
 
     fn setflags(&self, flags: u32) -> Answer<'_, ()> {
-        answer(self.set_inode_flags(flags))
+        brief(move || self.set_inode_flags(flags))
     }
 
     fn getfsxattr(&self) -> Answer<'_, FsXattr> {
-        answer(self.fs_xattr())
+        brief(move || self.fs_xattr())
     }
 
     fn setfsxattr(&self, value: FsXattr) -> Answer<'_, ()> {
-        answer(self.set_fs_xattr(value))
+        brief(move || self.set_fs_xattr(value))
     }
 
     fn statfs(&self) -> Answer<'_, FsStatistics> {
         Answer::now(|| {
-            let host = fstatvfs(&*self.descriptor()?)?;
+            let host = fstatvfs(&self.descriptor()?)?;
             let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
             Ok(FsStatistics {
                 blocks: host.f_blocks,
@@ -201,7 +206,7 @@ impl Node for Inode {
             }
             let descriptor = self.descriptor()?;
             let file = self
-                .share
+                .share()
                 .proc_fd
                 .reopen(descriptor.as_fd(), OFlags::RDONLY | OFlags::NONBLOCK)
                 .map_err(no_descriptor)?;

@@ -12,12 +12,8 @@ use crate::file::OpenFile;
 use crate::inode::Inode;
 use crate::options::Options;
 use crate::share::{Patience, no_descriptor};
-use crate::stat::Stat;
 
 type Result<T> = std::result::Result<T, Errno>;
-
-/// Dropping this much content on open may take a while.
-const LARGE: u64 = 1 << 20;
 
 /// The flags for a descriptor as the operator allows them, the same for OPEN, CREATE and TMPFILE.
 pub(crate) fn host_flags(options: &Options, flags: OpenFlags) -> OFlags {
@@ -51,15 +47,6 @@ pub(crate) fn host_flags(options: &Options, flags: OpenFlags) -> OFlags {
 }
 
 impl Inode {
-    /// Whether opening with these flags may wait for a disk.
-    pub(crate) fn open_takes_long(&self, flags: OpenFlags) -> bool {
-        let size = || {
-            let descriptor = self.descriptor()?;
-            Stat::of(descriptor.as_fd()).map(|stat| stat.attributes.size)
-        };
-        flags.contains(OpenFlags::TRUNCATE) && size().is_ok_and(|size| size > LARGE)
-    }
-
     pub(crate) fn open_request(&self, request: OpenRequest, patience: Patience) -> Result<Opened> {
         match self.kind() {
             FileKind::Regular => {}
@@ -69,7 +56,7 @@ impl Inode {
             // the host's.
             _ => return Err(Errno::BADF),
         }
-        let kill = request.kill_privileges && self.share.options.kill_privileges;
+        let kill = request.kill_privileges && self.share().options.kill_privileges;
         self.open_file(request.flags, kill, patience)
     }
 
@@ -80,22 +67,23 @@ impl Inode {
         kill_privileges: bool,
         patience: Patience,
     ) -> Result<Opened> {
-        let permit = self.share.permit()?;
-        let mut host = host_flags(&self.share.options, flags);
+        let permit = self.share().permit()?;
+        let mut host = host_flags(&self.share().options, flags);
         // The inode is a regular file, for which this concerns leases only.
         host.set(OFlags::NONBLOCK, patience == Patience::Cached);
         let truncate = flags.contains(OpenFlags::TRUNCATE);
         host.set(OFlags::TRUNC, truncate);
         let descriptor = self.descriptor()?;
-        let reopen = || self.share.proc_fd.reopen(descriptor.as_fd(), host);
+        let reopen = || self.share().proc_fd.reopen(descriptor.as_fd(), host);
         if truncate {
-            self.share.drop_renamed_capability(descriptor.as_fd())?;
+            self.share().drop_renamed_capability(descriptor.as_fd())?;
         }
         let fd = match truncate && kill_privileges {
             true => without_fsetid(reopen)?,
             false => reopen(),
         };
-        let file = OpenFile::new(self, permit.hold(fd.map_err(no_descriptor)?), flags);
+        let node = self.this().ok_or(Errno::STALE)?;
+        let file = OpenFile::new(node, permit.hold(fd.map_err(no_descriptor)?), flags);
         Ok(Opened {
             file: Arc::new(file),
             caching: FileCaching::Policy,
@@ -103,14 +91,15 @@ impl Inode {
     }
 
     pub(crate) fn open_directory(&self) -> Result<Arc<dyn Directory>> {
-        let permit = self.share.permit()?;
+        let permit = self.share().permit()?;
         let descriptor = self.directory()?;
         let fd = self
-            .share
+            .share()
             .proc_fd
             .reopen(descriptor.as_fd(), OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(no_descriptor)?;
-        Ok(Arc::new(OpenDirectory::new(permit.hold(fd))))
+        let node = self.this().ok_or(Errno::STALE)?;
+        Ok(Arc::new(OpenDirectory::new(node, permit.hold(fd))))
     }
 }
 

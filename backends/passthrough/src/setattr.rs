@@ -130,7 +130,7 @@ impl Inode {
     pub(crate) fn change(&self, changes: &AttributeChanges) -> Result<Attributes> {
         let descriptor = self.descriptor()?;
         let file = descriptor.as_fd();
-        self.share
+        self.share()
             .change(Target::Path(file), self.kind(), changes)?;
         Ok(self.shown(&Stat::of(file)?))
     }

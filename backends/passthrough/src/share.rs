@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use vfsd_backend::{Errno, Name};
 
-use crate::anchor::AnchorCache;
+use crate::anchor_cache::AnchorCache;
 use crate::budget::{Budget, Permit};
-use crate::inode_table::InodeTable;
+use crate::locks::LockTables;
 use crate::mounts::MountTable;
 use crate::options::Options;
 use crate::proc_fd::ProcFd;
@@ -25,15 +25,15 @@ const MOST_CACHED: usize = 65_536;
 pub(crate) struct Share {
     pub(crate) options: Options,
     pub(crate) proc_fd: ProcFd,
-    pub(crate) inodes: InodeTable,
     pub(crate) anchors: AnchorCache,
     pub(crate) mounts: MountTable,
+    pub(crate) locks: LockTables,
     pub(crate) seen: SeenNames,
     pub(crate) xattrs: XattrAccess,
     /// What `security.capability` is called on the host, where the xattr map renames it: then the
     /// host's kernel does not know that it has to go when the file is changed.
     pub(crate) renamed_capability: Option<CString>,
-    budget: Arc<Budget>,
+    pub(crate) budget: Arc<Budget>,
     exhaustion_told: AtomicBool,
     /// openat2(2) is there (Linux 5.6, and the sandbox allows it).
     has_openat2: AtomicBool,
@@ -62,7 +62,7 @@ impl Share {
             .and_then(|map| map.renamed(b"security.capability"));
         Self {
             proc_fd: ProcFd::new(proc_self_fd),
-            inodes: InodeTable::default(),
+            locks: LockTables::default(),
             anchors: AnchorCache::new(cached),
             mounts: MountTable::default(),
             seen: SeenNames::default(),
@@ -77,13 +77,13 @@ impl Share {
     }
 
     /// The right to one more descriptor. ENFILE when the guest has used up its own.
-    pub(crate) fn permit(&self) -> Result<Permit, Errno> {
+    pub(crate) fn permit(&self) -> Result<Permit<'_>, Errno> {
         if let Some(permit) = self.budget.try_take() {
             return Ok(permit);
         }
         // A descriptor that is given up may still be in use by another thread for a moment.
         for _ in 0..8 {
-            if !self.anchors.give_up_one(self) {
+            if !self.anchors.give_up_one() {
                 break;
             }
             if let Some(permit) = self.budget.try_take() {
@@ -167,7 +167,7 @@ mod tests {
             std::fs::write(directory.path().join("file"), b"").unwrap();
             std::os::unix::fs::symlink("file", directory.path().join("link")).unwrap();
             let fs = Passthrough::open(directory.path(), Options::default()).unwrap();
-            let share = &fs.root.share;
+            let share = fs.root.share();
             share.has_openat2.store(has_openat2, Ordering::Relaxed);
             share.has_cached.store(has_cached, Ordering::Relaxed);
             let root = fs.root.directory().unwrap();

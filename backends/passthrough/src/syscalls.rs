@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libc::{c_int, c_long, c_void};
 use rustix::ioctl::{self, opcode};
-use vfsd_backend::{Errno, FsXattr, LockKind, LockRange};
+use vfsd_backend::{Errno, FsXattr, LockKind, LockRange, Name};
 
 type Result<T> = std::result::Result<T, Errno>;
 
@@ -32,10 +32,20 @@ pub(crate) fn unshare_fs() -> Result<()> {
 
 /// What names an inode on its file system as long as it exists (name_to_handle_at(2)).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FileHandle {
-    kind: c_int,
-    bytes: Box<[u8]>,
+pub(crate) enum FileHandle {
+    /// Of ext4, XFS and tmpfs, for instance. What is beyond the length is 0.
+    Short {
+        kind: u8,
+        length: u8,
+        bytes: [u8; SHORT_HANDLE],
+    },
+    /// Any other.
+    Long(Box<(c_int, Box<[u8]>)>),
 }
+
+/// Millions of handles are kept: this makes one fit 16 bytes, with room to tell it from what else
+/// leads to an inode.
+const SHORT_HANDLE: usize = 13;
 
 /// `struct file_handle` with room for the longest handle.
 #[repr(C)]
@@ -48,8 +58,57 @@ struct RawHandle {
 /// `MAX_HANDLE_SZ` of linux/exportfs.h.
 const MAX_HANDLE: usize = 128;
 
+impl FileHandle {
+    fn new(kind: c_int, handle: &[u8]) -> Self {
+        let mut bytes = [0; SHORT_HANDLE];
+        match (
+            bytes.get_mut(..handle.len()),
+            u8::try_from(kind),
+            u8::try_from(handle.len()),
+        ) {
+            (Some(start), Ok(kind), Ok(length)) => {
+                start.copy_from_slice(handle);
+                Self::Short {
+                    kind,
+                    length,
+                    bytes,
+                }
+            }
+            _ => Self::Long(Box::new((kind, handle.into()))),
+        }
+    }
+
+    fn parts(&self) -> (c_int, &[u8]) {
+        match self {
+            Self::Short {
+                kind,
+                length,
+                bytes,
+            } => (
+                c_int::from(*kind),
+                bytes.get(..usize::from(*length)).unwrap_or_default(),
+            ),
+            Self::Long(handle) => (handle.0, &handle.1),
+        }
+    }
+}
+
 /// The handle of the file that `file` refers to; `file` may be an `O_PATH` descriptor.
 pub(crate) fn name_to_handle(file: BorrowedFd<'_>) -> Result<FileHandle> {
+    handle_at(file, c"", libc::AT_EMPTY_PATH)
+}
+
+/// The handle of what has this name in a directory; a link is not followed.
+pub(crate) fn name_to_handle_in(directory: BorrowedFd<'_>, name: Name<'_>) -> Result<FileHandle> {
+    let mut terminated = [0; Name::MAX + 1];
+    let bytes = name.as_bytes();
+    let start = terminated.get_mut(..bytes.len());
+    start.ok_or(Errno::NAMETOOLONG)?.copy_from_slice(bytes);
+    let path = CStr::from_bytes_until_nul(&terminated).map_err(|_| Errno::INVAL)?;
+    handle_at(directory, path, 0)
+}
+
+fn handle_at(directory: BorrowedFd<'_>, path: &CStr, flags: c_int) -> Result<FileHandle> {
     let mut raw = RawHandle {
         length: 128,
         kind: 0,
@@ -61,34 +120,32 @@ pub(crate) fn name_to_handle(file: BorrowedFd<'_>) -> Result<FileHandle> {
     let result = unsafe {
         libc::syscall(
             libc::SYS_name_to_handle_at,
-            file.as_raw_fd(),
-            c"".as_ptr(),
+            directory.as_raw_fd(),
+            path.as_ptr(),
             &raw mut raw,
             &raw mut mount_id,
-            libc::AT_EMPTY_PATH,
+            flags,
         )
     };
     check(result)?;
     let length = usize::try_from(raw.length).map_err(|_| Errno::OVERFLOW)?;
     let bytes = raw.bytes.get(..length).ok_or(Errno::OVERFLOW)?;
-    Ok(FileHandle {
-        kind: raw.kind,
-        bytes: bytes.into(),
-    })
+    Ok(FileHandle::new(raw.kind, bytes))
 }
 
 /// Opens the inode that `handle` names, as an `O_PATH` descriptor. `mount` is any open file, not
 /// `O_PATH`, of the same mount. ESTALE when the inode is gone.
 pub(crate) fn open_by_handle(mount: BorrowedFd<'_>, handle: &FileHandle) -> Result<OwnedFd> {
+    let (kind, bytes) = handle.parts();
     let mut raw = RawHandle {
-        length: u32::try_from(handle.bytes.len()).map_err(|_| Errno::OVERFLOW)?,
-        kind: handle.kind,
+        length: u32::try_from(bytes.len()).map_err(|_| Errno::OVERFLOW)?,
+        kind,
         bytes: [0; MAX_HANDLE],
     };
     raw.bytes
-        .get_mut(..handle.bytes.len())
+        .get_mut(..bytes.len())
         .ok_or(Errno::OVERFLOW)?
-        .copy_from_slice(&handle.bytes);
+        .copy_from_slice(bytes);
     // SAFETY: `raw` lives through the call and holds the `length` bytes it states.
     let result = unsafe {
         libc::syscall(
@@ -351,4 +408,38 @@ pub(crate) fn close(fd: OwnedFd) -> Result<()> {
     // SAFETY: the descriptor is owned, and given up here.
     let result = unsafe { libc::close(std::os::fd::IntoRawFd::into_raw_fd(fd)) };
     check(result.into()).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_handle_keeps_its_bytes_however_many_they_are() {
+        for length in [0, 8, 13, 14, 128] {
+            let bytes = vec![7; length];
+            for kind in [1, 0xff, 0x1_0001] {
+                let handle = FileHandle::new(kind, &bytes);
+                assert_eq!(handle.parts(), (kind, &*bytes));
+                assert_eq!(handle, FileHandle::new(kind, &bytes));
+                assert_ne!(handle, FileHandle::new(kind + 1, &bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_and_an_open_file_give_the_same_handle() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(directory.path().join("file")).unwrap();
+        let Ok(handle) = name_to_handle(file.as_fd()) else {
+            eprintln!("skipped: no file handles here");
+            return;
+        };
+        let directory = std::fs::File::open(directory.path()).unwrap();
+        let named = |name: &str| name_to_handle_in(directory.as_fd(), Name::new(name.as_bytes())?);
+        assert_eq!(named("file"), Ok(handle));
+        assert_eq!(named("none"), Err(Errno::NOENT));
+        assert_eq!(named(&"n".repeat(255)), Err(Errno::NOENT));
+    }
 }

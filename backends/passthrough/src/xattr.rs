@@ -190,9 +190,9 @@ fn read_grown(mut read: impl FnMut(&mut [u8]) -> Result<usize>) -> Result<Vec<u8
 
 impl Inode {
     pub(crate) fn xattr(&self, name: XattrName<'_>) -> Result<Vec<u8>, vfsd_backend::Error> {
-        self.share.xattr_is_served()?;
+        self.share().xattr_is_served()?;
         let name = self
-            .share
+            .share()
             .xattr_on_host(name.as_bytes())
             .map_err(|errno| match errno {
                 // What must not be touched is not there when it is read.
@@ -201,21 +201,21 @@ impl Inode {
             })?;
         let file = self.descriptor()?;
         Ok(read_grown(|buffer| {
-            self.share.read_xattr(file.as_fd(), &name, buffer)
+            self.share().read_xattr(file.as_fd(), &name, buffer)
         })?)
     }
 
     pub(crate) fn xattr_names(&self) -> Result<Vec<u8>, vfsd_backend::Error> {
-        self.share.xattr_is_served()?;
+        self.share().xattr_is_served()?;
         let file = self.descriptor()?;
-        let on_host = read_grown(|buffer| self.share.read_xattr_names(file.as_fd(), buffer))?;
+        let on_host = read_grown(|buffer| self.share().read_xattr_names(file.as_fd(), buffer))?;
         let mut shown = Vec::with_capacity(on_host.len());
         for name in on_host.split(|&byte| byte == 0) {
-            let name = match &self.share.options.xattr_map {
+            let name = match &self.share().options.xattr_map {
                 Some(map) => map.to_guest(name),
                 None => Some(name),
             };
-            if let Some(name) = name.filter(|name| !name.is_empty() && !self.share.hides(name)) {
+            if let Some(name) = name.filter(|name| !name.is_empty() && !self.share().hides(name)) {
                 shown.extend_from_slice(name);
                 shown.push(0);
             }
@@ -229,11 +229,11 @@ impl Inode {
         value: &[u8],
         flags: XattrFlags,
     ) -> Result<(), vfsd_backend::Error> {
-        self.share.xattr_is_served()?;
-        let host_name = self.share.xattr_on_host(name.as_bytes())?;
+        self.share().xattr_is_served()?;
+        let host_name = self.share().xattr_on_host(name.as_bytes())?;
         let file = self.descriptor()?;
         let host_flags = (flags & (XattrFlags::CREATE | XattrFlags::REPLACE)).bits();
-        self.share
+        self.share()
             .write_xattr(file.as_fd(), &host_name, value, host_flags)?;
         if flags.contains(XattrFlags::KILL_SGID) && name.as_bytes() == ACL_ACCESS {
             self.drop_set_group_id(file.as_fd())?;
@@ -248,13 +248,15 @@ impl Inode {
             return Ok(());
         }
         let mode = Mode::from_bits_retain(permissions & !0o2000);
-        self.share.proc_fd.chmod(file, mode)
+        self.share().proc_fd.chmod(file, mode)
     }
 
     pub(crate) fn remove_xattr(&self, name: XattrName<'_>) -> Result<(), vfsd_backend::Error> {
-        self.share.xattr_is_served()?;
-        let name = self.share.xattr_on_host(name.as_bytes())?;
-        Ok(self.share.delete_xattr(self.descriptor()?.as_fd(), &name)?)
+        self.share().xattr_is_served()?;
+        let name = self.share().xattr_on_host(name.as_bytes())?;
+        Ok(self
+            .share()
+            .delete_xattr(self.descriptor()?.as_fd(), &name)?)
     }
 }
 

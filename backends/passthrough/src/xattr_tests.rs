@@ -75,7 +75,7 @@ fn both_ways(options: &Options, test: impl Fn(&TempDir, &Passthrough)) {
     for new_calls in [true, false] {
         let (directory, fs) = shared(options.clone());
         if !new_calls {
-            let access = &fs.root.share.xattrs;
+            let access = &fs.root.share().xattrs;
             access.has_xattrat.store(false, Ordering::Relaxed);
         }
         test(&directory, &fs);

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::{Answer, FileKind};
+use crate::{Answer, Entry, FileKind};
 
 /// One entry of a directory as it is listed.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +23,16 @@ pub trait DirSink: Send {
     fn entry(&mut self, entry: &DirEntry<'_>) -> ControlFlow<()>;
 }
 
+/// Takes the entries of a listing together with what they name.
+pub trait EntrySink: Send {
+    /// Whether there is room for an entry with this name. When there is none the listing stops.
+    fn has_room(&mut self, name: &[u8]) -> bool;
+
+    /// Takes one entry for which there was room. `found` is what a lookup of the name would have found;
+    /// without it the guest learns the name alone.
+    fn entry(&mut self, listed: &DirEntry<'_>, found: Option<Entry>);
+}
+
 /// An open directory. Dropped when the guest has released it.
 pub trait Directory: Send + Sync {
     /// Lists entries from `cookie` on: 0 is the start, any other value is the guest's and should be
@@ -30,6 +40,14 @@ pub trait Directory: Send + Sync {
     ///
     /// An entry that exists from the first to the last call is listed exactly once.
     fn read<'a>(&'a self, cookie: u64, sink: &'a mut dyn DirSink) -> Answer<'a, ()>;
+
+    /// As [`read`](Self::read), with what each entry names. `.` and `..` are listed without it, and so is what
+    /// cannot be looked up; a name that was removed meanwhile is left out. A backend that does not
+    /// implement it is asked for each name by [`Node::lookup`](crate::Node::lookup).
+    fn read_plus<'a>(&'a self, cookie: u64, sink: &'a mut dyn EntrySink) -> Answer<'a, ()> {
+        let _ = (cookie, sink);
+        Answer::not_supported()
+    }
 
     /// Makes the directory's entries durable. With `data_only`, what is needed to read them again.
     fn fsync(&self, data_only: bool) -> Answer<'_, ()> {

@@ -49,7 +49,7 @@ pub use caching::{FileCaching, Ttl};
 pub use caller::{Caller, Identity};
 pub use capabilities::Capabilities;
 pub use create::{Created, Entry, Lookup, NewDevice, NewInode, Opened, Rename, SecurityContext};
-pub use directory::{DirEntry, DirSink, Directory};
+pub use directory::{DirEntry, DirSink, Directory, EntrySink};
 pub use error::{Errno, Error, Result};
 pub use file::{CopyRange, File, ReadRequest, WriteRequest};
 pub use flags::{AccessMask, FallocateMode, OpenFlags, RenameFlags, SeekFrom, XattrFlags};

@@ -39,6 +39,14 @@ impl DirentBuffer {
         self.push_record(entry.as_bytes(), name, inode, kind, next)
     }
 
+    /// Whether an entry of READDIRPLUS fits.
+    pub fn has_room_plus(&self, name_length: usize) -> bool {
+        self.bytes
+            .len()
+            .saturating_add(Self::plus_length(name_length))
+            <= self.limit
+    }
+
     /// Bytes that an entry of READDIRPLUS takes up.
     pub fn plus_length(name_length: usize) -> usize {
         record_length(size_of::<EntryOut>(), name_length)

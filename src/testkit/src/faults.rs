@@ -7,10 +7,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use vfsd_backend::{
     AccessMask, Answer, AttributeChanges, Attributes, Backend, Caller, Capabilities, CopyRange,
-    Created, DirSink, Directory, Entry, Errno, FallocateMode, File, FileKind, FsStatistics,
-    FsXattr, HeldLock, LinkTarget, LockOwner, LockRequest, Lookup, Name, NewDevice, NewInode, Node,
-    NodeIdentity, OpenFlags, OpenRequest, Opened, ReadRequest, ReadSink, Rename, SeekFrom,
-    WriteRequest, WriteSource, XattrFlags, XattrName,
+    Created, DirSink, Directory, Entry, EntrySink, Errno, FallocateMode, File, FileKind,
+    FsStatistics, FsXattr, HeldLock, LinkTarget, LockOwner, LockRequest, Lookup, Name, NewDevice,
+    NewInode, Node, NodeIdentity, OpenFlags, OpenRequest, Opened, ReadRequest, ReadSink, Rename,
+    SeekFrom, WriteRequest, WriteSource, XattrFlags, XattrName,
 };
 
 /// What happens to a call.
@@ -495,6 +495,11 @@ impl Directory for FaultyDirectory {
     fn read<'a>(&'a self, cookie: u64, sink: &'a mut dyn DirSink) -> Answer<'a, ()> {
         self.faults
             .around_losing(|| (), move || self.inner.read(cookie, sink))
+    }
+
+    /// Each name is looked up by itself then, which can go wrong by itself.
+    fn read_plus<'a>(&'a self, _: u64, _: &'a mut dyn EntrySink) -> Answer<'a, ()> {
+        Answer::not_supported()
     }
 
     fn fsync(&self, data_only: bool) -> Answer<'_, ()> {

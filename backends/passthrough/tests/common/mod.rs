@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use vfsd_backend::{
-    Answer, Backend, BufferSink, Caller, Created, DirEntry, DirSink, Directory, Entry, Errno, File,
-    Identity, Lookup, Name, NewInode, Node, OpenFlags, OpenRequest, Opened, ReadRequest, Result,
-    SliceSource, WriteRequest, XattrName,
+    Answer, Backend, BufferSink, Caller, Created, DirEntry, DirSink, Directory, Entry, EntrySink,
+    Errno, File, Identity, Lookup, Name, NewInode, Node, OpenFlags, OpenRequest, Opened,
+    ReadRequest, Result, SliceSource, WriteRequest, XattrName,
 };
 use vfsd_passthrough::{Options, Passthrough};
 
@@ -182,6 +182,39 @@ impl Share {
         };
         self.wait(directory.read(cookie, &mut names))?;
         Ok(names.entries)
+    }
+}
+
+impl Share {
+    /// What a directory lists, with what each name leads to, `.` and `..` left out.
+    pub(crate) fn list_plus(&self, node: &dyn Node) -> Vec<(String, Entry)> {
+        let directory = self.wait(node.opendir()).unwrap();
+        let mut found = Found(Vec::new());
+        self.wait(directory.read_plus(0, &mut found)).unwrap();
+        found.0
+    }
+
+    /// The node of a name, listed and not used.
+    pub(crate) fn listed(&self, child: &str) -> Entry {
+        let listed = self.list_plus(&*self.root);
+        let found = listed.into_iter().find(|(name, _)| name == child);
+        found.unwrap().1
+    }
+}
+
+struct Found(Vec<(String, Entry)>);
+
+impl EntrySink for Found {
+    fn has_room(&mut self, _: &[u8]) -> bool {
+        true
+    }
+
+    fn entry(&mut self, listed: &DirEntry<'_>, found: Option<Entry>) {
+        let name = String::from_utf8(listed.name.to_vec()).unwrap();
+        match found {
+            Some(entry) => self.0.push((name, entry)),
+            None => assert!(name == "." || name == "..", "{name} was not found"),
+        }
     }
 }
 

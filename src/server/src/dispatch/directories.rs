@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use vfsd_backend::{DirEntry, DirSink, Directory, Errno, FileKind, Lookup, Name};
+use vfsd_backend::{
+    DirEntry, DirSink, Directory, Entry, EntrySink, Errno, Error, FileKind, Lookup, Name,
+};
 use vfsd_fuse::wire::{EntryOut, FSYNC_FDATASYNC, FsyncIn, OpenOut, ReadIn, ReleaseIn, fopen};
 use vfsd_fuse::{DirentBuffer, MAX_TRANSFER};
 
@@ -46,6 +48,31 @@ impl<'a> Call<'a> {
         let node = self.node()?;
         let directory = self.directory(arg.fh)?;
         let limit = limit(arg.size, room);
+        let mut entries = Entries {
+            call: self,
+            parent: &node,
+            body: DirentBuffer::new(limit),
+            grants: Vec::new(),
+            full: false,
+        };
+        match directory.read_plus(arg.offset, &mut entries).await {
+            Ok(()) => entries.reply(),
+            Err(Error::NotSupported) => {
+                self.readdir_and_lookup(arg, &node, &*directory, limit)
+                    .await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// READDIRPLUS of a backend that lists names only.
+    async fn readdir_and_lookup(
+        &self,
+        arg: ReadIn,
+        node: &NodeRecord,
+        directory: &dyn Directory,
+        limit: usize,
+    ) -> Outcome<'a> {
         let mut listing = Listing {
             entries: Vec::new(),
             room: limit,
@@ -64,7 +91,7 @@ impl<'a> Call<'a> {
             next,
         } in listing.entries
         {
-            match self.resolve(&node, &name).await {
+            match self.resolve(node, &name).await {
                 Resolved::Entry(grant, entry) => {
                     body.push_plus(&entry, &name, inode, kind, next);
                     grants.push(grant);
@@ -153,6 +180,59 @@ impl DirSink for Names {
         }
         self.full = true;
         ControlFlow::Break(())
+    }
+}
+
+/// Takes the entries of READDIRPLUS, with what they name, straight into the reply.
+struct Entries<'c, 'a> {
+    call: &'c Call<'a>,
+    parent: &'c NodeRecord,
+    body: DirentBuffer,
+    grants: Vec<Grant<'a>>,
+    full: bool,
+}
+
+impl<'a> Entries<'_, 'a> {
+    fn reply(self) -> Outcome<'a> {
+        if self.full && self.body.as_bytes().is_empty() {
+            // An empty reply would be the end of the directory.
+            return Err(Errno::INVAL.into());
+        }
+        Ok(Reply::bytes(self.body.into_bytes()).granting_all(self.grants))
+    }
+}
+
+impl EntrySink for Entries<'_, '_> {
+    fn has_room(&mut self, name: &[u8]) -> bool {
+        // What is not shown needs none.
+        let fits = !presentable(name) || self.body.has_room_plus(name.len());
+        self.full |= !fits;
+        fits
+    }
+
+    fn entry(&mut self, listed: &DirEntry<'_>, found: Option<Entry>) {
+        let DirEntry {
+            name,
+            inode,
+            kind,
+            next,
+        } = *listed;
+        let granted = match (Name::new(name), found) {
+            (Ok(name), Some(entry)) => self.call.grant_entry(self.parent, Some(name), &entry).ok(),
+            _ if presentable(name) => None,
+            _ => return,
+        };
+        match granted {
+            Some((grant, out)) => {
+                if self.body.push_plus(&out, name, inode, kind, next) {
+                    self.grants.push(grant);
+                }
+            }
+            None => {
+                let out = EntryOut::negative(std::time::Duration::ZERO);
+                self.body.push_plus(&out, name, inode, kind, next);
+            }
+        }
     }
 }
 
