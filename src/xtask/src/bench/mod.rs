@@ -2,6 +2,8 @@
 //!
 //! - [`row`]: a figure with its samples
 //! - [`native`]: both daemons driven by a vhost-user front end in this process, without a guest
+//! - [`guest`]: programs in a guest whose root is served by either daemon
+//! - [`scale`]: many guests, many files, and nothing to do
 //! - [`peer`]: where virtiofsd comes from
 //! - [`usage`]: processor time and memory of a daemon
 //! - [`table`]: the rows as text
@@ -11,10 +13,12 @@
 //! turns: vfsd, virtiofsd, vfsd, virtiofsd. What disturbs the machine for some seconds then falls
 //! on both.
 
+pub(crate) mod guest;
 pub(crate) mod native;
 pub(crate) mod peer;
 pub(crate) mod progress;
 pub(crate) mod row;
+pub(crate) mod scale;
 pub(crate) mod table;
 pub(crate) mod usage;
 

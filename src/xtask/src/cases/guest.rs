@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::boots::{Boot, Case};
+use super::boots::{Boot, Case, Interpreter};
 use super::host_role::HostRole;
 use crate::artifact::Cache;
 use crate::daemon::Program;
@@ -99,23 +99,15 @@ pub(crate) fn full_name(boot: &Boot, case: &str) -> String {
 }
 
 fn script(case: &Case, boot: &Boot) -> Script {
-    let text = match case.interpreter {
-        super::boots::Interpreter::Shell => {
-            format!(
+    match case.interpreter {
+        Interpreter::Shell => Script {
+            text: format!(
                 "QUEUES={}\n. /vfsd/lib.sh\n{}",
                 boot.machine.queues, case.script
-            )
-        }
-        super::boots::Interpreter::Python => {
-            format!(
-                "exec python3 - <<'THE-PROGRAM'\n{}\nTHE-PROGRAM\n",
-                case.script
-            )
-        }
-    };
-    Script {
-        text,
-        limit: case.limit,
+            ),
+            limit: case.limit,
+        },
+        Interpreter::Python => Script::python(case.script, case.limit),
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::bench::row::{Board, Level};
-use crate::bench::{Plan, native, peer, table};
+use crate::bench::{Plan, guest, native, peer, scale, table};
 use crate::daemon::{Profile, Program};
 use crate::packages;
 use crate::workspace::Workspace;
@@ -127,14 +127,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 fn names(level: Level) -> Vec<String> {
     match level {
         Level::Native => native::names(),
-        Level::Guest | Level::Scale => Vec::new(),
+        Level::Guest => guest::names(),
+        Level::Scale => scale::names(),
     }
 }
 
 fn measure(level: Level, plan: &Plan, board: &mut Board) -> Result<()> {
     match level {
         Level::Native => native::run(plan, board),
-        Level::Guest | Level::Scale => Ok(()),
+        Level::Guest => guest::run(plan, board),
+        Level::Scale => scale::run(plan, board),
     }
 }
 

@@ -24,10 +24,19 @@ pub(crate) enum Contents {
     Minimal,
     /// What the guest tests use.
     Tests,
+    /// What the guest bench uses, in `/srv/bench` what it works on, and all
+    /// documentation, so that it is the size of a usual system.
+    Bench,
 }
 
 /// Packages of [`Contents::Tests`].
 const TEST_PACKAGES: &str = "acl,attr,e2fsprogs,git,kmod,procps,python3-minimal,sqlite3,util-linux";
+
+/// Packages of [`Contents::Bench`].
+const BENCH_PACKAGES: &str = "fio,gcc,git,kmod,libc6-dev,procps,python3,sqlite3,util-linux";
+
+/// Makes what the rows of the guest bench work on, inside the root.
+const PREPARE_BENCH: &str = include_str!("../../guest/bench/prepare.py");
 
 /// Packages the guest tests install inside a guest, beside the minimal system:
 /// a program, and one with many small files.
@@ -60,26 +69,62 @@ pub(crate) fn pristine(cache: &Cache, contents: Contents) -> Result<PathBuf> {
     let (name, wanted) = match contents {
         Contents::Minimal => ("root-minimal", ""),
         Contents::Tests => ("root-tests", TEST_PACKAGES),
+        Contents::Bench => ("root-bench", BENCH_PACKAGES),
+    };
+    let left_out: &[&str] = match contents {
+        Contents::Minimal | Contents::Tests => &LEFT_OUT,
+        Contents::Bench => &[],
+    };
+    let beside = match contents {
+        Contents::Minimal | Contents::Tests => format!("{PACKAGES_TO_INSTALL:?}"),
+        Contents::Bench => PREPARE_BENCH.to_owned(),
     };
     let recipe = format!(
-        "minimal {} with {wanted}, beside it {PACKAGES_TO_INSTALL:?}, without {LEFT_OUT:?}, layout 2",
+        "minimal {} with {wanted}, beside it {beside}, without {left_out:?}, layout 2",
         host.codename
     );
     let folder = cache.get(name, &recipe, |folder| {
         let root = folder.join("root");
-        bootstrap(folder, &root, &host.codename, wanted)?;
-        if contents == Contents::Tests {
-            let lists = folder.join("lists");
-            Suite::open(&lists, &host.codename)?
-                .download(&PACKAGES_TO_INSTALL, &root.join(PACKAGES_FOLDER))?;
-            fs::remove_dir_all(&lists).context("remove the package lists")?;
+        bootstrap(folder, &root, &host.codename, wanted, left_out)?;
+        match contents {
+            Contents::Minimal => Ok(()),
+            Contents::Tests => add_packages(folder, &root, &host.codename),
+            Contents::Bench => prepare_bench(&root),
         }
-        Ok(())
     })?;
     Ok(folder.join("root"))
 }
 
-fn bootstrap(folder: &Path, root: &Path, codename: &str, wanted: &str) -> Result<()> {
+fn add_packages(folder: &Path, root: &Path, codename: &str) -> Result<()> {
+    let lists = folder.join("lists");
+    Suite::open(&lists, codename)?.download(&PACKAGES_TO_INSTALL, &root.join(PACKAGES_FOLDER))?;
+    fs::remove_dir_all(&lists).context("remove the package lists")
+}
+
+fn prepare_bench(root: &Path) -> Result<()> {
+    let mut step = Step::begin("make what the guest bench works on");
+    let script = root.join("prepare.py");
+    fs::write(&script, PREPARE_BENCH).context("write the script")?;
+    let mut command = Command::new("chroot");
+    command
+        .arg(root)
+        .args(["/usr/bin/python3", "/prepare.py"])
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    run_ok(&command, Duration::from_secs(300), &mut |line| {
+        step.note(line)
+    })?;
+    fs::remove_file(&script).context("remove the script")?;
+    step.done();
+    Ok(())
+}
+
+fn bootstrap(
+    folder: &Path,
+    root: &Path,
+    codename: &str,
+    wanted: &str,
+    left_out: &[&str],
+) -> Result<()> {
     let mut step = Step::begin(format!("make a {codename} root file system"));
     let (name, text) = sources_for(codename)?;
     let sources = folder.join(name);
@@ -89,7 +134,11 @@ fn bootstrap(folder: &Path, root: &Path, codename: &str, wanted: &str) -> Result
         .args(["--mode=root", "--variant=minbase", "--format=directory"])
         // The root is made anew when the machine stops half-way: no fsync per file.
         .arg("--dpkgopt=force-unsafe-io")
-        .args(LEFT_OUT.map(|pattern| format!("--dpkgopt=path-exclude={pattern}")))
+        .args(
+            left_out
+                .iter()
+                .map(|pattern| format!("--dpkgopt=path-exclude={pattern}")),
+        )
         .args([
             "--aptopt=Acquire::Languages \"none\"",
             "--aptopt=Acquire::Retries \"3\"",
@@ -120,9 +169,17 @@ impl Tree {
     /// The copy fails, as when the disk is full.
     pub(crate) fn copy_of(pristine: &Path, cache: &Cache) -> Result<Self> {
         remove_orphans(cache.folder());
+        Self::copy_into(cache.folder(), pristine)
+    }
+
+    /// Copies `pristine` into a new folder in `parent`.
+    ///
+    /// # Errors
+    /// As [`Tree::copy_of`].
+    pub(crate) fn copy_into(parent: &Path, pristine: &Path) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix(&format!("{TREE_PREFIX}{}-", std::process::id()))
-            .tempdir_in(cache.folder())
+            .tempdir_in(parent)
             .context("make a folder for a guest's root")?;
         let mut command = Command::new("cp");
         command

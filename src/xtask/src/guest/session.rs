@@ -11,6 +11,16 @@ pub(crate) struct Script {
     pub(crate) limit: Duration,
 }
 
+impl Script {
+    /// A script that runs `program` by Python 3.
+    pub(crate) fn python(program: &str, limit: Duration) -> Self {
+        Self {
+            text: format!("exec python3 - <<'THE-PROGRAM'\n{program}\nTHE-PROGRAM\n"),
+            limit,
+        }
+    }
+}
+
 /// The scripts of one boot, in the order they run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Session {

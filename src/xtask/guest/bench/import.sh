@@ -1,0 +1,2 @@
+cd /srv/bench/python
+timed import --cold python3 -B import_all.py
