@@ -143,10 +143,11 @@ impl ChainExchange {
         self.ring.release(self.reserved);
         if self.sink.buffers.lost() {
             // What was written went nowhere.
-            self.ring.give_back(self.head, 0);
+            self.ring.give_back(self.head, 0, 0);
             return false;
         }
-        self.ring.give_back(self.head, written)
+        let moved = self.source.position.saturating_add(self.sink.filled);
+        self.ring.give_back(self.head, written, moved)
     }
 }
 

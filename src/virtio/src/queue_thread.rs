@@ -114,7 +114,7 @@ impl QueueThread {
             && self.post.seat.take_over(absence)
         {
             self.post.threads.lock().seated = None;
-            // From now on what it gives back is published at once.
+            // From now on the driver is interrupted at once for what it gives back.
             self.post.ring.end_batches();
             self.post.running.leave();
         }
@@ -213,7 +213,7 @@ impl Post {
             if sitter.is_relieved() {
                 return Ok(Leave::Relieved);
             }
-            self.ring.flush();
+            self.ring.announce();
             let mut available = self.ring.available();
             if available.memory.lost() {
                 return Err(RingFault::MemoryLost);

@@ -213,18 +213,19 @@ impl Ring {
         )
     }
 
-    /// Gives a head back with the number of bytes written for it, and says whether the driver will
-    /// see it.
-    pub(crate) fn give_back(&self, head: u16, written: u32) -> bool {
+    /// Gives a head back with the number of bytes written for it, and says whether the driver sees
+    /// it. Its request moved so many bytes of data.
+    pub(crate) fn give_back(&self, head: u16, written: u32, moved: usize) -> bool {
         let (seen, call) = {
             let mut used = self.used.lock();
             let seen = used.put(head, written);
-            // Before it is published: from then on the driver may use it again.
+            // Before it is shown: from then on the driver may use it again.
             self.in_flight.give_back(head);
-            let call = if used.may_wait(std::thread::current().id()) {
+            used.show();
+            let call = if used.may_wait(std::thread::current().id(), moved) {
                 None
             } else {
-                used.publish()
+                used.announce()
             };
             (seen, call)
         };
@@ -253,25 +254,26 @@ impl Ring {
         self.copied.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Publishes what this thread gave back and held back.
-    pub(crate) fn flush(&self) {
-        let call = self.used.lock().publish();
+    /// Interrupts the driver, if it wants that, for what was given back since it was last decided.
+    pub(crate) fn announce(&self) {
+        let call = self.used.lock().announce();
         if let Some(call) = call {
             call.signal();
         }
     }
 
-    /// Lets the calling thread give back in batches; it must [`flush`](Self::flush) after each.
+    /// Lets the calling thread interrupt once a batch; it must [`announce`](Self::announce) after
+    /// each.
     pub(crate) fn begin_batches(&self) {
         self.used
             .lock()
             .set_batching(Some(std::thread::current().id()));
     }
 
-    /// Publishes what was held back, and holds nothing back any more.
+    /// Interrupts for what is left, and holds no interrupt back any more.
     pub(crate) fn end_batches(&self) {
         self.used.lock().set_batching(None);
-        self.flush();
+        self.announce();
     }
 
     /// Requests that were taken and not yet given back.

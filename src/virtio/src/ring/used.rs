@@ -15,8 +15,12 @@ const AVAILABLE_FLAGS_AT: usize = 0;
 /// In the available ring's flags: the device need not interrupt.
 const NO_INTERRUPT: u16 = 1;
 
-/// Heads that are held back at most to be published, and announced, together.
-const BATCH: u16 = 16;
+/// Work for which a guest that sleeps waits at most until it is interrupted: so many requests of
+/// metadata, or fewer that move data.
+const BATCH: usize = 16;
+
+/// Bytes of data that take about as long as a request of metadata.
+const BYTES_PER_REQUEST: usize = 8192;
 
 /// The device's end of the used ring.
 #[derive(Debug)]
@@ -26,12 +30,14 @@ pub(crate) struct Used {
     event_idx: bool,
     /// Index of the next entry to write, counted without end.
     next: u16,
-    /// The index that the driver sees.
-    published: u16,
-    /// The index at the last decision whether to interrupt; none before the first.
-    decided: Option<u16>,
+    /// The index at the last decision whether to interrupt.
+    decided: u16,
+    /// Whether there was such a decision: the first is always to interrupt.
+    decided_once: bool,
+    /// The work since then.
+    undecided: usize,
     call: Option<Arc<Call>>,
-    /// The thread that publishes what it gives back at the end of its batch.
+    /// The thread that interrupts at the end of its batch for what it gives back.
     batching: Option<ThreadId>,
     /// Whether the driver must not see anything of the device any more.
     detached: bool,
@@ -52,15 +58,16 @@ impl Used {
             size,
             event_idx,
             next,
-            published: next,
-            decided: None,
+            decided: next,
+            decided_once: false,
+            undecided: 0,
             call,
             batching: None,
             detached: false,
         }
     }
 
-    /// Writes an entry; the driver sees it with [`publish`](Self::publish). False if it must not.
+    /// Writes an entry; the driver sees it with [`show`](Self::show). False if it must not.
     pub(crate) fn put(&mut self, head: u16, written: u32) -> bool {
         if self.detached || self.parts.used.lost() {
             return false;
@@ -78,26 +85,35 @@ impl Used {
         fits
     }
 
-    /// Whether this thread can leave the last entry to the end of its batch.
-    pub(crate) fn may_wait(&self, thread: ThreadId) -> bool {
-        self.batching == Some(thread) && self.next.wrapping_sub(self.published) < BATCH
+    /// Shows the driver all entries. One that looks at them needs no interrupt to go on.
+    pub(crate) fn show(&mut self) {
+        if !self.detached {
+            // Release: the entries, and the replies, are visible before the index is.
+            self.parts
+                .used
+                .store_u16(INDEX_AT, self.next, Ordering::Release);
+        }
     }
 
-    /// Lets `thread` publish in batches, or nobody.
+    /// Whether this thread can leave the interrupt for the last entry, whose request moved so many
+    /// bytes of data, to the end of its batch.
+    pub(crate) fn may_wait(&mut self, thread: ThreadId, moved: usize) -> bool {
+        let work = moved.checked_div(BYTES_PER_REQUEST).unwrap_or_default();
+        self.undecided = self.undecided.saturating_add(work).saturating_add(1);
+        self.batching == Some(thread) && self.undecided < BATCH
+    }
+
+    /// Lets `thread` interrupt once a batch, or nobody.
     pub(crate) fn set_batching(&mut self, thread: Option<ThreadId>) {
         self.batching = thread;
     }
 
-    /// Shows the driver all entries, and returns what to signal if it wants to be interrupted.
-    pub(crate) fn publish(&mut self) -> Option<Arc<Call>> {
-        if self.detached || self.next == self.published {
+    /// Returns what to signal if the driver wants to be interrupted for what it was shown.
+    pub(crate) fn announce(&mut self) -> Option<Arc<Call>> {
+        self.undecided = 0;
+        if self.detached || self.next == self.decided {
             return None;
         }
-        // Release: the entries, and the replies, are visible before the index is.
-        self.parts
-            .used
-            .store_u16(INDEX_AT, self.next, Ordering::Release);
-        self.published = self.next;
         // The driver stores what it wants, then reads the index: the mirror image.
         fence(Ordering::SeqCst);
         if self.wants_interrupt() {
@@ -108,6 +124,8 @@ impl Used {
     }
 
     fn wants_interrupt(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.decided, self.next);
+        let first = !std::mem::replace(&mut self.decided_once, true);
         if !self.event_idx {
             let flags = self
                 .parts
@@ -115,14 +133,11 @@ impl Used {
                 .load_u16(AVAILABLE_FLAGS_AT, Ordering::Relaxed);
             return flags & NO_INTERRUPT == 0;
         }
-        let Some(before) = self.decided.replace(self.published) else {
-            return true;
-        };
         let event = self
             .parts
             .available
             .load_u16(self.parts.used_event_at, Ordering::Relaxed);
-        is_passed(event, before, self.published)
+        first || is_passed(event, before, self.next)
     }
 
     /// Signals something else from now on. Returns it to be signalled once: an interrupt may just

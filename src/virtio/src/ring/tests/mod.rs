@@ -138,7 +138,7 @@ impl Driver {
     fn round_trip(&mut self, ring: &Ring, head: u16) {
         self.offer(head);
         assert_eq!(ring.take(&mut ring.available()), Ok(Some(head)));
-        assert!(ring.give_back(head, 0));
+        assert!(ring.give_back(head, 0, 0));
     }
 
     fn walk(&self, head: u16, indirect: bool) -> Chain {

@@ -37,7 +37,7 @@ fn heads_come_in_order_and_go_back_with_their_lengths() {
     assert_eq!(ring.take(&mut available), Ok(None));
     assert_eq!(ring.requests().count(), 3);
     for (head, length) in [(0, 16), (15, 0), (3, 4_112)] {
-        assert!(ring.give_back(head, length));
+        assert!(ring.give_back(head, length, 0));
     }
     assert_eq!(ring.requests().count(), 0);
     assert_eq!(driver.read_u16(USED + 2), 3);
@@ -104,7 +104,7 @@ fn a_full_ring_is_no_fault() {
 }
 
 #[test]
-fn the_batch_of_a_thread_is_published_at_its_end_with_one_interrupt() {
+fn the_batch_of_a_thread_is_shown_at_once_and_interrupts_once_at_its_end() {
     let mut driver = Driver::new();
     let (call, event) = call();
     let ring = driver.ring(false, Some(call));
@@ -115,17 +115,34 @@ fn the_batch_of_a_thread_is_published_at_its_end_with_one_interrupt() {
     ring.begin_batches();
     for head in 0..3 {
         assert_eq!(ring.take(&mut available), Ok(Some(head)));
-        assert!(ring.give_back(head, 0));
+        assert!(ring.give_back(head, 0, 0));
+        assert_eq!(driver.read_u16(USED + 2), head + 1);
     }
-    assert_eq!((driver.read_u16(USED + 2), signalled(&event)), (0, false));
-    ring.flush();
-    assert_eq!((driver.read_u16(USED + 2), signalled(&event)), (3, true));
-    ring.flush();
+    assert!(!signalled(&event));
+    ring.announce();
+    assert!(signalled(&event));
+    ring.announce();
     assert!(!signalled(&event), "nothing new, no interrupt");
 }
 
 #[test]
-fn a_head_given_back_by_another_thread_is_published_at_once() {
+fn a_batch_that_moves_much_data_does_not_let_the_driver_wait_for_its_end() {
+    let mut driver = Driver::new();
+    let (call, event) = call();
+    let ring = driver.ring(false, Some(call));
+    driver.offer(0);
+    driver.offer(1);
+    let mut available = ring.available();
+    ring.begin_batches();
+    for (head, moved, interrupts) in [(0, 4096, false), (1, 1 << 20, true)] {
+        assert_eq!(ring.take(&mut available), Ok(Some(head)));
+        assert!(ring.give_back(head, 0, moved));
+        assert_eq!(signalled(&event), interrupts, "{moved} bytes");
+    }
+}
+
+#[test]
+fn a_head_given_back_by_another_thread_interrupts_at_once() {
     let mut driver = Driver::new();
     let (call, event) = call();
     let ring = driver.ring(false, Some(call));
@@ -133,7 +150,7 @@ fn a_head_given_back_by_another_thread_is_published_at_once() {
     assert_eq!(ring.take(&mut ring.available()), Ok(Some(7)));
     ring.begin_batches();
     std::thread::scope(|scope| {
-        scope.spawn(|| assert!(ring.give_back(7, 16)));
+        scope.spawn(|| assert!(ring.give_back(7, 16, 0)));
     });
     assert_eq!((driver.read_u16(USED + 2), signalled(&event)), (1, true));
 }
@@ -166,7 +183,7 @@ fn the_used_index_goes_on_where_memory_says() {
     let ring = driver.ring(false, None);
     driver.offer(1);
     assert_eq!(ring.take(&mut ring.available()), Ok(Some(1)));
-    assert!(ring.give_back(1, 20));
+    assert!(ring.give_back(1, 20, 0));
     assert_eq!(driver.read_u16(USED + 2), 6);
     assert_eq!(
         driver.read::<8>(USED + 4 + 8 * 5),
@@ -181,7 +198,7 @@ fn a_detached_ring_is_not_written_to() {
     driver.offer(1);
     assert_eq!(ring.take(&mut ring.available()), Ok(Some(1)));
     ring.detach();
-    assert!(!ring.give_back(1, 16));
+    assert!(!ring.give_back(1, 16, 0));
     assert_eq!(driver.read_u16(USED + 2), 0);
     assert_eq!(ring.requests().count(), 0);
 }
