@@ -163,9 +163,9 @@ impl AnchorCache {
         self.given_up.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether no live node has lost its descriptor.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.given_up.load(Ordering::Relaxed) == 0
+    /// How many live nodes have a handle instead of their descriptor.
+    pub(crate) fn given_up(&self) -> usize {
+        self.given_up.load(Ordering::Relaxed)
     }
 
     /// Makes room for one more descriptor, if any can be given up.

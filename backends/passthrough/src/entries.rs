@@ -73,7 +73,8 @@ impl Inode {
         let opened = self.open_path(directory.as_fd(), name, patience);
         match opened.and_then(|fd| self.child(fd, None)) {
             Ok((node, stat)) => {
-                self.share().seen.insert(seen);
+                let given_up = self.share().anchors.given_up();
+                self.share().seen.insert(seen, given_up);
                 Ok(Lookup::Found(node.entry(&stat)))
             }
             Err(Errno::NOENT) => Ok(missing),

@@ -277,7 +277,7 @@ impl Inode {
         directory: BorrowedFd<'_>,
         name: Name<'_>,
     ) -> Option<Arc<Self>> {
-        if self.share().anchors.is_complete() && !self.leads_to_nodes() {
+        if self.share().anchors.given_up() == 0 && !self.leads_to_nodes() {
             return None;
         }
         let stat = Stat::at(directory, name).ok()?;
