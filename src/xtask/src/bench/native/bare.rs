@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,20 +17,10 @@ use super::folder::{
     BARE_SCRATCH, BIG, BIG_BYTES, FILES, Folder, MANY, XATTR, XATTR_VALUE, file, missing, scratch,
 };
 use super::operation::Operation;
+use super::session::Sample;
 
 /// How many operations are made between two looks at the clock.
 const BATCH: u32 = 16;
-
-/// What a loop came to.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Floor {
-    /// Operations made.
-    pub(crate) operations: u64,
-    /// Wall time.
-    pub(crate) elapsed: Duration,
-    /// Processor time.
-    pub(crate) cpu: Duration,
-}
 
 /// Makes `operation` again and again for `time`. Data goes to or comes from as many buffers in turn
 /// as a daemon at queue depth `depth` has.
@@ -42,25 +32,45 @@ pub(crate) fn run(
     depth: usize,
     folder: &Folder,
     time: Duration,
-) -> Result<Floor> {
+) -> Result<Sample> {
     let root = File::open(folder.path()).context("open the folder")?;
     let mut calls = Calls::prepare(operation, depth, root.into())?;
+    timed(operation.requests(), |elapsed| {
+        if elapsed >= time {
+            return Ok(None);
+        }
+        let mut operations = 0;
+        for _ in 0..BATCH {
+            operations += calls.once().with_context(|| operation.name())?;
+        }
+        Ok(Some(operations))
+    })
+}
+
+/// Calls `batch` with the time since the first call until it returns nothing; otherwise it returns
+/// how many operations it made, of `requests` requests each.
+///
+/// # Errors
+/// What `batch` gives.
+pub(crate) fn timed(
+    requests: u32,
+    mut batch: impl FnMut(Duration) -> Result<Option<u64>>,
+) -> Result<Sample> {
     let cpu = cpu_time();
     let started = Instant::now();
     let mut operations = 0;
     let elapsed = loop {
-        for _ in 0..BATCH {
-            operations += calls.once().with_context(|| operation.name())?;
-        }
         let elapsed = started.elapsed();
-        if elapsed >= time {
-            break elapsed;
+        match batch(elapsed)? {
+            Some(more) => operations += more,
+            None => break elapsed,
         }
     };
-    Ok(Floor {
-        operations,
-        elapsed,
-        cpu: cpu_time().saturating_sub(cpu),
+    let cpu = cpu_time().saturating_sub(cpu);
+    let operations = operations as f64;
+    Ok(Sample {
+        rate: operations / elapsed.as_secs_f64(),
+        cpu: cpu.as_secs_f64() * 1e6 / (operations * f64::from(requests)),
     })
 }
 
@@ -161,7 +171,7 @@ impl Calls {
                 };
                 renameat(&self.scratch, from, &self.scratch, to)?;
             }
-            Operation::Readdirplus => return self.list(),
+            Operation::Readdirplus => return list(self.many.as_fd(), &mut self.entries),
             Operation::Getxattr => {
                 let mut value = [0; 64];
                 let len = fgetxattr(&self.files[turn % FILES], XATTR, &mut value[..])?;
@@ -196,26 +206,27 @@ impl Calls {
         }
         Ok(())
     }
-
-    fn list(&mut self) -> Result<u64> {
-        seek(&self.many, SeekFrom::Start(0))?;
-        let mut count = 0;
-        let mut entries = RawDir::new(self.many.as_fd(), &mut self.entries[..]);
-        while let Some(entry) = entries.next() {
-            let entry = entry?;
-            statx(
-                &self.many,
-                entry.file_name(),
-                BY_NAME,
-                StatxFlags::BASIC_STATS,
-            )?;
-            count += 1;
-        }
-        Ok(count)
-    }
 }
 
-const BY_NAME: AtFlags = AtFlags::SYMLINK_NOFOLLOW;
+/// Reads a folder from its first entry to its last, with the attributes of each; how many there
+/// are. `buffer` takes the entries, as many at once as fit.
+///
+/// # Errors
+/// A call fails.
+pub(crate) fn list(folder: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> Result<u64> {
+    seek(folder, SeekFrom::Start(0))?;
+    let mut count = 0;
+    let mut entries = RawDir::new(folder, buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        statx(folder, entry.file_name(), BY_NAME, StatxFlags::BASIC_STATS)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// A name is not followed when it is a link, as LOOKUP does not.
+pub(crate) const BY_NAME: AtFlags = AtFlags::SYMLINK_NOFOLLOW;
 
 /// Where transfer `turn` of `bytes` starts: one after the other, over and over.
 pub(crate) fn offset(turn: usize, bytes: u32) -> u64 {

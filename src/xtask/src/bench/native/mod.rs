@@ -11,12 +11,12 @@
 //! For each operation every daemon is started afresh and stays; the samples alternate. A daemon
 //! that is not being measured has nothing to do.
 
-mod bare;
-mod folder;
-mod operation;
+pub(crate) mod bare;
+pub(crate) mod folder;
+pub(crate) mod operation;
 mod processors;
-mod session;
-mod work;
+pub(crate) mod session;
+pub(crate) mod work;
 
 use std::time::Duration;
 
@@ -24,10 +24,11 @@ use anyhow::{Context, Result};
 
 use super::Plan;
 use super::progress::Progress;
-use super::row::{Board, Level, Measure, Side};
+use super::row::{Board, Level, Side};
 use folder::Folder;
 use operation::Operation;
-use session::{Lanes, Sample, Session};
+use session::{Lanes, Purpose, Sample, Session};
+use work::Job;
 
 /// Requests in flight on each queue.
 const DEPTHS: [usize; 3] = [1, 8, 64];
@@ -97,8 +98,13 @@ fn measure(
             continue;
         };
         let place = place.path().join(index.to_string());
-        let session = Session::start(&program, folder, &place, operation, queues)
-            .with_context(|| side.name())?;
+        let purpose = Purpose {
+            operation,
+            queues,
+            alone: true,
+        };
+        let session =
+            Session::start(&program, folder, &place, purpose).with_context(|| side.name())?;
         seats.push(Seat {
             side,
             queues,
@@ -109,7 +115,7 @@ fn measure(
         let mut lanes = Vec::new();
         for seat in &mut seats {
             progress.note(&format!("{}, {}", operation.name(), seat.who(depth)));
-            let mut ready = seat.session.lanes(depth)?;
+            let mut ready = seat.session.lanes(operation, depth)?;
             seat.session
                 .sample(&mut ready, WARM_UP)
                 .with_context(|| seat.who(depth))?;
@@ -125,11 +131,6 @@ fn measure(
                 progress,
             )?;
             let floor = bare::run(operation, depth, folder, plan.sample)?;
-            let operations = floor.operations as f64;
-            let floor = Sample {
-                rate: operations / floor.elapsed.as_secs_f64(),
-                cpu: floor.cpu.as_secs_f64() * 1e6 / (operations * f64::from(operation.requests())),
-            };
             // One thread is the floor of any number of queues.
             for (_, queues) in SEATS.into_iter().filter(|(side, _)| *side == Side::Vfsd) {
                 record(board, operation, &setting(depth, queues), Side::Bare, floor);
@@ -149,7 +150,7 @@ fn pair(
     plan: &Plan,
     operation: Operation,
     depth: usize,
-    (seats, lanes): (&mut [Seat], &mut [Lanes]),
+    (seats, lanes): (&mut [Seat], &mut [Lanes<Job>]),
     board: &mut Board,
     progress: &mut Progress,
 ) -> Result<()> {
@@ -167,15 +168,7 @@ fn pair(
 }
 
 fn record(board: &mut Board, operation: Operation, setting: &str, side: Side, sample: Sample) {
-    let name = operation.name();
-    for (measure, figure) in [
-        (Measure::OperationsPerSecond, sample.rate),
-        (Measure::CpuMicrosecondsPerRequest, sample.cpu),
-    ] {
-        board
-            .row(Level::Native, &name, setting, measure)
-            .push(side, figure);
-    }
+    sample.record(board, (Level::Native, &operation.name(), setting), side);
 }
 
 fn setting(depth: usize, queues: u16) -> String {

@@ -10,13 +10,14 @@ use vfsd_testkit::frontend::channel::Channel;
 use vfsd_testkit::frontend::device::{Device, Options};
 use vfsd_testkit::frontend::guest::Guest;
 use vfsd_testkit::frontend::memory::Extent;
-use vfsd_testkit::frontend::pump::{Done, Position, Pump};
+use vfsd_testkit::frontend::pump::{Done, Form, Position, Pump, Work};
 use vfsd_testkit::frontend::wire::ROOT;
 
 use super::folder::{BIG, FILES, Folder, MANY, file, scratch};
 use super::operation::Operation;
 use super::processors::Division;
 use super::work::Job;
+use crate::bench::row::{Board, Level, Measure, Side};
 use crate::bench::usage::Family;
 use crate::daemon::{self, Daemon, Program};
 
@@ -92,16 +93,26 @@ impl Scene {
     }
 }
 
-/// A running daemon, connected and ready for one operation.
+/// What a session is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Purpose {
+    /// The operation to prepare for.
+    pub(crate) operation: Operation,
+    /// Request queues.
+    pub(crate) queues: u16,
+    /// Whether the machine is divided between this session's driver and its daemon, as it can be
+    /// when nothing else is measured at the same time.
+    pub(crate) alone: bool,
+}
+
+/// A running daemon, connected and ready.
 #[derive(Debug)]
 pub(crate) struct Session {
     // The front end leaves before the daemon is asked to end.
     device: Device,
     positions: Vec<Position>,
     scene: Scene,
-    operation: Operation,
     family: Family,
-    /// Of one queue: more drivers leave no processor to the daemon alone.
     division: Option<Division>,
     daemon: Daemon,
 }
@@ -115,9 +126,25 @@ pub(crate) struct Sample {
     pub(crate) cpu: f64,
 }
 
+impl Sample {
+    /// Adds the sample to the rows of its two figures.
+    pub(crate) fn record(
+        self,
+        board: &mut Board,
+        (level, name, setting): (Level, &str, &str),
+        side: Side,
+    ) {
+        for (measure, figure) in [
+            (Measure::OperationsPerSecond, self.rate),
+            (Measure::CpuMicrosecondsPerRequest, self.cpu),
+        ] {
+            board.row(level, name, setting, measure).push(side, figure);
+        }
+    }
+}
+
 impl Session {
-    /// Starts `program` on `folder` and makes it ready for `operation` over `queues` queues. Its
-    /// socket and log lie in `place`.
+    /// Starts `program` on `folder`. Its socket and log lie in `place`.
     ///
     /// # Errors
     /// The daemon does not start, or refuses what has to be prepared.
@@ -125,22 +152,23 @@ impl Session {
         program: &Program,
         folder: &Folder,
         place: &Path,
-        operation: Operation,
-        queues: u16,
+        purpose: Purpose,
     ) -> Result<Self> {
         let socket = place.join("socket");
         let log = place.join("daemon.log");
         std::fs::create_dir_all(place).with_context(|| format!("make {}", place.display()))?;
         let daemon = Daemon::serve(program, &OPTIONS, folder.path(), &socket, &log)?;
-        let connected = connect(&socket, operation, queues);
+        let connected = connect(&socket, purpose);
         let (device, scene, first) = connected
             .map_err(|error| anyhow!("{error}\nthe end of the daemon's log:\n{}", daemon.log()))?;
-        let mut positions = vec![Position::default(); queues.into()];
+        let mut positions = vec![Position::default(); purpose.queues.into()];
         positions[0] = first;
         let family = Family::of(daemon.pid())?;
-        let division = match queues {
-            1 => Division::of_one_driver()?,
-            _ => None,
+        // More drivers than one leave no processor to the daemon alone.
+        let division = if purpose.alone && purpose.queues == 1 {
+            Division::of_one_driver()?
+        } else {
+            None
         };
         if let Some(division) = &division {
             family.each_thread(|thread, _| division.place_daemon(thread))?;
@@ -149,38 +177,68 @@ impl Session {
             device,
             positions,
             scene,
-            operation,
             family,
             division,
             daemon,
         })
     }
 
-    /// Gets ready for samples at `depth`: lays out chains, and sends each slot's first requests.
+    /// Gets ready for samples of `operation` at `depth`, which the session is prepared for.
     ///
     /// # Errors
-    /// The daemon answers wrongly.
-    pub(crate) fn lanes(&mut self, depth: usize) -> Result<Lanes> {
+    /// [`Error::Exhausted`] if there is no room for the chains.
+    pub(crate) fn lanes(&self, operation: Operation, depth: usize) -> Result<Lanes<Job>> {
+        self.lanes_of(operation.requests(), depth, |queue| {
+            let job = Job::new(operation, &self.scene, queue, depth);
+            (job.forms(), job)
+        })
+    }
+
+    /// Gets ready for samples of any work, `requests` of which make an operation.
+    ///
+    /// # Errors
+    /// As [`Session::lanes`].
+    pub(crate) fn lanes_of<W: Work>(
+        &self,
+        requests: u32,
+        depth: usize,
+        mut work: impl FnMut(usize) -> (Vec<Form>, W),
+    ) -> Result<Lanes<W>> {
         let spin = match &self.division {
             Some(_) => SPIN,
             None => Duration::ZERO,
         };
         let mut lanes = Vec::new();
         for (queue, position) in self.positions.iter().enumerate() {
-            let job = Job::new(self.operation, &self.scene, queue, depth);
+            let (forms, work) = work(queue);
             let index = u16::try_from(queue + 1).context("too many queues")?;
-            let mut pump = Pump::new(&self.device, index, *position, &job.forms(), depth)?;
+            let mut pump = Pump::new(&self.device, index, *position, &forms, depth)?;
             pump.spin = spin;
-            lanes.push((pump, job));
+            lanes.push((pump, work));
         }
-        Ok(Lanes(lanes))
+        Ok(Lanes { lanes, requests })
     }
 
-    /// Keeps every lane busy for `time`.
+    /// What the daemon takes from the machine.
+    pub(crate) fn family(&self) -> &Family {
+        &self.family
+    }
+
+    /// The nodes and handles it was prepared with.
+    pub(crate) fn scene(&self) -> &Scene {
+        &self.scene
+    }
+
+    /// Keeps every lane busy for `time`. Lanes that were made before a sample with others do not
+    /// know where the rings are.
     ///
     /// # Errors
     /// The daemon answers wrongly or not at all.
-    pub(crate) fn sample(&mut self, lanes: &mut Lanes, time: Duration) -> Result<Sample> {
+    pub(crate) fn sample<W: Work + Send>(
+        &mut self,
+        lanes: &mut Lanes<W>,
+        time: Duration,
+    ) -> Result<Sample> {
         let driving = match &self.division {
             Some(division) => Some(division.drive()?),
             None => None,
@@ -193,12 +251,12 @@ impl Session {
         // A thread that runs is accounted for when it sleeps, or at the next tick.
         std::thread::sleep(Duration::from_millis(5));
         let cpu = self.family.clock()?.since(&before);
-        for (position, (pump, _)) in self.positions.iter_mut().zip(&lanes.0) {
+        for (position, (pump, _)) in self.positions.iter_mut().zip(&lanes.lanes) {
             *position = pump.position();
         }
         let operations = done.iter().map(|done| done.operations).sum::<u64>();
         ensure!(operations > 0, "no operation was completed in {time:?}");
-        let requests = operations as f64 * f64::from(self.operation.requests());
+        let requests = operations as f64 * f64::from(lanes.requests);
         Ok(Sample {
             rate: operations as f64 / elapsed.as_secs_f64(),
             cpu: cpu.as_secs_f64() * 1e6 / requests,
@@ -224,11 +282,10 @@ impl Session {
     }
 }
 
-fn connect(
-    socket: &Path,
-    operation: Operation,
-    queues: u16,
-) -> Result<(Device, Scene, Position), Error> {
+fn connect(socket: &Path, purpose: Purpose) -> Result<(Device, Scene, Position), Error> {
+    let Purpose {
+        operation, queues, ..
+    } = purpose;
     let options = Options {
         request_queues: queues,
         queue_size: QUEUE_SIZE,
@@ -255,26 +312,30 @@ fn connect(
 
 /// A pump and its work for each queue.
 #[derive(Debug)]
-pub(crate) struct Lanes(Vec<(Pump, Job)>);
+pub(crate) struct Lanes<W> {
+    lanes: Vec<(Pump, W)>,
+    /// Requests of an operation.
+    requests: u32,
+}
 
-impl Lanes {
+impl<W: Work + Send> Lanes<W> {
     /// One thread for each queue; what each has done, and how long it took all of them.
     fn run(&mut self, time: Duration) -> Result<(Vec<Done>, Duration), Error> {
-        if let [(pump, job)] = &mut self.0[..] {
-            let done = pump.run(job, time)?;
+        if let [(pump, work)] = &mut self.lanes[..] {
+            let done = pump.run(work, time)?;
             return Ok((vec![done], done.elapsed));
         }
-        let together = Barrier::new(self.0.len());
+        let together = Barrier::new(self.lanes.len());
         let started = Instant::now();
         let done = std::thread::scope(|scope| {
             let threads: Vec<_> = self
-                .0
+                .lanes
                 .iter_mut()
-                .map(|(pump, job)| {
+                .map(|(pump, work)| {
                     let together = &together;
                     scope.spawn(move || {
                         together.wait();
-                        pump.run(job, time)
+                        pump.run(work, time)
                     })
                 })
                 .collect();
