@@ -6,9 +6,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::lookout::Lookout;
 
-/// After a thread was relieved, so many pieces of work that may wait go to the runtime: a storage
-/// that was slow once often is again.
-const WARY_FOR: u32 = 64;
+/// After a thread was relieved, so many pieces of work that may wait go to the runtime, because a
+/// storage that was slow once often is again. Each time in a row it is twice as many: the thread
+/// may also just have been put aside on a busy host.
+const WARY_AT_FIRST: u32 = 4;
+
+/// The most of them.
+const WARY_AT_LAST: u32 = 256;
 
 /// The one seat at a queue.
 #[derive(Debug, Default)]
@@ -17,6 +21,8 @@ pub(crate) struct Seat {
     turns: AtomicU64,
     /// Pieces of work for which the thread does not leave any more.
     wary: AtomicU32,
+    /// How many it was the last time; none after work that was over in time.
+    last_wary: AtomicU32,
 }
 
 /// The absence of a thread from its seat.
@@ -47,6 +53,15 @@ impl Seat {
             .is_ok()
     }
 
+    /// The thread itself ends its absence. False if it was relieved.
+    fn come_back(&self, absence: Absence) -> bool {
+        let in_time = self.end(absence);
+        if in_time && self.last_wary.load(Ordering::Relaxed) > 0 {
+            self.last_wary.store(0, Ordering::Relaxed);
+        }
+        in_time
+    }
+
     /// The absence that lasts, if the thread is away.
     pub(crate) fn absence(&self) -> Option<Absence> {
         let turns = self.turns.load(Ordering::SeqCst);
@@ -57,7 +72,10 @@ impl Seat {
     pub(crate) fn take_over(&self, absence: Absence) -> bool {
         let taken = self.end(absence);
         if taken {
-            self.wary.store(WARY_FOR, Ordering::Relaxed);
+            let last = self.last_wary.load(Ordering::Relaxed);
+            let wary = last.saturating_mul(2).clamp(WARY_AT_FIRST, WARY_AT_LAST);
+            self.last_wary.store(wary, Ordering::Relaxed);
+            self.wary.store(wary, Ordering::Relaxed);
         }
         taken
     }
@@ -105,7 +123,7 @@ impl vfsd_backend::Seat for Sitter {
 
     fn come_back(&self) {
         if let Some(absence) = self.absence.take()
-            && !self.seat.end(absence)
+            && !self.seat.come_back(absence)
         {
             self.relieved.set(true);
         }
@@ -150,9 +168,25 @@ mod tests {
 
         let next = Sitter::new(Arc::clone(&sitter.seat), Lookout::new());
         assert_eq!(next.seat.absence(), None);
-        assert!((0..WARY_FOR).all(|_| !next.leave()));
+        assert!((0..WARY_AT_FIRST).all(|_| !next.leave()));
         assert!(next.leave());
+        assert!(next.seat.take_over(next.seat.absence().unwrap()));
         next.come_back();
-        assert!(!next.is_relieved());
+
+        let third = Sitter::new(Arc::clone(&sitter.seat), Lookout::new());
+        assert!(
+            (0..2 * WARY_AT_FIRST).all(|_| !third.leave()),
+            "twice as long"
+        );
+        assert!(third.leave());
+        third.come_back();
+        assert!(!third.is_relieved());
+        assert!(third.leave(), "all is well again");
+        assert!(third.seat.take_over(third.seat.absence().unwrap()));
+        third.come_back();
+        let fourth = Sitter::new(Arc::clone(&sitter.seat), Lookout::new());
+        assert!((0..WARY_AT_FIRST).all(|_| !fourth.leave()));
+        assert!(fourth.leave());
+        fourth.come_back();
     }
 }
