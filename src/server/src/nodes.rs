@@ -1,13 +1,14 @@
 //! The files that a guest knows, and how often it was told of each.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashTable;
 use tokio::sync::Notify;
 use vfsd_backend::{Errno, Node, NodeIdentity};
+use zerocopy::IntoBytes;
 
 use crate::export::ExportId;
 use crate::shards::{Census, Shards};
@@ -52,7 +53,7 @@ impl fmt::Debug for NodeRecord {
 }
 
 /// What makes two nodes of a session the same file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     export: ExportId,
     node: NodeIdentity,
@@ -256,7 +257,15 @@ impl NodeTable {
     }
 
     fn tag(&self, identity: &Identity) -> Tag {
-        let [a, b, c, d, ..] = self.hasher.hash_one(identity).to_le_bytes();
+        let NodeIdentity {
+            device,
+            inode,
+            generation,
+        } = identity.node;
+        let mut hasher = self.hasher.build_hasher();
+        // In one piece: less than half the work.
+        hasher.write([u64::from(identity.export.0), device, inode, generation].as_bytes());
+        let [a, b, c, d, ..] = hasher.finish().to_le_bytes();
         Tag(u32::from_le_bytes([a, b, c, d]).wrapping_add(self.turn))
     }
 }
