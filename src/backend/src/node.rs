@@ -39,7 +39,8 @@ pub struct OpenRequest {
 /// Only [`identity`](Self::identity), [`kind`](Self::kind) and [`getattr`](Self::getattr) have to be
 /// there; what is not implemented tells the guest so.
 pub trait Node: Any + Send + Sync {
-    /// Tells whether two nodes are the same file. Constant.
+    /// Tells whether two nodes are the same file. Constant, and asked while tables are locked: it
+    /// waits for nothing.
     fn identity(&self) -> NodeIdentity;
 
     /// The file's type. Constant.
