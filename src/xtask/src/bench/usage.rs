@@ -1,6 +1,10 @@
 //! What a daemon takes from the machine: all its processes and threads together.
 
-use std::collections::BTreeMap;
+#![expect(
+    unsafe_code,
+    reason = "no safe call reads another process's processor time"
+)]
+
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,10 +17,6 @@ use anyhow::{Context, Result, bail};
 pub(crate) struct Family {
     processes: Vec<u32>,
 }
-
-/// Processor time so far, thread by thread.
-#[derive(Debug)]
-pub(crate) struct Clock(BTreeMap<u32, u64>);
 
 impl Family {
     /// The process `first` and its descendants.
@@ -47,28 +47,15 @@ impl Family {
         Ok(Self { processes })
     }
 
-    /// Processor time of every thread until now.
+    /// Processor time of all processes until now, in nanoseconds: of threads that run, that sleep
+    /// and that have ended.
     ///
     /// # Errors
-    /// A process is gone, or the kernel keeps no schedstat.
-    pub(crate) fn clock(&self) -> Result<Clock> {
-        let mut threads = BTreeMap::new();
-        self.each_thread(|thread, folder| {
-            // A thread may end between its listing and here.
-            if let Ok(text) = fs::read_to_string(folder.join("schedstat")) {
-                let nanoseconds = text
-                    .split(' ')
-                    .next()
-                    .and_then(|number| number.parse().ok())
-                    .context("read schedstat")?;
-                threads.insert(thread, nanoseconds);
-            }
-            Ok(())
-        })?;
-        if threads.is_empty() {
-            bail!("the daemon is gone, or this kernel keeps no schedstat");
-        }
-        Ok(Clock(threads))
+    /// A process is gone.
+    pub(crate) fn processor_time(&self) -> Result<Duration> {
+        let each = self.processes.iter();
+        each.map(|process| processor_time_of(*process))
+            .sum::<Result<Duration>>()
     }
 
     /// How often the threads went to sleep by themselves until now: once for each time they were
@@ -117,7 +104,10 @@ impl Family {
     ///
     /// # Errors
     /// A process is gone, or what `look` gives.
-    pub(crate) fn each_thread(&self, mut look: impl FnMut(u32, PathBuf) -> Result<()>) -> Result<()> {
+    pub(crate) fn each_thread(
+        &self,
+        mut look: impl FnMut(u32, PathBuf) -> Result<()>,
+    ) -> Result<()> {
         for process in &self.processes {
             let folder = format!("/proc/{process}/task");
             for entry in fs::read_dir(&folder).with_context(|| format!("list {folder}"))? {
@@ -132,14 +122,26 @@ impl Family {
     }
 }
 
-impl Clock {
-    /// Processor time from `before` to this. What a thread took that ended in between is lost.
-    pub(crate) fn since(&self, before: &Self) -> Duration {
-        let nanoseconds = self.0.iter().map(|(thread, now)| {
-            now.saturating_sub(before.0.get(thread).copied().unwrap_or_default())
-        });
-        Duration::from_nanos(nanoseconds.sum())
+fn processor_time_of(process: u32) -> Result<Duration> {
+    let number = libc::pid_t::try_from(process).context("a process's number")?;
+    let mut clock = 0;
+    // SAFETY: `clock` outlives the call, which writes nothing but it.
+    let failed = unsafe { libc::clock_getcpuclockid(number, &mut clock) };
+    if failed != 0 {
+        let error = std::io::Error::from_raw_os_error(failed);
+        return Err(error).with_context(|| format!("find the clock of process {process}"));
     }
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` outlives the call, which writes nothing but it.
+    if unsafe { libc::clock_gettime(clock, &mut time) } != 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(error).with_context(|| format!("read the clock of process {process}"));
+    }
+    let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Ok(Duration::new(time.tv_sec.unsigned_abs(), nanoseconds))
 }
 
 fn parent_of(process: u32) -> Option<u32> {
@@ -165,6 +167,21 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
+    fn the_time_of_a_thread_that_ended_is_not_lost() {
+        let family = Family {
+            processes: vec![std::process::id()],
+        };
+        let before = family.processor_time().unwrap();
+        let own = std::thread::spawn(|| {
+            let cpu = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+            while cpu().tv_nsec < 5_000_000 {}
+        });
+        own.join().unwrap();
+        let taken = family.processor_time().unwrap() - before;
+        assert!(taken >= Duration::from_millis(5), "{taken:?}");
+    }
+
+    #[test]
     fn a_child_belongs_to_the_family_and_its_work_is_counted() {
         let mut child = Command::new("sh")
             .args([
@@ -178,17 +195,18 @@ mod tests {
         let family = Family::of(std::process::id()).unwrap();
         assert!(family.processes.contains(&child.id()));
         let alone = Family::of(child.id()).unwrap();
-        let before = alone.clock().unwrap();
+        let before = alone.processor_time().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         std::io::Write::write_all(&mut stdin, b"\n").unwrap();
         let mut said = [0; 5];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
-        assert!(alone.clock().unwrap().since(&before) > Duration::ZERO);
+        assert!(alone.processor_time().unwrap() > before);
         assert!(alone.resident().unwrap() > 0);
         assert!(alone.descriptors().unwrap() >= 3);
         assert!(alone.sleeps().unwrap() > 0);
         drop(stdin);
         child.wait().unwrap();
         assert!(Family::of(child.id()).is_err());
+        assert!(alone.processor_time().is_err());
     }
 }

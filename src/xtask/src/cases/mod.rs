@@ -1,8 +1,9 @@
-//! The tests that need a kernel in front of the daemon: in a guest, or on a
-//! host mount.
+//! The tests that need something in front of the daemon: a guest's kernel, the
+//! host's, or the benchmark's front end.
 
 pub(crate) mod boots;
 pub(crate) mod guest;
 pub(crate) mod host_mount;
 pub(crate) mod host_role;
 pub(crate) mod judge;
+pub(crate) mod native_front_end;

@@ -10,7 +10,7 @@ use super::DaemonArguments;
 use crate::artifact::Cache;
 use crate::cases::boots::{BOOTS, Boot, Case};
 use crate::cases::guest::{full_name, run_boot};
-use crate::cases::host_mount;
+use crate::cases::{host_mount, native_front_end};
 use crate::checks::{CARGO_TEST, CHECKS, cargo_test};
 use crate::daemon::Program;
 use crate::packages;
@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
     let mut results = Results::default();
     source_checks(arguments, &workspace, &mut results);
-    with_a_kernel(arguments, &workspace, &mut results)?;
+    with_a_front_end(arguments, &workspace, &mut results)?;
     Ok(results.close(started.elapsed()))
 }
 
@@ -74,6 +74,7 @@ fn list(arguments: &Arguments) {
     });
     let mounts = host_mount::CASES.iter().map(|case| case.name.to_owned());
     for name in checks
+        .chain([native_front_end::NAME.to_owned()])
         .chain(guests)
         .chain(mounts)
         .filter(|name| arguments.wants(name))
@@ -111,7 +112,7 @@ fn source_checks(arguments: &Arguments, workspace: &Workspace, results: &mut Res
     }
 }
 
-fn with_a_kernel(
+fn with_a_front_end(
     arguments: &Arguments,
     workspace: &Workspace,
     results: &mut Results,
@@ -127,7 +128,8 @@ fn with_a_kernel(
         .iter()
         .filter(|case| arguments.wants(case.name))
         .collect();
-    if boots.is_empty() && mounts.is_empty() {
+    let front_end = arguments.wants(native_front_end::NAME);
+    if boots.is_empty() && mounts.is_empty() && !front_end {
         return Ok(());
     }
     let cache = Cache::open(workspace.guest_cache())?;
@@ -138,6 +140,9 @@ fn with_a_kernel(
             return Ok(());
         }
     };
+    if front_end {
+        native_front_end_case(&program, results);
+    }
     for (boot, cases) in boots {
         guest_cases(boot, &cases, &program, &cache, results);
     }
@@ -147,6 +152,17 @@ fn with_a_kernel(
         results.tell(case.name, &verdict, elapsed);
     }
     Ok(())
+}
+
+fn native_front_end_case(program: &Program, results: &mut Results) {
+    if !packages::is_root() {
+        let verdict = Verdict::Skipped("the daemon confines itself as root does".into());
+        results.tell(native_front_end::NAME, &verdict, Duration::ZERO);
+        return;
+    }
+    let (verdict, elapsed) = native_front_end::run_case(program)
+        .unwrap_or_else(|error| (failed(error), Duration::ZERO));
+    results.tell(native_front_end::NAME, &verdict, elapsed);
 }
 
 fn wanted_cases(arguments: &Arguments, boot: &Boot) -> Vec<&'static Case> {

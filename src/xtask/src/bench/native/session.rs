@@ -22,7 +22,7 @@ use crate::bench::usage::Family;
 use crate::daemon::{self, Daemon, Program};
 
 /// The daemons' options, the same for both.
-const OPTIONS: daemon::Options = daemon::Options {
+pub(crate) const OPTIONS: daemon::Options = daemon::Options {
     posix_acl: false,
     writeback: false,
     open_files: None,
@@ -243,14 +243,12 @@ impl Session {
             Some(division) => Some(division.drive()?),
             None => None,
         };
-        let before = self.family.clock()?;
+        let before = self.family.processor_time()?;
         let (done, elapsed) = lanes
             .run(time)
             .with_context(|| format!("the end of the daemon's log:\n{}", self.daemon.log()))?;
+        let cpu = self.family.processor_time()?.saturating_sub(before);
         drop(driving);
-        // A thread that runs is accounted for when it sleeps, or at the next tick.
-        std::thread::sleep(Duration::from_millis(5));
-        let cpu = self.family.clock()?.since(&before);
         for (position, (pump, _)) in self.positions.iter_mut().zip(&lanes.lanes) {
             *position = pump.position();
         }
