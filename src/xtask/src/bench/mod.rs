@@ -6,6 +6,7 @@
 //! - [`scale`]: many guests, many files, and nothing to do
 //! - [`peer`]: where virtiofsd comes from
 //! - [`usage`]: processor time and memory of a daemon
+//! - [`report`]: what a run leaves: samples, tables, charts
 //! - [`table`]: the rows as text
 //! - [`progress`]: the bar
 //!
@@ -17,6 +18,7 @@ pub(crate) mod guest;
 pub(crate) mod native;
 pub(crate) mod peer;
 pub(crate) mod progress;
+pub(crate) mod report;
 pub(crate) mod row;
 pub(crate) mod scale;
 pub(crate) mod table;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
+use crate::bench::report::{self, Extent};
 use crate::bench::row::{Board, Level};
 use crate::bench::{Plan, guest, native, peer, scale, table};
 use crate::daemon::{Profile, Program};
@@ -119,6 +120,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         "nothing has that name; see --list"
     );
     println!("{}", table::text(board.rows()));
+    let extent = if arguments.level.is_empty() && arguments.only.is_empty() {
+        Extent::Whole
+    } else {
+        Extent::Part
+    };
+    report::write(&plan, extent, board.rows())?;
     println!("All of it took {} s.", started.elapsed().as_secs());
     folder.close().context("remove what was served")?;
     Ok(ExitCode::SUCCESS)

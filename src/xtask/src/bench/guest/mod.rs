@@ -7,7 +7,7 @@
 //! workload makes lies in a folder of its own that is removed after it, so each
 //! boot finds the same tree.
 
-pub(crate) mod boot;
+mod boot;
 mod workloads;
 
 use std::fs::File;
@@ -20,6 +20,8 @@ use super::row::{Board, Level, Side};
 use crate::artifact::Cache;
 use crate::guest::rootfs::{Contents, Tree, pristine};
 use crate::progress::Step;
+use crate::workspace::Workspace;
+pub(crate) use boot::OPTIONS;
 use workloads::{Figure, Workload};
 
 /// What `--only` compares with.
@@ -33,6 +35,29 @@ pub(crate) fn names() -> Vec<String> {
         .into_iter()
         .flat_map(|workload| workload.figures);
     figures.map(|figure| full_name(&figure)).collect()
+}
+
+/// The guest, for a reader.
+///
+/// # Errors
+/// Its kernel cannot be fetched.
+pub(crate) fn described(workspace: &Workspace) -> Result<String> {
+    let machine = boot::MACHINE;
+    let kernel = machine
+        .kernel
+        .fetch(&Cache::open(workspace.guest_cache())?)?;
+    // .../modules/VERSION/kernel/fs/fuse/fuse.ko
+    let version = kernel
+        .modules
+        .first()
+        .and_then(|module| module.ancestors().nth(4)?.file_name())
+        .context("a kernel has modules of its version")?;
+    Ok(format!(
+        "User-Mode Linux {}, {} CPU, {} MiB",
+        version.to_string_lossy(),
+        machine.cpus,
+        machine.memory_mib
+    ))
 }
 
 /// Boots a guest for each daemon and pair.

@@ -27,6 +27,7 @@ use super::progress::Progress;
 use super::row::{Board, Level, Side};
 use folder::Folder;
 use operation::Operation;
+pub(crate) use session::OPTIONS;
 use session::{Lanes, Purpose, Sample, Session};
 use work::Job;
 
