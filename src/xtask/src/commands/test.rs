@@ -160,8 +160,8 @@ fn native_front_end_case(program: &Program, results: &mut Results) {
         results.tell(native_front_end::NAME, &verdict, Duration::ZERO);
         return;
     }
-    let (verdict, elapsed) = native_front_end::run_case(program)
-        .unwrap_or_else(|error| (failed(error), Duration::ZERO));
+    let (verdict, elapsed) =
+        native_front_end::run_case(program).unwrap_or_else(|error| (failed(error), Duration::ZERO));
     results.tell(native_front_end::NAME, &verdict, elapsed);
 }
 

@@ -164,7 +164,7 @@ impl Calls {
                 unlinkat(&self.scratch, c"new", AtFlags::REMOVEDIR)?;
             }
             Operation::Rename => {
-                let (from, to) = if turn % 2 == 0 {
+                let (from, to) = if turn.is_multiple_of(2) {
                     (c"new", c"old")
                 } else {
                     (c"old", c"new")
