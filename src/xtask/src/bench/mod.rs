@@ -5,6 +5,7 @@
 //! - [`guest`]: programs in a guest whose root is served by either daemon
 //! - [`scale`]: many guests, many files, and nothing to do
 //! - [`peer`]: where virtiofsd comes from
+//! - [`served`]: where what is served lies
 //! - [`usage`]: processor time and memory of a daemon
 //! - [`report`]: what a run leaves: samples, tables, charts
 //! - [`table`]: the rows as text
@@ -21,6 +22,7 @@ pub(crate) mod progress;
 pub(crate) mod report;
 pub(crate) mod row;
 pub(crate) mod scale;
+pub(crate) mod served;
 pub(crate) mod table;
 pub(crate) mod usage;
 

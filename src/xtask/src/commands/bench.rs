@@ -9,6 +9,7 @@ use clap::Args;
 
 use crate::bench::report::{self, Extent};
 use crate::bench::row::{Board, Level};
+use crate::bench::served::Served;
 use crate::bench::{Plan, guest, native, peer, scale, table};
 use crate::daemon::{Profile, Program};
 use crate::packages;
@@ -97,18 +98,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         .dir
         .clone()
         .unwrap_or_else(|| workspace.target().join("bench"));
-    std::fs::create_dir_all(&within).with_context(|| format!("make {}", within.display()))?;
-    let folder = tempfile::Builder::new()
-        .prefix("served-")
-        .tempdir_in(&within)
-        .with_context(|| format!("make a folder in {}", within.display()))?;
+    let served = Served::make(&within)?;
     let plan = Plan {
         workspace,
         vfsd,
         virtiofsd,
         pairs: arguments.pairs.into(),
         sample: Duration::from_secs_f64(arguments.seconds),
-        folder: folder.path().to_path_buf(),
+        folder: served.path().to_path_buf(),
         only: arguments.only.clone(),
     };
     let mut board = Board::default();
@@ -126,8 +123,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Extent::Part
     };
     report::write(&plan, extent, board.rows())?;
+    served.remove()?;
     println!("All of it took {} s.", started.elapsed().as_secs());
-    folder.close().context("remove what was served")?;
     Ok(ExitCode::SUCCESS)
 }
 
