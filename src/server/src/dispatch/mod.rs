@@ -15,7 +15,7 @@ mod xattrs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vfsd_backend::{Attributes, Caller, Entry, Errno, Error, Identity, Name, Ttl};
+use vfsd_backend::{Attributes, Caller, Capabilities, Entry, Errno, Error, Identity, Name, Ttl};
 use vfsd_fuse::wire::{EntryOut, INVALID_ID};
 use vfsd_fuse::{Effect, InitFlags, Opcode, Operation, ReplyKind, RequestHeader};
 
@@ -50,6 +50,10 @@ impl<'a> Call<'a> {
         operation: Operation<'_>,
         responder: &mut Responder<E>,
     ) -> Result<Reply<'a>, Errno> {
+        if self.is_about_xattrs() && !self.exports.capabilities().contains(Capabilities::XATTR) {
+            // Linux remembers that, and no longer asks for `security.capability` before each write.
+            return Err(Errno::NOSYS);
+        }
         let outcome = match self.admit(&operation) {
             Ok(()) => self.dispatch(operation, responder).await,
             Err(errno) => Err(errno.into()),
@@ -60,6 +64,13 @@ impl<'a> Call<'a> {
             }
             errno_for(self.opcode, &error)
         })
+    }
+
+    fn is_about_xattrs(&self) -> bool {
+        matches!(
+            self.opcode,
+            Opcode::Getxattr | Opcode::Setxattr | Opcode::Listxattr | Opcode::Removexattr
+        )
     }
 
     /// Whether the caller is told where it has to be, and the export may be changed, if that is what

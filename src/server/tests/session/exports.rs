@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use vfsd_backend::{Backend, Capabilities, Node};
 use vfsd_fuse::Opcode;
-use vfsd_fuse::wire::{ATTR_SUBMOUNT, ReadIn};
+use vfsd_fuse::wire::{ATTR_SUBMOUNT, GetxattrIn, ReadIn};
+use vfsd_memory::Memory;
 use vfsd_server::{Export, Exports, ExportsError, SessionOptions};
 use zerocopy::IntoBytes;
 
@@ -11,6 +13,8 @@ use crate::guest::{Guest, memory};
 
 const EXDEV: i32 = 18;
 const EROFS: i32 = 30;
+const ENOSYS: i32 = 38;
+const ENODATA: i32 = 61;
 
 fn two() -> Guest {
     let exports = Exports::named(vec![
@@ -38,6 +42,41 @@ fn each_export_is_a_mount_of_its_own_below_a_read_only_root() {
     assert_eq!(guest.mkdir(tools.nodeid, "new").unwrap_err(), EROFS);
     assert!(guest.mkdir(data.nodeid, "new").is_ok());
     assert_eq!(guest.lookup(data.nodeid, "new").unwrap().attr.flags, 0);
+}
+
+/// A storage without extended attributes.
+struct Plain(Memory);
+
+impl Backend for Plain {
+    fn root(&self) -> Arc<dyn Node> {
+        self.0.root()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities().difference(Capabilities::XATTR)
+    }
+}
+
+#[test]
+fn a_guest_need_not_ask_for_extended_attributes_that_no_export_has() {
+    let ask = |guest: &Guest, node| {
+        let arg = GetxattrIn {
+            size: 0,
+            padding: 0,
+        };
+        let body: [&[u8]; 2] = [arg.as_bytes(), b"security.capability\0"];
+        guest.call(Opcode::Getxattr, node, &body).unwrap_err()
+    };
+    let export = |name: &str, plain| match plain {
+        true => Export::new(name, Arc::new(Plain(memory())), false),
+        false => Export::new(name, Arc::new(memory()), false),
+    };
+    for (second_is_plain, errno) in [(true, ENOSYS), (false, ENODATA)] {
+        let exports = Exports::named(vec![export("a", true), export("b", second_is_plain)]);
+        let guest = Guest::of(exports.unwrap(), SessionOptions::default());
+        let node = guest.lookup(1, "b").unwrap().nodeid;
+        assert_eq!(ask(&guest, node), errno);
+    }
 }
 
 #[test]
