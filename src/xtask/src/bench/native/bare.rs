@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
+use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use rustix::fs::{
     AtFlags, Mode, OFlags, RawDir, SeekFrom, StatxFlags, fgetxattr, mkdirat, openat, renameat,
     seek, statx, unlinkat,
 };
-use rustix::io::{Errno, pread, pwrite};
+use rustix::io::{Errno, preadv, pwritev};
 
 use super::folder::{
     BARE_SCRATCH, BIG, BIG_BYTES, FILES, Folder, MANY, XATTR, XATTR_VALUE, file, missing, scratch,
@@ -19,11 +20,14 @@ use super::folder::{
 use super::operation::Operation;
 use super::session::Sample;
 
+/// A buffer of a guest lies in memory page by page, which a call has to be told.
+const PAGE: usize = 4096;
+
 /// How many operations are made between two looks at the clock.
 const BATCH: u32 = 16;
 
 /// Makes `operation` again and again for `time`. Data goes to or comes from as many buffers in turn
-/// as a daemon at queue depth `depth` has.
+/// as a daemon at queue depth `depth` has, each as many pages that do not follow each other.
 ///
 /// # Errors
 /// A call fails.
@@ -179,13 +183,21 @@ impl Calls {
             }
             Operation::Read(bytes) => {
                 let buffers = self.buffers.len();
-                let buffer = &mut self.buffers[turn % buffers];
-                let count = pread(&self.big, &mut buffer[..], offset(turn, bytes))?;
+                let mut pages: Vec<IoSliceMut<'_>> = self.buffers[turn % buffers]
+                    .chunks_mut(PAGE)
+                    .rev()
+                    .map(IoSliceMut::new)
+                    .collect();
+                let count = preadv(&self.big, &mut pages, offset(turn, bytes))?;
                 ensure!(count == bytes as usize, "a short read");
             }
             Operation::Write(bytes) => {
-                let buffer = &self.buffers[turn % self.buffers.len()];
-                let count = pwrite(&self.big, buffer, offset(turn, bytes))?;
+                let pages: Vec<IoSlice<'_>> = self.buffers[turn % self.buffers.len()]
+                    .chunks(PAGE)
+                    .rev()
+                    .map(IoSlice::new)
+                    .collect();
+                let count = pwritev(&self.big, &pages, offset(turn, bytes))?;
                 ensure!(count == bytes as usize, "a short write");
             }
         }
