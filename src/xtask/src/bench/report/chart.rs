@@ -10,6 +10,8 @@ use crate::bench::row::{Level, Measure, Row};
 const NAME_WIDTH: f64 = 210.0;
 const SETTING_WIDTH: f64 = 125.0;
 const FIGURE_WIDTH: f64 = 44.0;
+/// Left of a panel.
+const GUTTER: f64 = 18.0;
 const MARGIN: f64 = 16.0;
 /// Width of all panels together, their figures included.
 const PANELS_WIDTH: f64 = 520.0;
@@ -148,7 +150,7 @@ fn power_of_two(power: f64) -> i32 {
 /// The chart of the rows of `level` that have a peer; nothing when none has.
 ///
 /// # Errors
-/// None: writing to a text does not fail.
+/// Those of a formatter: writing to a text has none.
 pub(crate) fn svg(
     rows: &[Row],
     level: Level,
@@ -212,7 +214,8 @@ fn axes(panels: &[Panel], lines: &[Line<'_>]) -> Vec<(Panel, Axis)> {
             .flat_map(|line| &line.bars)
             .filter(|(of, _)| of == panel)
             .map(|(_, bar)| *bar);
-        axes.push((*panel, Axis::new(left, each - FIGURE_WIDTH, bars)));
+        let width = each - GUTTER - FIGURE_WIDTH;
+        axes.push((*panel, Axis::new(left + GUTTER, width, bars)));
         left += each;
     }
     axes
