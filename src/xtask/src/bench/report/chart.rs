@@ -19,7 +19,10 @@ const LINE: f64 = 18.0;
 /// Between two names.
 const GAP: f64 = 7.0;
 const HEAD: f64 = 84.0;
-const FOOT: f64 = 34.0;
+/// Below the bars, beside the lines of the footer.
+const FOOT: f64 = 16.0;
+/// Letters of a line of the footer.
+const FOOT_LETTERS: usize = 125;
 
 const STYLE: &str = "\
 text{font:12px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:#1f2328}
@@ -171,7 +174,9 @@ pub(crate) fn svg(
     }
     let axes = axes(&panels, &lines);
     let names = lines.chunk_by(|one, two| one.name == two.name).count();
-    let height = HEAD + LINE * count(lines.len()) + GAP * count(names) + FOOT;
+    let bottom = HEAD + LINE * count(lines.len()) + GAP * count(names);
+    let footer = wrapped(footer);
+    let height = bottom + FOOT + LINE * count(footer.len());
     let width = MARGIN * 2.0 + NAME_WIDTH + SETTING_WIDTH + PANELS_WIDTH;
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
@@ -181,7 +186,7 @@ pub(crate) fn svg(
     );
     head(&mut text, title, rows, level)?;
     for (panel, axis) in &axes {
-        grid(&mut text, *panel, axis, height - FOOT)?;
+        grid(&mut text, *panel, axis, bottom)?;
     }
     let mut top = HEAD;
     for name in lines.chunk_by(|one, two| one.name == two.name) {
@@ -199,7 +204,15 @@ pub(crate) fn svg(
             top += LINE;
         }
     }
-    label(&mut text, MARGIN, height - 26.0, "soft", footer)?;
+    for (index, line) in footer.iter().enumerate() {
+        label(
+            &mut text,
+            MARGIN,
+            bottom + 8.0 + LINE * count(index),
+            "soft",
+            line,
+        )?;
+    }
     text.push_str("</svg>\n");
     Ok(Some(text))
 }
@@ -283,6 +296,22 @@ fn label(text: &mut String, x: f64, top: f64, class: &str, words: &str) -> fmt::
         "<text class=\"{class}\" x=\"{x:.1}\" y=\"{baseline:.1}\">{}</text>",
         escaped(words)
     )
+}
+
+/// In lines that fit below the chart.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.len() + word.len() < FOOT_LETTERS => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn escaped(text: &str) -> String {
@@ -376,6 +405,14 @@ mod tests {
         assert_eq!(bars.len(), 2);
         assert_eq!(attribute(bars[0], "y"), attribute(bars[1], "y"));
         assert_eq!(text.matches("a &amp; b").count(), 1);
+    }
+
+    #[test]
+    fn a_long_footer_is_wrapped_and_loses_nothing() {
+        let text = "word ".repeat(60) + "end";
+        let lines = wrapped(&text);
+        assert_eq!(lines.join(" "), text);
+        assert!(lines.len() == 3 && lines.iter().all(|line| line.len() <= FOOT_LETTERS));
     }
 
     #[test]

@@ -61,18 +61,16 @@ fn place(run: Results, earlier: Option<Results>, extent: Extent, pairs: usize) -
     if pairs < PAIRS {
         return Place::Try(run, "it has fewer than 5 pairs");
     }
-    match earlier {
-        Some(earlier) if extent == Extent::Part => {
-            if run.conditions.fit(&earlier.conditions) {
-                Place::Project(run.over(earlier))
-            } else {
-                Place::Try(
-                    run,
-                    "it is only a part, and bench/ was taken under other conditions",
-                )
-            }
+    match (extent, earlier) {
+        (Extent::Whole, _) => Place::Project(run),
+        (Extent::Part, None) => Place::Try(run, "it is only a part, and bench/ has no results"),
+        (Extent::Part, Some(earlier)) if run.conditions.fit(&earlier.conditions) => {
+            Place::Project(run.over(earlier))
         }
-        Some(_) | None => Place::Project(run),
+        (Extent::Part, Some(_)) => Place::Try(
+            run,
+            "it is only a part, and bench/ was taken under other conditions",
+        ),
     }
 }
 
@@ -161,8 +159,10 @@ mod tests {
 
     #[test]
     fn a_whole_run_replaces_what_was_there() {
-        let placed = place(results("new"), Some(elsewhere("old")), Extent::Whole, 5);
-        assert_eq!(placed, Place::Project(results("new")));
+        for earlier in [Some(elsewhere("old")), None] {
+            let placed = place(results("new"), earlier, Extent::Whole, 5);
+            assert_eq!(placed, Place::Project(results("new")));
+        }
     }
 
     #[test]
@@ -172,8 +172,10 @@ mod tests {
             panic!("{placed:?}")
         };
         assert_eq!(both.rows.len(), 2);
-        let placed = place(results("new"), Some(elsewhere("old")), Extent::Part, 5);
-        assert!(matches!(placed, Place::Try(alone, _) if alone == results("new")));
+        for earlier in [Some(elsewhere("old")), None] {
+            let placed = place(results("new"), earlier, Extent::Part, 5);
+            assert!(matches!(placed, Place::Try(alone, _) if alone == results("new")));
+        }
     }
 
     #[test]
