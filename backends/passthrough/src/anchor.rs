@@ -176,10 +176,17 @@ impl Inode {
             return true;
         }
         match &mut *origin {
-            Origin::Handle(handle) => directory
-                .descriptor()
-                .and_then(|directory| name_to_handle_in(directory.as_fd(), name))
-                .is_ok_and(|other| other == *handle),
+            Origin::Handle(handle) => {
+                let same = directory
+                    .descriptor()
+                    .and_then(|directory| name_to_handle_in(directory.as_fd(), name))
+                    .is_ok_and(|other| other == *handle);
+                if same && self.share().anchors.takes_back() {
+                    // Whoever needs the descriptor is told what stands in the way.
+                    let _ = self.open_anchor(&mut origin);
+                }
+                same
+            }
             Origin::Listed(known) if known.is(directory, name) => true,
             Origin::Listed(known) => match directory.this() {
                 Some(directory) => {

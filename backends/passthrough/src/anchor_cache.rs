@@ -16,6 +16,8 @@ pub(crate) struct AnchorCache {
     shard_capacity: usize,
     /// Live nodes that have a handle instead of a descriptor now.
     given_up: AtomicUsize,
+    /// How often one of them was found again by name.
+    found_again: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +109,9 @@ impl Ring {
 const SHARDING_PAYS: usize = 4096;
 const SHARDS: usize = 16;
 
+/// One in so many nodes that are found again gets its descriptor back.
+const TAKEN_BACK: usize = 16;
+
 /// A victim that turns out to be needed is replaced by another, this many times.
 const ATTEMPTS: usize = 64;
 
@@ -117,6 +122,7 @@ impl AnchorCache {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
             shard_capacity: capacity.div_ceil(shards),
             given_up: AtomicUsize::new(0),
+            found_again: AtomicUsize::new(0),
         }
     }
 
@@ -161,6 +167,17 @@ impl AnchorCache {
     /// It has it again, or is gone.
     pub(crate) fn uncount_given_up(&self) {
         self.given_up.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether a node that was found again by name, and had given its descriptor up, gets it back.
+    ///
+    /// Without, each lookup has to compare handles. But when more nodes are in use than there are
+    /// descriptors, taking one back only makes another give its up, which costs more than it saves. So few
+    /// do: those that are looked up often are soon among them.
+    pub(crate) fn takes_back(&self) -> bool {
+        self.found_again
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(TAKEN_BACK)
     }
 
     /// How many live nodes have a handle instead of their descriptor.

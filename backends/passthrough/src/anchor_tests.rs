@@ -78,6 +78,31 @@ fn more_nodes_than_descriptors_can_be_known_and_are_opened_again() {
 }
 
 #[test]
+fn a_node_that_is_looked_up_often_gets_its_descriptor_back() {
+    if !handles_work() {
+        return;
+    }
+    let (_directory, fs) = shared(200, with_budget(20, FileHandles::Prefer));
+    let nodes: Vec<_> = (0..200)
+        .map(|number| find(&fs, &number.to_string()).unwrap())
+        .collect();
+    let often: Vec<_> = (0..5)
+        .filter(|&number| !inode(&nodes[number]).is_opened())
+        .collect();
+    assert!(!often.is_empty());
+    for round in 0..200 {
+        for number in &often {
+            let found = find(&fs, &number.to_string()).unwrap();
+            assert!(Arc::ptr_eq(&nodes[*number], &found), "round {round}");
+        }
+    }
+    for number in often {
+        assert!(inode(&nodes[number]).is_opened(), "{number}");
+    }
+    assert!(fs.descriptors_in_use() <= 20);
+}
+
+#[test]
 fn without_handles_the_guest_sees_enfile_and_can_forget() {
     let (_directory, fs) = shared(30, with_budget(10, FileHandles::Never));
     let mut nodes = Vec::new();

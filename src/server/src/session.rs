@@ -205,7 +205,10 @@ async fn serve<E: Exchange>(session: Arc<Session>, incoming: Incoming<E>) -> Ser
                     header,
                     opcode,
                 };
-                call.run(operation, &mut responder).await
+                match call.admit(&operation) {
+                    Ok(()) => call.told(call.dispatch(operation, &mut responder).await),
+                    Err(errno) => Err(errno),
+                }
             }
         };
         let (body, grants) = Reply::split(result);

@@ -52,7 +52,15 @@ fn serve_has_the_defaults_that_a_newcomer_wants() {
     assert_eq!(settings.confinement.seccomp, SeccompAction::Kill);
     assert_eq!(settings.features.local_locks, LocalLocks::default());
     assert!(settings.features.device_nodes);
+    assert!(settings.session.kill_privileges);
     assert!(!settings.device.reconnect);
+}
+
+#[test]
+fn set_id_bits_can_be_left_to_the_guest() {
+    let settings = serve("--socket-path s --no-killpriv-v2 /srv");
+    assert!(!settings.features.kill_privileges);
+    assert!(!settings.session.kill_privileges);
 }
 
 #[test]
@@ -90,6 +98,7 @@ fn what_contradicts_itself_is_a_usage_error() {
             "--announce-submounts --no-announce-submounts",
             "--no-announce-submounts",
         ),
+        ("--killpriv-v2 --no-killpriv-v2", "--no-killpriv-v2"),
         ("--uid-map :0:1000:1: --sandbox none", "--uid-map"),
         ("--syslog --log-format json", "--log-format"),
     ] {

@@ -53,9 +53,14 @@ pub(crate) struct TreeOptions {
     #[arg(long, value_name = "RULE")]
     translate_gid: Vec<String>,
 
-    /// Clear set-id bits here instead of in the guest
-    #[arg(long)]
+    /// Clear set-id bits here instead of in the guest, which then need not ask for
+    /// security.capability before each write (default)
+    #[arg(long, conflicts_with = "no_killpriv_v2")]
     killpriv_v2: bool,
+
+    /// Clear set-id bits in the guest
+    #[arg(long)]
+    no_killpriv_v2: bool,
 
     /// Tell the guest which directories are mount points (default)
     #[arg(long, conflicts_with = "no_announce_submounts")]
@@ -98,7 +103,7 @@ impl TreeOptions {
             xattr_map: self.xattr_map.clone(),
             posix_acl: self.posix_acl.unwrap_or(acl_by_default),
             security_label: self.security_label,
-            kill_privileges: self.killpriv_v2,
+            kill_privileges: !self.no_killpriv_v2,
             announce_submounts: !self.no_announce_submounts,
             file_handles: self.inode_file_handles,
             device_nodes: !self.no_device_nodes,

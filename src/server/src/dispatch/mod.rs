@@ -44,20 +44,8 @@ pub(crate) struct Call<'a> {
 type Outcome<'a, T = Reply<'a>> = Result<T, Error>;
 
 impl<'a> Call<'a> {
-    /// Does what is asked and gives the reply, or the errno that the guest is told.
-    pub(crate) async fn run<E: Exchange>(
-        &self,
-        operation: Operation<'_>,
-        responder: &mut Responder<E>,
-    ) -> Result<Reply<'a>, Errno> {
-        if self.is_about_xattrs() && !self.exports.capabilities().contains(Capabilities::XATTR) {
-            // Linux remembers that, and no longer asks for `security.capability` before each write.
-            return Err(Errno::NOSYS);
-        }
-        let outcome = match self.admit(&operation) {
-            Ok(()) => self.dispatch(operation, responder).await,
-            Err(errno) => Err(errno.into()),
-        };
+    /// The reply, or the errno that the guest is told. What a storage failed at is logged.
+    pub(crate) fn told<T>(&self, outcome: Outcome<'a, T>) -> Result<T, Errno> {
         outcome.map_err(|error| {
             if let Error::Storage(source) = &error {
                 self.report(source.as_ref());
@@ -73,9 +61,14 @@ impl<'a> Call<'a> {
         )
     }
 
-    /// Whether the caller is told where it has to be, and the export may be changed, if that is what
-    /// the request does.
-    fn admit(&self, operation: &Operation<'_>) -> Result<(), Errno> {
+    /// Whether any export has what the request is about, the caller is told where it has to be, and
+    /// the export may be changed, if that is what the request does. To be asked before
+    /// [`Call::dispatch`].
+    pub(crate) fn admit(&self, operation: &Operation<'_>) -> Result<(), Errno> {
+        if self.is_about_xattrs() && !self.exports.capabilities().contains(Capabilities::XATTR) {
+            // Linux remembers that, and no longer asks for `security.capability` before each write.
+            return Err(Errno::NOSYS);
+        }
         // Without idmapped mounts the kernel tells every caller (fs/fuse/dev.c).
         let idmap = self.epoch.layout.flags.contains(InitFlags::ALLOW_IDMAP);
         if !idmap && !self.caller_is_told() && self.opcode.reply() != ReplyKind::Nothing {
@@ -94,7 +87,11 @@ impl<'a> Call<'a> {
         }
     }
 
-    async fn dispatch<E: Exchange>(
+    /// Does what is asked and gives the reply.
+    ///
+    /// The place of a request is as large as the largest of these, and is moved there as a whole.
+    /// Those that would make it much larger are allocated for themselves.
+    pub(crate) async fn dispatch<E: Exchange>(
         &self,
         operation: Operation<'_>,
         responder: &mut Responder<E>,
@@ -113,7 +110,7 @@ impl<'a> Call<'a> {
             }
             Op::Getattr { arg } => self.getattr(arg).await,
             Op::Statx { arg } => self.statx(arg).await,
-            Op::Setattr { arg } => self.setattr(arg).await,
+            Op::Setattr { arg } => Box::pin(self.setattr(arg)).await,
             Op::Readlink {} => self.readlink(responder.room()).await,
             Op::Access { arg } => self.access(arg).await,
             Op::Statfs {} => self.statfs().await,
@@ -167,7 +164,7 @@ impl<'a> Call<'a> {
             }
             Op::Opendir { .. } => self.opendir().await,
             Op::Readdir { arg } => self.readdir(arg, responder.room()).await,
-            Op::Readdirplus { arg } => self.readdirplus(arg, responder.room()).await,
+            Op::Readdirplus { arg } => Box::pin(self.readdirplus(arg, responder.room())).await,
             Op::Releasedir { arg } => self.releasedir(arg),
             Op::Fsyncdir { arg } => self.fsyncdir(arg).await,
             Op::Setxattr { arg } => self.setxattr(arg).await,
