@@ -22,7 +22,8 @@ pub(crate) const OPTIONS: Options = Options {
     writeback: false,
     open_files: None,
     drop_in: true,
-    further: &["--cache", "auto"],
+    // virtiofsd knows no locks but the guest's own, so that is what both have.
+    further: &["--cache", "auto", "-o", "no_posix_lock,no_flock"],
 };
 
 /// The machine.
