@@ -6,7 +6,8 @@
 //! - [`chart`]: the files `native.svg` and `guest.svg`
 //!
 //! The folder `bench` has the project's results: those of a whole run, and
-//! those of later parts under equal conditions. Any other run leaves the same
+//! those of later parts under equal conditions (but a level that is taken
+//! again as a whole may have other options). Any other run leaves the same
 //! files below `target`, so that a try does not undo the results.
 
 mod chart;
@@ -64,9 +65,7 @@ fn place(run: Results, earlier: Option<Results>, extent: Extent, pairs: usize) -
     match (extent, earlier) {
         (Extent::Whole, _) => Place::Project(run),
         (Extent::Part, None) => Place::Try(run, "it is only a part, and bench/ has no results"),
-        (Extent::Part, Some(earlier)) if run.conditions.fit(&earlier.conditions) => {
-            Place::Project(run.over(earlier))
-        }
+        (Extent::Part, Some(earlier)) if run.join(&earlier) => Place::Project(run.over(earlier)),
         (Extent::Part, Some(_)) => Place::Try(
             run,
             "it is only a part, and bench/ was taken under other conditions",

@@ -57,6 +57,23 @@ impl Results {
         Ok(text)
     }
 
+    /// Whether the rows of both may stand in one table: they were taken under equal conditions. The
+    /// options of a level may have changed if every row of it was taken again.
+    pub(crate) fn join(&self, earlier: &Self) -> bool {
+        let mut before = earlier.conditions.clone();
+        for level in Level::ALL {
+            let mut old = earlier.rows.iter().filter(|row| row.level == level);
+            let again = old.all(|old| self.rows.iter().any(|row| is_same(old, row)));
+            if let Some(options) = self.conditions.options.get(level.word())
+                && again
+            {
+                let level = level.word().to_owned();
+                before.options.insert(level, options.clone());
+            }
+        }
+        self.conditions.fit(&before)
+    }
+
     /// Takes the place of `earlier` and keeps those of its rows that were not taken again.
     #[must_use]
     pub(crate) fn over(self, earlier: Self) -> Self {
@@ -158,6 +175,29 @@ pub(crate) mod tests {
         assert_eq!(row["spread"]["vfsd"], 1.0);
         assert_eq!(row["ratio"], 2.0);
         assert_eq!(row["of_bare"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn a_level_that_was_taken_again_as_a_whole_may_have_other_options() {
+        let with = |options: &str, rows: &[&str]| Results {
+            conditions: Conditions {
+                options: [("guest".to_owned(), options.to_owned())].into(),
+                ..conditions()
+            },
+            rows: rows
+                .iter()
+                .map(|name| row(Level::Guest, name, &[1.0], &[1.0]))
+                .collect(),
+        };
+        let earlier = with("--cache auto", &["a", "b"]);
+        assert!(with("--cache auto", &["a"]).join(&earlier));
+        assert!(with("--cache never", &["b", "a"]).join(&earlier));
+        assert!(!with("--cache never", &["a"]).join(&earlier));
+        let native = Results {
+            rows: vec![row(Level::Native, "a", &[1.0], &[1.0])],
+            ..with("--cache never", &[])
+        };
+        assert!(!native.join(&earlier));
     }
 
     #[test]
