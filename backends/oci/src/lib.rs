@@ -1,0 +1,25 @@
+//! A storage that is an OCI image: its layers as they are, merged into one read-only tree.
+//!
+//! A layer is a tar archive, compressed as its maker chose. Its [entries](LayerEntry) are read once;
+//! from then on any byte of it is found by its place in the tar.
+
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used
+    )
+)]
+
+mod entry;
+
+pub use entry::{DataExtent, EntryKind, LayerEntry};
