@@ -7,9 +7,9 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{FallocateFlags, OFlags, copy_file_range, fallocate, fdatasync, fsync, seek};
 use rustix::io::fcntl_dupfd_cloexec;
 use vfsd_backend::{
-    Answer, AttributeChanges, Attributes, CopyRange, Errno, Error, FallocateMode, File, FileKind,
-    HeldLock, LockKind, LockOwner, LockRequest, LockStyle, OpenFlags, ReadRequest, ReadSink,
-    Result, SeekFrom, Wait, WriteRequest, WriteSource,
+    Answer, AttributeChanges, Attributes, CopyRange, Errno, Error, Extent, FallocateMode, File,
+    FileKind, HeldLock, LockKind, LockOwner, LockRequest, LockStyle, OpenFlags, ReadRequest,
+    ReadSink, Result, SeekFrom, Wait, WriteRequest, WriteSource,
 };
 
 use crate::budget::Descriptor;
@@ -371,6 +371,25 @@ impl File for OpenFile {
             ..=SMALL_COPY => Answer::brief(move || self.copy_to(copy)),
             _ => Answer::blocking(move || self.copy_to(copy)),
         }
+    }
+
+    fn extent(&self, offset: u64, length: u64) -> Answer<'_, Option<Extent>> {
+        Answer::brief(move || {
+            if !self.readable || self.direct {
+                return Ok(None);
+            }
+            let size = Stat::of(self.fd())?.attributes.size;
+            let length = length.min(size.saturating_sub(offset));
+            if length == 0 {
+                return Ok(None);
+            }
+            let descriptor = fcntl_dupfd_cloexec(self.fd(), 0)?;
+            Ok(Some(Extent {
+                descriptor: Arc::new(descriptor),
+                offset,
+                length,
+            }))
+        })
     }
 
     fn getlk(&self, request: LockRequest) -> Answer<'_, Option<HeldLock>> {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use common::*;
 use vfsd_backend::{
-    AttributeChanges, CopyRange, Errno, FallocateMode, FileKind, LinkTarget, NewDevice, OpenFlags,
-    Rename, RenameFlags, SeekFrom, SetTime, Timestamp,
+    AttributeChanges, CopyRange, Errno, ExtentSource, FallocateMode, FileKind, LinkTarget,
+    NewDevice, OpenFlags, Rename, RenameFlags, SeekFrom, SetTime, Timestamp, WriteRequest,
 };
 use vfsd_passthrough::{Options, Passthrough};
 
@@ -41,6 +41,37 @@ fn a_read_ends_at_the_end_of_the_file_only() {
         let opened = share.open(&*entry.node, READ).unwrap();
         assert_eq!(share.read(&*opened.file, 0, 1 << 20).unwrap(), content);
     }
+}
+
+#[test]
+fn the_content_of_a_file_is_copied_between_shares_by_its_extent() {
+    let (lower, upper) = (
+        Share::new(Options::default()),
+        Share::new(Options::default()),
+    );
+    let content: Vec<u8> = (0..300_000).map(|byte| byte as u8).collect();
+    fs::write(lower.host("file"), &content).unwrap();
+    let entry = lower.lookup("file");
+    let opened = lower.open(&*entry.node, READ).unwrap();
+    let extent = |offset, length| lower.wait(opened.file.extent(offset, length)).unwrap();
+    assert!(extent(300_000, 1).is_none(), "behind the end");
+    let extent = extent(4096, u64::MAX >> 1).unwrap();
+    assert_eq!((extent.offset, extent.length), (4096, 300_000 - 4096));
+    let target = upper.create("copy").opened.file;
+    let mut source = ExtentSource::new(extent);
+    let request = WriteRequest {
+        offset: 4096,
+        kill_privileges: false,
+        cached: false,
+    };
+    let copied = upper.wait(target.write(request, &mut source)).unwrap();
+    assert_eq!(copied, 300_000 - 4096);
+    let copy = fs::read(upper.host("copy")).unwrap();
+    assert!(copy[..4096].iter().all(|&byte| byte == 0), "a hole");
+    assert_eq!(copy[4096..], content[4096..]);
+    let write_only = lower.open(&*entry.node, OpenFlags::WRITE).unwrap();
+    let none = lower.wait(write_only.file.extent(0, 10)).unwrap();
+    assert!(none.is_none(), "what may not be read");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// no change of thread. One that is not moves to the runtime, and the queue goes on with the next
 /// request: no request that waits for a disk or a network ever holds a queue.
 ///
-/// An answer that is dropped before it is ready must leave the storage as if the operation had
+/// An answer that is dropped before it is ready is cancelled. It must leave the storage as if the operation had
 /// not begun, or as if it had ended; only waits for a lock are dropped while the guest still waits
 /// for the reply.
 #[must_use = "an answer does nothing until it is awaited"]
@@ -87,6 +87,55 @@ impl<'a, T> Answer<'a, T> {
                 work: Box::new(work),
                 handed_over: false,
             },
+        }
+    }
+}
+
+/// An answer over another's: a backend above a backend costs nothing where the lower one is ready.
+impl<'a, T: Send + 'a> Answer<'a, T> {
+    /// The answer with its value changed. A ready one stays ready, and one that blocks blocks no
+    /// longer than before.
+    pub fn map<U: Send + 'a>(self, change: impl FnOnce(T) -> U + Send + 'a) -> Answer<'a, U> {
+        self.and_then(|value| Ok(change(value)))
+    }
+
+    /// As [`map`](Self::map), with a change that can fail and does not wait.
+    pub fn and_then<U: Send + 'a>(
+        self,
+        change: impl FnOnce(T) -> Result<U> + Send + 'a,
+    ) -> Answer<'a, U> {
+        match self.state {
+            State::Ready(result) => Answer::ready(result.and_then(change)),
+            State::Later(future) => Answer::later(async move { change(future.await?) }),
+            State::Blocking { work, handed_over } => Answer {
+                state: State::Blocking {
+                    work: Box::new(move || work().and_then(change)),
+                    handed_over,
+                },
+            },
+            State::Taken => Answer::error(crate::Errno::IO),
+        }
+    }
+
+    /// Goes on with what `next` answers to the result, a failure included. Both ready: ready.
+    pub fn then<U: Send + 'a>(
+        self,
+        next: impl FnOnce(Result<T>) -> Answer<'a, U> + Send + 'a,
+    ) -> Answer<'a, U> {
+        match self.state {
+            State::Ready(result) => next(result),
+            state => Answer::later(async move { next(Answer { state }.await).await }),
+        }
+    }
+
+    /// The result, if it is there already; otherwise the answer that has to be awaited.
+    ///
+    /// # Errors
+    /// The answer itself, when it is not ready.
+    pub fn into_ready(self) -> std::result::Result<Result<T>, Self> {
+        match self.state {
+            State::Ready(result) => Ok(result),
+            state => Err(Answer { state }),
         }
     }
 }
@@ -226,6 +275,40 @@ mod tests {
         assert!(matches!(poll_once(&mut answer), Poll::Ready(Ok(()))));
         drop(answer);
         assert!(done);
+    }
+
+    #[test]
+    fn what_is_made_of_a_ready_answer_is_ready() {
+        let mut answer = Answer::ok(3)
+            .map(|value| value + 1)
+            .and_then(|value| Ok(value * 2))
+            .then(|result| Answer::ready(result.map(|value| value + 1)));
+        assert!(matches!(poll_once(&mut answer), Poll::Ready(Ok(9))));
+        let mut refused = Answer::<u8>::error(crate::Errno::NOENT).map(|_| panic!("no value"));
+        let Poll::Ready(Err(error)) = poll_once::<u8>(&mut refused) else {
+            panic!("a refusal is ready, too");
+        };
+        assert!(error.is(crate::Errno::NOENT));
+        assert!(matches!(Answer::ok(1).into_ready(), Ok(Ok(1))));
+    }
+
+    #[test]
+    fn what_is_made_of_blocking_work_is_not_done_by_the_first_poll() {
+        let mut answer = Answer::blocking(|| Ok(3)).map(|value| value + 1);
+        assert!(poll_once(&mut answer).is_pending());
+        assert!(matches!(poll_once(&mut answer), Poll::Ready(Ok(4))));
+        let mut answer = Answer::blocking(|| Ok(3)).then(Answer::ready);
+        assert!(poll_once(&mut answer).is_pending());
+        assert!(matches!(poll_once(&mut answer), Poll::Ready(Ok(3))));
+        assert!(Answer::blocking(|| Ok(3)).into_ready().is_err());
+    }
+
+    #[test]
+    fn what_is_made_of_a_future_comes_when_it_is_ready() {
+        let mut answer = Answer::later(async { Ok(3) })
+            .and_then(|value| Ok(value + 1))
+            .then(|result| Answer::later(async move { result.map(|value| value * 2) }));
+        assert!(matches!(poll_once(&mut answer), Poll::Ready(Ok(8))));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::any::Any;
 
 use crate::{
-    Answer, AttributeChanges, Attributes, FallocateMode, HeldLock, LockOwner, LockRequest,
+    Answer, AttributeChanges, Attributes, Extent, FallocateMode, HeldLock, LockOwner, LockRequest,
     ReadSink, SeekFrom, WriteSource,
 };
 
@@ -111,6 +111,14 @@ pub trait File: Any + Send + Sync {
     fn copy_range<'a>(&'a self, copy: CopyRange<'a>) -> Answer<'a, u64> {
         let _ = copy;
         Answer::not_supported()
+    }
+
+    /// The host's file behind the content from `offset` on, to be read: at most `length` bytes, which
+    /// may be holes. `None` where there is none, or none that holds it now. What is written to the
+    /// file later may appear in the extent or not.
+    fn extent(&self, offset: u64, length: u64) -> Answer<'_, Option<Extent>> {
+        let _ = (offset, length);
+        Answer::ok(None)
     }
 
     /// The lock that stands in the way of `request`, if any.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use vfsd_backend::Backend;
+use vfsd_backend::{Backend, Capabilities, Ttl};
 
 /// One storage, and how it is served.
 #[derive(Clone)]
@@ -15,6 +15,8 @@ pub struct Export {
     /// Every change answers EROFS, whatever the guest's mount flags say.
     pub readonly: bool,
     pub(crate) id: ExportId,
+    /// Nothing in it ever changes, so that the guest may remember all of it.
+    pub(crate) immutable: bool,
 }
 
 /// Tells the exports of a session apart: 0 is that of the root directory.
@@ -26,9 +28,18 @@ impl Export {
     pub fn new(name: impl Into<String>, backend: Arc<dyn Backend>, readonly: bool) -> Self {
         Self {
             name: name.into(),
+            immutable: backend.capabilities().contains(Capabilities::IMMUTABLE),
             backend,
             readonly,
             id: ExportId::default(),
+        }
+    }
+
+    /// A lifetime that the backend gave, or left to a policy: a tree that never changes knows better.
+    pub(crate) fn ttl(&self, given: Ttl) -> Ttl {
+        match given {
+            Ttl::Policy if self.immutable => Ttl::Forever,
+            given => given,
         }
     }
 }

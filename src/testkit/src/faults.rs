@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use vfsd_backend::{
     AccessMask, Answer, AttributeChanges, Attributes, Backend, Caller, Capabilities, CopyRange,
-    Created, DirSink, Directory, Entry, EntrySink, Errno, FallocateMode, File, FileKind,
+    Created, DirSink, Directory, Entry, EntrySink, Errno, Extent, FallocateMode, File, FileKind,
     FsStatistics, FsXattr, HeldLock, LinkTarget, LockOwner, LockRequest, Lookup, Name, NewDevice,
     NewInode, Node, NodeIdentity, OpenFlags, OpenRequest, Opened, ReadRequest, ReadSink, Rename,
     SeekFrom, WriteRequest, WriteSource, XattrFlags, XattrName,
@@ -478,6 +478,11 @@ impl File for FaultyFile {
             };
             self.inner.copy_range(CopyRange { target, ..copy })
         })
+    }
+
+    fn extent(&self, offset: u64, length: u64) -> Answer<'_, Option<Extent>> {
+        self.faults
+            .around(move || self.inner.extent(offset, length))
     }
 
     fn getlk(&self, request: LockRequest) -> Answer<'_, Option<HeldLock>> {

@@ -10,26 +10,28 @@ use vfsd_fuse::wire::{
 };
 
 use super::{Call, Outcome};
+use crate::nodes::NodeRecord;
 use crate::responder::Reply;
 
 impl<'a> Call<'a> {
     pub(super) async fn getattr(&self, arg: GetattrIn) -> Outcome<'a> {
         let handle = (arg.getattr_flags & GETATTR_FH != 0).then_some(arg.fh);
-        let attributes = self.attributes(handle).await?;
-        let ttl = self.attribute_ttl(Ttl::Policy);
+        let node = self.node()?;
+        let attributes = self.attributes(&node, handle).await?;
+        let ttl = self.attribute_ttl(self.export(&node).ttl(Ttl::Policy));
         Ok(Reply::structure(&AttrOut::new(&attributes, ttl)))
     }
 
     pub(super) async fn statx(&self, arg: StatxIn) -> Outcome<'a> {
         let handle = (arg.getattr_flags & GETATTR_FH != 0).then_some(arg.fh);
-        let attributes = self.attributes(handle).await?;
-        let ttl = self.attribute_ttl(Ttl::Policy);
+        let node = self.node()?;
+        let attributes = self.attributes(&node, handle).await?;
+        let ttl = self.attribute_ttl(self.export(&node).ttl(Ttl::Policy));
         Ok(Reply::structure(&StatxOut::new(&attributes, ttl)))
     }
 
     /// The attributes, from the open file if there is one: it may have lost its name.
-    async fn attributes(&self, handle: Option<u64>) -> Outcome<'a, Attributes> {
-        let node = self.node()?;
+    async fn attributes(&self, node: &NodeRecord, handle: Option<u64>) -> Outcome<'a, Attributes> {
         let from_file = match handle {
             Some(handle) => supported(self.file(handle)?.getattr().await)?,
             None => None,
@@ -60,7 +62,7 @@ impl<'a> Call<'a> {
             None if changes.is_empty() => node.node.getattr().await?,
             None => node.node.setattr(changes).await?,
         };
-        let ttl = self.attribute_ttl(Ttl::Policy);
+        let ttl = self.attribute_ttl(self.export(&node).ttl(Ttl::Policy));
         Ok(Reply::structure(&AttrOut::new(
             &self.shown(&attributes),
             ttl,

@@ -48,8 +48,12 @@ impl<'a> Call<'a> {
                 kill_privileges,
             })
             .await?;
+        let caching = match opened.caching {
+            FileCaching::Policy if self.export(&node).immutable => FileCaching::Keep,
+            caching => caching,
+        };
         let handle = self.epoch.handles.grant(node, Open::File(opened.file))?;
-        let out = self.open_out(handle.id(), opened.caching);
+        let out = self.open_out(handle.id(), caching);
         Ok(Reply::structure(&out).opening(handle))
     }
 

@@ -270,13 +270,14 @@ impl<'a> Call<'a> {
             None => parent.export,
         };
         let grant = self.epoch.nodes.grant(export, Arc::clone(&entry.node))?;
+        let (shown_in, known_as) = (self.exports.get(parent.export), self.exports.get(export));
         let out = EntryOut::new(
             grant.id(),
             // Numbers of nodes are not used twice, so one generation is enough.
             0,
             &self.shown(&entry.attributes),
-            self.entry_ttl(entry.entry_ttl),
-            self.attribute_ttl(entry.attribute_ttl),
+            self.entry_ttl(shown_in.ttl(entry.entry_ttl)),
+            self.attribute_ttl(known_as.ttl(entry.attribute_ttl)),
         );
         Ok((grant, out))
     }

@@ -16,7 +16,10 @@ impl<'a> Call<'a> {
                 Ok(Reply::structure(&out).granting(grant))
             }
             Lookup::Missing { ttl } => {
-                let ttl = super::resolved(ttl, self.options.cache.negative_ttl);
+                let ttl = super::resolved(
+                    self.export(&parent).ttl(ttl),
+                    self.options.cache.negative_ttl,
+                );
                 if ttl.is_zero() {
                     return Err(Errno::NOENT.into());
                 }

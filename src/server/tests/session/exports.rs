@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use vfsd_backend::{Backend, Capabilities, Node};
 use vfsd_fuse::Opcode;
-use vfsd_fuse::wire::{ATTR_SUBMOUNT, GetxattrIn, ReadIn};
+use vfsd_fuse::wire::{ATTR_SUBMOUNT, AttrOut, GetattrIn, GetxattrIn, ReadIn, fopen};
 use vfsd_memory::Memory;
 use vfsd_server::{Export, Exports, ExportsError, SessionOptions};
 use zerocopy::IntoBytes;
 
-use crate::guest::{Guest, memory};
+use crate::guest::{Guest, memory, structure};
 
 const EXDEV: i32 = 18;
 const EROFS: i32 = 30;
@@ -77,6 +77,55 @@ fn a_guest_need_not_ask_for_extended_attributes_that_no_export_has() {
         let node = guest.lookup(1, "b").unwrap().nodeid;
         assert_eq!(ask(&guest, node), errno);
     }
+}
+
+/// A storage that says that it never changes.
+struct Immutable(Memory);
+
+impl Backend for Immutable {
+    fn root(&self) -> Arc<dyn Node> {
+        self.0.root()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities() | Capabilities::IMMUTABLE
+    }
+}
+
+#[test]
+fn what_never_changes_is_remembered_for_good_and_what_lies_beside_it_is_not() {
+    const YEAR: u64 = 31_536_000;
+    let image = Arc::new(Immutable(memory()));
+    let maker = Exports::single(Arc::clone(&image) as Arc<dyn Backend>, false);
+    let maker = Guest::of(maker, SessionOptions::default());
+    maker.create(1, "file").unwrap();
+    let exports = Exports::named(vec![
+        Export::new("image", image, true),
+        Export::new("data", Arc::new(memory()), false),
+    ]);
+    let guest = Guest::of(exports.unwrap(), SessionOptions::default());
+    let image = guest.lookup(1, "image").unwrap();
+    let file = guest.lookup(image.nodeid, "file").unwrap();
+    assert_eq!((file.entry_valid, file.attr_valid), (YEAR, YEAR));
+    let missing = guest.lookup(image.nodeid, "missing").unwrap();
+    assert_eq!((missing.nodeid, missing.entry_valid), (0, YEAR));
+    let arg = GetattrIn {
+        getattr_flags: 0,
+        dummy: 0,
+        fh: 0,
+    };
+    let attributes = guest.call(Opcode::Getattr, file.nodeid, &[arg.as_bytes()]);
+    assert_eq!(structure::<AttrOut>(&attributes.unwrap()).attr_valid, YEAR);
+    let opened = guest.open(Opcode::Open, file.nodeid, 0).unwrap();
+    assert!(opened.open_flags & fopen::KEEP_CACHE != 0);
+    let listed = guest.open(Opcode::Opendir, image.nodeid, 0).unwrap();
+    assert_eq!(listed.open_flags, fopen::KEEP_CACHE | fopen::CACHE_DIR);
+
+    let data = guest.lookup(1, "data").unwrap();
+    assert_eq!((data.entry_valid, data.attr_valid), (1, 1));
+    assert_eq!(guest.lookup(data.nodeid, "missing").unwrap_err(), 2);
+    let listed = guest.open(Opcode::Opendir, data.nodeid, 0).unwrap();
+    assert_eq!(listed.open_flags, 0);
 }
 
 #[test]
