@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
+use vfsd_backend::posix::{Acl, NewRights, Parent};
 use vfsd_backend::{Caller, Device, Errno, FileKind, Identity, Name, NewInode, XattrFlags};
 
-use crate::acl::{Acl, is_member};
 use crate::content::Content;
-use crate::inode::{Beginning, Body, GROUP_EXECUTE, Inode, SET_GROUP_ID, STICKY, State};
-use crate::inode_flags::InodeFlags;
+use crate::inode::{Beginning, Body, Inode};
 use crate::node::MemoryNode;
 
 /// What kind of inode, and what belongs to the kind.
@@ -46,14 +45,6 @@ impl Kind<'_> {
     }
 }
 
-/// Permissions and ACLs of a new inode.
-#[derive(Debug, Default)]
-struct Rights {
-    permissions: u32,
-    acl: Option<Acl>,
-    default_acl: Option<Acl>,
-}
-
 impl MemoryNode {
     /// Makes an inode that belongs into this directory, without a name yet.
     pub(crate) fn new_inode(
@@ -73,26 +64,27 @@ impl MemoryNode {
         let rights;
         {
             let parent = self.inode().state.read();
-            let setgid = parent.permissions & SET_GROUP_ID != 0;
-            let flags = parent.flags.inherited(file_kind);
-            rights = new_rights(&parent, &identity, kind, new);
+            let above = Parent {
+                permissions: parent.permissions,
+                gid: parent.gid,
+                default_acl: parent.default_acl.as_ref(),
+                flags: parent.flags,
+                project: parent.project,
+            };
+            rights = NewRights::new(&above, &identity, file_kind, &new);
             begin = Beginning {
                 number: file_system.next_inode_number(),
                 kind: file_kind,
                 device: kind.device(),
                 permissions: rights.permissions,
                 uid: identity.uid,
-                gid: if setgid { parent.gid } else { identity.gid },
+                gid: rights.gid,
                 links: match kind {
                     Kind::Directory => 2,
                     _ => 1,
                 },
-                flags,
-                project: if parent.flags.contains(InodeFlags::PROJINHERIT) {
-                    parent.project
-                } else {
-                    0
-                },
+                flags: rights.flags,
+                project: rights.project,
                 body: kind.body(),
             };
         }
@@ -142,50 +134,5 @@ impl MemoryNode {
         self.inode()
             .entries_changed(bytes, i32::from(inode.is_directory()));
         Ok(inode)
-    }
-}
-
-/// What the kernel does in `vfs_prepare_mode` and `posix_acl_create`.
-fn new_rights(parent: &State, caller: &Identity, kind: &Kind<'_>, new: NewInode<'_>) -> Rights {
-    let setgid = parent.permissions & SET_GROUP_ID != 0;
-    let mut permissions = match kind {
-        Kind::Symlink(_) => {
-            return Rights {
-                permissions: 0o777,
-                ..Rights::default()
-            };
-        }
-        // mkdir(2) takes no set-id bits; that of the parent's group is inherited.
-        Kind::Directory if setgid => new.permissions & (0o777 | STICKY) | SET_GROUP_ID,
-        Kind::Directory => new.permissions & (0o777 | STICKY),
-        Kind::Regular | Kind::Special(..) => new.permissions & 0o7777,
-    };
-    let group_program = SET_GROUP_ID | GROUP_EXECUTE;
-    if setgid
-        && !matches!(kind, Kind::Directory)
-        && permissions & group_program == group_program
-        && caller.uid != 0
-        && !is_member(caller, parent.gid)
-    {
-        // Else anyone could make programs that run with the group of the directory.
-        permissions &= !SET_GROUP_ID;
-    }
-    match &parent.default_acl {
-        None => Rights {
-            permissions: permissions & !(new.umask & 0o777),
-            ..Rights::default()
-        },
-        Some(default) => {
-            let mut acl = default.clone();
-            let permissions = acl.restrict(permissions);
-            Rights {
-                permissions,
-                acl: Some(acl).filter(|acl| !acl.is_minimal()),
-                default_acl: match kind {
-                    Kind::Directory => Some(default.clone()),
-                    _ => None,
-                },
-            }
-        }
     }
 }

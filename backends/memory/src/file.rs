@@ -4,6 +4,7 @@ use std::any::Any;
 use std::ops::Range;
 
 use parking_lot::Mutex;
+use vfsd_backend::posix::OpenFileId;
 use vfsd_backend::{
     Answer, AttributeChanges, Attributes, BufferSink, CopyRange, Errno, FallocateMode, File,
     HeldLock, LockKind, LockOwner, LockRequest, LockStyle, OpenFlags, ReadRequest, ReadSink,
@@ -12,7 +13,6 @@ use vfsd_backend::{
 
 use crate::content::MAX_FILE_BYTES;
 use crate::inode::State;
-use crate::locks::OpenFileId;
 use crate::node::MemoryNode;
 
 /// How much is copied between two files in one go.

@@ -3,19 +3,15 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use vfsd_backend::posix::{
+    Acl, CAPABILITY, InodeFlags, LockTable, SET_GROUP_ID, mode_permits, without_set_id,
+};
 use vfsd_backend::{Attributes, Device, Errno, FileKind, Identity, SetTime, Timestamp, XattrFlags};
 
-use crate::acl::Acl;
 use crate::content::{BLOCK_BYTES, BLOCK_SIZE, Content};
-use crate::inode_flags::InodeFlags;
-use crate::locks::LockTable;
 use crate::space::Space;
-use crate::xattrs::{CAPABILITY, Xattrs};
+use crate::xattrs::Xattrs;
 
-pub(crate) const SET_USER_ID: u32 = 0o4000;
-pub(crate) const SET_GROUP_ID: u32 = 0o2000;
-pub(crate) const STICKY: u32 = 0o1000;
-pub(crate) const GROUP_EXECUTE: u32 = 0o010;
 /// The most hard links of a file, as on ext4.
 pub(crate) const MAX_LINKS: u32 = 65_000;
 /// Access times are brought up to date at least this often.
@@ -124,10 +120,7 @@ impl State {
     /// Clears what gives a program more rights than its caller has: set-user-id, and set-group-id
     /// where the group may execute.
     pub(crate) fn clear_set_id(&mut self) {
-        self.permissions &= !SET_USER_ID;
-        if self.permissions & GROUP_EXECUTE != 0 {
-            self.permissions &= !SET_GROUP_ID;
-        }
+        self.permissions = without_set_id(self.permissions);
     }
 
     /// Drops file capabilities, which were granted to other content or another owner. Unlike set-id
@@ -334,7 +327,7 @@ impl State {
     pub(crate) fn permits(&self, caller: &Identity, mask: vfsd_backend::AccessMask) -> bool {
         match &self.acl {
             Some(acl) => acl.permits(caller, self.uid, self.gid, mask),
-            None => crate::acl::mode_permits(self.permissions, caller, self.uid, self.gid, mask),
+            None => mode_permits(self.permissions, caller, self.uid, self.gid, mask),
         }
     }
 }

@@ -22,14 +22,11 @@
 )]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
-mod acl;
 mod content;
 mod create;
 mod directory;
 mod file;
 mod inode;
-mod inode_flags;
-mod locks;
 mod names;
 mod namespace;
 mod node;
@@ -44,11 +41,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
+use vfsd_backend::posix::{InodeFlags, OpenFileId};
 use vfsd_backend::{Backend, Capabilities, Device, Errno, FileKind, Node};
 
 use crate::inode::{Beginning, Body, Inode};
-use crate::inode_flags::InodeFlags;
-use crate::locks::OpenFileId;
 use crate::namespace::Namespace;
 use crate::node::MemoryNode;
 use crate::space::Space;

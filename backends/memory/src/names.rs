@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use vfsd_backend::posix::InodeFlags;
 use vfsd_backend::{Errno, Name};
 
 use crate::inode::{Inode, MAX_LINKS};
-use crate::inode_flags::InodeFlags;
 use crate::node::MemoryNode;
 
 impl MemoryNode {

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use vfsd_backend::posix::{ACL_ACCESS, ACL_DEFAULT, Acl, InodeFlags, XattrNamespace};
 use vfsd_backend::{
     AccessMask, Answer, AttributeChanges, Attributes, Caller, Created, Directory, Entry, Errno,
     FileCaching, FileKind, FsStatistics, FsXattr, LinkTarget, Lookup, Name, NewDevice, NewInode,
@@ -11,13 +12,10 @@ use vfsd_backend::{
 };
 
 use crate::FileSystem;
-use crate::acl::Acl;
 use crate::create::Kind;
 use crate::directory::OpenDirectory;
 use crate::file::OpenFile;
 use crate::inode::{Body, Inode, State, resolve};
-use crate::inode_flags::InodeFlags;
-use crate::xattrs::{ACL_ACCESS, ACL_DEFAULT, Namespace};
 
 #[derive(Clone)]
 pub(crate) struct MemoryNode {
@@ -118,10 +116,10 @@ impl MemoryNode {
 
     fn read_xattr(&self, name: XattrName<'_>) -> Result<Vec<u8>, Errno> {
         let state = self.inode.state.read();
-        let value = match Namespace::of(name, self.inode.kind, Errno::NODATA)? {
-            Namespace::Plain => state.xattrs.get(name.as_bytes()).map(<[u8]>::to_vec),
-            Namespace::AccessAcl => state.acl.as_ref().map(Acl::encode),
-            Namespace::DefaultAcl => state.default_acl.as_ref().map(Acl::encode),
+        let value = match XattrNamespace::of(name, self.inode.kind, Errno::NODATA)? {
+            XattrNamespace::Plain => state.xattrs.get(name.as_bytes()).map(<[u8]>::to_vec),
+            XattrNamespace::AccessAcl => state.acl.as_ref().map(Acl::encode),
+            XattrNamespace::DefaultAcl => state.default_acl.as_ref().map(Acl::encode),
         };
         value.ok_or(Errno::NODATA)
     }
@@ -135,16 +133,16 @@ impl MemoryNode {
         let inode = &self.inode;
         let mut state = inode.state.write();
         state.flags.check_changeable()?;
-        match Namespace::of(name, inode.kind, Errno::PERM)? {
-            Namespace::Plain => {
+        match XattrNamespace::of(name, inode.kind, Errno::PERM)? {
+            XattrNamespace::Plain => {
                 state
                     .xattrs
                     .set(name.as_bytes(), value, flags, &inode.space)?;
             }
-            Namespace::AccessAcl => {
+            XattrNamespace::AccessAcl => {
                 state.set_access_acl(Acl::decode(value)?, flags, &inode.space)?;
             }
-            Namespace::DefaultAcl => {
+            XattrNamespace::DefaultAcl => {
                 let acl = Acl::decode(value)?;
                 if acl.is_some() && !inode.is_directory() {
                     return Err(Errno::ACCESS);
@@ -160,16 +158,16 @@ impl MemoryNode {
         let inode = &self.inode;
         let mut state = inode.state.write();
         state.flags.check_changeable()?;
-        match Namespace::of(name, inode.kind, Errno::PERM)? {
-            Namespace::Plain => {
+        match XattrNamespace::of(name, inode.kind, Errno::PERM)? {
+            XattrNamespace::Plain => {
                 if !state.xattrs.remove(name.as_bytes(), &inode.space) {
                     return Err(Errno::NODATA);
                 }
             }
-            Namespace::AccessAcl => {
+            XattrNamespace::AccessAcl => {
                 state.set_access_acl(None, XattrFlags::empty(), &inode.space)?;
             }
-            Namespace::DefaultAcl => state.set_default_acl(None, &inode.space)?,
+            XattrNamespace::DefaultAcl => state.set_default_acl(None, &inode.space)?,
         }
         state.attributes_changed();
         Ok(())

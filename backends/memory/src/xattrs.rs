@@ -1,17 +1,10 @@
-//! The extended attributes of an inode, and which names it may have.
+//! The extended attributes of an inode.
 
 use std::collections::BTreeMap;
 
-use vfsd_backend::{Errno, FileKind, XattrFlags, XattrName};
+use vfsd_backend::{Errno, XattrFlags};
 
 use crate::space::Space;
-
-/// The access ACL.
-pub(crate) const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
-/// The ACL that new entries of a directory get.
-pub(crate) const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
-/// File capabilities: dropped when the content or the owner changes.
-pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 
 /// All names of an inode with their terminators fit in one answer of listxattr(2), beside the two
 /// of ACLs.
@@ -20,48 +13,6 @@ const MAX_NAME_BYTES: usize = 64 * 1024 - 64;
 const MAX_VALUE_BYTES: usize = 64 * 1024;
 /// What a table entry costs beside its bytes.
 const OVERHEAD_BYTES: usize = 64;
-
-/// Where an attribute is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Namespace {
-    /// `user.*`, `trusted.*` and `security.*`: a name and a value.
-    Plain,
-    /// The access ACL.
-    AccessAcl,
-    /// The default ACL.
-    DefaultAcl,
-}
-
-impl Namespace {
-    /// Where `name` is kept for a file of this kind.
-    ///
-    /// # Errors
-    /// EOPNOTSUPP for a name in no known namespace, EINVAL for a namespace without a name,
-    /// `unowned` for `user.*` on a file that is neither regular nor a directory.
-    pub(crate) fn of(name: XattrName<'_>, kind: FileKind, unowned: Errno) -> Result<Self, Errno> {
-        let name = name.as_bytes();
-        if name == ACL_ACCESS || name == ACL_DEFAULT {
-            if kind == FileKind::Symlink {
-                return Err(Errno::OPNOTSUPP);
-            }
-            return Ok(if name == ACL_ACCESS {
-                Self::AccessAcl
-            } else {
-                Self::DefaultAcl
-            });
-        }
-        let has_user = matches!(kind, FileKind::Regular | FileKind::Directory);
-        for prefix in [&b"user."[..], b"trusted.", b"security."] {
-            match name.strip_prefix(prefix) {
-                Some(_) if prefix == b"user." && !has_user => return Err(unowned),
-                Some(b"") => return Err(Errno::INVAL),
-                Some(_) => return Ok(Self::Plain),
-                None => {}
-            }
-        }
-        Err(Errno::OPNOTSUPP)
-    }
-}
 
 /// Names and values.
 #[derive(Debug, Default)]

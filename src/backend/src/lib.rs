@@ -39,6 +39,7 @@ mod lock;
 mod name;
 mod node;
 mod payload;
+pub mod posix;
 mod seat;
 
 pub use answer::Answer;

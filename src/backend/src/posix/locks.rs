@@ -2,16 +2,16 @@
 
 use std::pin::pin;
 
+use crate::{Errno, HeldLock, LockKind, LockOwner, LockRange, LockRequest, LockStyle};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use vfsd_backend::{Errno, HeldLock, LockKind, LockOwner, LockRange, LockRequest, LockStyle};
 
 /// How many byte ranges one file may have locked. More is ENOLCK: it bounds memory and time.
 const MAX_RANGES: usize = 16 * 1024;
 
-/// Tells open files apart, as holders of flock.
+/// Tells open files apart, as holders of flock. Unique among those of a backend that are open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct OpenFileId(pub(crate) u64);
+pub struct OpenFileId(pub u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Range {
@@ -36,7 +36,7 @@ struct Held {
 
 /// The locks of an inode, and who waits for them. The two styles do not see each other, as on Linux.
 #[derive(Debug, Default)]
-pub(crate) struct LockTable {
+pub struct LockTable {
     held: Mutex<Held>,
     /// Wakes all who wait, each time that a lock becomes weaker.
     changed: Notify,
@@ -159,7 +159,7 @@ impl Held {
 
 impl LockTable {
     /// The lock in the way of `request`.
-    pub(crate) fn test(&self, file: OpenFileId, request: &LockRequest) -> Option<HeldLock> {
+    pub fn test(&self, file: OpenFileId, request: &LockRequest) -> Option<HeldLock> {
         let kind = request.kind?;
         let held = self.held.lock();
         match request.style {
@@ -180,7 +180,7 @@ impl LockTable {
     ///
     /// # Errors
     /// EAGAIN when another is in the way, ENOLCK when the file has too many locks.
-    pub(crate) fn try_set(&self, file: OpenFileId, request: &LockRequest) -> Result<(), Errno> {
+    pub fn try_set(&self, file: OpenFileId, request: &LockRequest) -> Result<(), Errno> {
         let mut held = self.held.lock();
         let (result, weaker) = match request.style {
             LockStyle::Posix => {
@@ -204,7 +204,10 @@ impl LockTable {
     }
 
     /// Sets a lock, and waits for those in the way. A wait that is dropped leaves no trace.
-    pub(crate) async fn set(&self, file: OpenFileId, request: LockRequest) -> Result<(), Errno> {
+    ///
+    /// # Errors
+    /// ENOLCK when the file has too many locks.
+    pub async fn set(&self, file: OpenFileId, request: LockRequest) -> Result<(), Errno> {
         loop {
             // Registered before the attempt, so that a release between the two is not missed.
             let mut changed = pin!(self.changed.notified());
@@ -217,7 +220,7 @@ impl LockTable {
     }
 
     /// Releases the byte ranges of an owner.
-    pub(crate) fn release_owner(&self, owner: LockOwner) {
+    pub fn release_owner(&self, owner: LockOwner) {
         let mut held = self.held.lock();
         let before = held.ranges.len();
         held.ranges.retain(|lock| lock.owner != owner);
@@ -229,7 +232,7 @@ impl LockTable {
     }
 
     /// Releases the flock of an open file.
-    pub(crate) fn release_file(&self, file: OpenFileId) {
+    pub fn release_file(&self, file: OpenFileId) {
         let mut held = self.held.lock();
         let before = held.whole.len();
         held.whole.retain(|lock| lock.file != file);

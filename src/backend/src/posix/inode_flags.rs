@@ -1,18 +1,26 @@
 //! The inode flags of chattr(1), in their two spellings (linux/fs.h).
 
-use vfsd_backend::{Errno, FileKind};
+use crate::{Errno, FileKind};
 
 bitflags::bitflags! {
     /// `FS_*_FL`.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-    pub(crate) struct InodeFlags: u32 {
+    pub struct InodeFlags: u32 {
+        /// Writes are synchronous.
         const SYNC = 0x8;
+        /// Nothing of the inode may be changed.
         const IMMUTABLE = 0x10;
+        /// What is there stays; content may be appended.
         const APPEND = 0x20;
+        /// Left out by dump(8).
         const NODUMP = 0x40;
+        /// Reads leave the access time alone.
         const NOATIME = 0x80;
+        /// Changes of the directory are synchronous.
         const DIRSYNC = 0x1_0000;
+        /// The top of a directory hierarchy, a hint for allocation.
         const TOPDIR = 0x2_0000;
+        /// New entries get the project of the directory.
         const PROJINHERIT = 0x2000_0000;
     }
 }
@@ -28,8 +36,11 @@ const XFLAGS: [(InodeFlags, u32); 6] = [
 ];
 
 impl InodeFlags {
-    /// Checks flags that shall be set. EOPNOTSUPP for one that is not kept.
-    pub(crate) fn settable(bits: u32, kind: FileKind) -> Result<Self, Errno> {
+    /// Checks flags that shall be set.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP for one that is not kept.
+    pub fn settable(bits: u32, kind: FileKind) -> Result<Self, Errno> {
         let flags = Self::from_bits(bits).ok_or(Errno::OPNOTSUPP)?;
         if flags.for_kind(kind) == flags {
             Ok(flags)
@@ -39,7 +50,7 @@ impl InodeFlags {
     }
 
     /// What a new inode gets from its directory, as ext4 hands it on.
-    pub(crate) fn inherited(self, kind: FileKind) -> Self {
+    pub fn inherited(self, kind: FileKind) -> Self {
         let handed_on = Self::SYNC
             | Self::NODUMP
             | Self::NOATIME
@@ -59,15 +70,18 @@ impl InodeFlags {
     }
 
     /// As `FS_XFLAG_*` bits.
-    pub(crate) fn to_xflags(self) -> u32 {
+    pub fn to_xflags(self) -> u32 {
         XFLAGS
             .iter()
             .filter(|(flag, _)| self.contains(*flag))
             .fold(0, |bits, (_, xflag)| bits | xflag)
     }
 
-    /// Replaces the flags that have an `FS_XFLAG_*` bit. EOPNOTSUPP for a bit that is not kept.
-    pub(crate) fn with_xflags(self, xflags: u32, kind: FileKind) -> Result<Self, Errno> {
+    /// Replaces the flags that have an `FS_XFLAG_*` bit.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP for a bit that is not kept.
+    pub fn with_xflags(self, xflags: u32, kind: FileKind) -> Result<Self, Errno> {
         let mut flags = self;
         let mut known = 0;
         for (flag, xflag) in XFLAGS {
@@ -81,17 +95,20 @@ impl InodeFlags {
     }
 
     /// Whether nothing of the inode may be changed.
-    pub(crate) fn is_immutable(self) -> bool {
+    pub fn is_immutable(self) -> bool {
         self.contains(Self::IMMUTABLE)
     }
 
     /// Whether what is there must stay: names, owner and content, but content may be appended.
-    pub(crate) fn is_append_only(self) -> bool {
+    pub fn is_append_only(self) -> bool {
         self.contains(Self::APPEND)
     }
 
-    /// EPERM unless attributes and names of the inode may be changed.
-    pub(crate) fn check_changeable(self) -> Result<(), Errno> {
+    /// Whether attributes and names of the inode may be changed.
+    ///
+    /// # Errors
+    /// EPERM when they may not.
+    pub fn check_changeable(self) -> Result<(), Errno> {
         if self.intersects(Self::IMMUTABLE | Self::APPEND) {
             Err(Errno::PERM)
         } else {

@@ -2,7 +2,7 @@
 //!
 //! The rules are those of the kernel's fs/posix_acl.c, which follows POSIX 1003.1e draft 17.
 
-use vfsd_backend::{AccessMask, Errno, Identity};
+use crate::{AccessMask, Errno, Identity};
 
 const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 4;
@@ -39,7 +39,7 @@ struct AclEntry {
 
 /// A valid list: owner, group and other are there once each, and a mask when anyone is named.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Acl {
+pub struct Acl {
     entries: Vec<AclEntry>,
 }
 
@@ -66,7 +66,7 @@ impl Acl {
     ///
     /// # Errors
     /// EOPNOTSUPP for an unknown version, EINVAL for what is not a valid list.
-    pub(crate) fn decode(value: &[u8]) -> Result<Option<Self>, Errno> {
+    pub fn decode(value: &[u8]) -> Result<Option<Self>, Errno> {
         if value.is_empty() {
             return Ok(None);
         }
@@ -93,7 +93,7 @@ impl Acl {
     }
 
     /// The value of the extended attribute.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut value = VERSION.to_le_bytes().to_vec();
         for entry in &self.entries {
             let tag = TAGS
@@ -109,7 +109,7 @@ impl Acl {
     }
 
     /// Length of the value in bytes.
-    pub(crate) fn encoded_bytes(&self) -> u64 {
+    pub fn encoded_bytes(&self) -> u64 {
         let bytes = self
             .entries
             .len()
@@ -158,12 +158,12 @@ impl Acl {
     }
 
     /// Whether the permission bits alone say the same.
-    pub(crate) fn is_minimal(&self) -> bool {
+    pub fn is_minimal(&self) -> bool {
         self.get(Tag::Mask).is_none() && !self.names_someone()
     }
 
     /// `mode` with the permission bits that this list has.
-    pub(crate) fn apply_to_mode(&self, mode: u32) -> u32 {
+    pub fn apply_to_mode(&self, mode: u32) -> u32 {
         [Tag::UserObject, self.group_class(), Tag::Other]
             .into_iter()
             .fold(mode, |mode, class| {
@@ -172,7 +172,7 @@ impl Acl {
     }
 
     /// Takes over the permission bits of `mode`, after chmod(2).
-    pub(crate) fn apply_mode(&mut self, mode: u32) {
+    pub fn apply_mode(&mut self, mode: u32) {
         for class in [Tag::UserObject, self.group_class(), Tag::Other] {
             self.set(class, class_of(mode, class));
         }
@@ -180,7 +180,7 @@ impl Acl {
 
     /// Makes this default list the access list of a new file: bits that `mode` does not ask for
     /// go from the list, and bits that the list does not have go from the mode. Answers the mode.
-    pub(crate) fn restrict(&mut self, mode: u32) -> u32 {
+    pub fn restrict(&mut self, mode: u32) -> u32 {
         let mut mode = mode;
         for class in [Tag::UserObject, self.group_class(), Tag::Other] {
             let both = self.get(class).unwrap_or(0) & class_of(mode, class);
@@ -191,13 +191,7 @@ impl Acl {
     }
 
     /// Whether the list lets `caller` do what `mask` says with a file of `owner` and `group`.
-    pub(crate) fn permits(
-        &self,
-        caller: &Identity,
-        owner: u32,
-        group: u32,
-        mask: AccessMask,
-    ) -> bool {
+    pub fn permits(&self, caller: &Identity, owner: u32, group: u32, mask: AccessMask) -> bool {
         let wanted = mask.bits();
         let grants = |permissions: u32| permissions & wanted == wanted;
         let bound = self.get(Tag::Mask).unwrap_or(7);
@@ -227,12 +221,12 @@ impl Acl {
 }
 
 /// Whether `caller` is known to be in `group`.
-pub(crate) fn is_member(caller: &Identity, group: u32) -> bool {
+pub fn is_member(caller: &Identity, group: u32) -> bool {
     caller.gid == group || caller.supplementary == Some(group)
 }
 
 /// Whether permission bits let `caller` do what `mask` says.
-pub(crate) fn mode_permits(
+pub fn mode_permits(
     mode: u32,
     caller: &Identity,
     owner: u32,
