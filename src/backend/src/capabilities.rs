@@ -2,7 +2,7 @@
 
 bitflags::bitflags! {
     /// Features of a storage. One that no backend of a session has is not offered to the guest.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct Capabilities: u32 {
         /// Extended attributes.
         const XATTR = 1 << 0;

@@ -15,9 +15,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::cli::Source;
 use crate::exit::Failure;
 use crate::settings::ExportSettings;
+use crate::source::Source;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,12 +97,12 @@ mod tests {
         let expected = vec![
             ExportSettings {
                 name: Some("home".into()),
-                source: Source::Path("/srv/home".into()),
+                source: Source::parse(OsStr::new("/srv/home")).unwrap(),
                 readonly: true,
             },
             ExportSettings {
                 name: Some("scratch".into()),
-                source: Source::Memory,
+                source: Source::parse(OsStr::new("memory:")).unwrap(),
                 readonly: false,
             },
         ];

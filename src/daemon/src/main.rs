@@ -15,6 +15,7 @@ mod sandbox;
 mod serve;
 mod settings;
 mod signals;
+mod source;
 mod status;
 mod storage;
 

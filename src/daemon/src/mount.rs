@@ -36,16 +36,13 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
     let signals = Signals::take_over()
         .map_err(|error| Failure::run(format!("cannot take over signals: {error}")))?;
     let confinement = &settings.confinement;
-    sandbox::check(confinement, settings.features.file_handles)?;
+    sandbox::check(confinement, settings.storage.passthrough.file_handles)?;
     let descriptors = limits::open_files(confinement.rlimit_nofile, confinement.thread_pool_size)?;
-    let mut storages = Storages::new(
-        vec![settings.export.clone()],
-        &settings.features,
-        settings.session.writeback,
-        settings.direct_io,
+    let storages = Storages::new(
+        std::slice::from_ref(&settings.export),
+        &settings.storage,
         descriptors,
     )?;
-    storages.give_memory_to_caller();
     let (control, control_file) = settings
         .control
         .as_deref()
@@ -108,7 +105,7 @@ fn confine_and_serve(
     connection
         .spread(NonZeroUsize::new(readers).unwrap_or(NonZeroUsize::MIN))
         .map_err(|error| Failure::run(format!("cannot spread the connection: {error}")))?;
-    match sandbox::enter(&settings.confinement, &storages.shares)? {
+    match sandbox::enter(&settings.confinement, &storages.shares())? {
         Role::Supervisor(child) => {
             drop((connection, control));
             // Who stops it is the process that mounted, after the unmount.

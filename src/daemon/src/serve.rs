@@ -33,15 +33,9 @@ pub(crate) fn run(settings: ServeSettings) -> Result<ExitCode, Failure> {
     let signals = Signals::take_over()
         .map_err(|error| Failure::run(format!("cannot take over signals: {error}")))?;
     let confinement = &settings.confinement;
-    sandbox::check(confinement, settings.features.file_handles)?;
+    sandbox::check(confinement, settings.storage.passthrough.file_handles)?;
     let descriptors = limits::open_files(confinement.rlimit_nofile, confinement.thread_pool_size)?;
-    let storages = Storages::new(
-        settings.exports.clone(),
-        &settings.features,
-        settings.session.writeback,
-        settings.direct_io,
-        descriptors,
-    )?;
+    let storages = Storages::new(&settings.exports, &settings.storage, descriptors)?;
     let Listening {
         listener,
         mut files,
@@ -53,7 +47,7 @@ pub(crate) fn run(settings: ServeSettings) -> Result<ExitCode, Failure> {
         }
         None => None,
     };
-    match sandbox::enter(confinement, &storages.shares)? {
+    match sandbox::enter(confinement, &storages.shares())? {
         Role::Supervisor(child) => {
             drop((listener, control));
             child.supervise(signals)

@@ -4,21 +4,20 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vfsd_backend::Capabilities;
 use vfsd_server::{IdMap, SessionOptions};
 
-use crate::cli::choices::{FileHandles, Negotiation, SandboxMode, SeccompAction};
-use crate::cli::{CachingOptions, Source};
+use crate::cli::choices::{SandboxMode, SeccompAction};
 use crate::exit::Failure;
 use crate::logging::LogSettings;
 use crate::sandbox::{CapabilityChanges, IdRange};
+use crate::source::{Source, StorageOptions};
 
 /// What `vfsd serve` and `vfsd virtiofsd` do.
 #[derive(Debug)]
 pub(crate) struct ServeSettings {
     pub(crate) exports: Vec<ExportSettings>,
-    pub(crate) features: Features,
-    /// Honour O_DIRECT of guest programs.
-    pub(crate) direct_io: bool,
+    pub(crate) storage: StorageOptions,
     pub(crate) session: SessionOptions,
     pub(crate) device: Device,
     pub(crate) confinement: Confinement,
@@ -34,9 +33,7 @@ pub(crate) struct MountSettings {
     pub(crate) mount_point: PathBuf,
     /// Whether users other than the one who mounts have access; by default for root only.
     pub(crate) allow_other: Option<bool>,
-    pub(crate) features: Features,
-    /// Honour O_DIRECT of programs.
-    pub(crate) direct_io: bool,
+    pub(crate) storage: StorageOptions,
     pub(crate) session: SessionOptions,
     pub(crate) confinement: Confinement,
     pub(crate) log: LogSettings,
@@ -45,7 +42,7 @@ pub(crate) struct MountSettings {
 }
 
 /// One storage to serve.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ExportSettings {
     /// The directory that it appears as; none when it is the whole file system.
     pub(crate) name: Option<String>,
@@ -64,23 +61,6 @@ impl ExportSettings {
     }
 }
 
-/// What is offered to the guest.
-#[derive(Debug, Clone)]
-pub(crate) struct Features {
-    pub(crate) xattr: bool,
-    /// Rules in virtiofsd's language.
-    pub(crate) xattr_map: Option<String>,
-    pub(crate) posix_acl: Negotiation,
-    pub(crate) security_label: Negotiation,
-    pub(crate) kill_privileges: bool,
-    pub(crate) announce_submounts: bool,
-    pub(crate) file_handles: FileHandles,
-    /// The guest may create device nodes, as far as the daemon may.
-    pub(crate) device_nodes: bool,
-    pub(crate) preserve_noatime: bool,
-    pub(crate) local_locks: LocalLocks,
-}
-
 /// Which kinds of locks stay within the guest, and so exclude nobody outside it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct LocalLocks {
@@ -88,6 +68,16 @@ pub(crate) struct LocalLocks {
     pub(crate) flock: bool,
     /// fcntl(2).
     pub(crate) posix: bool,
+}
+
+impl LocalLocks {
+    /// What the guest is then not offered.
+    pub(crate) fn withheld(self) -> Capabilities {
+        let mut withheld = Capabilities::empty();
+        withheld.set(Capabilities::FLOCK, self.flock);
+        withheld.set(Capabilities::POSIX_LOCKS, self.posix);
+        withheld
+    }
 }
 
 /// The translation of ids between guest and host.
@@ -110,26 +100,6 @@ impl Translation {
             uids: read("--translate-uid", uids)?,
             gids: read("--translate-gid", gids)?,
         })
-    }
-}
-
-/// Joins what options say about a session.
-pub(crate) fn session_options(
-    caching: &CachingOptions,
-    features: &Features,
-    translation: Translation,
-) -> SessionOptions {
-    SessionOptions {
-        cache: caching.policy(),
-        writeback: caching.writeback,
-        readdirplus: caching.readdirplus(),
-        allow_mmap: caching.allow_mmap,
-        kill_privileges: features.kill_privileges,
-        posix_acl: features.posix_acl.into(),
-        security_label: features.security_label.into(),
-        uid_map: translation.uids,
-        gid_map: translation.gids,
-        ..SessionOptions::default()
     }
 }
 

@@ -89,6 +89,16 @@ pub(crate) enum FileHandles {
     Mandatory,
 }
 
+impl From<FileHandles> for vfsd_passthrough::FileHandles {
+    fn from(handles: FileHandles) -> Self {
+        match handles {
+            FileHandles::Never => Self::Never,
+            FileHandles::Prefer => Self::Prefer,
+            FileHandles::Mandatory => Self::Mandatory,
+        }
+    }
+}
+
 /// What is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum LogLevel {

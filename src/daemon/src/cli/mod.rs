@@ -8,7 +8,6 @@ mod legacy;
 mod mount;
 mod reporting;
 mod serve;
-mod source;
 mod tree;
 mod virtiofsd;
 
@@ -16,9 +15,6 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use clap::{Parser, Subcommand};
-
-pub(crate) use caching::CachingOptions;
-pub(crate) use source::Source;
 
 use crate::exit::Failure;
 use crate::settings::{MountSettings, ServeSettings};

@@ -8,10 +8,10 @@ use super::caching::CachingOptions;
 use super::confinement::ConfinementOptions;
 use super::later::LaterOptions;
 use super::reporting::ReportingOptions;
-use super::source::{Source, SourceParser};
 use super::tree::TreeOptions;
 use crate::exit::Failure;
-use crate::settings::{ExportSettings, MountSettings, session_options};
+use crate::settings::{ExportSettings, MountSettings};
+use crate::source::{Source, SourceParser};
 
 /// Mount a source on this host through /dev/fuse, until SIGTERM, SIGINT or an unmount
 #[derive(Debug, Clone, Args)]
@@ -51,9 +51,14 @@ impl MountArguments {
     /// # Errors
     /// When an option's value cannot be read.
     pub(crate) fn settings(self) -> Result<MountSettings, Failure> {
-        let features = self.tree.features();
-        let mut session = session_options(&self.caching, &features, self.tree.translation()?);
+        let translation = self.tree.translation()?;
+        let mut session = self.tree.offers().session(&self.caching, translation);
         session.transport = vfsd_server::Transport::HostKernel;
+        let mut storage = self.tree.storage(&self.caching)?;
+        storage.owner = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
         Ok(MountSettings {
             export: ExportSettings::unnamed(self.source, self.tree.readonly),
             mount_point: self.mount_point,
@@ -62,8 +67,7 @@ impl MountArguments {
                 (_, true) => Some(false),
                 _ => None,
             },
-            features,
-            direct_io: self.caching.allow_direct_io,
+            storage,
             session,
             confinement: self.confinement.confinement()?,
             log: self.reporting.log(),

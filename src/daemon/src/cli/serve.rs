@@ -10,14 +10,13 @@ use super::caching::CachingOptions;
 use super::confinement::ConfinementOptions;
 use super::later::LaterOptions;
 use super::reporting::ReportingOptions;
-use super::source::{Source, SourceParser};
 use super::tree::TreeOptions;
 use crate::config;
 use crate::exit::Failure;
 use crate::settings::{
     DEFAULT_POLL_LIMIT, Device, Endpoint, ExportSettings, MAX_QUEUES, ServeSettings, Tag,
-    session_options,
 };
+use crate::source::{Source, SourceParser};
 
 /// Serve a guest over a vhost-user socket
 #[derive(Debug, Clone, Args)]
@@ -121,13 +120,11 @@ impl ServeArguments {
             (None, Some(fd)) => Endpoint::Inherited(fd),
             (None, None) => return Err(Failure::usage("name a --socket-path, or give --fd")),
         };
-        let features = self.tree.features();
-        let session = session_options(&self.caching, &features, self.tree.translation()?);
+        let offers = self.tree.offers();
         Ok(ServeSettings {
             exports,
-            features,
-            direct_io: self.caching.allow_direct_io,
-            session,
+            storage: self.tree.storage(&self.caching)?,
+            session: offers.session(&self.caching, self.tree.translation()?),
             device: Device {
                 endpoint,
                 tag: self.device.tag,

@@ -1,6 +1,15 @@
+use vfsd_backend::Capabilities;
+use vfsd_passthrough::FileHandles;
+use vfsd_server::Offer;
+
 use super::*;
-use crate::cli::choices::{FileHandles, LogLevel, Negotiation, SandboxMode, SeccompAction};
-use crate::settings::{Endpoint, LocalLocks};
+use crate::cli::choices::{LogLevel, SandboxMode, SeccompAction};
+use crate::settings::Endpoint;
+use crate::source::{Dir, Source};
+
+fn dir(path: &str) -> Source {
+    Source::new(Dir(path.into()))
+}
 
 fn words(line: &str) -> Vec<OsString> {
     line.split(' ')
@@ -44,14 +53,14 @@ fn the_command_line_is_consistent() {
 #[test]
 fn serve_has_the_defaults_that_a_newcomer_wants() {
     let settings = serve("--socket-path s /srv");
-    assert!(settings.features.xattr);
-    assert_eq!(settings.features.posix_acl, Negotiation::Auto);
+    assert!(settings.storage.passthrough.xattr);
+    assert_eq!(settings.session.posix_acl, Offer::Auto);
     assert_eq!(settings.device.queues, 16);
     assert_eq!(settings.device.poll_limit.as_micros(), 50);
     assert_eq!(settings.confinement.sandbox, SandboxMode::Namespace);
     assert_eq!(settings.confinement.seccomp, SeccompAction::Kill);
-    assert_eq!(settings.features.local_locks, LocalLocks::default());
-    assert!(settings.features.device_nodes);
+    assert_eq!(settings.storage.withheld, Capabilities::empty());
+    assert!(settings.storage.passthrough.device_nodes);
     assert!(settings.session.kill_privileges);
     assert!(!settings.device.reconnect);
 }
@@ -59,22 +68,25 @@ fn serve_has_the_defaults_that_a_newcomer_wants() {
 #[test]
 fn set_id_bits_can_be_left_to_the_guest() {
     let settings = serve("--socket-path s --no-killpriv-v2 /srv");
-    assert!(!settings.features.kill_privileges);
+    assert!(!settings.storage.passthrough.kill_privileges);
     assert!(!settings.session.kill_privileges);
 }
 
 #[test]
 fn virtiofsd_has_its_own_defaults() {
     let settings = virtiofsd("--shared-dir /srv --socket-path s");
-    assert!(!settings.features.xattr);
-    assert_eq!(settings.features.posix_acl, Negotiation::Never);
-    assert_eq!(settings.features.security_label, Negotiation::Never);
-    assert_eq!(settings.features.file_handles, FileHandles::Prefer);
+    assert!(!settings.storage.passthrough.xattr);
+    assert_eq!(settings.session.posix_acl, Offer::Never);
+    assert_eq!(settings.session.security_label, Offer::Never);
+    assert_eq!(
+        settings.storage.passthrough.file_handles,
+        FileHandles::Prefer
+    );
     assert_eq!(settings.confinement.sandbox, SandboxMode::Namespace);
     assert_eq!(settings.confinement.seccomp, SeccompAction::Kill);
-    assert!(settings.features.announce_submounts);
+    assert!(settings.storage.passthrough.announce_submounts);
     assert!(settings.session.readdirplus);
-    assert!(!settings.features.kill_privileges);
+    assert!(!settings.storage.passthrough.kill_privileges);
     assert!(matches!(
         settings.device.endpoint,
         Endpoint::Path { pid_file: true, .. }
@@ -214,26 +226,26 @@ fn the_last_of_repeated_options_counts_for_virtiofsd() {
     );
     assert_eq!(settings.confinement.sandbox, SandboxMode::Chroot);
     assert_eq!(settings.session.cache.mode, vfsd_server::CacheMode::Always);
-    assert!(settings.features.announce_submounts);
-    assert!(!settings.features.kill_privileges);
+    assert!(settings.storage.passthrough.announce_submounts);
+    assert!(!settings.storage.passthrough.kill_privileges);
     assert_eq!(settings.log.level, LogLevel::Error);
-    assert_eq!(settings.exports[0].source, Source::Path("/srv".into()));
+    assert_eq!(settings.exports[0].source, dir("/srv"));
 }
 
 #[test]
 fn flags_with_an_optional_value_take_it_after_an_equals_sign_only() {
-    let with = |option: &str| virtiofsd(&format!("--shared-dir d --fd 3 {option}")).features;
-    assert_eq!(with("--posix-acl").posix_acl, Negotiation::Always);
-    assert_eq!(with("--posix-acl=auto").posix_acl, Negotiation::Auto);
-    assert_eq!(
-        with("--security-label=never").security_label,
-        Negotiation::Never
-    );
-    assert_eq!(with("--security-label").security_label, Negotiation::Always);
-    assert_eq!(
-        with("--inode-file-handles=fallback").file_handles,
-        FileHandles::Prefer
-    );
+    let with = |option: &str| virtiofsd(&format!("--shared-dir d --fd 3 {option}"));
+    let acl = |option| with(option).session.posix_acl;
+    assert_eq!(acl("--posix-acl"), Offer::Always);
+    assert_eq!(acl("--posix-acl=auto"), Offer::Auto);
+    let label = |option| with(option).session.security_label;
+    assert_eq!(label("--security-label=never"), Offer::Never);
+    assert_eq!(label("--security-label"), Offer::Always);
+    let handles = with("--inode-file-handles=fallback")
+        .storage
+        .passthrough
+        .file_handles;
+    assert_eq!(handles, FileHandles::Prefer);
     assert_eq!(
         refused("virtiofsd --shared-dir d --fd 3 --posix-acl auto").0,
         2
@@ -253,7 +265,7 @@ fn what_needs_extended_attributes_brings_them() {
         "--xattrmap :ok:all:::",
     ] {
         let settings = virtiofsd(&format!("--shared-dir d --fd 3 {option}"));
-        assert!(settings.features.xattr, "{option}");
+        assert!(settings.storage.passthrough.xattr, "{option}");
     }
 }
 
@@ -262,7 +274,7 @@ fn translation_of_ids_excludes_acls() {
     let line = "virtiofsd --shared-dir d --fd 3 --translate-uid map:0:1000:1 --posix-acl=auto";
     assert_eq!(refused(line).0, 1);
     let settings = serve("--socket-path s --translate-gid map:0:1000:1 /srv");
-    assert_eq!(settings.features.posix_acl, Negotiation::Never);
+    assert_eq!(settings.session.posix_acl, Offer::Never);
 }
 
 #[test]
@@ -271,45 +283,34 @@ fn a_list_of_the_c_virtiofsd_says_what_its_options_say() {
         "--fd=3 -o source=/srv/a,,b=c,cache=none,sandbox=chroot,xattr,posix_acl,no_flock \
          -o loglevel=err,writeback,no_readdirplus,killpriv_v2,allow_direct_io,modcaps=+sys_admin",
     );
-    assert_eq!(
-        settings.exports[0].source,
-        Source::Path("/srv/a,b=c".into())
-    );
+    assert_eq!(settings.exports[0].source, dir("/srv/a,b=c"));
     assert_eq!(settings.session.cache.mode, vfsd_server::CacheMode::Never);
     assert_eq!(settings.confinement.sandbox, SandboxMode::Chroot);
-    assert!(settings.features.xattr);
-    assert_eq!(settings.features.posix_acl, Negotiation::Always);
-    assert_eq!(
-        settings.features.local_locks,
-        LocalLocks {
-            flock: true,
-            posix: false
-        }
-    );
+    assert!(settings.storage.passthrough.xattr);
+    assert_eq!(settings.session.posix_acl, Offer::Always);
+    assert_eq!(settings.storage.withheld, Capabilities::FLOCK);
     assert_eq!(settings.log.level, LogLevel::Error);
     assert!(settings.session.writeback);
     assert!(!settings.session.readdirplus);
     assert!(settings.session.kill_privileges);
-    assert!(settings.direct_io);
+    assert!(settings.storage.passthrough.allow_direct_io);
     assert!(settings.confinement.modcaps.is_some());
 }
 
 #[test]
 fn locks_are_shared_unless_a_list_says_otherwise() {
-    let locks = |list: &str| {
-        virtiofsd(&format!("--fd 3 -o source=/srv,{list}"))
-            .features
-            .local_locks
+    let withheld = |list: &str| {
+        virtiofsd(&format!("--xattr --fd 3 -o source=/srv,{list}"))
+            .storage
+            .withheld
+            - Capabilities::POSIX_ACL
     };
-    assert_eq!(locks("flock,posix_lock"), LocalLocks::default());
+    assert_eq!(withheld("flock,posix_lock"), Capabilities::empty());
     assert_eq!(
-        locks("no_flock,no_posix_lock"),
-        LocalLocks {
-            flock: true,
-            posix: true
-        }
+        withheld("no_flock,no_posix_lock"),
+        Capabilities::FLOCK | Capabilities::POSIX_LOCKS
     );
-    assert_eq!(locks("no_flock,flock"), LocalLocks::default());
+    assert_eq!(withheld("no_flock,flock"), Capabilities::empty());
 }
 
 #[test]
@@ -393,11 +394,7 @@ fn managers_call_virtiofsd_like_this() {
         "--fd=3 --shared-dir /srv --thread-pool-size 4 --allow-direct-io --posix-acl=auto",
     ] {
         let settings = virtiofsd(line);
-        assert_eq!(
-            settings.exports[0].source,
-            Source::Path("/srv".into()),
-            "{line}"
-        );
+        assert_eq!(settings.exports[0].source, dir("/srv"), "{line}");
     }
 }
 

@@ -1,10 +1,15 @@
 //! Options that say how a tree appears in the guest, and what the guest may do with it.
 
 use clap::Args;
+use vfsd_backend::Capabilities;
+use vfsd_passthrough::XattrMap;
+use vfsd_server::SessionOptions;
 
+use super::caching::CachingOptions;
 use super::choices::{FileHandles, Negotiation};
 use crate::exit::Failure;
-use crate::settings::{Features, LocalLocks, Translation};
+use crate::settings::{LocalLocks, Translation};
+use crate::source::StorageOptions;
 
 /// How a tree is served, as an operator says it.
 #[derive(Debug, Clone, Args)]
@@ -91,25 +96,40 @@ pub(crate) struct TreeOptions {
 
 impl TreeOptions {
     /// What is offered to the guest.
-    pub(crate) fn features(&self) -> Features {
+    pub(super) fn offers(&self) -> Offers {
         let translates = !self.translate_uid.is_empty() || !self.translate_gid.is_empty();
         let acl_by_default = if self.no_xattr || translates {
             Negotiation::Never
         } else {
             Negotiation::Auto
         };
-        Features {
+        Offers {
             xattr: !self.no_xattr,
-            xattr_map: self.xattr_map.clone(),
             posix_acl: self.posix_acl.unwrap_or(acl_by_default),
             security_label: self.security_label,
             kill_privileges: !self.no_killpriv_v2,
-            announce_submounts: !self.no_announce_submounts,
-            file_handles: self.inode_file_handles,
-            device_nodes: !self.no_device_nodes,
-            preserve_noatime: self.preserve_noatime,
             local_locks: LocalLocks::default(),
         }
+    }
+
+    /// How storages are opened.
+    ///
+    /// # Errors
+    /// When the rules for extended attributes cannot be read.
+    pub(super) fn storage(&self, caching: &CachingOptions) -> Result<StorageOptions, Failure> {
+        let offers = self.offers();
+        Ok(StorageOptions {
+            passthrough: vfsd_passthrough::Options {
+                xattr_map: parse_xattr_map(self.xattr_map.as_deref())?,
+                file_handles: self.inode_file_handles.into(),
+                device_nodes: !self.no_device_nodes,
+                announce_submounts: !self.no_announce_submounts,
+                preserve_noatime: self.preserve_noatime,
+                ..offers.passthrough(caching)
+            },
+            withheld: offers.withheld(),
+            ..StorageOptions::default()
+        })
     }
 
     /// The translation of ids.
@@ -119,4 +139,63 @@ impl TreeOptions {
     pub(crate) fn translation(&self) -> Result<Translation, Failure> {
         Translation::parse(&self.translate_uid, &self.translate_gid)
     }
+}
+
+/// What is offered to the guest, whichever command line says it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Offers {
+    pub(super) xattr: bool,
+    pub(super) posix_acl: Negotiation,
+    pub(super) security_label: Negotiation,
+    pub(super) kill_privileges: bool,
+    pub(super) local_locks: LocalLocks,
+}
+
+impl Offers {
+    /// What a session is told.
+    pub(super) fn session(self, caching: &CachingOptions, ids: Translation) -> SessionOptions {
+        SessionOptions {
+            cache: caching.policy(),
+            writeback: caching.writeback,
+            readdirplus: caching.readdirplus(),
+            allow_mmap: caching.allow_mmap,
+            kill_privileges: self.kill_privileges,
+            posix_acl: self.posix_acl.into(),
+            security_label: self.security_label.into(),
+            uid_map: ids.uids,
+            gid_map: ids.gids,
+            ..SessionOptions::default()
+        }
+    }
+
+    /// What directories of the host are told.
+    pub(super) fn passthrough(self, caching: &CachingOptions) -> vfsd_passthrough::Options {
+        vfsd_passthrough::Options {
+            xattr: self.xattr,
+            posix_acl: self.posix_acl != Negotiation::Never,
+            security_labels: self.security_label != Negotiation::Never,
+            kill_privileges: self.kill_privileges,
+            writeback: caching.writeback,
+            allow_direct_io: caching.allow_direct_io,
+            ..vfsd_passthrough::Options::default()
+        }
+    }
+
+    /// What the guest is not offered, whatever a storage can do.
+    pub(super) fn withheld(self) -> Capabilities {
+        let mut withheld = self.local_locks.withheld();
+        withheld.set(Capabilities::XATTR | Capabilities::POSIX_ACL, !self.xattr);
+        withheld
+    }
+}
+
+/// Reads the rules of `--xattr-map`.
+///
+/// # Errors
+/// When they cannot be read.
+pub(super) fn parse_xattr_map(rules: Option<&str>) -> Result<Option<XattrMap>, Failure> {
+    rules
+        .map(str::parse)
+        .transpose()
+        .map_err(|error| Failure::usage(format!("--xattr-map: {error}")))
 }

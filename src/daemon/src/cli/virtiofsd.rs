@@ -13,15 +13,16 @@ use super::caching::CachingOptions;
 use super::choices::{
     Cache, FileHandles, LogFormat, LogLevel, Negotiation, SandboxMode, SeccompAction,
 };
-use super::source::Source;
+use super::tree::{Offers, parse_xattr_map};
 use super::{Task, legacy};
 use crate::exit::Failure;
 use crate::logging::LogSettings;
 use crate::sandbox::{CapabilityChanges, IdRange};
 use crate::settings::{
-    Confinement, DEFAULT_POLL_LIMIT, Device, Endpoint, ExportSettings, Features, LocalLocks,
-    ServeSettings, Tag, Translation, session_options,
+    Confinement, DEFAULT_POLL_LIMIT, Device, Endpoint, ExportSettings, LocalLocks, ServeSettings,
+    Tag, Translation,
 };
+use crate::source::{Dir, Source, StorageOptions};
 
 /// The version whose command line this is, and what is behind it.
 const VERSION: &str = concat!("1.14.0\nvfsd ", env!("CARGO_PKG_VERSION"), " behind it");
@@ -302,19 +303,14 @@ impl VirtiofsdArguments {
                  would stay untranslated",
             ));
         }
-        let features = Features {
+        let offers = Offers {
             xattr: self.xattr
                 || self.xattrmap.is_some()
                 || self.posix_acl != Negotiation::Never
                 || self.security_label != Negotiation::Never,
-            xattr_map: self.xattrmap,
             posix_acl: self.posix_acl,
             security_label: self.security_label,
             kill_privileges: self.killpriv_v2,
-            announce_submounts: !self.no_announce_submounts,
-            file_handles: self.inode_file_handles,
-            device_nodes: true,
-            preserve_noatime: self.preserve_noatime,
             local_locks: self.local_locks,
         };
         let caching = CachingOptions {
@@ -332,10 +328,22 @@ impl VirtiofsdArguments {
             self.log_level
         };
         Ok(ServeSettings {
-            exports: vec![ExportSettings::unnamed(Source::Path(shared), self.readonly)],
-            session: session_options(&caching, &features, translation),
-            features,
-            direct_io: self.allow_direct_io,
+            exports: vec![ExportSettings::unnamed(
+                Source::new(Dir(shared)),
+                self.readonly,
+            )],
+            session: offers.session(&caching, translation),
+            storage: StorageOptions {
+                passthrough: vfsd_passthrough::Options {
+                    xattr_map: parse_xattr_map(self.xattrmap.as_deref())?,
+                    file_handles: self.inode_file_handles.into(),
+                    announce_submounts: !self.no_announce_submounts,
+                    preserve_noatime: self.preserve_noatime,
+                    ..offers.passthrough(&caching)
+                },
+                withheld: offers.withheld(),
+                ..StorageOptions::default()
+            },
             device: Device {
                 endpoint,
                 tag: self.tag,

@@ -54,6 +54,19 @@ pub(crate) struct Needs {
     pub(crate) file_handles: bool,
 }
 
+impl std::ops::BitOr for Needs {
+    type Output = Self;
+
+    /// The needs of both.
+    fn bitor(self, other: Self) -> Self {
+        Self {
+            files: self.files || other.files,
+            device_nodes: self.device_nodes || other.device_nodes,
+            file_handles: self.file_handles || other.file_handles,
+        }
+    }
+}
+
 impl Needs {
     /// The capabilities that these needs come to.
     pub(crate) fn capabilities(self, changes: Option<&CapabilityChanges>) -> CapabilitySet {

@@ -47,7 +47,7 @@ fn restrict_to(inside: &Inside) -> Result<(), RulesetError> {
     let rights = AccessFs::from_all(NEWEST);
     let mut rules = Ruleset::default().handle_access(rights)?.create()?;
     for root in &inside.roots {
-        rules = rules.add_rule(PathBeneath::new(root, rights))?;
+        rules = rules.add_rule(PathBeneath::new(&root.descriptor, rights))?;
     }
     rules.restrict_self().map(drop)
 }
@@ -58,6 +58,7 @@ mod tests {
     use std::io::ErrorKind;
 
     use super::*;
+    use crate::source::Root;
 
     fn supported() -> bool {
         Ruleset::default()
@@ -80,7 +81,9 @@ mod tests {
         );
         std::fs::write(&inner, "").unwrap();
         let inside = Inside {
-            roots: vec![File::open(share.path()).unwrap().into()],
+            roots: vec![Root {
+                descriptor: File::open(share.path()).unwrap().into(),
+            }],
             proc_self_fd: File::open("/proc/self/fd").unwrap().into(),
         };
         std::thread::scope(|scope| {

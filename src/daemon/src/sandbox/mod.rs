@@ -24,9 +24,12 @@ pub(crate) use capabilities::{CapabilityChanges, Needs};
 pub(crate) use child::{Child, Fork, fork};
 pub(crate) use id_range::IdRange;
 
-use crate::cli::choices::{FileHandles, SandboxMode};
+use vfsd_passthrough::FileHandles;
+
+use crate::cli::choices::SandboxMode;
 use crate::exit::Failure;
 use crate::settings::Confinement;
+use crate::source::Root;
 
 /// A directory, or file, of the host that is served.
 #[derive(Debug, Clone)]
@@ -48,8 +51,8 @@ pub(crate) enum Role {
 /// What the sandbox has of the host.
 #[derive(Debug)]
 pub(crate) struct Inside {
-    /// The shares, in their order, as `O_PATH` descriptors.
-    pub(crate) roots: Vec<OwnedFd>,
+    /// The shares, in their order.
+    pub(crate) roots: Vec<Root>,
     /// The directory `/proc/self/fd`, as an `O_PATH` descriptor.
     pub(crate) proc_self_fd: OwnedFd,
 }
@@ -105,9 +108,11 @@ fn stay(shares: &[Share]) -> Result<Forked, Failure> {
     }))
 }
 
-fn open_root(path: &Path) -> Result<OwnedFd, Failure> {
-    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| Failure::run(format!("cannot open {}: {errno}", path.display())))
+fn open_root(path: &Path) -> Result<Root, Failure> {
+    let descriptor =
+        rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| Failure::run(format!("cannot open {}: {errno}", path.display())))?;
+    Ok(Root { descriptor })
 }
 
 fn open_proc_self_fd() -> Result<OwnedFd, Failure> {

@@ -1,0 +1,249 @@
+//! What can be served: how each kind of storage is named, what it needs of the host, and how it is
+//! opened. A kind has a file of its own here and a line in [`KINDS`].
+
+mod dir;
+mod memory;
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use vfsd_backend::{Backend, Capabilities};
+
+pub(crate) use dir::Dir;
+
+use crate::exit::Failure;
+use crate::sandbox::{Needs, Share};
+
+/// A storage to serve, as the command line names it.
+#[derive(Debug, Clone)]
+pub(crate) struct Source(Arc<dyn Storage>);
+
+/// A kind of storage.
+pub(crate) trait Storage: fmt::Debug + fmt::Display + Send + Sync {
+    /// Looks at it from outside the sandbox, and says what has to be taken along.
+    ///
+    /// # Errors
+    /// When it is not there, or an option does not go with it.
+    fn prepare(&self, options: &StorageOptions, readonly: bool) -> Result<Prepared, Failure>;
+}
+
+/// What an operator decides about storages, whichever they are.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StorageOptions {
+    /// How directories of the host are served. Their budget of descriptors is for all of them
+    /// together.
+    pub(crate) passthrough: vfsd_passthrough::Options,
+    /// What the guest is not offered, whatever a storage can do.
+    pub(crate) withheld: Capabilities,
+    /// Owner and group of the root of a tree that the daemon makes.
+    pub(crate) owner: (u32, u32),
+}
+
+/// A storage that was looked at and is not open yet.
+pub(crate) struct Prepared {
+    /// What it needs of the host's files.
+    pub(crate) shares: Vec<Share>,
+    /// What it needs of root's power.
+    pub(crate) needs: Needs,
+    /// Opens it, from inside the sandbox.
+    pub(crate) open: Open,
+}
+
+/// The last step of opening a storage.
+type Open = Box<dyn FnOnce(Given<'_>) -> Result<Arc<dyn Backend>, Failure>>;
+
+/// What a storage is given inside the sandbox.
+#[derive(Debug)]
+pub(crate) struct Given<'a> {
+    /// Its shares, in their order.
+    pub(crate) roots: Vec<Root>,
+    /// The directory `/proc/self/fd`.
+    pub(crate) proc_self_fd: &'a OwnedFd,
+    /// Descriptors that each directory of the host may use.
+    pub(crate) descriptors: usize,
+}
+
+/// A share, inside the sandbox.
+#[derive(Debug)]
+pub(crate) struct Root {
+    /// An `O_PATH` descriptor of it.
+    pub(crate) descriptor: OwnedFd,
+}
+
+/// Reads what stands behind a prefix.
+type Read = fn(&OsStr) -> Result<Arc<dyn Storage>, SourceError>;
+
+/// The kinds, by the prefix of their names. A word without a prefix is a path.
+const KINDS: [(&str, Read); 2] = [("dir:", dir::read), ("memory:", memory::read)];
+
+/// Kinds that the command line reserves. A path that begins like one of them is given as
+/// `dir:PATH`.
+const RESERVED: [&str; 8] = [
+    "oci:",
+    "docker://",
+    "docker-archive:",
+    "s3://",
+    "gs://",
+    "az://",
+    "volume:",
+    "plugin:",
+];
+
+/// Why a word names nothing that can be served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SourceError {
+    /// A kind of source that this version does not have.
+    NotInThisVersion(&'static str),
+    /// What stands behind the prefix is wrong: what to do.
+    Wrong(String),
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInThisVersion(kind) => write!(
+                f,
+                "{kind} sources are not in this version: serve a directory (PATH or dir:PATH) or \
+                 memory: (a directory of that name is dir:./{kind}...)"
+            ),
+            Self::Wrong(advice) => f.write_str(advice),
+        }
+    }
+}
+
+impl std::error::Error for SourceError {}
+
+impl Source {
+    /// A source of some kind.
+    pub(crate) fn new(storage: impl Storage + 'static) -> Self {
+        Self(Arc::new(storage))
+    }
+
+    /// Reads a word of the command line.
+    ///
+    /// # Errors
+    /// When the word names a kind of source that is not there, or what is behind it is wrong.
+    pub(crate) fn parse(word: &OsStr) -> Result<Self, SourceError> {
+        let bytes = word.as_bytes();
+        for (prefix, read) in KINDS {
+            if let Some(rest) = bytes.strip_prefix(prefix.as_bytes()) {
+                return read(OsStr::from_bytes(rest)).map(Self);
+            }
+        }
+        let reserved = RESERVED
+            .into_iter()
+            .find(|kind| bytes.starts_with(kind.as_bytes()));
+        match reserved {
+            Some(kind) => Err(SourceError::NotInThisVersion(kind)),
+            None => dir::read(word).map(Self),
+        }
+    }
+
+    /// As [`Storage::prepare`].
+    ///
+    /// # Errors
+    /// When it is not there, or an option does not go with it.
+    pub(crate) fn prepare(
+        &self,
+        options: &StorageOptions,
+        readonly: bool,
+    ) -> Result<Prepared, Failure> {
+        self.0.prepare(options, readonly)
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl PartialEq for Source {
+    /// Sources that are named alike are the same.
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+/// Reads a source for clap, which hands over words that need not be UTF-8.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SourceParser;
+
+impl clap::builder::TypedValueParser for SourceParser {
+    type Value = Source;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Source, clap::Error> {
+        use clap::builder::StringValueParser;
+        Source::parse(value).map_err(|error| {
+            // Going through the string parser gives the error clap's usual form.
+            let refuse = move |_: String| Err::<Source, _>(error.clone());
+            let lossy = OsString::from(value.to_string_lossy().into_owned());
+            match StringValueParser::new()
+                .try_map(refuse)
+                .parse_ref(command, argument, &lossy)
+            {
+                Err(error) => error,
+                Ok(_) => clap::Error::new(clap::error::ErrorKind::ValueValidation),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn parse(word: &str) -> Result<String, SourceError> {
+        Source::parse(OsStr::new(word)).map(|source| source.to_string())
+    }
+
+    #[test]
+    fn a_path_needs_no_prefix() {
+        for (word, source) in [
+            ("/srv/share", "dir:/srv/share"),
+            ("dir:/srv/share", "dir:/srv/share"),
+            ("./memory:", "dir:./memory:"),
+            ("dir:s3://b", "dir:s3://b"),
+        ] {
+            assert_eq!(parse(word), Ok(source.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_path_may_be_any_bytes() {
+        let word = OsStr::from_bytes(b"dir:/srv/\xff");
+        let path = PathBuf::from(OsStr::from_bytes(b"/srv/\xff"));
+        assert_eq!(Source::parse(word), Ok(Source::new(Dir(path))));
+    }
+
+    #[test]
+    fn memory_takes_nothing_behind_it() {
+        assert_eq!(parse("memory:"), Ok("memory:".to_owned()));
+        let refused = parse("memory:64M").unwrap_err().to_string();
+        assert!(refused.contains("\"64M\""), "{refused}");
+    }
+
+    #[test]
+    fn kinds_to_come_are_refused_by_name() {
+        for kind in RESERVED {
+            let word = format!("{kind}something");
+            assert_eq!(parse(&word), Err(SourceError::NotInThisVersion(kind)));
+        }
+    }
+
+    #[test]
+    fn a_source_without_a_path_is_refused() {
+        for word in ["", "dir:"] {
+            assert!(matches!(parse(word), Err(SourceError::Wrong(_))));
+        }
+    }
+}
