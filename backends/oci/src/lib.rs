@@ -21,5 +21,6 @@
 )]
 
 mod entry;
+pub mod tree;
 
 pub use entry::{DataExtent, EntryKind, LayerEntry};
