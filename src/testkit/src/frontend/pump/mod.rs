@@ -5,9 +5,9 @@
 //! the unique number, the node, the arguments and the available index. Nothing is allocated and no
 //! system call made for a request, unless the device asks for a kick or lets the driver wait.
 //!
-//! It asks for interrupts as Linux does, whenever it has nothing to take from the used ring; it
-//! sees a used chain by looking, for [`Pump::spin`], like a processor that is not idle yet, and by
-//! the interrupt after that.
+//! It asks for interrupts as Linux does, whenever it has nothing to take from the used ring. Then it
+//! looks at the used ring for a while, like a processor that is not idle yet, or sleeps until the
+//! interrupt, like a guest: see [`Waits`].
 
 mod chain;
 
@@ -46,6 +46,15 @@ pub trait Work {
     /// # Errors
     /// What makes the answer a wrong one; the run ends with it.
     fn answer(&mut self, slot: usize, answer: &Answer<'_>) -> Result<u64>;
+}
+
+/// How a driver waits when it has nothing to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// Looks at the used ring for so long, then sleeps.
+    Looking(Duration),
+    /// Sleeps until the interrupt.
+    Sleeping,
 }
 
 /// One request.
@@ -109,8 +118,8 @@ struct Pending {
 /// Drives one ring.
 #[derive(Debug)]
 pub struct Pump {
-    /// How long to look at the used ring before sleeping until the interrupt.
-    pub spin: Duration,
+    /// What to do when there is nothing to take; at first looking for 50 microseconds.
+    pub waits: Waits,
     memory: Arc<Memory>,
     map: GuestMemoryMmap,
     layout: Layout,
@@ -171,7 +180,7 @@ impl Pump {
         let size = footprint(forms) * depth as u64;
         let start = memory.allocate(size, 4096)?;
         let mut pump = Self {
-            spin: Duration::from_micros(50),
+            waits: Waits::Looking(Duration::from_micros(50)),
             map: memory.mapping(),
             memory,
             layout,
@@ -322,17 +331,10 @@ impl Pump {
         // The device must see the wish before this side looks at the used index once more.
         fence(Ordering::SeqCst);
         let index = self.layout.used + 2;
-        let started = Instant::now();
-        loop {
-            for _ in 0..LOOKS {
-                if view.load(index)? != self.position.used {
-                    return Ok(());
-                }
-                std::hint::spin_loop();
-            }
-            if started.elapsed() >= self.spin {
-                break;
-            }
+        if let Waits::Looking(time) = self.waits
+            && self.looks(view, time)?
+        {
+            return Ok(());
         }
         while view.load(index)? == self.position.used {
             done.sleeps += 1;
@@ -345,6 +347,23 @@ impl Pump {
             }
         }
         Ok(())
+    }
+
+    /// Looks at the used ring for so long; whether there is a used chain.
+    #[inline]
+    fn looks(&self, view: &View<'_>, time: Duration) -> Result<bool> {
+        let started = Instant::now();
+        loop {
+            for _ in 0..LOOKS {
+                if view.load(self.layout.used + 2)? != self.position.used {
+                    return Ok(true);
+                }
+                std::hint::spin_loop();
+            }
+            if started.elapsed() >= time {
+                return Ok(false);
+            }
+        }
     }
 }
 

@@ -219,7 +219,7 @@ fn every_request_of_every_slot_is_answered_once_and_rings_wrap() {
 #[test]
 fn a_run_ends_with_whole_operations_when_its_time_is_over() {
     let mut stage = Stage::new(&COUNTED, 4);
-    stage.pump.spin = Duration::ZERO;
+    stage.pump.waits = Waits::Looking(Duration::ZERO);
     let mut work = counting(4, u64::MAX);
     let done = stage
         .pump
@@ -227,6 +227,16 @@ fn a_run_ends_with_whole_operations_when_its_time_is_over() {
         .unwrap();
     assert_eq!(done.requests, 2 * done.operations);
     assert!(work.silent.iter().all(|silent| !silent));
+    stage.end();
+}
+
+#[test]
+fn a_driver_that_sleeps_gets_every_answer_by_its_interrupt() {
+    let mut stage = Stage::new(&COUNTED, 4);
+    stage.pump.waits = Waits::Sleeping;
+    let mut work = counting(4, 500);
+    let done = stage.pump.run(&mut work, LIMIT).unwrap();
+    assert_eq!((done.operations, done.requests), (500, 1000));
     stage.end();
 }
 

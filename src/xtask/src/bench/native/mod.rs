@@ -5,6 +5,7 @@
 //! - [`folder`]: what both daemons serve
 //! - [`session`]: a daemon with a front end on it
 //! - [`work`]: the requests
+//! - [`driver`]: how the driver waits, and where
 //! - [`processors`]: which processors both sides have
 //! - [`bare`]: the same system calls without a daemon
 //!
@@ -12,6 +13,7 @@
 //! that is not being measured has nothing to do.
 
 pub(crate) mod bare;
+pub(crate) mod driver;
 pub(crate) mod folder;
 pub(crate) mod operation;
 mod processors;
@@ -25,6 +27,7 @@ use anyhow::{Context, Result};
 use super::Plan;
 use super::progress::Progress;
 use super::row::{Board, Level, Side};
+use driver::Driver;
 use folder::Folder;
 use operation::Operation;
 pub(crate) use session::OPTIONS;
@@ -63,7 +66,11 @@ pub(crate) fn run(plan: &Plan, board: &mut Board) -> Result<()> {
         return Ok(());
     }
     let folder = Folder::fill(plan.folder.join("native"))?;
-    let samples = wanted.len() * DEPTHS.len() * plan.pairs * (SEATS.len() + 1);
+    let seats: usize = Driver::ALL
+        .into_iter()
+        .map(|driver| seats_of(driver).count())
+        .sum();
+    let samples = wanted.len() * DEPTHS.len() * plan.pairs * (seats + 1);
     let mut progress = Progress::begin("native front end", samples as u64);
     for operation in wanted {
         measure(plan, operation, &folder, board, &mut progress)
@@ -80,8 +87,9 @@ struct Seat {
 }
 
 impl Seat {
-    fn who(&self, depth: usize) -> String {
-        format!("{}, {}", self.side.name(), setting(depth, self.queues))
+    fn who(&self, depth: usize, driver: Driver) -> String {
+        let setting = setting(depth, self.queues, driver);
+        format!("{}, {setting}", self.side.name())
     }
 }
 
@@ -113,28 +121,24 @@ fn measure(
         });
     }
     for depth in DEPTHS {
-        let mut lanes = Vec::new();
-        for seat in &mut seats {
-            progress.note(&format!("{}, {}", operation.name(), seat.who(depth)));
-            let mut ready = seat.session.lanes(operation, depth)?;
-            seat.session
-                .sample(&mut ready, WARM_UP)
-                .with_context(|| seat.who(depth))?;
-            lanes.push(ready);
-        }
-        for _ in 0..plan.pairs {
-            pair(
+        for driver in Driver::ALL {
+            at_depth(
                 plan,
                 operation,
-                depth,
-                (&mut seats, &mut lanes),
+                (depth, driver),
+                &mut seats,
                 board,
                 progress,
             )?;
+        }
+        for _ in 0..plan.pairs {
             let floor = bare::run(operation, depth, folder, plan.sample)?;
-            // One thread is the floor of any number of queues.
-            for (_, queues) in SEATS.into_iter().filter(|(side, _)| *side == Side::Vfsd) {
-                record(board, operation, &setting(depth, queues), Side::Bare, floor);
+            // One thread is the floor of any number of queues, whatever the driver does.
+            for driver in Driver::ALL {
+                for (_, queues) in seats_of(driver).filter(|(side, _)| *side == Side::Vfsd) {
+                    let setting = setting(depth, queues, driver);
+                    record(board, operation, &setting, Side::Bare, floor);
+                }
             }
             progress.advance();
         }
@@ -146,33 +150,58 @@ fn measure(
     Ok(())
 }
 
-/// One sample of each seat.
-fn pair(
+/// All samples with one driver at one depth: in turn, one of each seat.
+fn at_depth(
     plan: &Plan,
     operation: Operation,
-    depth: usize,
-    (seats, lanes): (&mut [Seat], &mut [Lanes<Job>]),
+    (depth, driver): (usize, Driver),
+    seats: &mut [Seat],
     board: &mut Board,
     progress: &mut Progress,
 ) -> Result<()> {
-    for (seat, lanes) in seats.iter_mut().zip(lanes) {
-        progress.note(&format!("{}, {}", operation.name(), seat.who(depth)));
-        let sample = seat
-            .session
-            .sample(lanes, plan.sample)
-            .with_context(|| seat.who(depth))?;
-        let setting = setting(depth, seat.queues);
-        record(board, operation, &setting, seat.side, sample);
-        progress.advance();
+    let mut ready: Vec<(&mut Seat, Lanes<Job>)> = Vec::new();
+    for seat in seats {
+        if !seats_of(driver).any(|(side, queues)| (side, queues) == (seat.side, seat.queues))
+            || !seat.session.take_driver(driver)?
+        {
+            continue;
+        }
+        progress.note(&format!(
+            "{}, {}",
+            operation.name(),
+            seat.who(depth, driver)
+        ));
+        let mut lanes = seat.session.lanes(operation, depth)?;
+        seat.session
+            .sample(&mut lanes, WARM_UP)
+            .with_context(|| seat.who(depth, driver))?;
+        ready.push((seat, lanes));
+    }
+    for _ in 0..plan.pairs {
+        for (seat, lanes) in &mut ready {
+            let who = seat.who(depth, driver);
+            progress.note(&format!("{}, {who}", operation.name()));
+            let sample = seat.session.sample(lanes, plan.sample).context(who)?;
+            let setting = setting(depth, seat.queues, driver);
+            record(board, operation, &setting, seat.side, sample);
+            progress.advance();
+        }
     }
     Ok(())
+}
+
+/// Who is measured with such a driver. One that sleeps drives one queue.
+fn seats_of(driver: Driver) -> impl Iterator<Item = (Side, u16)> {
+    SEATS
+        .into_iter()
+        .filter(move |(_, queues)| driver == Driver::Looks || *queues == 1)
 }
 
 fn record(board: &mut Board, operation: Operation, setting: &str, side: Side, sample: Sample) {
     sample.record(board, (Level::Native, &operation.name(), setting), side);
 }
 
-fn setting(depth: usize, queues: u16) -> String {
+fn setting(depth: usize, queues: u16, driver: Driver) -> String {
     let s = if queues == 1 { "" } else { "s" };
-    format!("depth {depth}, {queues} queue{s}")
+    format!("depth {depth}, {queues} queue{s}{}", driver.note())
 }

@@ -2,11 +2,14 @@
 //!
 //! A scheduler that wakes the daemon where its waker runs, and the waker looks at the ring there,
 //! measures itself. A driver of one queue has a processor to itself, as a guest's virtual
-//! processor may have; the daemon has the others, whichever daemon it is.
+//! processor may have; the daemon has the others, whichever daemon it is. Or both have the same
+//! one, as on a host that has none to spare.
 
 use anyhow::{Context, Result};
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use super::driver::Driver;
 
 /// The processors of this process, divided.
 #[derive(Debug, Clone)]
@@ -14,6 +17,8 @@ pub(crate) struct Division {
     all: CpuSet,
     driver: CpuSet,
     daemon: CpuSet,
+    /// One of the daemon's, when the driver has none of its own.
+    shared: CpuSet,
 }
 
 impl Division {
@@ -32,28 +37,40 @@ impl Division {
         driver.set(last);
         let mut daemon = all;
         daemon.unset(last);
-        (daemon.count() > 0).then_some(Self {
+        let mut shared = CpuSet::new();
+        shared.set((0..CpuSet::MAX_CPU).find(|index| daemon.is_set(*index))?);
+        Some(Self {
             all,
             driver,
             daemon,
+            shared,
         })
     }
 
-    /// Puts a thread of the daemon where it belongs; those it starts follow it.
+    /// Puts a thread of the daemon where it belongs beside such a driver; those it starts follow
+    /// it.
     ///
     /// # Errors
     /// What sched_setaffinity(2) gives.
-    pub(crate) fn place_daemon(&self, thread: u32) -> Result<()> {
+    pub(crate) fn place_daemon(&self, thread: u32, driver: Driver) -> Result<()> {
         let thread = i32::try_from(thread).ok().and_then(Pid::from_raw);
-        sched_setaffinity(thread, &self.daemon).context("choose the daemon's processors")
+        let set = match driver {
+            Driver::Looks | Driver::Sleeps => &self.daemon,
+            Driver::SleepsBeside => &self.shared,
+        };
+        sched_setaffinity(thread, set).context("choose the daemon's processors")
     }
 
-    /// Puts this thread where a driver belongs, until the value is dropped.
+    /// Puts this thread where such a driver belongs, until the value is dropped.
     ///
     /// # Errors
     /// What sched_setaffinity(2) gives.
-    pub(crate) fn drive(&self) -> Result<Driving> {
-        sched_setaffinity(None, &self.driver).context("choose the driver's processor")?;
+    pub(crate) fn drive(&self, driver: Driver) -> Result<Driving> {
+        let set = match driver {
+            Driver::Looks | Driver::Sleeps => &self.driver,
+            Driver::SleepsBeside => &self.shared,
+        };
+        sched_setaffinity(None, set).context("choose the driver's processor")?;
         Ok(Driving { back: self.all })
     }
 }
@@ -85,6 +102,7 @@ mod tests {
         assert!(division.driver.is_set(5) && division.driver.count() == 1);
         assert!(division.daemon.is_set(0) && division.daemon.is_set(3));
         assert_eq!(division.daemon.count(), 2);
+        assert!(division.shared.is_set(0) && division.shared.count() == 1);
     }
 
     #[test]
@@ -98,9 +116,11 @@ mod tests {
     fn a_driver_returns_to_where_it_was() {
         let before = sched_getaffinity(None).unwrap();
         if let Some(division) = Division::of_one_driver().unwrap() {
-            let driving = division.drive().unwrap();
-            assert_eq!(sched_getaffinity(None).unwrap().count(), 1);
-            drop(driving);
+            for driver in Driver::ALL {
+                let driving = division.drive(driver).unwrap();
+                assert_eq!(sched_getaffinity(None).unwrap().count(), 1);
+                drop(driving);
+            }
         }
         assert_eq!(sched_getaffinity(None).unwrap(), before);
     }

@@ -13,6 +13,7 @@ use vfsd_testkit::frontend::memory::Extent;
 use vfsd_testkit::frontend::pump::{Done, Form, Position, Pump, Work};
 use vfsd_testkit::frontend::wire::ROOT;
 
+use super::driver::Driver;
 use super::folder::{BIG, FILES, Folder, MANY, file, scratch};
 use super::operation::Operation;
 use super::processors::Division;
@@ -40,10 +41,6 @@ const MEMORY: Extent = Extent {
 };
 
 const O_RDWR: u32 = 2;
-
-/// How long a driver with a processor to itself looks at its ring before it sleeps. One without
-/// sleeps at once: looking, it would keep the daemon from its work.
-const SPIN: Duration = Duration::from_micros(50);
 
 /// How long a daemon may take to end when its front end has left.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -114,6 +111,7 @@ pub(crate) struct Session {
     scene: Scene,
     family: Family,
     division: Option<Division>,
+    driver: Driver,
     daemon: Daemon,
 }
 
@@ -170,17 +168,32 @@ impl Session {
         } else {
             None
         };
-        if let Some(division) = &division {
-            family.each_thread(|thread, _| division.place_daemon(thread))?;
-        }
-        Ok(Self {
+        let mut session = Self {
             device,
             positions,
             scene,
             family,
             division,
+            driver: Driver::Looks,
             daemon,
-        })
+        };
+        session.take_driver(Driver::Looks)?;
+        Ok(session)
+    }
+
+    /// Chooses the driver of lanes that are made from now on, and of samples. False if this session
+    /// has no processors to divide, and its driver is therefore one that [looks](Driver::Looks).
+    ///
+    /// # Errors
+    /// What sched_setaffinity(2) gives.
+    pub(crate) fn take_driver(&mut self, driver: Driver) -> Result<bool> {
+        let Some(division) = &self.division else {
+            return Ok(driver == Driver::Looks);
+        };
+        self.family
+            .each_thread(|thread, _| division.place_daemon(thread, driver))?;
+        self.driver = driver;
+        Ok(true)
     }
 
     /// Gets ready for samples of `operation` at `depth`, which the session is prepared for.
@@ -204,16 +217,13 @@ impl Session {
         depth: usize,
         mut work: impl FnMut(usize) -> (Vec<Form>, W),
     ) -> Result<Lanes<W>> {
-        let spin = match &self.division {
-            Some(_) => SPIN,
-            None => Duration::ZERO,
-        };
+        let waits = self.driver.waits(self.division.is_some());
         let mut lanes = Vec::new();
         for (queue, position) in self.positions.iter().enumerate() {
             let (forms, work) = work(queue);
             let index = u16::try_from(queue + 1).context("too many queues")?;
             let mut pump = Pump::new(&self.device, index, *position, &forms, depth)?;
-            pump.spin = spin;
+            pump.waits = waits;
             lanes.push((pump, work));
         }
         Ok(Lanes { lanes, requests })
@@ -240,7 +250,7 @@ impl Session {
         time: Duration,
     ) -> Result<Sample> {
         let driving = match &self.division {
-            Some(division) => Some(division.drive()?),
+            Some(division) => Some(division.drive(self.driver)?),
             None => None,
         };
         let before = self.family.processor_time()?;

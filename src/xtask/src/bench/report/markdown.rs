@@ -47,8 +47,10 @@ fn explanation(level: Level) -> &'static str {
     match level {
         Level::Native => {
             "A vhost-user front end sends requests as a Linux guest would, so many at a time as \
-             the depth says. *Bare* is a loop of the same system calls in one thread, without any \
-             daemon. virtiofsd has one request queue."
+             the depth says. It looks at its ring on a processor of its own, or sleeps until its \
+             interrupt as a guest does, on a processor of its own or on the daemon's. *Bare* is a \
+             loop of the same system calls in one thread, without any daemon. virtiofsd has one \
+             request queue."
         }
         Level::Guest => {
             "The guest's root is a folder on the host, served over one request queue. Before a \
