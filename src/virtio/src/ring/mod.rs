@@ -3,6 +3,7 @@
 mod available;
 mod chain;
 mod inflight;
+mod moderation;
 mod used;
 
 #[cfg(test)]
@@ -16,7 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 pub(crate) use self::available::Available;
 pub(crate) use self::chain::{Chain, ChainFault};
 use self::inflight::InFlight;
-use self::used::Used;
+use self::used::{Interrupt, Used};
 use crate::counters::QueueCounters;
 use crate::memory::{MemoryMap, Part};
 use crate::notifier::Call;
@@ -216,22 +217,8 @@ impl Ring {
     /// Gives a head back with the number of bytes written for it, and says whether the driver sees
     /// it. Its request moved so many bytes of data.
     pub(crate) fn give_back(&self, head: u16, written: u32, moved: usize) -> bool {
-        let (seen, call) = {
-            let mut used = self.used.lock();
-            let seen = used.put(head, written);
-            // Before it is shown: from then on the driver may use it again.
-            self.in_flight.give_back(head);
-            used.show();
-            let call = if used.may_wait(std::thread::current().id(), moved) {
-                None
-            } else {
-                used.announce()
-            };
-            (seen, call)
-        };
-        if let Some(call) = call {
-            call.signal();
-        }
+        let (seen, interrupt) = self.put_back(head, written, moved);
+        self.signal(interrupt);
         if seen {
             self.counters.pushed();
         } else {
@@ -239,6 +226,21 @@ impl Ring {
         }
         self.requests.leave();
         seen
+    }
+
+    /// Shows the driver that it has its head back; whether it sees that, and how it is told.
+    fn put_back(&self, head: u16, written: u32, moved: usize) -> (bool, Option<Interrupt>) {
+        let mut used = self.used.lock();
+        let seen = used.put(head, written);
+        // Before it is shown: from then on the driver may use it again.
+        self.in_flight.give_back(head);
+        used.show();
+        let interrupt = if used.may_wait(std::thread::current().id(), moved) {
+            None
+        } else {
+            used.announce()
+        };
+        (seen, interrupt)
     }
 
     /// Reserves memory for a copy of what a guest sent. False if its requests hold too much.
@@ -256,9 +258,14 @@ impl Ring {
 
     /// Interrupts the driver, if it wants that, for what was given back since it was last decided.
     pub(crate) fn announce(&self) {
-        let call = self.used.lock().announce();
-        if let Some(call) = call {
-            call.signal();
+        let interrupt = self.used.lock().announce();
+        self.signal(interrupt);
+    }
+
+    fn signal(&self, interrupt: Option<Interrupt>) {
+        if let Some(interrupt) = interrupt {
+            interrupt.signal();
+            self.used.lock().signalled(&interrupt);
         }
     }
 

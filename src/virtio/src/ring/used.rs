@@ -5,6 +5,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::thread::ThreadId;
 
 use super::Parts;
+use super::moderation::Moderation;
 use crate::notifier::Call;
 
 const INDEX_AT: usize = 2;
@@ -15,12 +16,27 @@ const AVAILABLE_FLAGS_AT: usize = 0;
 /// In the available ring's flags: the device need not interrupt.
 const NO_INTERRUPT: u16 = 1;
 
-/// Work for which a guest that sleeps waits at most until it is interrupted: so many requests of
-/// metadata, or fewer that move data.
+/// Work for which a driver that sleeps waits at most until it is interrupted, where interrupts are
+/// held back: so many requests of metadata, or fewer that move data.
 const BATCH: usize = 16;
 
 /// Bytes of data that take about as long as a request of metadata.
 const BYTES_PER_REQUEST: usize = 8192;
+
+/// An interrupt that is due.
+#[derive(Debug)]
+pub(crate) struct Interrupt {
+    call: Arc<Call>,
+    /// Where the driver asked for it, if what it does meanwhile is of interest.
+    asked_at: Option<u16>,
+}
+
+impl Interrupt {
+    /// Signals it.
+    pub(crate) fn signal(&self) {
+        self.call.signal();
+    }
+}
 
 /// The device's end of the used ring.
 #[derive(Debug)]
@@ -36,6 +52,9 @@ pub(crate) struct Used {
     decided_once: bool,
     /// The work since then.
     undecided: usize,
+    moderation: Moderation,
+    /// Where the driver asked for the interrupt that is held back, if it does so by an index.
+    held_at: Option<u16>,
     call: Option<Arc<Call>>,
     /// The thread that interrupts at the end of its batch for what it gives back.
     batching: Option<ThreadId>,
@@ -61,6 +80,8 @@ impl Used {
             decided: next,
             decided_once: false,
             undecided: 0,
+            moderation: Moderation::default(),
+            held_at: None,
             call,
             batching: None,
             detached: false,
@@ -95,12 +116,25 @@ impl Used {
         }
     }
 
-    /// Whether this thread can leave the interrupt for the last entry, whose request moved so many
+    /// Whether this thread leaves the interrupt for the last entry, whose request moved so many
     /// bytes of data, to the end of its batch.
     pub(crate) fn may_wait(&mut self, thread: ThreadId, moved: usize) -> bool {
         let work = moved.checked_div(BYTES_PER_REQUEST).unwrap_or_default();
+        let first = self.undecided == 0;
         self.undecided = self.undecided.saturating_add(work).saturating_add(1);
-        self.batching == Some(thread) && self.undecided < BATCH
+        if self.batching != Some(thread) || self.undecided >= BATCH {
+            return false;
+        }
+        if self.event_idx {
+            if self.moderation.at_once() {
+                return false;
+            }
+            if first {
+                let event = self.event();
+                self.held_at = is_passed(event, self.decided, self.next).then_some(event);
+            }
+        }
+        true
     }
 
     /// Lets `thread` interrupt once a batch, or nobody.
@@ -108,22 +142,15 @@ impl Used {
         self.batching = thread;
     }
 
-    /// Returns what to signal if the driver wants to be interrupted for what it was shown.
-    pub(crate) fn announce(&mut self) -> Option<Arc<Call>> {
+    /// The interrupt for what the driver was shown, if it wants one.
+    pub(crate) fn announce(&mut self) -> Option<Interrupt> {
         self.undecided = 0;
+        let held_at = self.held_at.take();
         if self.detached || self.next == self.decided {
             return None;
         }
         // The driver stores what it wants, then reads the index: the mirror image.
         fence(Ordering::SeqCst);
-        if self.wants_interrupt() {
-            self.call.clone()
-        } else {
-            None
-        }
-    }
-
-    fn wants_interrupt(&mut self) -> bool {
         let before = std::mem::replace(&mut self.decided, self.next);
         let first = !std::mem::replace(&mut self.decided_once, true);
         if !self.event_idx {
@@ -131,13 +158,36 @@ impl Used {
                 .parts
                 .available
                 .load_u16(AVAILABLE_FLAGS_AT, Ordering::Relaxed);
-            return flags & NO_INTERRUPT == 0;
+            return self.interrupt(None).filter(|_| flags & NO_INTERRUPT == 0);
         }
-        let event = self
-            .parts
+        let event = self.event();
+        if held_at.is_some_and(|asked_at| asked_at != event) {
+            self.moderation.unaided();
+        }
+        let due = first || is_passed(event, before, self.next);
+        self.interrupt(Some(event)).filter(|_| due)
+    }
+
+    fn interrupt(&self, asked_at: Option<u16>) -> Option<Interrupt> {
+        let call = self.call.clone()?;
+        Some(Interrupt { call, asked_at })
+    }
+
+    /// Learns from an interrupt of the thread that batches, which was signalled just now.
+    pub(crate) fn signalled(&mut self, interrupt: &Interrupt) {
+        if let Some(asked_at) = interrupt.asked_at
+            && self.batching == Some(std::thread::current().id())
+        {
+            let moved_on = self.event() != asked_at;
+            self.moderation.signalled(moved_on);
+        }
+    }
+
+    /// The index at which the driver wants to be interrupted.
+    fn event(&self) -> u16 {
+        self.parts
             .available
-            .load_u16(self.parts.used_event_at, Ordering::Relaxed);
-        first || is_passed(event, before, self.next)
+            .load_u16(self.parts.used_event_at, Ordering::Relaxed)
     }
 
     /// Signals something else from now on. Returns it to be signalled once: an interrupt may just

@@ -1,6 +1,7 @@
 //! Rings and chains over memory in this process.
 
 mod chains;
+mod interrupts;
 mod rings;
 
 use std::fs::File;
