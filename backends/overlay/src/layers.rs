@@ -1,0 +1,97 @@
+//! What all nodes of one overlay have in common.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::RwLock;
+use vfsd_backend::{Backend, Capabilities, Ttl};
+
+use crate::numbers::Numbers;
+use crate::options::Options;
+use crate::resolve::Part;
+use crate::table::NodeTable;
+use crate::xattr::Namespace;
+
+/// A layer of an overlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Layer {
+    /// 0 is the upper; the lowers follow, the topmost first.
+    from_above: u32,
+    /// 0 is the upper; the lowers follow, the lowest first: it stays when one is put on top.
+    from_below: u32,
+}
+
+impl Layer {
+    pub(crate) const UPPER: Self = Self {
+        from_above: 0,
+        from_below: 0,
+    };
+
+    /// The lower layer with this index of so many.
+    pub(crate) fn lower(index: usize, count: usize) -> Self {
+        let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Self {
+            from_above: narrow(index.saturating_add(1)),
+            from_below: narrow(count.saturating_sub(index)),
+        }
+    }
+
+    pub(crate) fn number_from_below(self) -> u32 {
+        self.from_below
+    }
+
+    /// Whether it lies below another.
+    pub(crate) fn is_below(self, other: Self) -> bool {
+        self.from_above > other.from_above
+    }
+}
+
+/// What all nodes of one overlay have in common.
+pub(crate) struct Shared {
+    /// Kept for as long as their nodes.
+    pub(crate) lowers: Vec<Arc<dyn Backend>>,
+    /// Their roots, the topmost first.
+    roots: Vec<Part>,
+    pub(crate) namespace: Namespace,
+    pub(crate) numbers: Numbers,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) nodes: NodeTable,
+    /// Held to read while names are looked up or listed, to write while they change.
+    pub(crate) names: RwLock<()>,
+    serial: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(options: &Options, roots: Vec<Part>, capabilities: Capabilities) -> Self {
+        Self {
+            lowers: options.lowers.clone(),
+            roots,
+            namespace: options.namespace,
+            numbers: Numbers {
+                one_file_system: options.one_file_system,
+            },
+            capabilities,
+            nodes: NodeTable::default(),
+            names: RwLock::new(()),
+            serial: AtomicU64::new(1),
+        }
+    }
+
+    /// The roots of the lower layers, the topmost first.
+    pub(crate) fn root_lowers(&self) -> &[Part] {
+        &self.roots
+    }
+
+    /// A number that no other node of this overlay has.
+    pub(crate) fn next_serial(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// How long the guest may keep what it is told.
+    pub(crate) fn ttl(&self) -> Ttl {
+        match self.capabilities.contains(Capabilities::IMMUTABLE) {
+            true => Ttl::Forever,
+            false => Ttl::Policy,
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The listing of a directory: the entries of all of its layers, each name once.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use vfsd_backend::{DirEntry, DirSink, FileKind, Lookup, Name, Node, Result};
+
+use crate::layers::Layer;
+use crate::node::OverlayNode;
+use crate::resolve::Part;
+use crate::whiteout::{is_suspect, is_whiteout};
+
+/// An entry of a directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    pub(crate) name: Box<[u8]>,
+    pub(crate) inode: u64,
+    pub(crate) kind: Option<FileKind>,
+}
+
+/// Takes all entries of a layer's directory.
+#[derive(Default)]
+struct Collect {
+    entries: Vec<Listed>,
+    last: u64,
+}
+
+impl DirSink for Collect {
+    fn entry(&mut self, entry: &DirEntry<'_>) -> ControlFlow<()> {
+        self.last = entry.next;
+        if !matches!(entry.name, b"." | b"..") {
+            self.entries.push(Listed {
+                name: entry.name.into(),
+                inode: entry.inode,
+                kind: entry.kind,
+            });
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// All entries of a layer's directory but `.` and `..`.
+///
+/// # Errors
+/// Those of the storage.
+pub(crate) async fn entries_of(directory: &Arc<dyn Node>) -> Result<Vec<Listed>> {
+    let open = directory.opendir().await?;
+    let mut all = Collect::default();
+    loop {
+        let from = all.last;
+        open.read(from, &mut all).await?;
+        if all.last == from {
+            return Ok(all.entries);
+        }
+    }
+}
+
+/// All entries of a directory of the overlay but `.` and `..`. The names must not change meanwhile.
+///
+/// The whole list is in memory: that is how each name is listed once, and how cookies stay.
+///
+/// # Errors
+/// Those of the layers.
+pub(crate) async fn list(directory: &Arc<OverlayNode>) -> Result<Vec<Listed>> {
+    let upper = directory.upper_part();
+    let parts: Vec<&Part> = upper.iter().chain(directory.lowers()).collect();
+    let mut merged = Vec::new();
+    let mut seen: HashSet<Box<[u8]>> = HashSet::new();
+    let last = parts.len().saturating_sub(1);
+    for (index, part) in parts.into_iter().enumerate() {
+        for mut entry in entries_of(&part.node).await? {
+            if seen.contains(&entry.name) {
+                continue;
+            }
+            let hidden = is_hidden(directory, part, &entry).await?;
+            if index < last {
+                seen.insert(entry.name.clone());
+            }
+            if hidden {
+                continue;
+            }
+            entry.inode = match shows_another_number(directory, part, &entry) {
+                true => match directory.find(Name::new(&entry.name)?).await? {
+                    Some((node, _)) => node.number(),
+                    None => continue,
+                },
+                false => directory.shared.numbers.shown(part.layer, entry.inode),
+            };
+            merged.push(entry);
+        }
+    }
+    Ok(merged)
+}
+
+/// Whether an entry of a layer is a whiteout, or went away meanwhile.
+async fn is_hidden(directory: &OverlayNode, part: &Part, entry: &Listed) -> Result<bool> {
+    let marked = part.has_marked_whiteouts();
+    if !is_suspect(marked, entry.kind) {
+        return Ok(false);
+    }
+    match part.node.lookup(Name::new(&entry.name)?).await? {
+        Lookup::Missing { .. } => Ok(true),
+        Lookup::Found(found) => {
+            let namespace = directory.shared.namespace;
+            is_whiteout(namespace, marked, &found.node, &found.attributes).await
+        }
+    }
+}
+
+/// Whether a file of the upper may show another number than its own: a directory may be merged, and
+/// in a directory that is marked so everything may have been copied up.
+fn shows_another_number(directory: &OverlayNode, part: &Part, entry: &Listed) -> bool {
+    let merged = !directory.lowers().is_empty();
+    let is_directory = matches!(entry.kind, None | Some(FileKind::Directory));
+    part.layer == Layer::UPPER && (part.marks.impure || (merged && is_directory))
+}

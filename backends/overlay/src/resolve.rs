@@ -1,0 +1,255 @@
+//! What a name stands for: the search through the layers, as fs/overlayfs/namei.c does it.
+
+use std::sync::Arc;
+
+use vfsd_backend::{Attributes, Errno, FileKind, Lookup, Name, Node, Result, Ttl};
+
+use crate::layers::{Layer, Shared};
+use crate::node::OverlayNode;
+use crate::table::Key;
+use crate::whiteout::is_whiteout;
+use crate::xattr::{METACOPY, Marks, Opacity};
+
+/// The file of one layer.
+#[derive(Clone)]
+pub(crate) struct Part {
+    pub(crate) layer: Layer,
+    pub(crate) node: Arc<dyn Node>,
+    /// Its inode number in the layer.
+    pub(crate) inode: u64,
+    /// A directory's marks.
+    pub(crate) marks: Marks,
+}
+
+impl Part {
+    pub(crate) fn key(&self) -> Key {
+        Key {
+            layer: self.layer,
+            identity: self.node.identity(),
+        }
+    }
+
+    /// Whether files in this directory may be whiteouts by an extended attribute.
+    pub(crate) fn has_marked_whiteouts(&self) -> bool {
+        self.marks.opacity == Opacity::XattrWhiteouts
+    }
+}
+
+/// What a name stands for.
+pub(crate) enum Found {
+    /// A file that is known, with the attributes of the layer's file that the name is of.
+    Known(Arc<OverlayNode>, Attributes),
+    /// A file that is not known yet.
+    New(Parts),
+    /// Nothing.
+    Missing,
+}
+
+/// The files of the layers that make up one of the overlay: one, or directories that are merged.
+pub(crate) struct Parts {
+    pub(crate) upper: Option<Part>,
+    /// The topmost first.
+    pub(crate) lowers: Vec<Part>,
+    /// Those of the topmost.
+    pub(crate) attributes: Attributes,
+}
+
+/// A search through the layers.
+struct Search<'s> {
+    shared: &'s Shared,
+    /// The name that is looked for in the next directory; an absolute path after a redirect.
+    path: Vec<u8>,
+    is_directory: bool,
+    /// Nothing below belongs to it.
+    stop: bool,
+    /// Whether something was found.
+    found: Option<Attributes>,
+}
+
+/// What one step found.
+enum Step {
+    Nothing,
+    Part(Part),
+    Known(Arc<OverlayNode>, Attributes),
+}
+
+/// Resolves a name in a directory of the overlay. The names must not change meanwhile.
+///
+/// # Errors
+/// Those of the layers; EIO for what cannot be understood in one.
+pub(crate) async fn resolve(directory: &OverlayNode, name: Name<'_>) -> Result<Found> {
+    let shared = &directory.shared;
+    let mut search = Search {
+        shared,
+        path: name.as_bytes().to_vec(),
+        is_directory: false,
+        stop: false,
+        found: None,
+    };
+    let mut upper = None;
+    if let Some(base) = directory.upper_part() {
+        match search.in_layer(&base).await? {
+            Step::Nothing => {}
+            Step::Part(part) => upper = Some(part),
+            Step::Known(node, attributes) => return Ok(Found::Known(node, attributes)),
+        }
+    }
+    let lowers = match search.stop {
+        true => Vec::new(),
+        false => match search.in_lowers(directory, upper.is_some()).await? {
+            Ok(lowers) => lowers,
+            Err((node, attributes)) => return Ok(Found::Known(node, attributes)),
+        },
+    };
+    Ok(match search.found {
+        None => Found::Missing,
+        Some(attributes) => Found::New(Parts {
+            upper,
+            lowers,
+            attributes,
+        }),
+    })
+}
+
+impl Search<'_> {
+    /// Goes through the lower layers. A file that turns out to be known ends the search.
+    async fn in_lowers(
+        &mut self,
+        directory: &OverlayNode,
+        in_upper: bool,
+    ) -> Result<std::result::Result<Vec<Part>, (Arc<OverlayNode>, Attributes)>> {
+        let mut lowers = Vec::new();
+        let root = self.shared.root_lowers();
+        let mut bases = directory.lowers();
+        let mut from_root = false;
+        if in_upper && self.path.starts_with(b"/") {
+            (bases, from_root) = (root, true);
+        }
+        while let Some((base, rest)) = bases.split_first() {
+            bases = rest;
+            let found = match self.in_layer(base).await? {
+                Step::Nothing => None,
+                Step::Part(part) => Some(part),
+                Step::Known(node, attributes) => return Ok(Err((node, attributes))),
+            };
+            if self.stop {
+                lowers.extend(found);
+                break;
+            }
+            if let Some(part) = found {
+                lowers.push(part);
+                if self.path.starts_with(b"/") && !from_root {
+                    let below = root.partition_point(|other| !other.layer.is_below(base.layer));
+                    bases = root.get(below..).unwrap_or_default();
+                    from_root = true;
+                }
+            }
+        }
+        Ok(Ok(lowers))
+    }
+
+    /// Looks for the path in one layer: in `base`, or from there on when it is absolute; then
+    /// `base` is the layer's root.
+    async fn in_layer(&mut self, base: &Part) -> Result<Step> {
+        let Some(path) = self.path.strip_prefix(b"/") else {
+            let name = self.path.clone();
+            return self.one(base, &name, 0, &[]).await;
+        };
+        // Counted from the end, because a redirect on the way changes what comes before.
+        let mut rest = path.len();
+        let mut base = base.clone();
+        loop {
+            let start = self.path.len().saturating_sub(rest);
+            let remaining = self.path.get(start..).unwrap_or_default();
+            let length = remaining.iter().position(|&byte| byte == b'/');
+            let length = length.unwrap_or(remaining.len());
+            let (name, after) = remaining.split_at_checked(length).unwrap_or_default();
+            let (name, after) = (name.to_vec(), after.to_vec());
+            match self.one(&base, &name, start, &after).await? {
+                Step::Part(part) if !after.is_empty() => base = part,
+                other => return Ok(other),
+            }
+            rest = after.len().saturating_sub(1);
+        }
+    }
+
+    /// Looks for one name of the path. `start` is where it begins, `after` what comes behind it.
+    async fn one(&mut self, base: &Part, name: &[u8], start: usize, after: &[u8]) -> Result<Step> {
+        let is_last = after.is_empty();
+        let Lookup::Found(entry) = looked_up(&base.node, Name::new(name)?).await? else {
+            return Ok(Step::Nothing);
+        };
+        let namespace = self.shared.namespace;
+        let marked = base.has_marked_whiteouts();
+        if is_whiteout(namespace, marked, &entry.node, &entry.attributes).await? {
+            self.stop = true;
+            return Ok(Step::Nothing);
+        }
+        let mut part = Part {
+            layer: base.layer,
+            node: entry.node,
+            inode: entry.attributes.inode,
+            marks: Marks::default(),
+        };
+        let is_directory = part.node.kind() == FileKind::Directory;
+        if !is_directory {
+            self.stop = true;
+            if self.is_directory || !is_last {
+                return Ok(Step::Nothing);
+            }
+        }
+        if is_last && self.found.is_none() {
+            if let Some(node) = self.shared.nodes.get(part.key()) {
+                return Ok(Step::Known(node, entry.attributes));
+            }
+            self.found = Some(entry.attributes);
+        }
+        if !is_directory {
+            if is_metacopy(self.shared, &part, &entry.attributes).await? {
+                tracing::warn!("a file of a layer is a metacopy, without its content");
+                return Err(Errno::IO.into());
+            }
+            return Ok(Step::Part(part));
+        }
+        self.is_directory |= is_last;
+        part.marks = Marks::of(namespace, &part.node).await?;
+        if part.marks.opacity == Opacity::Opaque {
+            self.stop = true;
+        } else if let Some(redirect) = &part.marks.redirect {
+            self.redirect(redirect, start, after);
+        }
+        Ok(Step::Part(part))
+    }
+
+    /// Goes on with another path in the layers below.
+    fn redirect(&mut self, redirect: &[u8], start: usize, after: &[u8]) {
+        let before = match redirect.starts_with(b"/") {
+            true => {
+                // A directory on the way that is opaque does not concern another path.
+                self.stop = false;
+                &[]
+            }
+            false => self.path.get(..start).unwrap_or_default(),
+        };
+        self.path = [before, redirect, after].concat();
+    }
+}
+
+/// A lookup in a layer, where a name that is too long for it is missing.
+async fn looked_up(base: &Arc<dyn Node>, name: Name<'_>) -> Result<Lookup> {
+    match base.lookup(name).await {
+        Err(error) if error.is(Errno::NOENT) || error.is(Errno::NAMETOOLONG) => {
+            Ok(Lookup::Missing { ttl: Ttl::Policy })
+        }
+        other => other,
+    }
+}
+
+/// Whether a regular file is one whose content is in a layer below: such has a size, but no blocks.
+async fn is_metacopy(shared: &Shared, part: &Part, attributes: &Attributes) -> Result<bool> {
+    if attributes.kind != FileKind::Regular || attributes.size == 0 || attributes.blocks > 0 {
+        return Ok(false);
+    }
+    let mark = shared.namespace.get(part.node.as_ref(), METACOPY).await?;
+    Ok(mark.is_some())
+}
