@@ -38,6 +38,11 @@ mount -t tmpfs tmpfs /newroot/run
 mkdir /newroot/run/vfsd
 cp -r /session/. /newroot/run/vfsd
 chroot /newroot ln -sfn /run/vfsd /vfsd
+if [ -e /session/data ]; then
+    # The scripts work in it.
+    mkdir -p /newroot/scratch
+    mount -t virtiofs data /newroot/scratch || echo "##vfsd trouble cannot mount the second device"
+fi
 hostname guest
 ip link set lo up 2>/dev/null
 

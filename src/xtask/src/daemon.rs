@@ -1,6 +1,7 @@
 //! The file system daemon under test, and the one place that knows its
 //! command line.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -89,7 +90,7 @@ impl Program {
         Ok(Self::Vfsd(profile.program(workspace)))
     }
 
-    fn serve(&self, options: &Options, folder: &Path, socket: &Path) -> Command {
+    fn serve(&self, options: &Options, storage: &Storage, socket: &Path) -> Result<Command> {
         let (program, mut command) = self.limited(options);
         command.arg(program);
         let drop_in = match self {
@@ -103,14 +104,18 @@ impl Program {
             }
             Self::Virtiofsd(_) => true,
         };
-        command.args(["--tag", "root", "--socket-path"]).arg(socket);
-        options.append_to(&mut command);
-        if drop_in {
-            command.arg("--shared-dir").arg(folder);
-        } else {
-            command.arg(format!("dir:{}", folder.display()));
-        }
         command
+            .args(["--tag", &storage.tag, "--socket-path"])
+            .arg(socket);
+        options.append_to(&mut command);
+        match &storage.kind {
+            Kind::Folder(folder) if drop_in => command.arg("--shared-dir").arg(folder),
+            Kind::Folder(folder) => command.arg(format!("dir:{}", folder.display())),
+            Kind::Named { .. } if drop_in => bail!("virtiofsd serves folders only"),
+            Kind::Named { source, arguments } => command.args(arguments).arg(source),
+        };
+        command.envs(storage.environment.iter().cloned());
+        Ok(command)
     }
 
     fn limited(&self, options: &Options) -> (&Path, Command) {
@@ -125,6 +130,47 @@ impl Program {
             None => Command::new("env"),
         };
         (program, command)
+    }
+}
+
+/// What a daemon serves, and by which name the guest knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Storage {
+    tag: String,
+    kind: Kind,
+    environment: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Folder(PathBuf),
+    Named {
+        source: OsString,
+        arguments: Vec<OsString>,
+    },
+}
+
+impl Storage {
+    /// A folder of the host, as the guest's root.
+    pub(crate) fn folder(folder: &Path) -> Self {
+        Self {
+            tag: "root".to_owned(),
+            kind: Kind::Folder(folder.to_path_buf()),
+            environment: Vec::new(),
+        }
+    }
+
+    /// A source of vfsd's command line with the options that belong to it, as the file system of
+    /// that tag.
+    pub(crate) fn named(tag: &str, source: impl Into<OsString>, arguments: &[&str]) -> Self {
+        Self {
+            tag: tag.to_owned(),
+            kind: Kind::Named {
+                source: source.into(),
+                arguments: arguments.iter().map(OsString::from).collect(),
+            },
+            environment: Vec::new(),
+        }
     }
 }
 
@@ -148,7 +194,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Serves `folder` over vhost-user at `socket`; returns when the socket
+    /// Serves `storage` over vhost-user at `socket`; returns when the socket
     /// is there. The log goes to `log`.
     ///
     /// # Errors
@@ -156,11 +202,11 @@ impl Daemon {
     pub(crate) fn serve(
         program: &Program,
         options: &Options,
-        folder: &Path,
+        storage: &Storage,
         socket: &Path,
         log: &Path,
     ) -> Result<Self> {
-        let command = program.serve(options, folder, socket);
+        let command = program.serve(options, storage, socket)?;
         let mut this = Self::start(&command, log)?;
         this.wait_until_ready(|| socket.exists())?;
         Ok(this)

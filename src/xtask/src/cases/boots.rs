@@ -17,8 +17,17 @@ pub(crate) struct Boot {
     pub(crate) machine: Machine,
     /// The daemon's options.
     pub(crate) options: Options,
+    /// What the scripts work in, when it is not the root.
+    pub(crate) beside: Option<Beside>,
     /// What runs in it, in this order.
     pub(crate) cases: &'static [Case],
+}
+
+/// A storage that a second daemon serves beside the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// An empty file system in memory.
+    Memory,
 }
 
 impl Boot {
@@ -152,6 +161,7 @@ pub(crate) const BOOTS: &[Boot] = &[
         name: "uml",
         machine: Machine::of(Kernel::Uml),
         options: PLAIN,
+        beside: None,
         cases: &[
             FLOCK,
             FCNTL,
@@ -173,6 +183,7 @@ pub(crate) const BOOTS: &[Boot] = &[
             writeback: true,
             ..PLAIN
         },
+        beside: None,
         cases: &[WRITE_AFTER_DROP, GIT, SQLITE, APT, FSX],
     },
     Boot {
@@ -182,6 +193,7 @@ pub(crate) const BOOTS: &[Boot] = &[
             open_files: Some(2000),
             ..PLAIN
         },
+        beside: None,
         cases: &[DESCRIPTOR_LIMIT],
     },
     Boot {
@@ -192,6 +204,7 @@ pub(crate) const BOOTS: &[Boot] = &[
             further: &["--cache", "always", "--sandbox", "chroot"],
             ..PLAIN
         },
+        beside: None,
         cases: &[WRITE_AFTER_DROP, DPKG],
     },
     Boot {
@@ -201,24 +214,35 @@ pub(crate) const BOOTS: &[Boot] = &[
             further: &["--cache", "never", "--allow-mmap", "--sandbox", "none"],
             ..PLAIN
         },
+        beside: None,
         cases: &[WRITE_AFTER_DROP, VANISHING_ENTRIES, DPKG],
+    },
+    Boot {
+        name: "uml, memory beside the root",
+        machine: Machine::of(Kernel::Uml),
+        options: PLAIN,
+        beside: Some(Beside::Memory),
+        cases: &[WRITE_AFTER_DROP, GIT, SQLITE, FSX, PJDFSTEST],
     },
     Boot {
         name: "qemu, 1 queue",
         machine: Machine::of(Kernel::Qemu).with_queues(1),
         options: PLAIN,
+        beside: None,
         cases: &[QUEUES],
     },
     Boot {
         name: "qemu, 2 queues",
         machine: Machine::of(Kernel::Qemu).with_queues(2),
         options: PLAIN,
+        beside: None,
         cases: &[QUEUES],
     },
     Boot {
         name: "qemu, 4 queues",
         machine: Machine::of(Kernel::Qemu).with_queues(4),
         options: PLAIN,
+        beside: None,
         cases: &[QUEUES, PARALLEL],
     },
     Boot {
@@ -228,6 +252,7 @@ pub(crate) const BOOTS: &[Boot] = &[
             ..Machine::of(Kernel::Qemu).with_queues(8)
         },
         options: PLAIN,
+        beside: None,
         cases: &[QUEUES],
     },
 ];

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::boots::{Boot, Case, Interpreter};
+use super::boots::{Beside, Boot, Case, Interpreter};
 use super::host_role::HostRole;
 use crate::artifact::Cache;
-use crate::daemon::Program;
+use crate::daemon::{Program, Storage};
 use crate::guest::kernel_log;
 use crate::guest::rootfs::{Contents, Tree, pristine};
 use crate::guest::run::{self, Observer, Outcome, Plan};
@@ -48,12 +48,16 @@ pub(crate) fn run_boot(
         |session, (name, content)| session.with_file(name, content),
     );
     let root = tree.root();
+    let data = boot.beside.map(|beside| match beside {
+        Beside::Memory => Storage::named("data", "memory:", &[]),
+    });
     let plan = Plan {
         machine: boot.machine,
         kernel: &kernel,
         program,
         options: boot.options,
-        root: &root,
+        root: &Storage::folder(&root),
+        data: data.as_ref(),
         session: &session,
     };
     let mut watcher = Watcher {

@@ -10,7 +10,7 @@ use clap::Args;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::artifact::Cache;
-use crate::daemon::{BUILD_LIMIT, Options, Profile, Program};
+use crate::daemon::{BUILD_LIMIT, Options, Profile, Program, Storage};
 use crate::guest::rootfs::{Contents, Tree, pristine};
 use crate::guest::run::{self, Observer, Outcome, Plan};
 use crate::guest::session::{Script, Session};
@@ -68,7 +68,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         kernel: &kernel,
         program: &Program::Vfsd(program.clone()),
         options: Options::default(),
-        root: &root,
+        root: &Storage::folder(&root),
+        data: None,
         session: &session,
     };
     println!(

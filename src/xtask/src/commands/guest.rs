@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::DaemonArguments;
 use crate::artifact::Cache;
-use crate::daemon::Options;
+use crate::daemon::{Options, Storage};
 use crate::guest::rootfs::{Contents, Tree, pristine};
 use crate::guest::run::{self, Observer, Outcome, Plan};
 use crate::guest::session::{Script, Session};
@@ -55,6 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             limit: Duration::from_secs(arguments.limit),
         }])
     };
+    let root = tree.root();
     let usual = Machine::of(arguments.kernel);
     let plan = Plan {
         machine: usual.with_queues(arguments.queues.unwrap_or(usual.queues)),
@@ -65,14 +66,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             writeback: arguments.writeback,
             ..Options::default()
         },
-        root: &tree.root(),
+        root: &Storage::folder(&root),
+        data: None,
         session: &session,
     };
     if arguments.command.is_empty() {
-        println!(
-            "The guest's root is {}. Leave with exit.",
-            plan.root.display()
-        );
+        println!("The guest's root is {}. Leave with exit.", root.display());
         run::interactive(&plan)?;
         return Ok(ExitCode::SUCCESS);
     }

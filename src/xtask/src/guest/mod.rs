@@ -74,10 +74,12 @@ impl Machine {
         Self { queues, ..self }
     }
 
-    fn command(&self, files: &KernelFiles, run: &Path) -> Command {
+    /// The command that boots a kernel with a virtio-fs device on each of `sockets` in the
+    /// folder `run`, which also holds the `initrd`.
+    fn command(&self, files: &KernelFiles, run: &Path, sockets: &[&str]) -> Command {
         match self.kernel {
-            Kernel::Uml => uml::command(files, run, self.memory_mib),
-            Kernel::Qemu => qemu::command(files, run, self),
+            Kernel::Uml => uml::command(files, run, sockets, self.memory_mib),
+            Kernel::Qemu => qemu::command(files, run, sockets, self),
         }
     }
 }

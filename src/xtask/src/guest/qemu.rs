@@ -56,8 +56,13 @@ pub(crate) fn fetch(cache: &Cache) -> Result<KernelFiles> {
 }
 
 /// The command that boots the kernel. `run` is the run's folder, which holds
-/// `socket` and `initrd`.
-pub(crate) fn command(files: &KernelFiles, run: &Path, machine: &Machine) -> Command {
+/// `sockets`, named like the devices' tags but for the first, and `initrd`.
+pub(crate) fn command(
+    files: &KernelFiles,
+    run: &Path,
+    sockets: &[&str],
+    machine: &Machine,
+) -> Command {
     let Machine {
         memory_mib,
         cpus,
@@ -81,14 +86,6 @@ pub(crate) fn command(files: &KernelFiles, run: &Path, machine: &Machine) -> Com
             &format!("memory-backend-memfd,id=mem,size={memory_mib}M,share=on"),
         ])
         .args(["-numa", "node,memdev=mem"])
-        .args([
-            "-chardev",
-            &format!("socket,id=fs,path={}", run.join("socket").display()),
-        ])
-        .args([
-            "-device",
-            &format!("vhost-user-fs-pci,chardev=fs,tag=root,num-request-queues={queues}"),
-        ])
         .arg("-kernel")
         .arg(&files.image)
         .arg("-initrd")
@@ -102,6 +99,16 @@ pub(crate) fn command(files: &KernelFiles, run: &Path, machine: &Machine) -> Com
             "-no-reboot",
         ])
         .args(["-serial", "stdio", "-monitor", "none"]);
+    for (socket, tag) in sockets.iter().zip(["root", "data"]) {
+        let path = run.join(socket);
+        command
+            .arg("-chardev")
+            .arg(format!("socket,id={tag},path={}", path.display()))
+            .arg("-device")
+            .arg(format!(
+                "vhost-user-fs-pci,chardev={tag},tag={tag},num-request-queues={queues}"
+            ));
+    }
     command
 }
 

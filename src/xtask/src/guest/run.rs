@@ -1,14 +1,14 @@
 //! One run: a daemon, a guest whose root it serves, a session in the guest.
 
 use std::path::Path;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::session::Session;
 use super::{KernelFiles, Machine, initrd};
-use crate::daemon::{Daemon, Options, Program};
+use crate::daemon::{Daemon, Options, Program, Storage};
 use crate::process::{Line, Running};
 
 /// How a line for this program starts; the guest's scripts print it.
@@ -16,6 +16,9 @@ const MARK: &str = "##vfsd ";
 
 /// Boot and shutdown together, beside the scripts' own time.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
+
+/// The socket of the storage beside the root, in the run's folder.
+const DATA_SOCKET: &str = "data";
 
 /// How often a silent guest's daemon is looked after.
 const DAEMON_WATCH: Duration = Duration::from_secs(1);
@@ -34,8 +37,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) program: &'a Program,
     /// The daemon's options.
     pub(crate) options: Options,
-    /// The folder served as the guest's root.
-    pub(crate) root: &'a Path,
+    /// What is served as the guest's root.
+    pub(crate) root: &'a Storage,
+    /// What is served by a second daemon, and mounted where the scripts work.
+    pub(crate) data: Option<&'a Storage>,
     /// What the guest does.
     pub(crate) session: &'a Session,
 }
@@ -91,7 +96,7 @@ pub(crate) fn run(plan: &Plan<'_>, observer: &mut dyn Observer) -> Result<Report
         .prefix("vfsd-guest-")
         .tempdir()
         .context("make a folder for the run")?;
-    let (mut daemon, mut guest) = start(plan, folder.path())?;
+    let (mut daemons, mut guest) = start(plan, folder.path())?;
     let deadline = Instant::now() + BOOT_LIMIT + plan.session.limit();
     let mut console = Console::new(Instant::now());
     let mut orphaned_since = None;
@@ -110,7 +115,7 @@ pub(crate) fn run(plan: &Plan<'_>, observer: &mut dyn Observer) -> Result<Report
             Line::TimedOut => {}
         }
         // Without its daemon a guest waits for ever; a last word may still come.
-        if !console.ended && daemon.has_ended()? {
+        if !console.ended && daemons.one_has_ended()? {
             let since = *orphaned_since.get_or_insert(now);
             if since.elapsed() > DAEMON_LIMIT {
                 console
@@ -129,13 +134,54 @@ pub(crate) fn run(plan: &Plan<'_>, observer: &mut dyn Observer) -> Result<Report
     }
     drop(guest);
     let mut report = console.report;
-    match daemon.ended(DAEMON_LIMIT) {
-        Ok(status) if status.success() => {}
-        Ok(status) => report.troubles.push(format!("the daemon failed: {status}")),
-        Err(error) => report.troubles.push(format!("the daemon {error:#}")),
-    }
-    report.daemon_log = daemon.log();
+    daemons.end(&mut report);
     Ok(report)
+}
+
+/// The daemons of a guest: that of its root, and that of the storage beside it.
+#[derive(Debug)]
+struct Daemons(Vec<Daemon>);
+
+impl Daemons {
+    fn start(plan: &Plan<'_>, folder: &Path) -> Result<Self> {
+        let session = match plan.data {
+            Some(_) => &plan.session.clone().with_file("data", ""),
+            None => plan.session,
+        };
+        initrd::write(&folder.join("initrd"), &plan.kernel.modules, session)?;
+        let root = (plan.root, "socket", "daemon.log");
+        let data = plan.data.map(|data| (data, DATA_SOCKET, "data.log"));
+        let started = [root]
+            .into_iter()
+            .chain(data)
+            .map(|(storage, socket, log)| {
+                let (socket, log) = (folder.join(socket), folder.join(log));
+                Daemon::serve(plan.program, &plan.options, storage, &socket, &log)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self(started))
+    }
+
+    fn one_has_ended(&mut self) -> Result<bool> {
+        for daemon in &mut self.0 {
+            if daemon.has_ended()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Waits for them to end by themselves, and notes what went wrong.
+    fn end(&mut self, report: &mut Report) {
+        for daemon in &mut self.0 {
+            match daemon.ended(DAEMON_LIMIT) {
+                Ok(status) if status.success() => {}
+                Ok(status) => report.troubles.push(format!("the daemon failed: {status}")),
+                Err(error) => report.troubles.push(format!("the daemon {error:#}")),
+            }
+            report.daemon_log.push_str(&daemon.log());
+        }
+    }
 }
 
 /// Boots with the terminal as the guest's console.
@@ -147,26 +193,28 @@ pub(crate) fn interactive(plan: &Plan<'_>) -> Result<ExitStatus> {
         .prefix("vfsd-guest-")
         .tempdir()
         .context("make a folder for the run")?;
-    let mut daemon = prepare(plan, folder.path())?;
-    let status = plan
-        .machine
-        .command(plan.kernel, folder.path())
+    let mut daemons = Daemons::start(plan, folder.path())?;
+    let status = command(plan, folder.path())
         .status()
         .context("start the guest")?;
-    daemon.ended(DAEMON_LIMIT)?;
+    for daemon in &mut daemons.0 {
+        daemon.ended(DAEMON_LIMIT)?;
+    }
     Ok(status)
 }
 
-fn start(plan: &Plan<'_>, folder: &Path) -> Result<(Daemon, Running)> {
-    let daemon = prepare(plan, folder)?;
-    let guest = Running::start(&plan.machine.command(plan.kernel, folder))?;
-    Ok((daemon, guest))
+fn start(plan: &Plan<'_>, folder: &Path) -> Result<(Daemons, Running)> {
+    let daemons = Daemons::start(plan, folder)?;
+    let guest = Running::start(&command(plan, folder))?;
+    Ok((daemons, guest))
 }
 
-fn prepare(plan: &Plan<'_>, folder: &Path) -> Result<Daemon> {
-    initrd::write(&folder.join("initrd"), &plan.kernel.modules, plan.session)?;
-    let (socket, log) = (folder.join("socket"), folder.join("daemon.log"));
-    Daemon::serve(plan.program, &plan.options, plan.root, &socket, &log)
+fn command(plan: &Plan<'_>, folder: &Path) -> Command {
+    let sockets: &[&str] = match plan.data {
+        Some(_) => &["socket", DATA_SOCKET],
+        None => &["socket"],
+    };
+    plan.machine.command(plan.kernel, folder, sockets)
 }
 
 /// Reads the guest's console.

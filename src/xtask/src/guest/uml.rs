@@ -63,8 +63,13 @@ pub(crate) fn fetch(cache: &Cache) -> Result<KernelFiles> {
 }
 
 /// The command that boots the kernel. `run` is the run's folder, which holds
-/// `socket` and `initrd`.
-pub(crate) fn command(files: &KernelFiles, run: &Path, memory_mib: u32) -> Command {
+/// `sockets` and `initrd`.
+pub(crate) fn command(
+    files: &KernelFiles,
+    run: &Path,
+    sockets: &[&str],
+    memory_mib: u32,
+) -> Command {
     let mut command = Command::new("unshare");
     command
         .args([
@@ -80,7 +85,11 @@ pub(crate) fn command(files: &KernelFiles, run: &Path, memory_mib: u32) -> Comma
         .arg(run)
         .arg(format!("mem={memory_mib}M"))
         .arg("initrd=/run/vfsd/initrd")
-        .arg(format!("virtio_uml.device=/run/vfsd/socket:{DEVICE_ID_FS}"))
+        .args(
+            sockets
+                .iter()
+                .map(|socket| format!("virtio_uml.device=/run/vfsd/{socket}:{DEVICE_ID_FS}")),
+        )
         .args(["con=null", "con0=fd:0,fd:1", "uml_dir=/run/vfsd/"])
         // The fast way to catch a process's system calls, from Linux 6.16 on.
         .arg("seccomp=auto")

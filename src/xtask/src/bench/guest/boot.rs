@@ -8,7 +8,7 @@ use anyhow::{Result, bail, ensure};
 
 use super::workloads::{Workload, clock};
 use crate::bench::progress::Progress;
-use crate::daemon::{Options, Program};
+use crate::daemon::{Options, Program, Storage};
 use crate::guest::run::{self, Observer, Outcome, Plan, Report};
 use crate::guest::session::Session;
 use crate::guest::{Kernel, KernelFiles, Machine, kernel_log};
@@ -65,7 +65,8 @@ pub(crate) fn run(
         kernel,
         program,
         options: OPTIONS,
-        root,
+        root: &Storage::folder(root),
+        data: None,
         session: &session,
     };
     let mut reader = Reader {

@@ -20,7 +20,7 @@ use super::processors::Division;
 use super::work::Job;
 use crate::bench::row::{Board, Level, Measure, Side};
 use crate::bench::usage::Family;
-use crate::daemon::{self, Daemon, Program};
+use crate::daemon::{self, Daemon, Program, Storage};
 
 /// The daemons' options, the same for both.
 pub(crate) const OPTIONS: daemon::Options = daemon::Options {
@@ -155,7 +155,13 @@ impl Session {
         let socket = place.join("socket");
         let log = place.join("daemon.log");
         std::fs::create_dir_all(place).with_context(|| format!("make {}", place.display()))?;
-        let daemon = Daemon::serve(program, &OPTIONS, folder.path(), &socket, &log)?;
+        let daemon = Daemon::serve(
+            program,
+            &OPTIONS,
+            &Storage::folder(folder.path()),
+            &socket,
+            &log,
+        )?;
         let connected = connect(&socket, purpose);
         let (device, scene, first) = connected
             .map_err(|error| anyhow!("{error}\nthe end of the daemon's log:\n{}", daemon.log()))?;
