@@ -20,6 +20,7 @@
     )
 )]
 
+pub mod blob;
 mod entry;
 pub mod tree;
 

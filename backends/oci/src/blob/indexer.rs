@@ -1,0 +1,307 @@
+//! One pass over a layer: decode it, hash it, note where decoding can begin anew.
+
+use sha2::{Digest as _, Sha256};
+
+use super::decoder::{Decoder, Point};
+use super::span::{BlobIndex, Resume, Span, Window};
+use super::{BlobError, Compression};
+
+/// How a blob is indexed.
+#[derive(Debug, Clone)]
+pub struct BlobOptions {
+    /// Decoded bytes of a span, at least: the next place where decoding can begin ends it. 1 MiB
+    /// unless changed. Between blocks of gzip each span costs the index up to 32 KiB more.
+    pub span: u64,
+    /// The most bytes that a blob may decode to. 1 TiB unless changed.
+    pub max_decoded: u64,
+    /// The most spans that a blob may have. 4 Mi unless changed.
+    pub max_spans: u64,
+}
+
+impl Default for BlobOptions {
+    fn default() -> Self {
+        Self {
+            span: 1 << 20,
+            max_decoded: 1 << 40,
+            max_spans: 1 << 22,
+        }
+    }
+}
+
+/// Indexes a blob that is given piece by piece. Memory: a few hundred KiB for the decoder (zstd: up
+/// to 128 MiB if the blob asks for such a window) and the spans.
+#[expect(missing_debug_implementations, reason = "the decoders have none")]
+pub struct BlobIndexer {
+    options: BlobOptions,
+    /// The first bytes, until they tell the compression.
+    head: Vec<u8>,
+    work: Option<Work>,
+}
+
+impl BlobIndexer {
+    /// An indexer that has seen nothing yet.
+    pub fn new(options: BlobOptions) -> Self {
+        Self {
+            options,
+            head: Vec::new(),
+            work: None,
+        }
+    }
+
+    /// Takes the next bytes of the blob, and gives `sink` what they decode to, in order.
+    ///
+    /// # Errors
+    /// A malformed blob, or a limit of the options; what `sink` fails with. The indexer is of no
+    /// use afterwards.
+    pub fn push<E: From<BlobError>>(
+        &mut self,
+        mut input: &[u8],
+        mut sink: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.work.is_none() {
+            let wanted = Compression::MAGIC.saturating_sub(self.head.len());
+            let (head, rest) = input.split_at(wanted.min(input.len()));
+            self.head.extend_from_slice(head);
+            input = rest;
+            if self.head.len() < Compression::MAGIC {
+                return Ok(());
+            }
+        }
+        self.started()?.push(input, &mut sink)
+    }
+
+    /// The index, now that the blob has ended; `sink` as for [`push`](Self::push).
+    ///
+    /// # Errors
+    /// A blob that ends too early; what `sink` fails with.
+    pub fn finish<E: From<BlobError>>(
+        mut self,
+        mut sink: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<BlobIndex, E> {
+        self.started()?.push(&[], &mut sink)?;
+        match self.work {
+            Some(work) => Ok(work.finish()?),
+            None => Err(BlobError::Malformed("the blob ends too early").into()),
+        }
+    }
+
+    /// The work, which begins with the bytes seen so far.
+    fn started(&mut self) -> Result<Pushed<'_>, BlobError> {
+        let head = std::mem::take(&mut self.head);
+        let work = match &mut self.work {
+            Some(work) => work,
+            none => none.insert(Work::new(Compression::detect(&head), self.options.clone())?),
+        };
+        Ok(Pushed { head, work })
+    }
+}
+
+/// The work with bytes that come before those that are pushed.
+struct Pushed<'a> {
+    head: Vec<u8>,
+    work: &'a mut Work,
+}
+
+impl Pushed<'_> {
+    fn push<E: From<BlobError>>(
+        self,
+        input: &[u8],
+        sink: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if !self.head.is_empty() {
+            self.work.push(&self.head, sink)?;
+        }
+        self.work.push(input, sink)
+    }
+}
+
+struct Work {
+    options: BlobOptions,
+    compression: Compression,
+    decoder: Decoder,
+    packer: zstd::bulk::Compressor<'static>,
+    /// Bytes of the blob that were decoded, and their SHA-256.
+    consumed: u64,
+    blob: Sha256,
+    /// The last of them.
+    last: u8,
+    /// Bytes that came out, and their SHA-256; a plain blob's is `blob`.
+    decoded: u64,
+    diff: Option<Sha256>,
+    span: OpenSpan,
+    spans: Vec<Span>,
+}
+
+/// The span that is being decoded.
+struct OpenSpan {
+    compressed_start: u64,
+    decoded_start: u64,
+    resume: Resume,
+    compressed: Sha256,
+    /// None in a plain blob, where both are the same.
+    decoded: Option<Sha256>,
+}
+
+impl Work {
+    fn new(compression: Compression, options: BlobOptions) -> Result<Self, BlobError> {
+        let decodes = compression != Compression::Plain;
+        Ok(Self {
+            decoder: Decoder::new(compression)?,
+            packer: zstd::bulk::Compressor::new(3)?,
+            options,
+            compression,
+            consumed: 0,
+            blob: Sha256::new(),
+            last: 0,
+            decoded: 0,
+            diff: decodes.then(Sha256::new),
+            span: OpenSpan {
+                compressed_start: 0,
+                decoded_start: 0,
+                resume: Resume::Fresh,
+                compressed: Sha256::new(),
+                decoded: decodes.then(Sha256::new),
+            },
+            spans: Vec::new(),
+        })
+    }
+
+    fn push<E: From<BlobError>>(
+        &mut self,
+        mut input: &[u8],
+        sink: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        loop {
+            let step = self.decoder.step(self.piece(input))?;
+            if step.is_stalled() {
+                break;
+            }
+            let (taken, rest) = input.split_at(step.consumed.min(input.len()));
+            input = rest;
+            self.blob.update(taken);
+            self.span.compressed.update(taken);
+            self.consumed = self.consumed.saturating_add(size(taken));
+            self.last = taken.last().copied().unwrap_or(self.last);
+            self.decoded = self.decoded.saturating_add(size(step.output));
+            if self.decoded > self.options.max_decoded {
+                return Err(E::from(BlobError::TooLarge {
+                    what: "decoded bytes",
+                    limit: self.options.max_decoded,
+                }));
+            }
+            if let (Some(diff), Some(span)) = (&mut self.diff, &mut self.span.decoded) {
+                diff.update(step.output);
+                span.update(step.output);
+            }
+            if !step.output.is_empty() {
+                sink(step.output)?;
+            }
+            if let Some(point) = step.point
+                && self.is_worth_a_span(point)
+            {
+                self.cut(point)?;
+            }
+        }
+        if input.is_empty() {
+            Ok(())
+        } else {
+            Err(BlobError::Malformed("the decoder makes no progress").into())
+        }
+    }
+
+    /// What the decoder is to see next: of a plain blob no more than the span still takes.
+    fn piece<'a>(&self, input: &'a [u8]) -> &'a [u8] {
+        if self.compression != Compression::Plain {
+            return input;
+        }
+        let left = self.options.span.max(1).saturating_sub(self.span_length());
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        input.get(..left).unwrap_or(input)
+    }
+
+    fn span_length(&self) -> u64 {
+        self.decoded.saturating_sub(self.span.decoded_start)
+    }
+
+    /// A place inside a gzip member needs a window. In a blob of several members the next member's
+    /// start is waited for, up to twice the span.
+    fn is_worth_a_span(&self, point: Point) -> bool {
+        let wanted = match point {
+            Point::Block { .. } if self.decoder.has_several_parts() => {
+                self.options.span.saturating_mul(2)
+            }
+            Point::Block { .. } | Point::Fresh => self.options.span,
+        };
+        self.span_length() >= wanted.max(1)
+    }
+
+    /// Ends the span here and begins the next.
+    fn cut(&mut self, point: Point) -> Result<(), BlobError> {
+        if size(&self.spans).saturating_add(1) >= self.options.max_spans {
+            return Err(BlobError::TooLarge {
+                what: "spans",
+                limit: self.options.max_spans,
+            });
+        }
+        let mut compressed = Sha256::new();
+        let mut compressed_start = self.consumed;
+        let resume = match point {
+            Point::Fresh => Resume::Fresh,
+            Point::Block { bits } => {
+                if bits > 0 {
+                    compressed.update([self.last]);
+                    compressed_start = compressed_start.saturating_sub(1);
+                }
+                Resume::Block {
+                    bits,
+                    window: Window::pack(&mut self.packer, self.decoder.window())?,
+                }
+            }
+        };
+        let next = OpenSpan {
+            compressed_start,
+            decoded_start: self.decoded,
+            resume,
+            compressed,
+            decoded: self.span.decoded.is_some().then(Sha256::new),
+        };
+        let ended = std::mem::replace(&mut self.span, next);
+        self.spans.push(ended.end(self.consumed, self.decoded));
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<BlobIndex, BlobError> {
+        self.decoder.finish()?;
+        // A plain blob that ends with a span has begun one too many.
+        let one_too_many = self.compression == Compression::Plain && self.span_length() == 0;
+        if !one_too_many || self.spans.is_empty() {
+            self.spans.push(self.span.end(self.consumed, self.decoded));
+        }
+        let digest = self.blob.into();
+        Ok(BlobIndex {
+            compression: self.compression,
+            digest,
+            size: self.consumed,
+            diff_id: self.diff.map_or(digest, Into::into),
+            decoded_size: self.decoded,
+            spans: self.spans,
+        })
+    }
+}
+
+impl OpenSpan {
+    fn end(self, compressed_end: u64, decoded_end: u64) -> Span {
+        let compressed_sha256 = self.compressed.into();
+        Span {
+            compressed: self.compressed_start..compressed_end,
+            decoded: self.decoded_start..decoded_end,
+            resume: self.resume,
+            compressed_sha256,
+            decoded_sha256: self.decoded.map_or(compressed_sha256, Into::into),
+        }
+    }
+}
+
+fn size<T>(of: &[T]) -> u64 {
+    u64::try_from(of.len()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,193 @@
+//! Reading one span of a layer.
+
+use std::io;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::decoder::{Decoder, Step};
+use super::span::{BlobIndex, Resume, Span};
+use super::{BlobError, BlobSource, Sha256Digest, SpanError, SpanFault};
+
+/// The most of a blob that is asked for, and held, at once.
+const PIECE: u64 = 4 << 20;
+
+/// Reads the spans of a blob, each by itself, and verifies them.
+#[derive(Debug, Clone)]
+pub struct SpanReader<S> {
+    source: S,
+    index: Arc<BlobIndex>,
+}
+
+impl<S: BlobSource> SpanReader<S> {
+    /// A reader of the blob that `index` was made of.
+    pub fn new(source: S, index: Arc<BlobIndex>) -> Self {
+        Self { source, index }
+    }
+
+    /// The index that spans are read by.
+    pub fn index(&self) -> &Arc<BlobIndex> {
+        &self.index
+    }
+
+    /// Decodes a span and gives `sink` its bytes, in order, in pieces of at most 4 MiB.
+    ///
+    /// **They count only if this ends well**: the SHA-256 is known when the last byte was given.
+    /// Never more bytes are given than the span has. Memory: two pieces and a decoder, however
+    /// large the span is.
+    ///
+    /// # Errors
+    /// Each names the layer and the span; see [`SpanFault`].
+    pub fn stream(
+        &self,
+        span: usize,
+        mut sink: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), SpanError> {
+        self.index
+            .spans
+            .get(span)
+            .ok_or(SpanFault::Missing)
+            .and_then(|span| self.decode(span, &mut sink))
+            .map_err(|reason| SpanError {
+                layer: self.index.digest,
+                span,
+                reason,
+            })
+    }
+
+    /// The verified bytes of a span that has at most `limit` of them.
+    ///
+    /// # Errors
+    /// As for [`stream`](Self::stream); `TooLarge` over `limit`.
+    pub fn read(&self, span: usize, limit: usize) -> Result<Vec<u8>, SpanError> {
+        let failed = |reason| SpanError {
+            layer: self.index.digest,
+            span,
+            reason,
+        };
+        let range = &self
+            .index
+            .spans
+            .get(span)
+            .ok_or(failed(SpanFault::Missing))?;
+        let length = length(&range.decoded);
+        if usize::try_from(length).map_or(true, |length| length > limit) {
+            return Err(failed(SpanFault::TooLarge {
+                length,
+                limit: u64::try_from(limit).unwrap_or(u64::MAX),
+            }));
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+        self.stream(span, |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
+    fn decode(
+        &self,
+        span: &Span,
+        sink: &mut impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), SpanFault> {
+        let mut offset = span.compressed.start;
+        let mut output = Output {
+            left: length(&span.decoded),
+            sha256: Sha256::new(),
+            sink,
+        };
+        let mut compressed = Sha256::new();
+        let mut decoder = None;
+        let mut piece = Vec::new();
+        // A span without compressed bytes still has to be decoded, to nothing.
+        loop {
+            let left = span.compressed.end.saturating_sub(offset);
+            let size = left.min(PIECE);
+            piece.resize(usize::try_from(size).unwrap_or(0), 0);
+            self.source
+                .read_at(offset, &mut piece)
+                .map_err(SpanFault::Source)?;
+            offset = offset.saturating_add(size);
+            compressed.update(&piece);
+            // Wrong bytes do not even reach the decoder, if all are there already.
+            if left == size {
+                matches(&mut compressed, span.compressed_sha256, "compressed")?;
+            }
+            let mut input = piece.as_slice();
+            let decoder = match &mut decoder {
+                Some(decoder) => decoder,
+                none => none.insert(self.begin(span, &mut input)?),
+            };
+            output.feed(decoder, input)?;
+            if left == size {
+                break;
+            }
+        }
+        if output.left > 0 {
+            let short = BlobError::Malformed("a span gives fewer bytes than the index says");
+            return Err(SpanFault::Decode(short));
+        }
+        matches(&mut output.sha256, span.decoded_sha256, "decoded")
+    }
+
+    /// A decoder for the span, and the input without what it has already seen.
+    fn begin(&self, span: &Span, input: &mut &[u8]) -> Result<Decoder, SpanFault> {
+        let mut before = 0;
+        if let Resume::Block { bits: 1.., .. } = span.resume
+            && let Some((first, rest)) = input.split_first()
+        {
+            before = *first;
+            *input = rest;
+        }
+        Decoder::resume(self.index.compression, &span.resume, before).map_err(SpanFault::Decode)
+    }
+}
+
+struct Output<'a, F> {
+    left: u64,
+    sha256: Sha256,
+    sink: &'a mut F,
+}
+
+impl<F: FnMut(&[u8]) -> io::Result<()>> Output<'_, F> {
+    /// Decodes until the input is used up, or the span is complete: what follows then belongs to
+    /// the end of a member, or to padding.
+    fn feed(&mut self, decoder: &mut Decoder, mut input: &[u8]) -> Result<(), SpanFault> {
+        while self.left > 0 {
+            let step = decoder.step(input).map_err(SpanFault::Decode)?;
+            if step.is_stalled() {
+                break;
+            }
+            let Step {
+                consumed, output, ..
+            } = step;
+            input = input.get(consumed..).unwrap_or_default();
+            let wanted = usize::try_from(self.left).unwrap_or(usize::MAX);
+            let output = output.get(..wanted).unwrap_or(output);
+            self.left = self
+                .left
+                .saturating_sub(u64::try_from(output.len()).unwrap_or(u64::MAX));
+            self.sha256.update(output);
+            if !output.is_empty() {
+                (self.sink)(output).map_err(SpanFault::Sink)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn matches(
+    state: &mut Sha256,
+    expected: Sha256Digest,
+    what: &'static str,
+) -> Result<(), SpanFault> {
+    if Sha256Digest::from(std::mem::take(state)) == expected {
+        Ok(())
+    } else {
+        Err(SpanFault::Mismatch(what))
+    }
+}
+
+fn length(range: &std::ops::Range<u64>) -> u64 {
+    range.end.saturating_sub(range.start)
+}

@@ -1,0 +1,35 @@
+//! Where the compressed bytes of a layer are read from.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// A layer as its registry, or a folder, keeps it: bytes that are found by their offset.
+///
+/// Nothing read from it is trusted before it was verified.
+pub trait BlobSource: Send + Sync {
+    /// Fills `buffer` with the bytes from `offset` on. May block, for a disk or a network.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the blob ends before; whatever else kept the bytes from being read.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+}
+
+impl BlobSource for File {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.read_exact_at(buffer, offset)
+    }
+}
+
+impl<T: BlobSource + ?Sized> BlobSource for Arc<T> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        T::read_at(self, offset, buffer)
+    }
+}
+
+impl<T: BlobSource + ?Sized> BlobSource for Box<T> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        T::read_at(self, offset, buffer)
+    }
+}
