@@ -1,0 +1,229 @@
+//! The client library's store for an address and options.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::list::PaginatedListStore;
+use object_store::local::LocalFileSystem;
+use object_store::{ClientOptions, ObjectStore};
+
+use super::error::{no_retries, one_line};
+use super::http::Connector;
+use super::list::{Lister, PageLister, PathLister};
+use super::{OpenError, Patience, Provider, StoreOptions, StoreUrl, aws_files};
+
+/// A bucket as the client library reaches it.
+pub(super) struct Connection {
+    pub(super) objects: Arc<dyn ObjectStore>,
+    pub(super) lister: Arc<dyn Lister>,
+}
+
+impl Connection {
+    fn paged(store: impl ObjectStore + PaginatedListStore) -> Self {
+        let store = Arc::new(store);
+        Self {
+            lister: Arc::new(PageLister::new(store.clone())),
+            objects: store,
+        }
+    }
+}
+
+/// Builds the client. Reads files, sends nothing.
+pub(super) fn connect(
+    url: &StoreUrl,
+    options: &StoreOptions,
+    patience: &Patience,
+) -> Result<Connection, OpenError> {
+    let failed = |error: object_store::Error| OpenError::Store {
+        store: url.bucket_url(),
+        reason: one_line(&error),
+    };
+    // Time limits are this crate's: a body may take as long as it makes progress.
+    let client = ClientOptions::new()
+        .with_timeout_disabled()
+        .with_read_timeout(patience.attempt);
+    match url.provider() {
+        Provider::S3 => {
+            let profile = profile(options)?;
+            let mut builder = AmazonS3Builder::new().with_client_options(client);
+            for (key, value) in settings::<AmazonS3ConfigKey>("aws_", &profile, options)? {
+                builder = builder.with_config(key, value);
+            }
+            builder
+                .with_bucket_name(url.bucket())
+                .with_retry(no_retries())
+                .with_http_connector(Connector::default())
+                .build()
+                .map(Connection::paged)
+                .map_err(failed)
+        }
+        Provider::Google => {
+            let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client);
+            for (key, value) in settings::<GoogleConfigKey>("google_", &Vec::new(), options)? {
+                builder = builder.with_config(key, value);
+            }
+            builder
+                .with_bucket_name(url.bucket())
+                .with_retry(no_retries())
+                .with_http_connector(Connector::default())
+                .build()
+                .map(Connection::paged)
+                .map_err(failed)
+        }
+        Provider::Azure => {
+            let mut builder = MicrosoftAzureBuilder::new().with_client_options(client);
+            for (key, value) in settings::<AzureConfigKey>("azure_", &Vec::new(), options)? {
+                builder = builder.with_config(key, value);
+            }
+            builder
+                .with_container_name(url.bucket())
+                .with_retry(no_retries())
+                .with_http_connector(Connector::default())
+                .build()
+                .map(Connection::paged)
+                .map_err(failed)
+        }
+        Provider::Directory => {
+            if let Some((key, _)) = options.given().next() {
+                return Err(OpenError::option(key, "a directory has no options"));
+            }
+            let store = LocalFileSystem::new_with_prefix(url.directory()).map_err(failed)?;
+            let store: Arc<dyn ObjectStore> = Arc::new(store);
+            Ok(Connection {
+                lister: Arc::new(PathLister::new(store.clone())),
+                objects: store,
+            })
+        }
+    }
+}
+
+/// The AWS profile, without its keys where others were given.
+fn profile(options: &StoreOptions) -> Result<aws_files::Profile, OpenError> {
+    let is_key = |name: &str| {
+        matches!(
+            name.strip_prefix("aws_").unwrap_or(name),
+            "access_key_id" | "skip_signature"
+        )
+    };
+    let given = options.given().map(|(key, _)| key).any(is_key)
+        || options.variable("aws_access_key_id").is_some()
+        || options.variable("aws_skip_signature").is_some();
+    if !given {
+        return aws_files::profile(options);
+    }
+    let mut profile = aws_files::profile(options).unwrap_or_default();
+    profile.retain(|(key, _)| matches!(*key, "aws_region" | "aws_endpoint_url"));
+    Ok(profile)
+}
+
+/// Everything that was set, the most important last: files, environment, command line.
+fn settings<K: FromStr>(
+    prefix: &str,
+    profile: &aws_files::Profile,
+    options: &StoreOptions,
+) -> Result<Vec<(K, String)>, OpenError> {
+    let mut settings = Vec::new();
+    let files = profile.iter().map(|(key, value)| (*key, value.as_str()));
+    let environment = options
+        .variables()
+        .filter(|(name, _)| name.starts_with(prefix));
+    for (key, value) in files.chain(environment) {
+        if let Ok(key) = key.parse() {
+            settings.push((key, value.to_owned()));
+        }
+    }
+    for (key, value) in options.given() {
+        let known = key
+            .parse()
+            .map_err(|_| OpenError::option(key, unknown(prefix)))?;
+        settings.push((known, value.to_owned()));
+    }
+    Ok(settings)
+}
+
+fn unknown(prefix: &str) -> String {
+    let examples = match prefix {
+        "aws_" => {
+            "region, endpoint, allow_http, virtual_hosted_style_request, skip_signature, request_payer"
+        }
+        "google_" => {
+            "service_account, application_credentials, base_url, skip_signature, allow_http"
+        }
+        _ => "account_name, account_key, endpoint, use_emulator, skip_signature, allow_http",
+    };
+    format!("no such key; among those that exist are {examples}")
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Connection").field(&self.objects).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(url: &str, vars: &[(&str, &str)], given: &[&str]) -> Result<Connection, OpenError> {
+        let vars = vars
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()));
+        let mut options = StoreOptions::from_vars(vars);
+        for option in given {
+            options.set(option)?;
+        }
+        connect(&url.parse()?, &options, &Patience::default())
+    }
+
+    #[test]
+    fn the_environment_is_enough_to_connect() {
+        let vars = [
+            ("AWS_ACCESS_KEY_ID", "a"),
+            ("AWS_SECRET_ACCESS_KEY", "b"),
+            ("AWS_PAGER", "less"),
+        ];
+        open("s3://bucket", &vars, &[]).unwrap();
+        open(
+            "az://c",
+            &[
+                ("AZURE_STORAGE_ACCOUNT_NAME", "a"),
+                ("AZURE_STORAGE_ACCOUNT_KEY", "YQ=="),
+            ],
+            &[],
+        )
+        .unwrap();
+        open("gs://b", &[], &["skip_signature=true"]).unwrap();
+    }
+
+    #[test]
+    fn an_unknown_option_is_named() {
+        for url in ["s3://b", "gs://b", "az://b", "file:/"] {
+            let refused = open(url, &[("AWS_ACCESS_KEY_ID", "a")], &["regoin=x"])
+                .unwrap_err()
+                .to_string();
+            assert!(refused.contains("'regoin'"), "{refused}");
+            assert!(!refused.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn an_option_without_a_valid_value_is_named() {
+        let vars = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
+        let refused = open("s3://b", &vars, &["allow_http=perhaps"])
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("perhaps"), "{refused}");
+    }
+
+    #[test]
+    fn half_a_pair_of_keys_is_refused() {
+        let refused = open("s3://b", &[("AWS_ACCESS_KEY_ID", "a")], &[])
+            .unwrap_err()
+            .to_string();
+        assert!(refused.to_lowercase().contains("secret"), "{refused}");
+    }
+}

@@ -1,0 +1,189 @@
+//! Why a store cannot be used, as a line that says what to do.
+
+use std::error::Error;
+
+use object_store::RetryConfig;
+
+/// Why a bucket cannot be opened. Its text is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL is none.
+    #[error("'{}' is not the address of a bucket: {reason}", url.escape_default())]
+    Url {
+        /// As given.
+        url: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// An option is no `KEY=VALUE`, or its key is not known.
+    #[error("--store-option '{}': {reason}", option.escape_default())]
+    Option {
+        /// As given.
+        option: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The credentials in the AWS files cannot be used.
+    #[error("{0}")]
+    Credentials(String),
+    /// The options do not go together, or the service is not as they say.
+    #[error("cannot open {store}: {reason}")]
+    Store {
+        /// The bucket.
+        store: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+}
+
+impl OpenError {
+    pub(super) fn url(url: &str, reason: &'static str) -> Self {
+        Self::Url {
+            url: url.to_owned(),
+            reason,
+        }
+    }
+
+    pub(super) fn option(option: &str, reason: impl Into<String>) -> Self {
+        Self::Option {
+            option: option.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    /// What a first request met.
+    pub(super) fn store(store: &str, error: &object_store::Error) -> Self {
+        Self::Store {
+            store: store.to_owned(),
+            reason: advice(error),
+        }
+    }
+}
+
+/// The library's own retries are off: those of this crate count, wait and check.
+pub(super) fn no_retries() -> RetryConfig {
+    RetryConfig {
+        max_retries: 0,
+        ..RetryConfig::default()
+    }
+}
+
+/// An answer of the service that stays the same however often the request is repeated, and for which the
+/// client library has no error of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("the service answered {status}: {body}")]
+pub(super) struct Refused {
+    pub(super) status: u16,
+    pub(super) body: String,
+}
+
+/// Whether the same request may have another answer soon.
+pub(super) fn is_transient(error: &object_store::Error) -> bool {
+    use object_store::Error as E;
+    if !matches!(error, E::Generic { .. } | E::JoinError { .. }) {
+        return false;
+    }
+    let mut source: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(error) = source {
+        if error.is::<Refused>() {
+            return false;
+        }
+        source = error.source();
+    }
+    true
+}
+
+/// One line on what went wrong and what to do about it.
+fn advice(error: &object_store::Error) -> String {
+    use object_store::Error as E;
+    let text = one_line(error);
+    let found = |pattern: &str| text.contains(pattern);
+    let advice = match error {
+        _ if found("NoSuchBucket") || found("ContainerNotFound") => {
+            "there is no such bucket; check its name and the endpoint (AWS_ENDPOINT_URL)"
+        }
+        _ if found("169.254.169.254") || found("metadata/") => {
+            "no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE \
+             (for a public bucket: --store-option skip_signature=true)"
+        }
+        _ if found("SignatureDoesNotMatch") || found("InvalidAccessKeyId") => {
+            "the service does not take these credentials; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        }
+        _ if found("ExpiredToken") => "the credentials have expired; renew them",
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
+            "the credentials do not allow to list it; reading needs s3:ListBucket and s3:GetObject"
+        }
+        _ if found("answered 301")
+            || found("answered 307")
+            || found("PermanentRedirect")
+            || found("AuthorizationHeaderMalformed") =>
+        {
+            "the bucket is in another region; set AWS_REGION"
+        }
+        _ if found("scheme is not allowed") || found("AllowHttp") => {
+            "plain http is refused unless AWS_ALLOW_HTTP=true is set"
+        }
+        _ if found("certificate") => {
+            "its certificate is not trusted; add the authority to the host's certificates"
+        }
+        _ if found("dns error") || found("lookup address") => {
+            "its name cannot be resolved; check the endpoint (AWS_ENDPOINT_URL) and the network"
+        }
+        _ if found("onnect") => {
+            "it cannot be reached; check the endpoint (AWS_ENDPOINT_URL) and the network"
+        }
+        _ => return text,
+    };
+    format!("{advice} ({text})")
+}
+
+/// An error with its causes, without line breaks and of bounded length.
+pub(super) fn one_line(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        source = error.source();
+    }
+    let text: String = text
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
+    match text.char_indices().nth(600) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_whatever_the_service_says() {
+        let error = object_store::Error::Generic {
+            store: "S3",
+            source: "<Error>\n<Code>NoSuchBucket</Code>\r\n".into(),
+        };
+        let shown = OpenError::store("s3://b", &error).to_string();
+        assert!(
+            shown.starts_with("cannot open s3://b: there is no such bucket"),
+            "{shown}"
+        );
+        assert!(!shown.contains(['\n', '\r']), "{shown}");
+    }
+
+    #[test]
+    fn an_endless_message_is_cut() {
+        let error = object_store::Error::Generic {
+            store: "S3",
+            source: "\u{e4}".repeat(5000).into(),
+        };
+        assert!(one_line(&error).chars().count() < 700);
+    }
+}

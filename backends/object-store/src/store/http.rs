@@ -1,0 +1,286 @@
+//! What goes over the wire on behalf of the client library.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use object_store::ClientOptions;
+use object_store::client::{
+    DnsError, DnsFuture, DnsResolver, HttpClient, HttpConnector, HttpError, HttpErrorKind,
+    HttpRequest, HttpResponse, HttpResponseBody, HttpService, ReqwestConnector,
+};
+
+use super::error::Refused;
+use super::keys;
+
+/// Makes the library's HTTP client one that can be relied on: names that were resolved once are resolved
+/// again or stay as they were, answers that do not change are told apart from those that may, and listings
+/// may hold any key.
+#[derive(Debug, Default)]
+pub(super) struct Connector {
+    resolver: Arc<Resolver>,
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let options = options.clone().with_dns_resolver(self.resolver.clone());
+        let inner = ReqwestConnector::default().connect(&options)?;
+        Ok(HttpClient::new(Service(inner)))
+    }
+}
+
+struct Service(HttpClient);
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Service")
+    }
+}
+
+#[async_trait]
+impl HttpService for Service {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let lists = request.method().as_str() == "GET"
+            && request.uri().query().is_some_and(|query| {
+                query
+                    .split('&')
+                    .any(|part| matches!(part, "list-type=2" | "comp=list"))
+            });
+        let response = self.0.execute(request).await?;
+        let status = response.status();
+        if stays(status.as_u16()) {
+            let body = response.into_body().bytes().await?;
+            let body =
+                String::from_utf8_lossy(body.get(..body.len().min(1024)).unwrap_or_default());
+            // A request that took too long to arrive is told with the status of a wrong one.
+            if !body.contains("RequestTimeout") {
+                let refused = Refused {
+                    status: status.as_u16(),
+                    body: body.into_owned(),
+                };
+                return Err(HttpError::new(HttpErrorKind::Unknown, refused));
+            }
+            return Err(HttpError::new(HttpErrorKind::Interrupted, TookTooLong));
+        }
+        if !lists || !status.is_success() {
+            return Ok(response);
+        }
+        let (mut parts, body) = response.into_parts();
+        let page = body.bytes().await?;
+        let page = with_keys_encoded(&page);
+        parts.headers.remove("content-length");
+        Ok(HttpResponse::from_parts(
+            parts,
+            HttpResponseBody::from(page),
+        ))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the request took too long to arrive")]
+struct TookTooLong;
+
+/// Whether a repetition gets the same answer. The library has errors of its own for the statuses left out: 304, 401, 403, 404,
+/// 409, 412. 408 and 429 pass.
+fn stays(status: u16) -> bool {
+    let redirected = (300..400).contains(&status) && status != 304;
+    let refused = (400..500).contains(&status);
+    redirected || refused && !matches!(status, 401 | 403 | 404 | 408 | 409 | 412 | 429)
+}
+
+/// A page of a listing in which each key is one that the library [takes](keys). S3 and Google
+/// write them as `Key` and `Prefix`, Azure as `Name`.
+fn with_keys_encoded(page: &[u8]) -> Vec<u8> {
+    let mut rest = page;
+    let mut changed = Vec::with_capacity(page.len());
+    while let Some((name, begin)) = next_element(rest) {
+        let (before, from) = rest.split_at_checked(begin).unwrap_or((rest, &[]));
+        changed.extend_from_slice(before);
+        // Text has no `<` in it: that would be written `&lt;`.
+        let end = from
+            .iter()
+            .position(|&byte| byte == b'<')
+            .unwrap_or(from.len());
+        let (text, after) = from.split_at_checked(end).unwrap_or((from, &[]));
+        match unescaped(text) {
+            Some(raw) => changed.extend_from_slice(passable(name, &raw).as_bytes()),
+            None => changed.extend_from_slice(text),
+        }
+        rest = after;
+    }
+    changed.extend_from_slice(rest);
+    changed
+}
+
+/// The next element that holds a key, and where its text begins.
+fn next_element(xml: &[u8]) -> Option<(&'static str, usize)> {
+    const ELEMENTS: [&str; 3] = ["<Key>", "<Prefix>", "<Name>"];
+    let mut at = 0_usize;
+    loop {
+        let tail = xml.get(at..)?;
+        at = at.checked_add(tail.iter().position(|&byte| byte == b'<')?)?;
+        let tail = xml.get(at..)?;
+        if let Some(name) = ELEMENTS
+            .into_iter()
+            .find(|name| tail.starts_with(name.as_bytes()))
+        {
+            return Some((name, at.checked_add(name.len())?));
+        }
+        at = at.checked_add(1)?;
+    }
+}
+
+/// The text of a key's element, encoded if it has to be.
+fn passable(element: &str, raw: &str) -> String {
+    // The library takes one `/` from the end of each common prefix, and of Azure's names that are such.
+    let is_prefix = element != "<Key>";
+    let stem = raw
+        .strip_suffix('/')
+        .filter(|stem| is_prefix && !stem.is_empty());
+    let encoded = match stem {
+        Some(stem) if keys::encode(stem) == stem => raw.to_owned(),
+        _ if raw.is_empty() => String::new(),
+        _ => keys::encode(raw),
+    };
+    escaped(&encoded)
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}
+
+/// The characters behind XML's references. `None` for what is no text.
+fn unescaped(text: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut raw = String::with_capacity(text.len());
+    let mut parts = text.split('&');
+    raw.push_str(parts.next()?);
+    for part in parts {
+        let (reference, literal) = part.split_once(';')?;
+        let character = match reference {
+            "amp" => '&',
+            "lt" => '<',
+            "gt" => '>',
+            "quot" => '"',
+            "apos" => '\'',
+            number => {
+                let number = number.strip_prefix('#')?;
+                let code = match number.strip_prefix(['x', 'X']) {
+                    Some(hex) => u32::from_str_radix(hex, 16).ok()?,
+                    None => number.parse().ok()?,
+                };
+                char::from_u32(code)?
+            }
+        };
+        raw.push(character);
+        raw.push_str(literal);
+    }
+    Some(raw)
+}
+
+/// Asks the C library, and remembers its last good answers: in a sandbox without `/etc/resolv.conf`, or
+/// while name servers are away, the service is where it was before.
+#[derive(Debug, Default)]
+struct Resolver {
+    known: Arc<Mutex<HashMap<String, Vec<IpAddr>>>>,
+    turns: AtomicUsize,
+}
+
+impl DnsResolver for Resolver {
+    fn resolve(&self, host: &str) -> DnsFuture {
+        let host = host.to_owned();
+        let known = self.known.clone();
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            let name = host.clone();
+            let asked = tokio::task::spawn_blocking(move || {
+                let found = (name.as_str(), 0).to_socket_addrs()?;
+                Ok::<Vec<IpAddr>, std::io::Error>(found.map(|address| address.ip()).collect())
+            });
+            let mut addresses = match asked.await.map_err(DnsError::from)? {
+                Ok(addresses) if !addresses.is_empty() => {
+                    known
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(host, addresses.clone());
+                    addresses
+                }
+                answer => match known
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get(&host)
+                {
+                    Some(addresses) => addresses.clone(),
+                    None => answer?,
+                },
+            };
+            // Connections spread over all addresses of a service.
+            let begin = turn.checked_rem(addresses.len()).unwrap_or(0);
+            addresses.rotate_left(begin);
+            Ok(addresses)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(page: &str) -> String {
+        String::from_utf8(with_keys_encoded(page.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn a_listing_of_ordinary_keys_is_not_changed() {
+        let page = "<L><Name>b</Name><Prefix>a/</Prefix><Prefix></Prefix><Contents><Key>a/x &amp; y</Key></Contents>\
+                    <CommonPrefixes><Prefix>a/b/</Prefix></CommonPrefixes></L>";
+        assert_eq!(changed(page), page);
+    }
+
+    #[test]
+    fn keys_that_the_library_does_not_take_are_encoded() {
+        let page = "<Key>a/</Key><Key>a//b</Key><Key>/x</Key><Key>a&#x0;</Key><Prefix>a//</Prefix><Prefix>/</Prefix>\
+                    <Prefix>../</Prefix><Key>a&lt;&#xA;</Key>";
+        let encoded = changed(page);
+        let keys: Vec<String> = encoded
+            .split(['<', '>'])
+            .filter(|text| text.starts_with('\u{f8ff}'))
+            .map(|text| keys::decode(text).unwrap())
+            .collect();
+        assert_eq!(keys, ["a/", "a//b", "/x", "a\0", "a//", "/", "../", "a<\n"]);
+    }
+
+    #[test]
+    fn what_is_no_listing_passes_as_it_is() {
+        for text in [
+            "",
+            "<",
+            "<Key>",
+            "<Key>a",
+            "<Key>&bad</Key>",
+            "<Key>&#xffffffff;</Key>",
+            "a<b>c",
+        ] {
+            assert_eq!(changed(text), text);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_was_resolved_once_stays_known() {
+        let resolver = Resolver::default();
+        let name = "name.invalid";
+        assert!(resolver.resolve(name).await.is_err());
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        resolver
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned(), vec![address]);
+        assert_eq!(resolver.resolve(name).await.unwrap(), [address]);
+    }
+}

@@ -1,0 +1,145 @@
+//! A bucket that can be relied on.
+//!
+//! [`Store::open`] stacks, from the service outwards: [counters](Counters), a check of each reply's
+//! length, and [retries](Patience) with limits of their own, which also find out whether a conditional write
+//! whose reply got lost was applied. The client library's own retries are off.
+
+mod aws_files;
+mod checked;
+mod connect;
+mod counters;
+mod error;
+#[cfg(any(test, feature = "testing"))]
+mod fault;
+mod http;
+mod keys;
+mod list;
+mod nonce;
+mod options;
+mod patience;
+mod probe;
+mod retry;
+#[cfg(test)]
+mod tests;
+mod url;
+
+pub use counters::{Counters, Requests};
+pub use error::OpenError;
+#[cfg(any(test, feature = "testing"))]
+pub use fault::{Fault, FaultStore, Faults};
+pub use list::{ListPage, ListRequest, ListedObject, Lister};
+pub use options::StoreOptions;
+pub use patience::Patience;
+pub use probe::{Ability, ProbeReport, probe};
+pub use url::{Provider, StoreUrl};
+
+use std::fmt;
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+
+use self::checked::CheckedStore;
+use self::counters::CountingStore;
+use self::list::{CountedLister, PathLister};
+use self::retry::RetryingStore;
+
+/// An open bucket. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    lister: Arc<dyn Lister>,
+    counters: Arc<Counters>,
+    patience: Arc<Patience>,
+    name: Arc<str>,
+}
+
+impl Store {
+    /// Connects to the bucket of `url`. Nothing is sent yet; files of the host (certificates, credentials)
+    /// are read now.
+    ///
+    /// # Errors
+    /// An option that isn't known or has no valid value, credentials that cannot be read.
+    pub fn open(
+        url: &StoreUrl,
+        options: &StoreOptions,
+        patience: Patience,
+    ) -> Result<Self, OpenError> {
+        let connection = connect::connect(url, options, &patience)?;
+        Ok(Self::stack(
+            connection.objects,
+            connection.lister,
+            patience,
+            &url.bucket_url(),
+        ))
+    }
+
+    /// The same over any store, for instance one in memory.
+    pub fn over(objects: Arc<dyn ObjectStore>, patience: Patience) -> Self {
+        let lister = Arc::new(PathLister::new(objects.clone()));
+        let name = objects.to_string();
+        Self::stack(objects, lister, patience, &name)
+    }
+
+    fn stack(
+        objects: Arc<dyn ObjectStore>,
+        lister: Arc<dyn Lister>,
+        patience: Patience,
+        name: &str,
+    ) -> Self {
+        let counters = Arc::new(Counters::default());
+        let patience = Arc::new(patience);
+        let counted = CountingStore::new(objects, counters.clone());
+        let checked = CheckedStore::new(Arc::new(counted));
+        Self {
+            objects: Arc::new(RetryingStore::new(Arc::new(checked), patience.clone())),
+            lister: Arc::new(CountedLister::new(lister, counters.clone())),
+            counters,
+            patience,
+            name: name.into(),
+        }
+    }
+
+    /// The objects. Conditional writes through it are safe to repeat.
+    pub fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
+    /// One page of a listing, with keys exactly as the service has them.
+    ///
+    /// # Errors
+    /// What the service answered, or its last failure when patience ran out.
+    pub async fn list(&self, request: &ListRequest) -> object_store::Result<ListPage> {
+        self.patience.run(|| self.lister.page(request)).await
+    }
+
+    /// Asks for one key under `prefix`, to find out whether the bucket can be read at all.
+    ///
+    /// # Errors
+    /// It cannot. The text says what to do.
+    pub async fn check(&self, prefix: &str) -> Result<(), OpenError> {
+        let request = ListRequest {
+            prefix: prefix.to_owned(),
+            limit: Some(1),
+            ..ListRequest::default()
+        };
+        let listed = self.list(&request).await;
+        listed.map_err(|error| OpenError::store(&self.name, &error))?;
+        Ok(())
+    }
+
+    /// What was sent so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// `s3://BUCKET` and the like, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.name).finish()
+    }
+}

@@ -1,0 +1,43 @@
+//! What tells an own write from another's.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use object_store::{Attribute, Attributes};
+
+/// The metadata name that holds a write's nonce (`x-amz-meta-vfsd-nonce` and the like).
+const NAME: &str = "vfsd-nonce";
+
+/// A number that no other write has: 128 random bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Nonce(u128);
+
+impl Nonce {
+    pub(super) fn new() -> Self {
+        let random = || RandomState::new().build_hasher().finish();
+        Self(u128::from(random()) << 64 | u128::from(random()))
+    }
+
+    /// Half of it, for what only has to differ.
+    pub(super) fn half(self) -> u64 {
+        u64::try_from(self.0 >> 64).unwrap_or(1)
+    }
+
+    /// Adds it to what is stored with an object.
+    pub(super) fn mark(self, attributes: &mut Attributes) {
+        attributes.insert(Attribute::Metadata(NAME.into()), self.to_string().into());
+    }
+
+    /// Whether the object with these attributes was written with it.
+    pub(super) fn marks(self, attributes: &Attributes) -> bool {
+        attributes
+            .get(&Attribute::Metadata(NAME.into()))
+            .is_some_and(|value| **value == *self.to_string())
+    }
+}
+
+impl fmt::Display for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}

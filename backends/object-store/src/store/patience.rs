@@ -1,0 +1,233 @@
+//! How long a request is repeated, and how often all of them together.
+
+use std::future::Future;
+use std::time::Duration;
+
+use object_store::{Error, Result};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::error::is_transient;
+
+/// The limits of repeated requests.
+///
+/// A request is repeated while its failure may pass and `give_up` is not over, with growing pauses. All requests of a
+/// store share a budget of repetitions, so that a service that is down or overloaded is not sent many times what
+/// was asked of it: who finds the budget used up waits for its turn.
+#[derive(Debug)]
+pub struct Patience {
+    /// After this time without success a request fails.
+    pub give_up: Duration,
+    /// A single attempt that gives no sign of life for so long has failed.
+    pub attempt: Duration,
+    budget: Mutex<Budget>,
+}
+
+/// Repetitions that may be sent at once, when none was sent for a while.
+const BURST: f64 = 64.0;
+/// Repetitions a second that may be sent for ever.
+const RATE: f64 = 32.0;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+struct Budget {
+    /// Negative when repetitions are waiting for their turn.
+    left: f64,
+    counted: Option<Instant>,
+    random: u64,
+}
+
+impl Default for Patience {
+    /// A minute in all, ten seconds for an attempt.
+    fn default() -> Self {
+        Self::new(Duration::from_secs(60), Duration::from_secs(10))
+    }
+}
+
+impl Patience {
+    /// Fails after `give_up`, and takes an attempt as failed that shows no sign of life for `attempt`.
+    pub fn new(give_up: Duration, attempt: Duration) -> Self {
+        let random = super::nonce::Nonce::new().half() | 1;
+        Self {
+            give_up,
+            attempt: attempt.min(give_up),
+            budget: Mutex::new(Budget {
+                left: BURST,
+                counted: None,
+                random,
+            }),
+        }
+    }
+
+    /// Does something until it works, fails for good, or patience runs out.
+    pub(super) async fn run<T, F: Future<Output = Result<T>>>(
+        &self,
+        attempt: impl FnMut() -> F,
+    ) -> Result<T> {
+        self.run_for(self.attempt, attempt).await
+    }
+
+    /// As [`run`](Self::run), with another limit for one attempt.
+    pub(super) async fn run_for<T, F: Future<Output = Result<T>>>(
+        &self,
+        limit: Duration,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T> {
+        let mut pauses = self.pauses();
+        loop {
+            let error = match timeout(limit, attempt()).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) => error,
+                Err(_) => silent(),
+            };
+            pauses.after(error).await?;
+        }
+    }
+
+    pub(super) fn pauses(&self) -> Pauses<'_> {
+        Pauses {
+            patience: self,
+            end: Instant::now().checked_add(self.give_up),
+            pause: FIRST_PAUSE,
+        }
+    }
+
+    /// When a repetition may be sent that waited for `pause`: later when many are sent.
+    fn turn(&self, now: Instant, pause: Duration) -> Instant {
+        let mut budget = self.budget.lock();
+        let idle = budget.counted.map_or(Duration::ZERO, |counted| {
+            now.saturating_duration_since(counted)
+        });
+        budget.counted = Some(now);
+        budget.left = (budget.left + idle.as_secs_f64() * RATE).min(BURST) - 1.0;
+        let queued = Duration::from_secs_f64((-budget.left).max(0.0) / RATE);
+        // xorshift64: which client waits how long only has to differ.
+        budget.random ^= budget.random << 13;
+        budget.random ^= budget.random >> 7;
+        budget.random ^= budget.random << 17;
+        let half = pause.checked_div(2).unwrap_or_default();
+        let spread = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let pause = half.saturating_add(Duration::from_nanos(
+            budget.random.checked_rem(spread).unwrap_or(0),
+        ));
+        now.checked_add(pause.max(queued)).unwrap_or(now)
+    }
+}
+
+/// An attempt that gave no sign of life.
+pub(super) fn silent() -> Error {
+    Error::Generic {
+        store: "request",
+        source: "no reply in time".into(),
+    }
+}
+
+/// The pauses of one request.
+pub(super) struct Pauses<'a> {
+    patience: &'a Patience,
+    end: Option<Instant>,
+    pause: Duration,
+}
+
+impl Pauses<'_> {
+    /// Waits until the request may be repeated.
+    ///
+    /// # Errors
+    /// `error`, if a repetition would not help or comes too late.
+    pub(super) async fn after(&mut self, error: Error) -> Result<()> {
+        if !is_transient(&error) {
+            return Err(error);
+        }
+        let turn = self.patience.turn(Instant::now(), self.pause);
+        if self.end.is_some_and(|end| turn >= end) {
+            return Err(error);
+        }
+        tracing::debug!(error = %super::error::one_line(&error), "a request is repeated");
+        self.pause = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
+        sleep_until(turn).await;
+        Ok(())
+    }
+
+    /// Waits a moment, whatever happened. For what the service calls a passing conflict.
+    pub(super) async fn conflict(&mut self, error: Error) -> Result<()> {
+        if self.end.is_some_and(|end| Instant::now() >= end) {
+            return Err(error);
+        }
+        sleep(self.pause).await;
+        self.pause = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn passing() -> Error {
+        Error::Generic {
+            store: "test",
+            source: "503".into(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_passes_is_repeated_until_it_works() {
+        let patience = Patience::default();
+        let sent = Cell::new(0);
+        let got = patience
+            .run(|| {
+                sent.set(sent.get() + 1);
+                let ready = sent.get() == 4;
+                async move { if ready { Ok(7) } else { Err(passing()) } }
+            })
+            .await;
+        assert_eq!((got.unwrap(), sent.get()), (7, 4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_ends() {
+        let patience = Patience::default();
+        let begun = Instant::now();
+        let got: Result<()> = patience.run(|| async { Err(passing()) }).await;
+        assert!(got.is_err());
+        assert!(begun.elapsed() <= patience.give_up);
+        let got: Result<()> = patience.run(std::future::pending).await;
+        assert!(got.unwrap_err().to_string().contains("no reply in time"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_not_repeated() {
+        let sent = Cell::new(0);
+        let got: Result<()> = Patience::default()
+            .run(|| {
+                sent.set(sent.get() + 1);
+                async {
+                    Err(Error::NotFound {
+                        path: "a".into(),
+                        source: "404".into(),
+                    })
+                }
+            })
+            .await;
+        assert!(got.is_err());
+        assert_eq!(sent.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_requests_of_a_store_share_the_budget_of_repetitions() {
+        let patience = Patience::default();
+        let sent = Cell::new(0_u32);
+        let requests = (0..400).map(|_| {
+            patience.run(|| {
+                sent.set(sent.get() + 1);
+                async { Err::<(), _>(passing()) }
+            })
+        });
+        futures_util::future::join_all(requests).await;
+        // 400 first attempts, the burst, and a minute of the rate.
+        assert!(sent.get() < 400 + 64 + 60 * 32 + 400, "{}", sent.get());
+        assert!(sent.get() > 800, "{}", sent.get());
+    }
+}

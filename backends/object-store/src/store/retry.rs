@@ -1,0 +1,354 @@
+//! Requests are repeated, and what was applied is known although its reply got lost.
+//!
+//! A conditional write is marked with a [nonce](Nonce). When its repetition is told that the object exists, or is
+//! another than expected, the nonce of what is there says whether that is the write itself, applied by an
+//! attempt whose reply got lost.
+//!
+//! A body that breaks off is read on from where it broke, under the condition that the object is the same.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use object_store::path::Path;
+use object_store::{
+    CopyMode, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result,
+};
+use tokio::time::timeout;
+
+use super::nonce::Nonce;
+use super::patience::{Patience, silent};
+
+/// A write may take longer by this much for each MiB.
+const PER_MIB: Duration = Duration::from_secs(1);
+/// Objects that are deleted with one request, where the service can.
+const DELETED_AT_ONCE: usize = 1000;
+
+/// Repeats what may be repeated.
+#[derive(Debug, Clone)]
+pub(super) struct RetryingStore {
+    inner: Arc<dyn ObjectStore>,
+    patience: Arc<Patience>,
+}
+
+/// Which conditional write is to be told from another's.
+struct Write<'a> {
+    location: &'a Path,
+    payload: PutPayload,
+    options: PutOptions,
+    nonce: Nonce,
+    limit: Duration,
+}
+
+impl RetryingStore {
+    pub(super) fn new(inner: Arc<dyn ObjectStore>, patience: Arc<Patience>) -> Self {
+        Self { inner, patience }
+    }
+
+    async fn attempt(&self, write: &Write<'_>) -> Result<PutResult> {
+        let put = self
+            .inner
+            .put_opts(write.location, write.payload.clone(), write.options.clone());
+        timeout(write.limit, put)
+            .await
+            .unwrap_or_else(|_| Err(silent()))
+    }
+
+    async fn create(&self, write: Write<'_>) -> Result<PutResult> {
+        let mut pauses = self.patience.pauses();
+        loop {
+            match self.attempt(&write).await {
+                Ok(done) => return Ok(done),
+                Err(error @ Error::AlreadyExists { .. }) => match self.look(&write).await? {
+                    Seen::Own(done) => return Ok(done),
+                    Seen::Other => return Err(error),
+                    // The service answers a passing conflict (409) with the same error.
+                    Seen::Nothing => pauses.conflict(error).await?,
+                },
+                Err(error) => pauses.after(error).await?,
+            }
+        }
+    }
+
+    async fn update(&self, write: Write<'_>) -> Result<PutResult> {
+        let mut pauses = self.patience.pauses();
+        let mut maybe_applied = false;
+        loop {
+            match self.attempt(&write).await {
+                Ok(done) => return Ok(done),
+                Err(error @ Error::Precondition { .. }) if maybe_applied => {
+                    return match self.look(&write).await? {
+                        Seen::Own(done) => Ok(done),
+                        Seen::Other | Seen::Nothing => Err(error),
+                    };
+                }
+                // A passing conflict (409).
+                Err(error @ Error::AlreadyExists { .. }) => pauses.conflict(error).await?,
+                Err(error) => {
+                    pauses.after(error).await?;
+                    maybe_applied = true;
+                }
+            }
+        }
+    }
+
+    /// What stands where a conditional write wanted to go.
+    async fn look(&self, write: &Write<'_>) -> Result<Seen> {
+        let head = || GetOptions {
+            head: true,
+            ..GetOptions::default()
+        };
+        let found = self
+            .patience
+            .run(|| self.inner.get_opts(write.location, head()))
+            .await;
+        match found {
+            Ok(found) if write.nonce.marks(&found.attributes) => Ok(Seen::Own(PutResult {
+                e_tag: found.meta.e_tag,
+                version: found.meta.version,
+                extensions: Default::default(),
+            })),
+            Ok(_) => Ok(Seen::Other),
+            Err(Error::NotFound { .. }) => Ok(Seen::Nothing),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn delete_all(self, locations: Vec<Path>) -> Vec<Result<Path>> {
+        let wanted = stream::iter(locations.clone()).map(Ok).boxed();
+        let tried = timeout(
+            self.patience.attempt.saturating_mul(3),
+            self.inner.delete_stream(wanted).collect::<Vec<_>>(),
+        );
+        let done: Vec<Path> = tried
+            .await
+            .unwrap_or_default()
+            .into_iter()
+            .flatten()
+            .collect();
+        let mut results = Vec::with_capacity(locations.len());
+        for location in locations {
+            if done.contains(&location) {
+                results.push(Ok(location));
+                continue;
+            }
+            let deleted = self.patience.run(|| self.inner.delete(&location)).await;
+            results.push(match deleted {
+                Ok(()) | Err(Error::NotFound { .. }) => Ok(location),
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+}
+
+/// What was found by [`RetryingStore::look`].
+enum Seen {
+    Own(PutResult),
+    Other,
+    Nothing,
+}
+
+impl std::fmt::Display for RetryingStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+/// A body that is read on where it broke off.
+struct Resumed {
+    store: RetryingStore,
+    location: Path,
+    options: GetOptions,
+    left: Range<u64>,
+    body: BoxStream<'static, Result<Bytes>>,
+}
+
+impl Resumed {
+    /// The next chunk; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        let patience = self.store.patience.clone();
+        let mut pauses = patience.pauses();
+        loop {
+            let next = timeout(patience.attempt, self.body.next()).await;
+            let error = match next {
+                Ok(Some(Ok(chunk))) => {
+                    let length = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+                    self.left.start = self.left.start.saturating_add(length);
+                    return Ok(Some(chunk));
+                }
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(error))) => error,
+                Err(_) => silent(),
+            };
+            // Without an ETag nobody knows whether it would be the rest of the same content.
+            if self.options.if_match.is_none() {
+                return Err(error);
+            }
+            pauses.after(error).await?;
+            while let Err(error) = self.ask_for_the_rest().await {
+                pauses.after(error).await?;
+            }
+        }
+    }
+
+    async fn ask_for_the_rest(&mut self) -> Result<()> {
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(self.left.clone())),
+            ..self.options.clone()
+        };
+        let asked = self.store.inner.get_opts(&self.location, options);
+        let result = timeout(self.store.patience.attempt, asked)
+            .await
+            .unwrap_or_else(|_| Err(silent()))?;
+        if result.range != self.left {
+            return Err(silent());
+        }
+        self.body = result.into_stream();
+        Ok(())
+    }
+}
+
+fn resumed(body: Resumed) -> BoxStream<'static, Result<Bytes>> {
+    stream::try_unfold(body, |mut body| async move {
+        if body.left.is_empty() {
+            return Ok(None);
+        }
+        Ok(body.next().await?.map(|chunk| (chunk, body)))
+    })
+    .boxed()
+}
+
+#[async_trait]
+impl ObjectStore for RetryingStore {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        mut options: PutOptions,
+    ) -> Result<PutResult> {
+        let mib = u32::try_from(payload.content_length() >> 20).unwrap_or(u32::MAX);
+        let limit = self
+            .patience
+            .attempt
+            .saturating_add(PER_MIB.saturating_mul(mib));
+        if options.mode == PutMode::Overwrite {
+            let put = || {
+                self.inner
+                    .put_opts(location, payload.clone(), options.clone())
+            };
+            return self.patience.run_for(limit, put).await;
+        }
+        let nonce = Nonce::new();
+        nonce.mark(&mut options.attributes);
+        let create = options.mode == PutMode::Create;
+        let write = Write {
+            location,
+            payload,
+            options,
+            nonce,
+            limit,
+        };
+        match create {
+            true => self.create(write).await,
+            false => self.update(write).await,
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.patience
+            .run(|| self.inner.put_multipart_opts(location, options.clone()))
+            .await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let mut result = self
+            .patience
+            .run(|| self.inner.get_opts(location, options.clone()))
+            .await?;
+        if options.head {
+            return Ok(result);
+        }
+        let GetResultPayload::Stream(body) = result.payload else {
+            return Ok(result);
+        };
+        let body = Resumed {
+            store: self.clone(),
+            location: location.clone(),
+            options: GetOptions {
+                if_match: result.meta.e_tag.clone(),
+                version: result.meta.version.clone().or(options.version),
+                ..GetOptions::default()
+            },
+            left: result.range.clone(),
+            body,
+        };
+        result.payload = GetResultPayload::Stream(resumed(body));
+        Ok(result)
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.patience
+            .run(|| self.inner.get_ranges(location, ranges))
+            .await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let store = self.clone();
+        locations
+            .ready_chunks(DELETED_AT_ONCE)
+            .then(move |chunk| {
+                let store = store.clone();
+                async move {
+                    let mut results = Vec::new();
+                    let mut wanted = Vec::new();
+                    for location in chunk {
+                        match location {
+                            Ok(location) => wanted.push(location),
+                            Err(error) => results.push(Err(error)),
+                        }
+                    }
+                    results.extend(store.delete_all(wanted).await);
+                    stream::iter(results)
+                }
+            })
+            .flatten()
+            .boxed()
+    }
+
+    /// Not repeated: whoever needs that lists by pages.
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.patience
+            .run(|| self.inner.list_with_delimiter(prefix))
+            .await
+    }
+
+    /// A copy that must not replace anything is sent once: nothing tells whether it was applied.
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        if options.mode == CopyMode::Create {
+            return self.inner.copy_opts(from, to, options).await;
+        }
+        self.patience
+            .run_for(self.patience.give_up, || {
+                self.inner.copy_opts(from, to, options.clone())
+            })
+            .await
+    }
+}
