@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::ops::Range;
 
-use parking_lot::Mutex;
 use vfsd_backend::posix::OpenFileId;
 use vfsd_backend::{
     Answer, AttributeChanges, Attributes, BufferSink, CopyRange, Errno, FallocateMode, File,
@@ -24,8 +23,6 @@ pub(crate) struct OpenFile {
     node: MemoryNode,
     id: OpenFileId,
     flags: OpenFlags,
-    /// Owners of byte-range locks that were set through this open file. They end with it at the latest.
-    owners: Mutex<Vec<LockOwner>>,
 }
 
 /// Does work that takes time in proportion to `bytes`.
@@ -39,12 +36,7 @@ fn in_proportion<'a, T>(bytes: u64, work: impl FnOnce() -> Result<T> + Send + 'a
 
 impl OpenFile {
     pub(crate) fn new(node: MemoryNode, id: OpenFileId, flags: OpenFlags) -> Self {
-        Self {
-            node,
-            id,
-            flags,
-            owners: Mutex::new(Vec::new()),
-        }
+        Self { node, id, flags }
     }
 
     /// EBADF unless the file is open for `needed`.
@@ -201,15 +193,6 @@ impl OpenFile {
             _ => Ok(()),
         }
     }
-
-    fn remember_owner(&self, request: &LockRequest) {
-        if request.style == LockStyle::Posix && request.kind.is_some() {
-            let mut owners = self.owners.lock();
-            if !owners.contains(&request.owner) {
-                owners.push(request.owner);
-            }
-        }
-    }
 }
 
 /// Which modes there are: `vfs_fallocate` and `ext4_fallocate` of the kernel.
@@ -305,7 +288,6 @@ impl File for OpenFile {
         if let Err(errno) = self.check_lockable(&request) {
             return Answer::error(errno);
         }
-        self.remember_owner(&request);
         let locks = &self.node.inode().locks;
         match locks.try_set(self.id, &request) {
             Err(Errno::AGAIN) if request.wait => {
@@ -318,10 +300,6 @@ impl File for OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        let locks = &self.node.inode().locks;
-        locks.release_file(self.id);
-        for owner in self.owners.get_mut().drain(..) {
-            locks.release_owner(owner);
-        }
+        self.node.inode().locks.release_file(self.id);
     }
 }

@@ -249,6 +249,14 @@ impl OpenFile {
     }
 }
 
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if let Some(locks) = self.node.0.locks_if_any() {
+            locks.close_file(self.fd());
+        }
+    }
+}
+
 /// How far a transfer came.
 enum Progress {
     /// To its end.

@@ -4,11 +4,15 @@
 //! kept for its owner and its file: owners exclude each other, and all locks of an owner end when its
 //! descriptor is closed. A flock of the guest is one on the open file's own descriptor.
 //!
+//! An owner's locks end when the guest flushes them, as it does when a process closes the file. An
+//! open-file-description lock of the guest has an owner that is never flushed: the open file. So the locks of
+//! an owner end with the last of the open files through which it locked, too.
+//!
 //! Nobody waits for a lock in a thread. A wait tries again whenever this daemon has released a lock of
 //! the file, and from time to time for locks that others on the host hold.
 
-use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,6 +48,8 @@ pub(crate) struct LockTable {
 #[derive(Debug)]
 struct Owner {
     descriptor: Arc<Descriptor>,
+    /// The open files through which it locked, by their own descriptors.
+    files: BTreeSet<RawFd>,
     held: LockRanges,
     /// The process in the guest that locked last.
     pid: u32,
@@ -150,6 +156,19 @@ impl LockTable {
         }))
     }
 
+    /// Ends all POSIX locks of the owners that locked through `file`, which is about to be closed, and
+    /// through no other open file.
+    pub(crate) fn close_file(&self, file: BorrowedFd<'_>) {
+        let file = file.as_raw_fd();
+        let closed: Vec<_> = self
+            .owners
+            .lock()
+            .extract_if(|_, owner| owner.files.remove(&file) && owner.files.is_empty())
+            .collect();
+        // Closed here, where the table is not locked; whoever waits is woken once the file is closed.
+        drop(closed);
+    }
+
     /// Ends all POSIX locks of an owner.
     pub(crate) fn close(&self, owner: LockOwner) {
         let closed = self.owners.lock().remove(&owner);
@@ -234,9 +253,11 @@ impl Attempt<'_> {
         set_ofd_lock(descriptor.as_fd(), Some(kind), range)?;
         let known = owners.entry(owner).or_insert_with(|| Owner {
             descriptor,
+            files: BTreeSet::new(),
             held: LockRanges::default(),
             pid,
         });
+        known.files.insert(self.file.as_raw_fd());
         known.held.set(range, Some(kind));
         known.pid = pid;
         drop(owners);

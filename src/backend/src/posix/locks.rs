@@ -1,5 +1,6 @@
 //! Advisory locks of one inode.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 
 use crate::{Errno, HeldLock, LockKind, LockOwner, LockRange, LockRequest, LockStyle};
@@ -10,7 +11,7 @@ use tokio::sync::Notify;
 const MAX_RANGES: usize = 16 * 1024;
 
 /// Tells open files apart, as holders of flock. Unique among those of a backend that are open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OpenFileId(pub u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,8 @@ struct Whole {
 struct Held {
     ranges: Vec<Range>,
     whole: Vec<Whole>,
+    /// Who locked ranges through which open files: they end with the last of those.
+    through: BTreeSet<(LockOwner, OpenFileId)>,
 }
 
 /// The locks of an inode, and who waits for them. The two styles do not see each other, as on Linux.
@@ -89,8 +92,9 @@ impl Held {
             .find(|held| held.file != file && exclude_each_other(held.kind, kind))
     }
 
-    /// Gives the range of the request to its owner in the kind asked for, or to nobody.
-    fn assign_range(&mut self, request: &LockRequest) -> Result<(), Errno> {
+    /// Gives the range of the request, which came through `file`, to its owner in the kind asked for,
+    /// or to nobody.
+    fn assign_range(&mut self, file: OpenFileId, request: &LockRequest) -> Result<(), Errno> {
         let (own, mut ranges): (Vec<Range>, Vec<Range>) = self
             .ranges
             .iter()
@@ -120,9 +124,42 @@ impl Held {
         if count > MAX_RANGES && count > self.ranges.len() {
             return Err(Errno::NOLCK);
         }
+        if own.is_empty() {
+            self.forget_owner(request.owner);
+        } else if request.kind.is_some() {
+            let link = (request.owner, file);
+            if self.through.len() >= MAX_RANGES && !self.through.contains(&link) {
+                return Err(Errno::NOLCK);
+            }
+            self.through.insert(link);
+        }
         ranges.append(&mut own);
         self.ranges = ranges;
         Ok(())
+    }
+
+    /// The owner has no range any more.
+    fn forget_owner(&mut self, owner: LockOwner) {
+        self.through.retain(|(own, _)| *own != owner);
+    }
+
+    /// Releases the ranges of owners that locked through `file`, which is closed, and no other.
+    fn close_file(&mut self, file: OpenFileId) {
+        if self.through.is_empty() {
+            return;
+        }
+        let mut gone = BTreeSet::new();
+        self.through.retain(|(owner, own)| {
+            let other = *own != file;
+            if !other {
+                gone.insert(*owner);
+            }
+            other
+        });
+        for (owner, _) in &self.through {
+            gone.remove(owner);
+        }
+        self.ranges.retain(|lock| !gone.contains(&lock.owner));
     }
 
     /// Sets the lock of an open file, and says besides whether an old one went.
@@ -188,7 +225,7 @@ impl LockTable {
                     Some(kind) if held.range_in_the_way(request, kind).is_some() => {
                         Err(Errno::AGAIN)
                     }
-                    _ => held.assign_range(request),
+                    _ => held.assign_range(file, request),
                 };
                 let weaker = result.is_ok() && request.kind != Some(LockKind::Write);
                 (result, weaker)
@@ -224,6 +261,7 @@ impl LockTable {
         let mut held = self.held.lock();
         let before = held.ranges.len();
         held.ranges.retain(|lock| lock.owner != owner);
+        held.forget_owner(owner);
         let released = held.ranges.len() != before;
         drop(held);
         if released {
@@ -231,12 +269,15 @@ impl LockTable {
         }
     }
 
-    /// Releases the flock of an open file.
+    /// Releases the flock of an open file that is closed, and the byte ranges of owners that locked
+    /// through it and through no other open file: nobody flushes an owner that is itself an open file
+    /// (`F_OFD_SETLK`).
     pub fn release_file(&self, file: OpenFileId) {
         let mut held = self.held.lock();
-        let before = held.whole.len();
+        let before = (held.ranges.len(), held.whole.len());
         held.whole.retain(|lock| lock.file != file);
-        let released = held.whole.len() != before;
+        held.close_file(file);
+        let released = (held.ranges.len(), held.whole.len()) != before;
         drop(held);
         if released {
             self.changed.notify_waiters();

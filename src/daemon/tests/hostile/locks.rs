@@ -83,6 +83,37 @@ fn a_lock_that_is_waited_for_holds_no_queue() {
     scene.finish();
 }
 
+/// The owner of an open-file-description lock is the open file, for which no FLUSH ever comes.
+#[test]
+fn a_lock_whose_owner_is_never_flushed_ends_with_its_open_file() {
+    let mut scene = Scene::set(Setting::default());
+    let target = Target::open(&mut scene.guest);
+    let second = scene.guest.open(target.file, libc::O_RDWR as u32).unwrap();
+    let lock = |fh: u64, owner: u64| {
+        let body = Encoder::new().u64(fh).u64(owner).u64(0).u64(9);
+        let body = body.u32(libc::F_WRLCK as u32).u32(1).u64(0);
+        Request::new(opcode::SETLK, target.file, body.bytes())
+    };
+    scene.ask(&Row::new("SETLK", lock(target.fh, 1), Answer::Fine));
+    let other = Row::new(
+        "SETLK of another open file",
+        lock(second.fh, 2),
+        Answer::Refused(&[libc::EAGAIN]),
+    );
+    scene.ask(&other);
+    scene.guest.release(target.file, target.fh).unwrap();
+    scene.ask(&Row {
+        answer: Answer::Fine,
+        ..other
+    });
+    let rest = Target {
+        fh: second.fh,
+        ..target
+    };
+    rest.close(&mut scene.guest);
+    scene.finish();
+}
+
 #[test]
 fn a_session_that_ends_returns_the_locks_waited_for() {
     let mut scene = Scene::set(three_rings());

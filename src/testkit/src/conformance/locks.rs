@@ -29,6 +29,8 @@ pub(super) const ROWS: &[Row] = rows! {
     release_of_what_is_not_held_succeeds needs POSIX_LOCKS,
     a_refused_lock_leaves_what_was_held needs POSIX_LOCKS,
     flush_releases_the_locks_of_its_owner needs POSIX_LOCKS,
+    locks_end_with_the_last_open_file_of_their_owner needs POSIX_LOCKS,
+    a_lock_set_anew_outlives_the_open_file_it_was_first_set_through needs POSIX_LOCKS,
     a_write_lock_needs_a_writable_handle needs POSIX_LOCKS,
     a_waiting_lock_comes_when_the_other_goes needs POSIX_LOCKS,
     a_wait_that_is_given_up_leaves_no_lock needs POSIX_LOCKS,
@@ -201,6 +203,32 @@ fn flush_releases_the_locks_of_its_owner(root: &Place) {
     two.flush(1).unwrap();
     one.lock(3, WRITE, (0, 9)).unwrap();
     refused(one.lock(3, WRITE, (10, 19)), Errno::AGAIN);
+}
+
+/// A lock of an open file description (`F_OFD_SETLK`) has an owner that is never flushed.
+fn locks_end_with_the_last_open_file_of_their_owner(root: &Place) {
+    let (place, one) = file(root);
+    let (two, other) = (place.open_both().unwrap(), place.open_both().unwrap());
+    one.lock(1, WRITE, (0, 9)).unwrap();
+    two.lock(1, WRITE, (10, 19)).unwrap();
+    two.lock(2, WRITE, (20, 29)).unwrap();
+    drop(one);
+    refused(other.lock(3, WRITE, (0, 9)), Errno::AGAIN);
+    drop(two);
+    other.lock(3, WRITE, (0, 29)).unwrap();
+}
+
+fn a_lock_set_anew_outlives_the_open_file_it_was_first_set_through(root: &Place) {
+    let (place, one) = file(root);
+    let (two, other) = (place.open_both().unwrap(), place.open_both().unwrap());
+    one.lock(1, WRITE, (0, 9)).unwrap();
+    one.flush(1).unwrap();
+    two.lock(1, WRITE, (0, 9)).unwrap();
+    // A guest's release of an open file comes some time after the flush.
+    drop(one);
+    refused(other.lock(2, WRITE, (0, 9)), Errno::AGAIN);
+    two.unlock(1, (0, 9)).unwrap();
+    other.lock(2, WRITE, (0, 9)).unwrap();
 }
 
 fn a_write_lock_needs_a_writable_handle(root: &Place) {
