@@ -18,7 +18,8 @@ use crate::syscalls::getdents;
 /// Entries are read from the host in pieces of this size.
 const PIECE: usize = 32 * 1024;
 
-/// An open directory. The cookies are the host's own (`d_off`).
+/// An open directory. The cookies are the host's own (`d_off`), of which nothing is known: a file system may
+/// have any 64 bits in them, and they come in any order.
 #[derive(Debug)]
 pub(crate) struct OpenDirectory {
     descriptor: Descriptor,
@@ -26,12 +27,14 @@ pub(crate) struct OpenDirectory {
     listing: Mutex<Listing>,
 }
 
-/// Where the listing is, and what was read ahead of it.
+/// Where the listing is, and the piece that was read last.
 #[derive(Debug, Default)]
 struct Listing {
-    /// The cookie at which `entries` begin.
+    /// The cookie at which the listing is.
     cookie: u64,
-    /// Entries that were read from the host and not yet taken, from `taken` on.
+    /// The cookie at which `entries` begin.
+    start: u64,
+    /// Entries that were read from the host; those before `taken` were given out.
     entries: Vec<u8>,
     taken: usize,
 }
@@ -58,7 +61,7 @@ impl OpenDirectory {
         check_thread()?;
         let mut listing = self.listing.lock();
         // The start is always read anew, so that rewinddir(3) shows what is there now.
-        if cookie == 0 || cookie != listing.cookie {
+        if cookie == 0 || !listing.has(cookie) {
             listing.seek(self.fd(), cookie)?;
         }
         loop {
@@ -82,22 +85,76 @@ impl Listing {
         self.entries.get(self.taken..).unwrap_or_default()
     }
 
+    /// Goes to a cookie in the piece at hand, if it is there: a guest whose program took less than it had
+    /// asked for asks again from inside.
+    fn has(&mut self, cookie: u64) -> bool {
+        if cookie == self.cookie {
+            return true;
+        }
+        let mut at = 0;
+        let mut here = self.start;
+        while here != cookie {
+            let rest = self.entries.get(at..).unwrap_or_default();
+            let Some((entry, length)) = first_entry(rest) else {
+                return false;
+            };
+            here = entry.next;
+            at = at.saturating_add(length);
+        }
+        self.cookie = cookie;
+        self.taken = at;
+        true
+    }
+
     /// Goes to where the guest wants to go on. A cookie that the host never gave leads to some
     /// entry, or to none.
     fn seek(&mut self, directory: BorrowedFd<'_>, cookie: u64) -> Result<()> {
-        if i64::try_from(cookie).is_err() {
-            return Err(Errno::INVAL.into());
+        let sought = match i64::try_from(cookie) {
+            Ok(_) => seek(directory, SeekFrom::Start(cookie)),
+            // lseek(2) takes no such offset, though getdents(2) gave it.
+            Err(_) => Err(Errno::INVAL),
+        };
+        match sought {
+            Ok(_) => self.begin(cookie),
+            Err(Errno::INVAL) => self.walk(directory, cookie)?,
+            Err(errno) => return Err(errno.into()),
         }
-        seek(directory, SeekFrom::Start(cookie))?;
+        Ok(())
+    }
+
+    /// Goes to a cookie from the start of the directory, or to its end.
+    fn walk(&mut self, directory: BorrowedFd<'_>, cookie: u64) -> Result<()> {
+        seek(directory, SeekFrom::Start(0))?;
+        self.begin(0);
+        while self.refill(directory)? {
+            if self.has(cookie) {
+                return Ok(());
+            }
+            self.skip();
+        }
+        self.begin(cookie);
+        Ok(())
+    }
+
+    /// The host's position is at `cookie`, and nothing was read from there.
+    fn begin(&mut self, cookie: u64) {
         self.cookie = cookie;
+        self.start = cookie;
         self.entries.clear();
         self.taken = 0;
-        Ok(())
+    }
+
+    /// Gives all entries out, to nobody.
+    fn skip(&mut self) {
+        while let Some((entry, length)) = first_entry(self.rest()) {
+            self.cookie = entry.next;
+            self.taken = self.taken.saturating_add(length);
+        }
     }
 
     /// Reads the next piece; false at the end.
     fn refill(&mut self, directory: BorrowedFd<'_>) -> Result<bool> {
-        self.taken = 0;
+        self.begin(self.cookie);
         self.entries.resize(PIECE, 0);
         let read = getdents(directory, &mut self.entries);
         self.entries.truncate(*read.as_ref().unwrap_or(&0));

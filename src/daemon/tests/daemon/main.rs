@@ -12,3 +12,4 @@ mod confinement;
 mod mounting;
 mod process;
 mod serving;
+mod strange_hosts;

@@ -20,7 +20,7 @@ fn is_mounted(point: &Path) -> bool {
         .any(|line| line.split(' ').nth(4) == point.to_str())
 }
 
-fn cannot_mount() -> bool {
+pub(crate) fn cannot_mount() -> bool {
     let missing = !Path::new("/dev/fuse").exists();
     if missing {
         eprintln!("skipped: it takes /dev/fuse");
@@ -29,14 +29,14 @@ fn cannot_mount() -> bool {
 }
 
 /// A mounted source, unmounted when dropped, whatever becomes of the test.
-struct Mounted {
+pub(crate) struct Mounted {
     daemon: Daemon,
     point: PathBuf,
     control: PathBuf,
 }
 
 impl Mounted {
-    fn new(place: &Place, options: &[&str], source: &str) -> Self {
+    pub(crate) fn new(place: &Place, options: &[&str], source: &str) -> Self {
         let (point, control) = (place.path("mnt"), place.path("control"));
         let mut words = vec!["mount", "--control", text(&control)];
         words.extend(options);
@@ -53,7 +53,7 @@ impl Mounted {
         mounted
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.point.join(name)
     }
 
