@@ -19,6 +19,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("vfsd-virtio", &["vfsd-server", "vfsd-backend"]),
     ("vfsd-hostmount", &["vfsd-server", "vfsd-backend"]),
     ("vfsd-testkit", &["vfsd-backend"]),
+    // Out-of-process storages speak the wire format over a socket of their own.
+    ("vfsd-plugin-protocol", &["vfsd-backend"]),
     // An example wires a backend of its own behind a mount, as the daemon does.
     (
         "vfsd-examples",
