@@ -22,6 +22,7 @@
 
 pub mod blob;
 mod entry;
+pub mod tar;
 pub mod tree;
 
 pub use entry::{DataExtent, EntryKind, LayerEntry};
