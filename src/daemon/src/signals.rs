@@ -1,6 +1,6 @@
-//! Signals that end the daemon, and those that tell of its child.
+//! Signals that end the daemon, those that tell of its child, and one that must do nothing.
 
-// UNSAFETY: signal masks and sigwait(3) have no safe interface.
+// UNSAFETY: signal masks, dispositions and sigwait(3) have no safe interface.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -24,9 +24,16 @@ impl Signals {
     /// Takes the signals over. Called before the first thread is started, whose mask all others
     /// inherit, and children too.
     ///
+    /// A write beyond the limit of a file's size (RLIMIT_FSIZE) answers EFBIG from now on: its signal
+    /// would end the daemon.
+    ///
     /// # Errors
     /// Never, as long as the signals exist.
     pub(crate) fn take_over() -> io::Result<Self> {
+        // SAFETY: no handler is installed, the signal is ignored.
+        if unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: sigemptyset writes a whole set to the place it is given.
         let mut set = unsafe {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::fs::FlockOperation;
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Resource, Rlimit, Signal, kill_process, prlimit};
 
 use crate::process::{
     Daemon, Helper, Place, ask, children, not_root, outcome, text, vfsd, wait_until,
@@ -311,6 +311,28 @@ fn a_wait_for_a_lock_ends_with_the_process_that_waits() {
             mounted.daemon.stop(Signal::TERM);
         }
     }
+}
+
+#[test]
+fn a_write_beyond_the_limit_of_a_files_size_ends_nothing() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let source = format!("dir:{}", text(&place.share()));
+    // The first process of a namespace survives most signals in any case.
+    let mut mounted = Mounted::new(&place, &["--sandbox=none"], &source);
+    mounted.daemon.wait_for_threads();
+    let limit = Rlimit {
+        current: Some(1 << 20),
+        maximum: Some(1 << 20),
+    };
+    prlimit(Some(mounted.daemon.serving()), Resource::Fsize, limit).unwrap();
+    let error = std::fs::write(mounted.path("f"), vec![1; 2 << 20]).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
+    std::fs::write(mounted.path("g"), b"on").unwrap();
+    assert_eq!(std::fs::read(mounted.path("g")).unwrap(), b"on");
+    mounted.daemon.stop(Signal::TERM);
 }
 
 #[test]
