@@ -87,11 +87,19 @@ impl<'a> Call<'a> {
         let parent = self.directory_node()?;
         let caller = self.creator(extensions.supplementary_group)?;
         let inode = self.new_inode(arg.mode, arg.umask, extensions);
-        let created = parent
+        let flags = open_flags(arg.flags)?;
+        let made = parent
             .node
-            .create(caller, name, open_flags(arg.flags)?, inode)
-            .await?;
-        self.opened(&parent, &created)
+            .create(caller, name, flags | OpenFlags::EXCLUSIVE, inode)
+            .await;
+        match made {
+            // The guest's kernel has taken the name for free, and does not ask whether the caller
+            // may open what has it now. Told so, it looks the name up and opens it as any other.
+            Err(error) if error.is(Errno::EXIST) && !flags.contains(OpenFlags::EXCLUSIVE) => {
+                Err(Errno::STALE.into())
+            }
+            made => self.opened(&parent, &made?),
+        }
     }
 
     pub(super) async fn tmpfile(&self, arg: CreateIn, extensions: Extensions<'_>) -> Outcome<'a> {

@@ -15,5 +15,6 @@ mod failures;
 mod guest;
 mod life;
 mod locks;
+mod requests;
 mod tables;
 mod translation;

@@ -1,0 +1,31 @@
+//! Requests that a guest's kernel would not send, or sends in a race.
+
+use vfsd_fuse::Opcode;
+use zerocopy::IntoBytes;
+
+use crate::guest::Guest;
+
+const O_RDONLY: u32 = 0;
+const O_WRONLY: u32 = 1;
+const O_RDWR: u32 = 2;
+const O_EXCL: u32 = 0o200;
+const O_TRUNC: u32 = 0o1000;
+
+const EEXIST: i32 = 17;
+const ESTALE: i32 = 116;
+
+#[test]
+fn a_file_that_is_there_is_not_opened_by_its_creation() {
+    let guest = Guest::on_memory();
+    guest.create(1, "file").unwrap();
+    let create = |flags: u32| {
+        let arg = [flags, 0o644, 0, 0];
+        guest.call(Opcode::Create, 1, &[arg.as_bytes(), b"file\0"])
+    };
+    let (nodes, handles) = (guest.nodes(), guest.handles());
+    for flags in [O_RDWR, O_RDONLY, O_WRONLY | O_TRUNC] {
+        assert_eq!(create(flags).unwrap_err(), ESTALE);
+    }
+    assert_eq!(create(O_RDWR | O_EXCL).unwrap_err(), EEXIST);
+    assert_eq!((guest.nodes(), guest.handles()), (nodes, handles));
+}
