@@ -14,6 +14,8 @@ pub(crate) struct Arguments<'a> {
     extension_length: usize,
     /// Bytes of the request that the transport kept for itself.
     payload: usize,
+    /// Whether a string was taken.
+    strings: bool,
 }
 
 impl<'a> Arguments<'a> {
@@ -28,6 +30,7 @@ impl<'a> Arguments<'a> {
             layout,
             extension_length,
             payload,
+            strings: false,
         }
     }
 
@@ -47,7 +50,20 @@ impl<'a> Arguments<'a> {
             .ok_or(Errno::INVAL)?;
         let (string, rest) = self.bytes.split_at_checked(end).ok_or(Errno::INVAL)?;
         self.bytes = rest.get(1..).ok_or(Errno::INVAL)?;
+        self.strings = true;
         Ok(string)
+    }
+
+    /// To be called when all arguments are taken.
+    ///
+    /// # Errors
+    /// EINVAL when something follows a string: it had a NUL inside, and is not what was taken for
+    /// it. What follows a structure may be what a later version of the protocol added.
+    pub(crate) fn finish(&self) -> Result<(), Errno> {
+        match self.strings && !self.bytes.is_empty() {
+            true => Err(Errno::INVAL),
+            false => Ok(()),
+        }
     }
 
     /// All that is left.
@@ -64,18 +80,15 @@ impl<'a> Arguments<'a> {
         self.layout.flags
     }
 
-    /// The bytes of the extensions, which end the request: as many as the header announces, or all
-    /// that follow the last name.
+    /// The bytes of the extensions, which follow the last name and end the request. If the header
+    /// announces them, there are as many.
     pub(crate) fn extension_bytes(&mut self) -> Result<&'a [u8], Errno> {
         let rest = self.rest();
-        if self.extension_length == 0 {
-            return Ok(rest);
+        match self.extension_length {
+            0 => Ok(rest),
+            announced if announced == rest.len() => Ok(rest),
+            _ => Err(Errno::INVAL),
         }
-        let start = rest
-            .len()
-            .checked_sub(self.extension_length)
-            .ok_or(Errno::INVAL)?;
-        rest.get(start..).ok_or(Errno::INVAL)
     }
 
     /// Whether the header announces extensions.

@@ -102,8 +102,12 @@ pub fn decode(inline: &[u8], readable: usize, layout: Layout) -> Result<Request<
     let body_length = length.saturating_sub(RequestHeader::SIZE);
     let body = body.get(..body_length).unwrap_or(body);
     let payload = body_length.saturating_sub(body.len());
-    if payload != 0 && opcode != Opcode::Write {
-        return Err(reject(Errno::INVAL));
+    match opcode {
+        Opcode::Write => {}
+        _ if payload == 0 => {}
+        // Nothing else is as long but a value that is too long.
+        Opcode::Setxattr => return Err(reject(Errno::TOOBIG)),
+        _ => return Err(reject(Errno::INVAL)),
     }
     let extension_length = usize::from(head.total_extlen).saturating_mul(8);
     let mut arguments = Arguments::new(body, layout, extension_length, payload);

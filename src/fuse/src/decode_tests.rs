@@ -177,6 +177,61 @@ fn setxattr_has_the_layout_that_was_negotiated() {
 }
 
 #[test]
+fn a_value_beyond_the_inline_part_is_too_big() {
+    let head = [&200_000u32.to_le_bytes()[..], &[0; 12], b"user.a\0"].concat();
+    let body = [&head[..], &[1; 200_000]].concat();
+    let bytes = request(21, &body, 0);
+    let start: [u8; 40] = bytes[..40].try_into().unwrap();
+    let inline = &bytes[..inline_length(&start, bytes.len())];
+    let Err(DecodeError::Reject { errno, .. }) = decode(inline, bytes.len(), Layout::default())
+    else {
+        panic!("it is refused");
+    };
+    assert_eq!(errno, Errno::TOOBIG);
+}
+
+#[test]
+fn a_string_with_a_nul_inside_is_refused_and_not_cut_there() {
+    let labels = layout(InitFlags::SECURITY_CTX);
+    let plain = Layout::default();
+    let with = |fixed: usize, strings: &[u8]| [&vec![0; fixed], strings].concat();
+    let cases = [
+        (1, with(0, b"a\0"), with(0, b"a\0b\0")),
+        (6, with(0, b"link\0to\0"), with(0, b"link\0t\0o\0")),
+        (9, with(8, b"a\0"), with(8, b"a\0b\0")),
+        (10, with(0, b"a\0"), with(0, b"a\0\0")),
+        (12, with(8, b"a\0b\0"), with(8, b"a\0b\0c\0")),
+        (22, with(8, b"user.a\0"), with(8, b"user.a\0b\0")),
+        (24, with(0, b"user.a\0"), with(0, b"user.a\0b\0")),
+        (35, with(16, b"a\0"), with(16, b"a\0b\0")),
+        (51, with(16, b"/\0"), with(16, b"/\0/\0")),
+    ];
+    for (opcode, good, bad) in cases {
+        for layout in [plain, labels] {
+            assert_eq!(errno(&request(opcode, &good, 0), layout), None, "{opcode}");
+            let answer = errno(&request(opcode, &bad, 0), layout);
+            assert_eq!(answer, Some(Errno::INVAL), "{opcode}");
+        }
+    }
+    let group = [16u32.to_le_bytes(), 32u32.to_le_bytes(), [0; 4], [0; 4]].concat();
+    let groups = layout(InitFlags::CREATE_SUPP_GROUP);
+    for (name, answer) in [(&b"a\0"[..], None), (b"a\0b\0", Some(Errno::INVAL))] {
+        let body = [&[0; 8], name, &group].concat();
+        assert_eq!(errno(&request(9, &body, 2), groups), answer);
+    }
+}
+
+#[test]
+fn what_a_later_version_adds_to_a_structure_is_not_looked_at() {
+    for (opcode, length) in [(3, 16), (14, 8), (15, 40), (20, 16)] {
+        for added in [0, 8, 64] {
+            let body = vec![0; length + added];
+            assert_eq!(errno(&request(opcode, &body, 0), Layout::default()), None);
+        }
+    }
+}
+
+#[test]
 fn security_labels_and_groups_are_taken_from_the_end() {
     let both = layout(InitFlags::SECURITY_CTX | InitFlags::CREATE_SUPP_GROUP);
     let label = [

@@ -106,12 +106,14 @@ macro_rules! operations {
                 opcode: Opcode,
                 arguments: &mut Arguments<$life>,
             ) -> Result<Self, Errno> {
-                Ok(match opcode {
+                let operation = match opcode {
                     $(Opcode::$name => Self::$name {
                         $($field: <$type as Argument<$life>>::take(arguments)?),*
                     },)*
                     $(Opcode::$other => Self::Unsupported(Opcode::$other),)*
-                })
+                };
+                arguments.finish()?;
+                Ok(operation)
             }
         }
     };

@@ -8,6 +8,10 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::{Call, Outcome};
 use crate::responder::Reply;
 
+/// `FUSE_IOCTL_UNRESTRICTED`: the server may ask for any of the caller's memory. Only the kernel's
+/// interface for character devices (CUSE) has it.
+const UNRESTRICTED: u32 = 1 << 1;
+
 /// The numbers of linux/fs.h. Those for flags say `long` and mean `int`.
 const FS_IOC_GETFLAGS: u32 = 0x8008_6601;
 const FS_IOC_SETFLAGS: u32 = 0x4008_6602;
@@ -21,6 +25,9 @@ impl<'a> Call<'a> {
         let node = self.node()?;
         // The kernel opens the file for the call; a handle of another file is a lie.
         self.epoch.handles.get(node.id, arg.head.fh)?;
+        if arg.head.flags & UNRESTRICTED != 0 {
+            return Err(Errno::PERM.into());
+        }
         let sets = matches!(
             arg.head.cmd,
             FS_IOC_SETFLAGS | FS_IOC32_SETFLAGS | FS_IOC_FSSETXATTR

@@ -75,7 +75,10 @@ fn unknown_nodes_are_stale_for_every_opcode_that_names_one() {
         if silent.contains(opcode) || without_node.contains(opcode) {
             continue;
         }
-        let name: &[u8] = b"name\0name\0";
+        let name: &[u8] = match opcode {
+            Opcode::Rename | Opcode::Rename2 | Opcode::Symlink => b"name\0name\0",
+            _ => b"name\0",
+        };
         let fixed = match opcode {
             Opcode::Lookup | Opcode::Symlink | Opcode::Unlink | Opcode::Rmdir => 0,
             Opcode::Removexattr => 0,
@@ -307,11 +310,13 @@ fn a_read_only_export_refuses_every_change_whatever_the_guest_mounted() {
         let body: Vec<u8> = match opcode {
             Opcode::Write => vec![0; 40],
             Opcode::Setxattr => [&[0; 8][..], b"user.a\0"].concat(),
-            Opcode::Symlink | Opcode::Unlink | Opcode::Rmdir | Opcode::Removexattr => {
-                b"name\0target\0".to_vec()
-            }
-            Opcode::Mkdir | Opcode::Rename | Opcode::Link => [&[0; 8][..], b"name\0new\0"].concat(),
-            _ => [&[0; 16][..], b"name\0new\0", &[0; 100]].concat(),
+            Opcode::Symlink => b"name\0target\0".to_vec(),
+            Opcode::Unlink | Opcode::Rmdir | Opcode::Removexattr => b"name\0".to_vec(),
+            Opcode::Mkdir | Opcode::Link => [&[0; 8][..], b"name\0"].concat(),
+            Opcode::Rename => [&[0; 8][..], b"name\0new\0"].concat(),
+            Opcode::Rename2 => [&[0; 16][..], b"name\0new\0"].concat(),
+            Opcode::Mknod | Opcode::Create | Opcode::Tmpfile => [&[0; 16][..], b"name\0"].concat(),
+            _ => vec![0; 128],
         };
         assert_eq!(
             guest.call(*opcode, 1, &[&body]),
