@@ -139,7 +139,8 @@ impl Backend for Memory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::all().difference(Capabilities::SUBMOUNTS | Capabilities::IMMUTABLE)
+        Capabilities::all()
+            - (Capabilities::SUBMOUNTS | Capabilities::IMMUTABLE | Capabilities::PRIVATE)
     }
 }
 

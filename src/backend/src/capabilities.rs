@@ -26,5 +26,8 @@ bitflags::bitflags! {
         const IMMUTABLE = 1 << 8;
         /// Truncation on open is one step with the open.
         const ATOMIC_TRUNCATE = 1 << 9;
+        /// Nobody changes the tree but who is served, so that the guest may remember all that it was
+        /// told until it changes it itself.
+        const PRIVATE = 1 << 10;
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use vfsd_backend::{Backend, Capabilities, Ttl};
+use vfsd_backend::{Backend, Capabilities, FileCaching, Ttl};
 
 /// One storage, and how it is served.
 #[derive(Clone)]
@@ -15,8 +15,8 @@ pub struct Export {
     /// Every change answers EROFS, whatever the guest's mount flags say.
     pub readonly: bool,
     pub(crate) id: ExportId,
-    /// Nothing in it ever changes, so that the guest may remember all of it.
-    pub(crate) immutable: bool,
+    /// Nobody else changes it, so that the guest may remember all of it.
+    pub(crate) steady: bool,
 }
 
 /// Tells the exports of a session apart: 0 is that of the root directory.
@@ -28,17 +28,27 @@ impl Export {
     pub fn new(name: impl Into<String>, backend: Arc<dyn Backend>, readonly: bool) -> Self {
         Self {
             name: name.into(),
-            immutable: backend.capabilities().contains(Capabilities::IMMUTABLE),
+            steady: backend
+                .capabilities()
+                .intersects(Capabilities::IMMUTABLE | Capabilities::PRIVATE),
             backend,
             readonly,
             id: ExportId::default(),
         }
     }
 
-    /// A lifetime that the backend gave, or left to a policy: a tree that never changes knows better.
+    /// A lifetime that the backend gave, or left to a policy: what nobody else changes is remembered for good.
     pub(crate) fn ttl(&self, given: Ttl) -> Ttl {
         match given {
-            Ttl::Policy if self.immutable => Ttl::Forever,
+            Ttl::Policy if self.steady => Ttl::Forever,
+            given => given,
+        }
+    }
+
+    /// How content may be cached, as [`ttl`](Self::ttl).
+    pub(crate) fn caching(&self, given: FileCaching) -> FileCaching {
+        match given {
+            FileCaching::Policy if self.steady => FileCaching::Keep,
             given => given,
         }
     }

@@ -8,7 +8,7 @@ use vfsd_backend::{
 use vfsd_fuse::wire::{CreateIn, MkdirIn, MknodIn};
 use vfsd_fuse::{Extensions, InitFlags};
 
-use super::files::open_flags;
+use super::files::{open_flags, open_out};
 use super::{Call, Outcome};
 use crate::handles::Open;
 use crate::nodes::NodeRecord;
@@ -144,9 +144,10 @@ impl<'a> Call<'a> {
         }
         let (grant, entry) = self.grant_entry(parent, None, &created.entry)?;
         let node = Arc::clone(grant.record());
+        let open_flags = self.opened_flags(&node, created.opened.caching);
         let open = Open::File(Arc::clone(&created.opened.file));
         let handle = self.epoch.handles.grant(node, open)?;
-        let out = self.open_out(handle.id(), created.opened.caching);
+        let out = open_out(handle.id(), open_flags);
         Ok(Reply::two(&entry, &out).granting(grant).opening(handle))
     }
 }

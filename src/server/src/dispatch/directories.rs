@@ -19,10 +19,10 @@ impl<'a> Call<'a> {
     pub(super) async fn opendir(&self) -> Outcome<'a> {
         let node = self.directory_node()?;
         let directory = node.node.opendir().await?;
-        let immutable = self.export(&node).immutable;
+        let steady = self.export(&node).steady;
         let handle = self.epoch.handles.grant(node, Open::Directory(directory))?;
         let open_flags = match self.cache_mode() {
-            _ if immutable => fopen::CACHE_DIR | fopen::KEEP_CACHE,
+            _ if steady => fopen::CACHE_DIR | fopen::KEEP_CACHE,
             CacheMode::Always | CacheMode::Metadata => fopen::CACHE_DIR | fopen::KEEP_CACHE,
             CacheMode::Auto | CacheMode::Never => 0,
         };

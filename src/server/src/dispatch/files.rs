@@ -17,6 +17,7 @@ use vfsd_fuse::{InitFlags, MAX_TRANSFER, Opcode};
 use super::{Call, Outcome, range_end};
 use crate::exchange::Exchange;
 use crate::handles::{HandleKind, Open};
+use crate::nodes::NodeRecord;
 use crate::options::CacheMode;
 use crate::responder::{Reply, Responder};
 
@@ -48,29 +49,27 @@ impl<'a> Call<'a> {
                 kill_privileges,
             })
             .await?;
-        let caching = match opened.caching {
-            FileCaching::Policy if self.export(&node).immutable => FileCaching::Keep,
-            caching => caching,
-        };
+        let open_flags = self.opened_flags(&node, opened.caching);
         let handle = self.epoch.handles.grant(node, Open::File(opened.file))?;
-        let out = self.open_out(handle.id(), caching);
+        let out = open_out(handle.id(), open_flags);
         Ok(Reply::structure(&out).opening(handle))
     }
 
-    /// What the guest is told of an open file.
-    pub(super) fn open_out(&self, handle: u64, caching: FileCaching) -> OpenOut {
-        let caching = match (caching, self.cache_mode()) {
+    /// How the guest may use an open file of a node (`FOPEN_*`).
+    pub(super) fn opened_flags(&self, node: &NodeRecord, caching: FileCaching) -> u32 {
+        let export = self.export(node);
+        let mut flags = match (export.caching(caching), self.cache_mode()) {
             (FileCaching::Policy, CacheMode::Auto) => 0,
             (FileCaching::Keep, _) | (FileCaching::Policy, CacheMode::Always) => fopen::KEEP_CACHE,
             (FileCaching::Direct, _)
             | (FileCaching::Policy, CacheMode::Never | CacheMode::Metadata) => fopen::DIRECT_IO,
         };
-        let open_flags = caching | fopen::PARALLEL_DIRECT_WRITES;
-        OpenOut {
-            fh: handle,
-            open_flags,
-            backing_id: 0,
+        flags |= fopen::PARALLEL_DIRECT_WRITES;
+        // A close that has nothing to say here: no lock of others' depends on it.
+        if export.steady && !self.epoch.agreed(InitFlags::POSIX_LOCKS) {
+            flags |= fopen::NOFLUSH;
         }
+        flags
     }
 
     pub(super) async fn read<E: Exchange>(
@@ -215,6 +214,15 @@ impl<'a> Call<'a> {
 
     pub(super) fn kills_privileges(&self) -> bool {
         self.epoch.agreed(InitFlags::HANDLE_KILLPRIV_V2)
+    }
+}
+
+/// What the guest is told of an open file.
+pub(super) fn open_out(handle: u64, open_flags: u32) -> OpenOut {
+    OpenOut {
+        fh: handle,
+        open_flags,
+        backing_id: 0,
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vfsd_backend::{Backend, Capabilities, Node};
 use vfsd_fuse::Opcode;
-use vfsd_fuse::wire::{ATTR_SUBMOUNT, AttrOut, GetattrIn, GetxattrIn, ReadIn, fopen};
+use vfsd_fuse::wire::{ATTR_SUBMOUNT, AttrOut, GetattrIn, GetxattrIn, OpenOut, ReadIn, fopen};
 use vfsd_memory::Memory;
 use vfsd_server::{Export, Exports, ExportsError, SessionOptions};
 use zerocopy::IntoBytes;
@@ -79,35 +79,36 @@ fn a_guest_need_not_ask_for_extended_attributes_that_no_export_has() {
     }
 }
 
-/// A storage that says that it never changes.
-struct Immutable(Memory);
+/// A storage that says that nobody changes it but who is served.
+struct Private(Memory);
 
-impl Backend for Immutable {
+impl Backend for Private {
     fn root(&self) -> Arc<dyn Node> {
         self.0.root()
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.0.capabilities() | Capabilities::IMMUTABLE
+        let locks = Capabilities::POSIX_LOCKS | Capabilities::FLOCK;
+        (self.0.capabilities() - locks) | Capabilities::PRIVATE
     }
 }
 
 #[test]
-fn what_never_changes_is_remembered_for_good_and_what_lies_beside_it_is_not() {
+fn what_nobody_else_changes_is_remembered_for_good_and_what_lies_beside_it_is_not() {
     const YEAR: u64 = 31_536_000;
-    let image = Arc::new(Immutable(memory()));
-    let maker = Exports::single(Arc::clone(&image) as Arc<dyn Backend>, false);
+    let own = Arc::new(Private(memory()));
+    let maker = Exports::single(Arc::clone(&own) as Arc<dyn Backend>, false);
     let maker = Guest::of(maker, SessionOptions::default());
     maker.create(1, "file").unwrap();
     let exports = Exports::named(vec![
-        Export::new("image", image, true),
+        Export::new("own", own, true),
         Export::new("data", Arc::new(memory()), false),
     ]);
     let guest = Guest::of(exports.unwrap(), SessionOptions::default());
-    let image = guest.lookup(1, "image").unwrap();
-    let file = guest.lookup(image.nodeid, "file").unwrap();
+    let own = guest.lookup(1, "own").unwrap();
+    let file = guest.lookup(own.nodeid, "file").unwrap();
     assert_eq!((file.entry_valid, file.attr_valid), (YEAR, YEAR));
-    let missing = guest.lookup(image.nodeid, "missing").unwrap();
+    let missing = guest.lookup(own.nodeid, "missing").unwrap();
     assert_eq!((missing.nodeid, missing.entry_valid), (0, YEAR));
     let arg = GetattrIn {
         getattr_flags: 0,
@@ -118,7 +119,7 @@ fn what_never_changes_is_remembered_for_good_and_what_lies_beside_it_is_not() {
     assert_eq!(structure::<AttrOut>(&attributes.unwrap()).attr_valid, YEAR);
     let opened = guest.open(Opcode::Open, file.nodeid, 0).unwrap();
     assert!(opened.open_flags & fopen::KEEP_CACHE != 0);
-    let listed = guest.open(Opcode::Opendir, image.nodeid, 0).unwrap();
+    let listed = guest.open(Opcode::Opendir, own.nodeid, 0).unwrap();
     assert_eq!(listed.open_flags, fopen::KEEP_CACHE | fopen::CACHE_DIR);
 
     let data = guest.lookup(1, "data").unwrap();
@@ -126,6 +127,19 @@ fn what_never_changes_is_remembered_for_good_and_what_lies_beside_it_is_not() {
     assert_eq!(guest.lookup(data.nodeid, "missing").unwrap_err(), 2);
     let listed = guest.open(Opcode::Opendir, data.nodeid, 0).unwrap();
     assert_eq!(listed.open_flags, 0);
+}
+
+#[test]
+fn a_close_sends_no_flush_where_no_lock_depends_on_it() {
+    let flags = |backend: Arc<dyn Backend>| {
+        let guest = Guest::of(Exports::single(backend, false), SessionOptions::default());
+        let created = guest.create(1, "file").unwrap();
+        let opened = guest.open(Opcode::Open, created.0.nodeid, 0).unwrap();
+        let noflush = |out: OpenOut| out.open_flags & fopen::NOFLUSH != 0;
+        (noflush(created.1), noflush(opened))
+    };
+    assert_eq!(flags(Arc::new(Private(memory()))), (true, true));
+    assert_eq!(flags(Arc::new(memory())), (false, false), "locks are real");
 }
 
 #[test]
