@@ -21,6 +21,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("vfsd-testkit", &["vfsd-backend"]),
     // Out-of-process storages speak the wire format over a socket of their own.
     ("vfsd-plugin-protocol", &["vfsd-backend"]),
+    // A volume is a file system of its own whose data go to a bucket: it stands on the store layer,
+    // which is no backend to be called through the traits.
+    ("vfsd-volume", &["vfsd-backend", "vfsd-object-store"]),
     // An example wires a backend of its own behind a mount, as the daemon does.
     (
         "vfsd-examples",

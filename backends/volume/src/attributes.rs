@@ -1,0 +1,112 @@
+//! Changes of attributes.
+
+use vfsd_backend::{AttributeChanges, Attributes, Errno, FileKind, Result, SetTime, Timestamp};
+
+use crate::content::Slot;
+use crate::inode::{Inode, State, resolve};
+use crate::node::VolumeNode;
+use crate::txn::{Txn, check_has_content};
+
+impl VolumeNode {
+    pub(crate) fn change_attributes(&self, changes: AttributeChanges) -> Result<Attributes> {
+        let inode = &*self.inode;
+        check_changes(&inode.state.read(), &changes, inode.kind)?;
+        let slot = match changes.size {
+            Some(size) => Some((size, inode.alone(size > 0)?)),
+            None => None,
+        };
+        let cut = match &slot {
+            Some((size, slot)) => Some((*size, inode.cut(slot, *size)?)),
+            None => None,
+        };
+        let mut txn = Txn::new(&inode.core);
+        let state = txn.state(inode);
+        // Others may have changed the flags meanwhile.
+        check_changes(state, &changes, inode.kind)?;
+        if let Some((size, blocks)) = cut {
+            state.row.size = size;
+            state.row.blocks = blocks;
+            state.content_changed();
+            txn.drop_capability(inode);
+        }
+        let now = Timestamp::now();
+        let state = txn.state(inode);
+        let new_owner = changes.uid.is_some() || changes.gid.is_some();
+        state.row.uid = changes.uid.unwrap_or(state.row.uid);
+        state.row.gid = changes.gid.unwrap_or(state.row.gid);
+        // A change of owner takes set-id bits from whoever makes it, as chown(2) of Linux does.
+        if !inode.is_directory() && (new_owner || changes.kill_privileges) {
+            state.clear_set_id();
+            txn.drop_capability(inode);
+        }
+        if let Some(permissions) = changes.permissions {
+            txn.set_permissions(inode, permissions);
+        }
+        let state = txn.state(inode);
+        if let Some(time) = changes.accessed {
+            state.row.accessed = resolve(time, now);
+        }
+        if let Some(time) = changes.modified {
+            state.row.modified = resolve(time, now);
+        }
+        if !changes.is_empty() {
+            state.row.changed = now;
+        }
+        txn.commit()?;
+        drop(slot);
+        Ok(inode.attributes())
+    }
+
+    /// Drops the content of a file that is opened.
+    pub(crate) fn truncate_at_open(&self, kill_privileges: bool) -> Result<()> {
+        let inode = &*self.inode;
+        let slot = inode.alone(false)?;
+        let blocks = inode.cut(&slot, 0)?;
+        let mut txn = Txn::new(&inode.core);
+        let state = txn.state(inode);
+        if kill_privileges {
+            state.clear_set_id();
+        }
+        state.row.size = 0;
+        state.row.blocks = blocks;
+        state.content_changed();
+        txn.drop_capability(inode);
+        txn.commit()
+    }
+}
+
+impl Inode {
+    /// Sets the size of the data file, and answers its blocks. Without one the size is 0 already.
+    fn cut(&self, slot: &Slot, size: u64) -> Result<u64> {
+        let Some(file) = slot else {
+            return Ok(0);
+        };
+        self.mark_unsettled()?;
+        rustix::fs::ftruncate(file, size)?;
+        self.content.changed();
+        Ok(crate::content::blocks(file)?)
+    }
+}
+
+/// What `may_setattr` of the kernel refuses, and sizes for what has none.
+fn check_changes(state: &State, changes: &AttributeChanges, kind: FileKind) -> Result<(), Errno> {
+    let times = [changes.accessed, changes.modified];
+    let explicit = times
+        .iter()
+        .any(|time| matches!(time, Some(SetTime::At(_))));
+    let touched = times.contains(&Some(SetTime::Now));
+    let owned = changes.permissions.is_some() || changes.uid.is_some() || changes.gid.is_some();
+    if owned || explicit || changes.size.is_some() {
+        state.flags().check_changeable()?;
+    }
+    if touched && state.flags().is_immutable() {
+        return Err(Errno::PERM);
+    }
+    if changes.permissions.is_some() && kind == FileKind::Symlink {
+        return Err(Errno::OPNOTSUPP);
+    }
+    if changes.size.is_some() {
+        check_has_content(kind)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! Data files: the content of each regular file, sparse, in a file of the host.
+//!
+//! The host file's size is the size of the content. It is named by the inode number, in one of 256
+//! folders, and made at the first write.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Mode, OFlags, StatVfs, fstatvfs, mkdirat, openat, unlinkat};
+use vfsd_backend::{Errno, Result};
+
+/// The folder of all data files.
+#[derive(Debug)]
+pub(crate) struct DataFolder {
+    folder: OwnedFd,
+}
+
+fn shelf(ino: u64) -> String {
+    format!("{:02x}", ino & 0xff)
+}
+
+fn name(ino: u64) -> String {
+    format!("{:02x}/{ino:016x}", ino & 0xff)
+}
+
+impl DataFolder {
+    /// Makes the folders of an empty volume.
+    pub(crate) fn create(path: &Path) -> Result<()> {
+        std::fs::create_dir(path)?;
+        let folder = File::open(path)?;
+        for shelf in 0..=0xff_u8 {
+            mkdirat(&folder, format!("{shelf:02x}"), Mode::from_raw_mode(0o700))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let folder = File::open(path)?.into();
+        Ok(Self { folder })
+    }
+
+    /// Opens a data file for reading and writing, and says whether it was made now.
+    pub(crate) fn open_file(&self, ino: u64, make: bool) -> Result<(OwnedFd, bool), Errno> {
+        let name = name(ino);
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match openat(&self.folder, &name, flags, Mode::empty()) {
+            Err(Errno::NOENT) if make => {
+                let mode = Mode::from_raw_mode(0o600);
+                let made = openat(&self.folder, &name, flags | OFlags::CREATE, mode)?;
+                Ok((made, true))
+            }
+            found => Ok((found?, false)),
+        }
+    }
+
+    /// Removes a data file, if there is one.
+    pub(crate) fn remove(&self, ino: u64) -> Result<(), Errno> {
+        match unlinkat(&self.folder, name(ino), AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Makes durable that the data file of an inode exists.
+    pub(crate) fn sync_name(&self, ino: u64) -> Result<(), Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let shelf = openat(&self.folder, shelf(ino), flags, Mode::empty())?;
+        rustix::fs::fsync(shelf)
+    }
+
+    /// Makes everything durable that was written to the file system of the folder.
+    pub(crate) fn sync_all(&self) -> Result<(), Errno> {
+        rustix::fs::syncfs(&self.folder)
+    }
+
+    /// The figures of the file system of the folder.
+    pub(crate) fn statistics(&self) -> Result<StatVfs, Errno> {
+        fstatvfs(self.folder.as_fd())
+    }
+}

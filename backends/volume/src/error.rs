@@ -1,0 +1,76 @@
+//! Why a volume cannot be made or opened.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a volume was not made, opened or looked at. One line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// There is no volume.
+    #[error("no volume in {}: make one with `vfsd volume create`", .0.display())]
+    Missing(PathBuf),
+    /// A new volume needs a directory of its own.
+    #[error("{} is not empty: choose a new or an empty directory for the volume", .0.display())]
+    NotEmpty(PathBuf),
+    /// Another process has the volume open.
+    #[error("the volume in {} is in use by process {pid}: stop that first", .path.display())]
+    Locked {
+        /// The volume's directory.
+        path: PathBuf,
+        /// The process.
+        pid: u32,
+    },
+    /// The volume was made by a newer program.
+    #[error(
+        "the volume in {} has format {found}, this vfsd knows format {known}: use a newer vfsd",
+        .path.display()
+    )]
+    Newer {
+        /// The volume's directory.
+        path: PathBuf,
+        /// The format that it has.
+        found: u32,
+        /// The newest format that is known.
+        known: u32,
+    },
+    /// The files of the volume cannot be read or written, or are not what they should be.
+    #[error("the volume in {}: {what}: {source}", .path.display())]
+    Failed {
+        /// The volume's directory.
+        path: PathBuf,
+        /// What was done.
+        what: &'static str,
+        /// Why it failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl VolumeError {
+    pub(crate) fn failed(
+        path: &std::path::Path,
+        what: &'static str,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |error| Self::Failed {
+            path,
+            what,
+            source: Box::new(error),
+        }
+    }
+
+    /// As [`failed`](Self::failed), with the reason that is behind a failure of the storage.
+    pub(crate) fn storage(
+        path: &std::path::Path,
+        what: &'static str,
+    ) -> impl FnOnce(vfsd_backend::Error) -> Self {
+        let path = path.to_owned();
+        move |error| Self::Failed {
+            path,
+            what,
+            source: match error {
+                vfsd_backend::Error::Storage(source) => source,
+                other => Box::new(other),
+            },
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What is where in the directory of a volume.
+//!
+//! ```text
+//! volume.json    format and identity, written last: without it there is no volume
+//! lock           locked by who has the volume open, with its process id
+//! meta.sqlite    the tables (and SQLite's -wal and -shm beside it)
+//! journal/       redo records that the tables may not have yet
+//! data/xx/       data files
+//! ```
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::error::VolumeError;
+
+/// The newest format that is known.
+pub(crate) const FORMAT: u32 = 1;
+/// No header is longer.
+const MAX_HEADER_BYTES: u64 = 64 * 1024;
+
+/// The content of `volume.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Header {
+    pub(crate) format: u32,
+    pub(crate) uuid: String,
+}
+
+/// The directory of a volume.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout(PathBuf);
+
+/// Held as long as the volume is open.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: OwnedFd,
+}
+
+impl Layout {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.0.join("meta.sqlite")
+    }
+
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.0.join("journal")
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.0.join("data")
+    }
+
+    fn header_path(&self) -> PathBuf {
+        self.0.join("volume.json")
+    }
+
+    /// Makes the directory, or takes an empty one.
+    pub(crate) fn make(&self) -> Result<(), VolumeError> {
+        let failed = VolumeError::failed(&self.0, "cannot make the directory");
+        if let Err(error) = std::fs::create_dir(&self.0)
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(failed(error));
+        }
+        let mut entries = std::fs::read_dir(&self.0).map_err(failed)?;
+        // What mkfs makes at the top of a new ext4 is no content.
+        let other = entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found"));
+        match other {
+            true => Err(VolumeError::NotEmpty(self.0.clone())),
+            false => Ok(()),
+        }
+    }
+
+    /// Says that there is a volume.
+    pub(crate) fn write_header(&self) -> Result<(), VolumeError> {
+        let write = || {
+            let mut random = [0; 16];
+            rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+            let header = Header {
+                format: FORMAT,
+                uuid: format!("{:032x}", u128::from_le_bytes(random)),
+            };
+            let unfinished = self.0.join("volume.json.new");
+            let mut file = File::create(&unfinished)?;
+            file.write_all(&serde_json::to_vec_pretty(&header)?)?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+            std::fs::rename(unfinished, self.header_path())?;
+            File::open(&self.0)?.sync_all()
+        };
+        write().map_err(VolumeError::failed(&self.0, "cannot write volume.json"))
+    }
+
+    /// Reads what kind of volume there is.
+    pub(crate) fn read_header(&self) -> Result<Header, VolumeError> {
+        let failed = VolumeError::failed(&self.0, "cannot read volume.json");
+        let file = match File::open(self.header_path()) {
+            Ok(file) => file,
+            Err(error) if is_nothing(&error) => {
+                return Err(VolumeError::Missing(self.0.clone()));
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let mut bytes = Vec::new();
+        let read = file.take(MAX_HEADER_BYTES).read_to_end(&mut bytes);
+        let header = read.and_then(|_| Ok(serde_json::from_slice::<Header>(&bytes)?));
+        let header = header.map_err(failed)?;
+        if header.format > FORMAT {
+            return Err(VolumeError::Newer {
+                path: self.0.clone(),
+                found: header.format,
+                known: FORMAT,
+            });
+        }
+        Ok(header)
+    }
+
+    /// Keeps other processes from opening the volume.
+    pub(crate) fn lock(&self) -> Result<Lock, VolumeError> {
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(self.0.join("lock"))
+            .map_err(VolumeError::failed(&self.0, "cannot open the lock"))?;
+        let lock = || match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                (&file).take(32).read_to_string(&mut text)?;
+                Ok(Some(text.trim().parse().unwrap_or(0)))
+            }
+            other => Ok(other.map(|()| None)?),
+        };
+        let failed = VolumeError::failed(&self.0, "cannot lock it");
+        match lock() {
+            Ok(Some(pid)) => Err(VolumeError::Locked {
+                path: self.0.clone(),
+                pid,
+            }),
+            Ok(None) => {
+                let mut write = || {
+                    file.set_len(0)?;
+                    writeln!(file, "{}", std::process::id())
+                };
+                write().map_err(failed)?;
+                Ok(Lock { _file: file.into() })
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+fn is_nothing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}

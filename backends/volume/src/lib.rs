@@ -1,0 +1,52 @@
+//! A POSIX file system of its own in a directory of the host: metadata in SQLite, data in files
+//! beside it.
+//!
+//! It does what ext4 does with the same calls, whatever the host's file system can, and keeps what a
+//! guest sets: owners, device nodes, ACLs and `trusted.*` attributes are rows of a table, nothing
+//! that the host's kernel would act on.
+//!
+//! # What survives
+//!
+//! When the daemon is killed: everything that was acknowledged, except for access times of the last
+//! seconds. Names and attributes are in the journal before a reply, and content is in the host's
+//! page cache. When the power fails: what was made durable by `fsync`, `fdatasync`, `sync` or `O_SYNC`,
+//! together with all names and attributes that were changed before.
+//!
+//! # How it is made
+//!
+//! `meta` keeps rows: a journal of redo records, SQLite's tables that follow it, and what is
+//! ahead of them. `core` has the inodes that are in memory, and the order of locks. Operations
+//! change rows through a `txn`; `content` keeps an inode in step with its data file.
+
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap
+)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+mod attributes;
+mod content;
+mod core;
+mod create;
+mod data;
+mod directory;
+mod entries;
+mod error;
+mod file;
+mod inode;
+mod layout;
+mod meta;
+mod names;
+mod node;
+mod rename;
+mod txn;
+mod upkeep;
+mod volume;
+mod xattr;
+
+pub use crate::error::VolumeError;
+pub use crate::volume::{Volume, VolumeOptions};

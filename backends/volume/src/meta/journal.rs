@@ -1,0 +1,375 @@
+//! The journal: redo records in files, in the order of the operations.
+//!
+//! An operation is acknowledged once its record is in the host's page cache, so that the end of the
+//! daemon loses none; it is durable once [`Journal::sync`] has passed its number. SQLite's tables
+//! follow behind, and files of the journal go when a checkpoint of SQLite has what is in them.
+//!
+//! A file is named by the number of its first record, and begins with [`MAGIC`]. Each record is framed by
+//! its length (4 bytes), a CRC-32 of all that follows (4) and its number (8), little-endian. Numbers have
+//! no gaps. Reading ends at the first frame that is not whole: nothing after it was acknowledged as
+//! durable.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::fdatasync;
+use rustix::io::{Errno, pwritev};
+
+/// The first bytes of each file; the last one is the version of the format.
+const MAGIC: [u8; 16] = *b"vfsd journal\0\0\0\x01";
+/// A new file begins when one is this long.
+const FILE_BYTES: u64 = 16 << 20;
+const FRAME_BYTES: usize = 16;
+/// No operation writes a longer record.
+const MAX_RECORD_BYTES: u32 = 1 << 20;
+
+/// Number of a redo record. The first is 1.
+pub(crate) type Lsn = u64;
+
+#[derive(Debug)]
+pub(crate) struct Journal {
+    folder: PathBuf,
+    tail: Mutex<Tail>,
+    /// The last record that is on the disk. Held while it is brought forward: who waits finds it done.
+    synced: Mutex<Lsn>,
+}
+
+/// Where the next record goes.
+#[derive(Debug)]
+struct Tail {
+    file: Arc<File>,
+    /// The number of its first record.
+    first: Lsn,
+    offset: u64,
+    next: Lsn,
+    /// Earlier files that are not on the disk yet.
+    unsynced: Vec<Arc<File>>,
+    /// The folder names a file that is not on the disk yet.
+    folder_unsynced: bool,
+    /// Full files, oldest first.
+    full: Vec<Full>,
+    /// Bytes in all files.
+    bytes: u64,
+    /// The disk failed: what it holds is no longer known, so that nothing is durable from here on.
+    failed: bool,
+}
+
+#[derive(Debug)]
+struct Full {
+    first: Lsn,
+    last: Lsn,
+    bytes: u64,
+}
+
+fn path_of(folder: &Path, first: Lsn) -> PathBuf {
+    folder.join(format!("{first:020}"))
+}
+
+fn begin_file(folder: &Path, first: Lsn) -> io::Result<Arc<File>> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .open(path_of(folder, first))?;
+    write_all(&file, &[&MAGIC], 0)?;
+    Ok(Arc::new(file))
+}
+
+/// Writes all parts, or fails: a record that is half there is overwritten by the next one.
+fn write_all(file: &File, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+    let whole: usize = parts.iter().map(|part| part.len()).sum();
+    let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    match rustix::io::retry_on_intr(|| pwritev(file, &slices, offset))? {
+        written if written == whole => Ok(()),
+        _ => Err(Errno::NOSPC.into()),
+    }
+}
+
+fn header_bytes() -> u64 {
+    MAGIC.len() as u64
+}
+
+impl Journal {
+    /// Begins a journal after the record `last`, which is in no file of it.
+    pub(crate) fn begin(folder: &Path, last: Lsn) -> io::Result<Self> {
+        let next = last.saturating_add(1);
+        let journal = Self {
+            folder: folder.to_owned(),
+            tail: Mutex::new(Tail {
+                file: begin_file(folder, next)?,
+                first: next,
+                offset: header_bytes(),
+                next,
+                unsynced: Vec::new(),
+                folder_unsynced: true,
+                full: Vec::new(),
+                bytes: header_bytes(),
+                failed: false,
+            }),
+            synced: Mutex::new(last),
+        };
+        Ok(journal)
+    }
+
+    /// Appends a record. `noted` is told its number before the next record can be appended.
+    pub(crate) fn append(&self, record: &[u8], noted: impl FnOnce(Lsn)) -> io::Result<Lsn> {
+        let length = u32::try_from(record.len())
+            .ok()
+            .filter(|&length| length <= MAX_RECORD_BYTES)
+            .ok_or(Errno::FBIG)?;
+        let mut tail = self.tail.lock();
+        if tail.failed {
+            return Err(Errno::IO.into());
+        }
+        if tail.offset >= FILE_BYTES {
+            self.next_file(&mut tail)?;
+        }
+        let lsn = tail.next;
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&lsn.to_le_bytes());
+        crc.update(record);
+        let mut frame = [0; FRAME_BYTES];
+        let parts = length
+            .to_le_bytes()
+            .into_iter()
+            .chain(crc.finalize().to_le_bytes())
+            .chain(lsn.to_le_bytes());
+        for (byte, value) in frame.iter_mut().zip(parts) {
+            *byte = value;
+        }
+        write_all(&tail.file, &[&frame, record], tail.offset)?;
+        let bytes = u64::from(length).saturating_add(FRAME_BYTES as u64);
+        tail.offset = tail.offset.saturating_add(bytes);
+        tail.bytes = tail.bytes.saturating_add(bytes);
+        tail.next = lsn.saturating_add(1);
+        noted(lsn);
+        Ok(lsn)
+    }
+
+    fn next_file(&self, tail: &mut Tail) -> io::Result<()> {
+        let file = begin_file(&self.folder, tail.next)?;
+        tail.full.push(Full {
+            first: tail.first,
+            last: tail.next.saturating_sub(1),
+            bytes: tail.offset,
+        });
+        let full = std::mem::replace(&mut tail.file, file);
+        tail.unsynced.push(full);
+        tail.folder_unsynced = true;
+        tail.first = tail.next;
+        tail.offset = header_bytes();
+        tail.bytes = tail.bytes.saturating_add(header_bytes());
+        Ok(())
+    }
+
+    /// Removes full files whose records are all in SQLite's tables, on the disk: those up to `lsn`.
+    pub(crate) fn trim(&self, lsn: Lsn) -> io::Result<()> {
+        let mut tail = self.tail.lock();
+        let keep = tail.full.iter().position(|full| full.last > lsn);
+        let count = keep.unwrap_or(tail.full.len());
+        let gone: Vec<Full> = tail.full.drain(..count).collect();
+        for full in &gone {
+            tail.bytes = tail.bytes.saturating_sub(full.bytes);
+        }
+        drop(tail);
+        gone.iter()
+            .try_for_each(|full| std::fs::remove_file(path_of(&self.folder, full.first)))
+    }
+
+    /// Number of the last record.
+    pub(crate) fn last(&self) -> Lsn {
+        self.tail.lock().next.saturating_sub(1)
+    }
+
+    /// Bytes in all files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.tail.lock().bytes
+    }
+
+    /// Waits until all records up to `lsn` are on the disk. Calls at the same time share the wait.
+    pub(crate) fn sync(&self, lsn: Lsn) -> io::Result<()> {
+        let mut synced = self.synced.lock();
+        if *synced >= lsn {
+            return Ok(());
+        }
+        let (files, folder, last) = {
+            let mut tail = self.tail.lock();
+            if tail.failed {
+                return Err(Errno::IO.into());
+            }
+            let mut files = std::mem::take(&mut tail.unsynced);
+            files.push(tail.file.clone());
+            let folder = std::mem::take(&mut tail.folder_unsynced);
+            (files, folder, tail.next.saturating_sub(1))
+        };
+        let done = files
+            .iter()
+            .try_for_each(|file| fdatasync(file).map_err(io::Error::from))
+            .and_then(|()| match folder {
+                true => File::open(&self.folder)?.sync_all(),
+                false => Ok(()),
+            });
+        match done {
+            Ok(()) => *synced = last,
+            Err(_) => self.tail.lock().failed = true,
+        }
+        done
+    }
+}
+
+/// The files of a journal, each with the number of its first record, in order.
+fn files(folder: &Path) -> io::Result<Vec<(Lsn, PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if let Some(first) = name.to_str().and_then(|name| name.parse().ok()) {
+            files.push((first, entry.path()));
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// Reads the records after `after`, in order, until the first that is missing or not whole, and says which was
+/// the last.
+pub(crate) fn read(
+    folder: &Path,
+    after: Lsn,
+    mut each: impl FnMut(Lsn, &[u8]) -> io::Result<()>,
+) -> io::Result<Lsn> {
+    let mut last = after;
+    for (first, path) in files(folder)? {
+        if first > last.saturating_add(1) {
+            break;
+        }
+        let mut bytes = Vec::new();
+        // A file is little longer than FILE_BYTES; what is longer was not written by a journal.
+        let limit = FILE_BYTES.saturating_add(u64::from(MAX_RECORD_BYTES) * 2);
+        File::open(&path)?.take(limit).read_to_end(&mut bytes)?;
+        let mut rest = match bytes.strip_prefix(&MAGIC) {
+            Some(rest) => rest,
+            None => break,
+        };
+        let mut expected = first;
+        while let Some((lsn, record, after)) = frame(rest) {
+            if lsn != expected {
+                break;
+            }
+            if lsn > last {
+                each(lsn, record)?;
+                last = lsn;
+            }
+            expected = lsn.saturating_add(1);
+            rest = after;
+        }
+    }
+    Ok(last)
+}
+
+/// The record at the start of `bytes`, if it is whole: its number, it, and what follows.
+fn frame(bytes: &[u8]) -> Option<(Lsn, &[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (crc, checked) = rest.split_first_chunk::<4>()?;
+    let (lsn, rest) = checked.split_first_chunk::<8>()?;
+    let length = u32::from_le_bytes(*length);
+    if length > MAX_RECORD_BYTES {
+        return None;
+    }
+    let (record, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(lsn);
+    sum.update(record);
+    (sum.finalize() == u32::from_le_bytes(*crc)).then(|| (Lsn::from_le_bytes(*lsn), record, after))
+}
+
+/// Removes all files of a journal.
+pub(crate) fn remove(folder: &Path) -> io::Result<()> {
+    files(folder)?
+        .iter()
+        .try_for_each(|(_, path)| std::fs::remove_file(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(folder: &Path, after: Lsn) -> (Lsn, Vec<(Lsn, Vec<u8>)>) {
+        let mut records = Vec::new();
+        let last = read(folder, after, |lsn, record| {
+            records.push((lsn, record.to_vec()));
+            Ok(())
+        });
+        (last.unwrap(), records)
+    }
+
+    fn one_file(folder: &Path) -> PathBuf {
+        files(folder).unwrap().pop().unwrap().1
+    }
+
+    #[test]
+    fn records_are_read_in_the_order_they_were_appended() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::begin(dir.path(), 7).unwrap();
+        assert_eq!(journal.append(b"one", |lsn| assert_eq!(lsn, 8)).unwrap(), 8);
+        assert_eq!(journal.append(b"", |_| ()).unwrap(), 9);
+        journal.sync(9).unwrap();
+        let both = vec![(8, b"one".to_vec()), (9, Vec::new())];
+        assert_eq!(records(dir.path(), 7), (9, both.clone()));
+        assert_eq!(records(dir.path(), 8), (9, both[1..].to_vec()));
+        assert_eq!(records(dir.path(), 9), (9, Vec::new()));
+        assert_eq!(records(dir.path(), 3), (3, Vec::new()), "a gap");
+    }
+
+    #[test]
+    fn what_is_torn_at_the_end_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::begin(dir.path(), 0).unwrap();
+        journal.append(b"kept", |_| ()).unwrap();
+        journal.append(b"torn away", |_| ()).unwrap();
+        let path = one_file(dir.path());
+        let whole = std::fs::read(&path).unwrap();
+        for length in whole.len() - 24..whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert_eq!(records(dir.path(), 0).0, 1, "{length}");
+        }
+        let mut damaged = whole.clone();
+        let last = damaged.len() - 1;
+        damaged[last] ^= 1;
+        std::fs::write(&path, &damaged).unwrap();
+        assert_eq!(records(dir.path(), 0).0, 1);
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(records(dir.path(), 0).0, 2);
+    }
+
+    #[test]
+    fn full_files_follow_each_other_and_go_when_trimmed() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::begin(dir.path(), 0).unwrap();
+        let record = vec![5; usize::try_from(MAX_RECORD_BYTES).unwrap()];
+        for _ in 0..40 {
+            journal.append(&record, |_| ()).unwrap();
+        }
+        journal.sync(40).unwrap();
+        assert_eq!(records(dir.path(), 0).0, 40);
+        let files_before = files(dir.path()).unwrap();
+        assert_eq!(files_before.len(), 3);
+        let bytes = journal.bytes();
+        journal.trim(files_before[1].0).unwrap();
+        assert_eq!(files(dir.path()).unwrap().len(), 2);
+        assert!(journal.bytes() < bytes - FILE_BYTES + 4096);
+        journal.trim(40).unwrap();
+        assert_eq!(
+            files(dir.path()).unwrap().len(),
+            1,
+            "the last is appended to"
+        );
+        journal.append(b"more", |_| ()).unwrap();
+        assert_eq!(journal.last(), 41);
+        let longer = vec![0; record.len() + 1];
+        assert!(journal.append(&longer, |_| ()).is_err());
+    }
+}

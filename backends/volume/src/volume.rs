@@ -1,0 +1,208 @@
+//! A volume: how it is made, opened and closed.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use vfsd_backend::{Backend, Capabilities, Errno, FileKind, Node, Result, Timestamp};
+
+use crate::content;
+use crate::core::Core;
+use crate::data::DataFolder;
+use crate::error::VolumeError;
+use crate::layout::{Layout, Lock};
+use crate::meta::{self, Change, Meta, NodeRow, tables};
+use crate::node::VolumeNode;
+use crate::upkeep;
+
+pub(crate) const ROOT: u64 = 1;
+
+/// How a volume begins, and whose files are that nobody owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VolumeOptions {
+    /// User that owns the root of a new volume, and new files of callers without an identity.
+    pub uid: u32,
+    /// Group that owns the root of a new volume, and new files of callers without an identity.
+    pub gid: u32,
+    /// Permission, set-id and sticky bits of the root of a new volume: 0 to 0o7777.
+    pub root_permissions: u32,
+}
+
+impl Default for VolumeOptions {
+    /// User and group 0; a root with permissions 0755.
+    fn default() -> Self {
+        Self {
+            uid: 0,
+            gid: 0,
+            root_permissions: 0o755,
+        }
+    }
+}
+
+/// A volume that is open. It stays so as long as this value, or a node of it, is there; nobody else
+/// can open it meanwhile.
+pub struct Volume {
+    root: Arc<VolumeNode>,
+}
+
+impl Volume {
+    /// Makes an empty volume in `directory`, which is made or is empty.
+    ///
+    /// # Errors
+    /// When there is something in the directory, or it cannot be written to.
+    pub fn create(directory: &Path, options: &VolumeOptions) -> Result<(), VolumeError> {
+        let layout = Layout::new(directory);
+        layout.make()?;
+        let failed = VolumeError::storage(directory, "cannot make its files");
+        fill(&layout, options).map_err(failed)?;
+        layout.write_header()
+    }
+
+    /// Opens the volume in `directory`. What was going on when it was last used, and not closed, is
+    /// brought to an end: this takes longer the more there was.
+    ///
+    /// # Errors
+    /// When there is no volume, when another process has it open, when it is of a newer format, or
+    /// when its files cannot be used.
+    pub fn open(directory: &Path, options: &VolumeOptions) -> Result<Self, VolumeError> {
+        let layout = Layout::new(directory);
+        layout.read_header()?;
+        let lock = layout.lock()?;
+        let failed = VolumeError::storage(directory, "cannot open it");
+        open(&layout, lock, options).map_err(failed)
+    }
+}
+
+impl fmt::Debug for Volume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Volume").finish_non_exhaustive()
+    }
+}
+
+impl Backend for Volume {
+    fn root(&self) -> Arc<dyn Node> {
+        self.root.clone()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::all().difference(Capabilities::SUBMOUNTS | Capabilities::IMMUTABLE)
+    }
+}
+
+/// What runs as long as anybody uses the volume.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    core: Arc<Core>,
+    upkeep: Option<JoinHandle<()>>,
+    applier: Option<JoinHandle<()>>,
+    _lock: Lock,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.core.upkeep.stop();
+        join(self.upkeep.take(), "upkeep");
+        self.core.meta.close();
+        join(self.applier.take(), "metadata");
+    }
+}
+
+fn join(thread: Option<JoinHandle<()>>, name: &str) {
+    if thread.is_some_and(|thread| thread.join().is_err()) {
+        tracing::error!(name, "volume: a thread panicked");
+    }
+}
+
+fn fill(layout: &Layout, options: &VolumeOptions) -> Result<()> {
+    meta::create(&layout.database(), &layout.journal())?;
+    DataFolder::create(&layout.data())?;
+    let (meta, applier) = Meta::open(&layout.database(), &layout.journal())?;
+    let permissions = options.root_permissions & 0o7777;
+    let mut row = NodeRow::new(FileKind::Directory, permissions, Timestamp::now());
+    row.uid = options.uid;
+    row.gid = options.gid;
+    row.parent = ROOT;
+    let written = meta
+        .commit(vec![Change::Node(meta.new_inode(), Some(row))])
+        .and_then(|_| meta.sync());
+    meta.close();
+    join(Some(applier), "metadata");
+    written
+}
+
+fn open(layout: &Layout, lock: Lock, options: &VolumeOptions) -> Result<Volume> {
+    let (meta, applier) = Meta::open(&layout.database(), &layout.journal())?;
+    let count = meta.read(tables::count)?;
+    let (upkeep, jobs) = upkeep::channel();
+    let data = DataFolder::open(&layout.data())?;
+    let owner = (options.uid, options.gid);
+    let core = Arc::new(Core::new(meta, data, upkeep, owner, count));
+    let for_thread = core.clone();
+    let thread = std::thread::Builder::new()
+        .name("volume-upkeep".to_owned())
+        .spawn(move || jobs.run(&for_thread))?;
+    let engine = Arc::new(Engine {
+        core: core.clone(),
+        upkeep: Some(thread),
+        applier: Some(applier),
+        _lock: lock,
+    });
+    finish_what_was_left(&core)?;
+    let inode = core.inode(ROOT)?;
+    Ok(Volume {
+        root: Arc::new(VolumeNode { inode, engine }),
+    })
+}
+
+/// After a volume was not closed: removes inodes without names that were in use, and takes sizes and
+/// times from data files that were written to.
+fn finish_what_was_left(core: &Core) -> Result<()> {
+    let orphans = core.meta.read(|db| tables::inodes(db, "orphan"))?;
+    for &ino in &orphans {
+        core.remove_inode(ino, true);
+    }
+    let unsettled = core.meta.read(|db| tables::inodes(db, "unsettled"))?;
+    let mut settled = 0_usize;
+    for ino in unsettled {
+        if orphans.binary_search(&ino).is_ok() {
+            continue;
+        }
+        settle(core, ino)?;
+        settled = settled.saturating_add(1);
+    }
+    if !orphans.is_empty() || settled > 0 {
+        let orphans = orphans.len();
+        tracing::info!(
+            orphans,
+            settled,
+            "volume: it was not closed; finished what was left"
+        );
+    }
+    core.meta.catch_up();
+    Ok(())
+}
+
+/// Brings a row in step with its data file.
+fn settle(core: &Core, ino: u64) -> Result<()> {
+    let mut changes = vec![Change::Unsettled(ino, false)];
+    if let Some(mut row) = core.meta.node(ino)? {
+        match core.data.open_file(ino, false) {
+            Ok((file, _)) => {
+                let stat = rustix::fs::fstat(&file).map_err(vfsd_backend::Error::from)?;
+                row.has_data = true;
+                row.size = u64::try_from(stat.st_size).unwrap_or(0);
+                row.blocks = content::blocks(&file)?;
+                let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+                row.modified = Timestamp::new(stat.st_mtime, nanoseconds)?;
+                row.changed = row.changed.max(row.modified);
+            }
+            // Marked, and killed before the first byte was written.
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        changes.push(Change::Node(ino, Some(row)));
+    }
+    core.meta.commit(changes)?;
+    Ok(())
+}
