@@ -22,6 +22,7 @@
 
 pub mod blob;
 mod entry;
+pub mod index;
 pub mod tar;
 pub mod tree;
 

@@ -16,7 +16,7 @@ mod reader;
 mod source;
 mod span;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use compression::Compression;
 pub use digest::{BadDigest, Sha256Digest};

@@ -11,7 +11,7 @@ use super::*;
 
 const SPAN: u64 = 16 * 1024;
 
-struct Bytes(Vec<u8>);
+pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
 impl BlobSource for Bytes {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
@@ -39,7 +39,7 @@ impl Numbers {
 }
 
 /// Text with words that come again, near and far, and noise in between.
-fn text(length: usize) -> Vec<u8> {
+pub(crate) fn text(length: usize) -> Vec<u8> {
     let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
     let mut text = Vec::with_capacity(length + 300);
     while text.len() < length {
@@ -59,7 +59,7 @@ fn text(length: usize) -> Vec<u8> {
     text
 }
 
-fn gzip(content: &[u8], level: u32) -> Vec<u8> {
+pub(crate) fn gzip(content: &[u8], level: u32) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Level::new(level));
     encoder.write_all(content).unwrap();
     encoder.finish().unwrap()

@@ -11,7 +11,7 @@ mod parser;
 mod pax;
 mod sparse;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use error::TarError;
 pub use parser::{TarContents, TarLimits, TarParser};

@@ -76,8 +76,11 @@ impl Pax {
         Ok(())
     }
 
-    /// The last of a name counts.
+    /// The last of a name counts. No attribute is without a name.
     fn set_xattr(&mut self, name: &[u8], value: Vec<u8>) {
+        if name.is_empty() {
+            return;
+        }
         match self.xattrs.iter_mut().find(|(own, _)| own == name) {
             Some((_, own)) => *own = value,
             None => self.xattrs.push((name.to_vec(), value)),

@@ -6,10 +6,10 @@ use super::*;
 use crate::{DataExtent, EntryKind, LayerEntry};
 
 /// A header of the ustar format, to be changed.
-struct Block([u8; 512]);
+pub(crate) struct Block([u8; 512]);
 
 impl Block {
-    fn new(name: &str, kind: u8, size: u64) -> Self {
+    pub(crate) fn new(name: &str, kind: u8, size: u64) -> Self {
         let mut block = Self([0; 512]);
         block
             .put(0, name.as_bytes())
@@ -23,18 +23,18 @@ impl Block {
         block
     }
 
-    fn gnu(name: &str, kind: u8, size: u64) -> Self {
+    pub(crate) fn gnu(name: &str, kind: u8, size: u64) -> Self {
         let mut block = Self::new(name, kind, size);
         block.put(257, b"ustar  \0");
         block
     }
 
-    fn put(&mut self, at: usize, bytes: &[u8]) -> &mut Self {
+    pub(crate) fn put(&mut self, at: usize, bytes: &[u8]) -> &mut Self {
         self.0[at..at + bytes.len()].copy_from_slice(bytes);
         self
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut block = self.0;
         block[148..156].fill(b' ');
         let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
@@ -43,7 +43,7 @@ impl Block {
     }
 
     /// With its content.
-    fn with(&self, content: &[u8]) -> Vec<u8> {
+    pub(crate) fn with(&self, content: &[u8]) -> Vec<u8> {
         [self.bytes(), padded(content)].concat()
     }
 }
@@ -63,7 +63,7 @@ fn record(key: &str, value: &[u8]) -> Vec<u8> {
     [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
 }
 
-fn pax(records: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn pax(records: &[(&str, &[u8])]) -> Vec<u8> {
     let content: Vec<u8> = records
         .iter()
         .flat_map(|(key, value)| record(key, value))
@@ -76,7 +76,7 @@ fn extension(kind: u8, content: &[u8]) -> Vec<u8> {
     Block::new("extension", kind, size).with(content)
 }
 
-fn file(name: &str, content: &str) -> Vec<u8> {
+pub(crate) fn file(name: &str, content: &str) -> Vec<u8> {
     let size = u64::try_from(content.len()).unwrap();
     Block::new(name, b'0', size).with(content.as_bytes())
 }

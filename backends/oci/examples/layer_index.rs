@@ -1,0 +1,52 @@
+//! Indexes a layer and says what that took: `cargo run --release --example layer_index -- LAYER [SPAN]`.
+
+#![allow(clippy::print_stdout, reason = "that is what it is for")]
+
+use std::error::Error;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Instant;
+
+use vfsd_oci::blob::SpanReader;
+use vfsd_oci::index::{IndexOptions, LayerIndex, build_index};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args_os().skip(1);
+    let path = arguments.next().ok_or("usage: layer_index LAYER [SPAN]")?;
+    let mut options = IndexOptions::default();
+    if let Some(span) = arguments.next() {
+        options.blob.span = span.to_string_lossy().parse()?;
+    }
+    let start = Instant::now();
+    let index = build_index(File::open(&path)?, &options, |_| {})?;
+    let built = start.elapsed().as_secs_f64();
+    let blob = Arc::clone(&index.blob);
+    let bytes = index.to_bytes();
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    println!(
+        "{} {:?}, diff-id {}",
+        blob.digest, blob.compression, blob.diff_id
+    );
+    println!(
+        "{} entries, {} spans; {:.1} MB to {:.1} MB of tar in {built:.3} s: {:.0} MB/s",
+        index.entries.len(),
+        blob.spans.len(),
+        megabytes(blob.size),
+        megabytes(blob.decoded_size),
+        megabytes(blob.decoded_size) / built,
+    );
+    let start = Instant::now();
+    LayerIndex::from_bytes(&bytes)?;
+    let read = start.elapsed().as_secs_f64();
+    let length = megabytes(u64::try_from(bytes.len())?);
+    println!("index of {length:.2} MB, read in {read:.4} s");
+    let start = Instant::now();
+    let reader = SpanReader::new(File::open(&path)?, Arc::clone(&blob));
+    for span in 0..blob.spans.len() {
+        reader.stream(span, |_| Ok(()))?;
+    }
+    let read = start.elapsed().as_secs_f64();
+    let speed = megabytes(blob.decoded_size) / read;
+    println!("all spans read and verified in {read:.3} s: {speed:.0} MB/s");
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! The index of a layer: what its tar says, and how any byte of it is reached.
+//!
+//! It is made once, in one pass over the layer ([`IndexBuilder`]), and kept in a file of its own,
+//! which never changes and is the same for the same layer and options ([`LayerIndex::store`]).
+
+mod build;
+mod error;
+mod read;
+mod store;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::sync::Arc;
+
+pub use build::{IndexBuilder, IndexOptions, IndexProgress, build_index};
+pub use error::{IndexError, LoadError};
+
+use crate::LayerEntry;
+use crate::blob::BlobIndex;
+
+/// What is known of a layer after one pass over it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerIndex {
+    /// The blob and its spans.
+    pub blob: Arc<BlobIndex>,
+    /// The entries of the tar, in its order. No extent is beyond the decoded blob.
+    pub entries: Vec<LayerEntry>,
+    /// What of the tar was skipped and why, for whoever looks at the image.
+    pub notes: Vec<String>,
+}
+
+/// The first bytes of a stored index.
+const MAGIC: [u8; 8] = *b"vfsdlayr";
+
+/// The version of the format that is written. Others are not read: an index can be made again.
+const VERSION: u32 = 1;
+
+/// Bytes of the SHA-256 at the end.
+const FOOTER: usize = 32;
