@@ -10,6 +10,7 @@ use crate::exports::Exports;
 use crate::handles::HandleTable;
 use crate::nodes::NodeTable;
 use crate::options::Budget;
+use crate::shards::Census;
 use crate::waits::Waits;
 
 /// The state of a mounted session. Requests hold the one they began with: those of an epoch that
@@ -22,23 +23,46 @@ pub(crate) struct Epoch {
     pub(crate) waits: Arc<Waits>,
 }
 
+/// What all epochs of a session hold together.
+#[derive(Debug)]
+pub(crate) struct Holdings {
+    nodes: Arc<Census>,
+    handles: Arc<Census>,
+    /// Told when much of what the guest knew is forgotten.
+    pub(crate) shrunk: Arc<Notify>,
+}
+
+impl Holdings {
+    /// Nothing yet, and no more than the budget allows.
+    pub(crate) fn new(budget: Budget) -> Self {
+        Self {
+            nodes: Arc::new(Census::new(budget.nodes)),
+            handles: Arc::new(Census::new(budget.handles)),
+            shrunk: Arc::default(),
+        }
+    }
+}
+
 impl Epoch {
-    /// A new epoch, in which only the root is known.
+    /// A new epoch, in which only the root is known, and in which so many requests may wait for a
+    /// lock: those of an epoch that has ended do not go on waiting.
     ///
     /// # Errors
-    /// ENOMEM when the budget does not even allow that.
+    /// As [`NodeTable::new`].
     pub(crate) fn new(
         exports: &Exports,
-        budget: Budget,
+        holdings: &Holdings,
+        lock_waits: usize,
         layout: Layout,
-        shrunk: Arc<Notify>,
     ) -> Result<Self, Errno> {
         let (export, root) = exports.root();
+        let nodes = Arc::clone(&holdings.nodes);
+        let shrunk = Arc::clone(&holdings.shrunk);
         Ok(Self {
             layout,
-            nodes: NodeTable::new(export, root, budget.nodes, shrunk)?,
-            handles: HandleTable::new(budget.handles),
-            waits: Waits::new(budget.lock_waits),
+            nodes: NodeTable::new(export, root, nodes, shrunk)?,
+            handles: HandleTable::new(Arc::clone(&holdings.handles)),
+            waits: Waits::new(lock_waits),
         })
     }
 

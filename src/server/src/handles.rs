@@ -48,14 +48,14 @@ impl Numbered for HandleRecord {
 #[derive(Debug)]
 pub(crate) struct HandleTable {
     shards: Shards<Slots<HandleRecord>>,
-    census: Census,
+    census: Arc<Census>,
 }
 
 impl HandleTable {
-    pub(crate) fn new(limit: usize) -> Self {
+    pub(crate) fn new(census: Arc<Census>) -> Self {
         Self {
             shards: Shards::new(Slots::new),
-            census: Census::new(limit),
+            census,
         }
     }
 
@@ -163,9 +163,16 @@ impl HandleTable {
         self.shards.get(shard_of(id)?)
     }
 
-    /// How much the guest has open.
+    /// How much the guest has open, and had in epochs that are still held.
     pub(crate) fn live(&self) -> usize {
         self.census.live()
+    }
+}
+
+impl Drop for HandleTable {
+    fn drop(&mut self) {
+        let count = self.shards.iter().map(|shard| shard.read().len());
+        self.census.leave_all(count.sum());
     }
 }
 

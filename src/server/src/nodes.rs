@@ -101,7 +101,7 @@ impl Shard {
 #[derive(Debug)]
 pub(crate) struct NodeTable {
     shards: Shards<Shard>,
-    census: Census,
+    census: Arc<Census>,
     hasher: RandomState,
     /// Added to each hash, so that the root gets into the shard of the number 1.
     turn: u32,
@@ -110,14 +110,15 @@ pub(crate) struct NodeTable {
 }
 
 impl NodeTable {
-    /// A table with the root in it.
+    /// A table with the root in it, which is counted and always allowed: a guest that has rebooted
+    /// can mount whatever is left of the one before.
     ///
     /// # Errors
-    /// ENOMEM when not even the root is allowed.
+    /// ENOMEM when the root gets no number, which cannot be.
     pub(crate) fn new(
         export: ExportId,
         root: Arc<dyn Node>,
-        limit: usize,
+        census: Arc<Census>,
         shrunk: Arc<Notify>,
     ) -> Result<Self, Errno> {
         let mut table = Self {
@@ -125,7 +126,7 @@ impl NodeTable {
                 slots: Slots::new(),
                 known: HashTable::new(),
             }),
-            census: Census::new(limit),
+            census,
             hasher: RandomState::new(),
             turn: 0,
             shrunk,
@@ -136,7 +137,11 @@ impl NodeTable {
         });
         table.turn = root_tag.wrapping_neg();
         // Granted once and for all: the count never reaches 0.
-        table.grant(export, root)?.keep();
+        let root = table.insert(export, root, |census| {
+            census.add();
+            true
+        });
+        root?.keep();
         Ok(table)
     }
 
@@ -157,6 +162,15 @@ impl NodeTable {
     /// # Errors
     /// ENOMEM when the guest may not know more files.
     pub(crate) fn grant(&self, export: ExportId, node: Arc<dyn Node>) -> Result<Grant<'_>, Errno> {
+        self.insert(export, node, Census::enter)
+    }
+
+    fn insert(
+        &self,
+        export: ExportId,
+        node: Arc<dyn Node>,
+        admit: impl FnOnce(&Census) -> bool,
+    ) -> Result<Grant<'_>, Errno> {
         let identity = Identity {
             export,
             node: node.identity(),
@@ -176,7 +190,7 @@ impl NodeTable {
         if let Some(record) = known {
             return Ok(Grant::new(self, record));
         }
-        if !self.census.enter() {
+        if !admit(&self.census) {
             // Somebody else may have been told of it meanwhile, which is no reason to refuse.
             let known = shard.read().find(tag, &identity).map(again);
             return known
@@ -251,7 +265,7 @@ impl NodeTable {
         drop(forgotten);
     }
 
-    /// How many files the guest knows.
+    /// How many files the guest knows, and knew in epochs that are still held.
     pub(crate) fn live(&self) -> usize {
         self.census.live()
     }
@@ -270,16 +284,18 @@ impl NodeTable {
     }
 }
 
+impl Drop for NodeTable {
+    fn drop(&mut self) {
+        let count = self.shards.iter().map(|shard| shard.read().slots.len());
+        self.census.leave_all(count.sum());
+        self.shrunk.notify_one();
+    }
+}
+
 /// The lower half of a number.
 fn slot(id: u64) -> u32 {
     let [a, b, c, d, ..] = id.to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
-}
-
-impl Drop for NodeTable {
-    fn drop(&mut self) {
-        self.shrunk.notify_one();
-    }
 }
 
 /// A file that the guest is being told of.

@@ -6,14 +6,13 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwapOption;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use vfsd_backend::Errno;
 use vfsd_fuse::{
     DecodeError, Layout, Opcode, Operation, ReplyKind, Request, RequestHeader, decode,
 };
 
 use crate::dispatch::Call;
-use crate::epoch::Epoch;
+use crate::epoch::{Epoch, Holdings};
 use crate::exchange::{Exchange, Incoming};
 use crate::exports::Exports;
 use crate::intake::{Desk, Intake, Served};
@@ -31,7 +30,7 @@ pub struct Session {
     pub(crate) metrics: Metrics,
     pub(crate) runtime: Handle,
     epoch: ArcSwapOption<Epoch>,
-    shrunk: Arc<Notify>,
+    holdings: Holdings,
 }
 
 impl fmt::Debug for Session {
@@ -47,13 +46,14 @@ impl Session {
     /// which has to be a multi-threaded one with timers.
     pub fn new(exports: Exports, options: SessionOptions, runtime: Handle) -> Arc<Self> {
         let epoch = ArcSwapOption::empty();
+        let holdings = Holdings::new(options.budget);
         Arc::new(Self {
             exports,
             options,
             metrics: Metrics::new(),
             runtime,
             epoch,
-            shrunk: Arc::default(),
+            holdings,
         })
     }
 
@@ -99,7 +99,7 @@ impl Session {
     /// Waits until the guest has forgotten much of what it knew: a good time to give memory back to
     /// the system.
     pub async fn shrunk(&self) {
-        self.shrunk.notified().await;
+        self.holdings.shrunk.notified().await;
     }
 
     /// INIT. One while a session runs ends that session first: the guest has rebooted.
@@ -108,12 +108,8 @@ impl Session {
         match negotiate(arg, self.exports.capabilities(), &self.options)? {
             Negotiation::TryAgain { reply } => Ok(Reply::structure(&reply)),
             Negotiation::Agreed { layout, reply } => {
-                let epoch = Epoch::new(
-                    &self.exports,
-                    self.options.budget,
-                    layout,
-                    Arc::clone(&self.shrunk),
-                )?;
+                let waits = self.options.budget.lock_waits;
+                let epoch = Epoch::new(&self.exports, &self.holdings, waits, layout)?;
                 let before = self
                     .epoch
                     .compare_and_swap(&None::<Arc<Epoch>>, Some(Arc::new(epoch)));

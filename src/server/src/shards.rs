@@ -21,13 +21,19 @@ impl<T> Shards<T> {
         Self(std::array::from_fn(|_| Apart(RwLock::new(make()))))
     }
 
+    /// All parts.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &RwLock<T>> {
+        self.0.iter().map(|part| &part.0)
+    }
+
     /// A part. `None` for a number that is none's.
     pub(crate) fn get(&self, shard: usize) -> Option<&RwLock<T>> {
         self.0.get(shard).map(|part| &part.0)
     }
 }
 
-/// How many objects there are in a table, of those that there may be.
+/// How many objects there are, of those that there may be, in all tables that share it: those of an
+/// epoch that has ended count as long as a request holds it.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Census {
@@ -53,9 +59,19 @@ impl Census {
         admitted
     }
 
+    /// One more, in any case.
+    pub(crate) fn add(&self) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// One less.
     pub(crate) fn leave(&self) {
-        self.live.fetch_sub(1, Ordering::Relaxed);
+        self.leave_all(1);
+    }
+
+    /// So many less.
+    pub(crate) fn leave_all(&self, count: usize) {
+        self.live.fetch_sub(count, Ordering::Relaxed);
     }
 
     /// How many there are.
@@ -75,6 +91,10 @@ mod tests {
         assert!(!census.enter() && !census.enter());
         assert_eq!(census.live(), 2);
         census.leave();
+        assert!(census.enter());
+        census.add();
+        assert_eq!(census.live(), 3);
+        census.leave_all(3);
         assert!(census.enter());
     }
 }

@@ -101,6 +101,11 @@ impl<T: Numbered> Slots<T> {
         Some(self.objects.get_mut(index)?.insert(object))
     }
 
+    /// How many objects there are.
+    pub(crate) fn len(&self) -> usize {
+        self.objects.len().saturating_sub(self.free.len())
+    }
+
     /// The object with this number, if it was not taken out. The number has to be of this part.
     pub(crate) fn get(&self, number: u64) -> Option<&T> {
         let place = Place::of(number)?;

@@ -9,11 +9,12 @@ use vfsd_backend::{
     NodeIdentity,
 };
 use vfsd_fuse::Opcode;
-use vfsd_server::SessionOptions;
+use vfsd_server::{Budget, Exports, SessionOptions};
 
 use crate::guest::{Guest, memory};
 
 const EIO: i32 = 5;
+const ENOMEM: i32 = 12;
 const ENFILE: i32 = 23;
 
 /// A directory in which names decide what goes wrong.
@@ -137,6 +138,49 @@ fn a_storage_that_waits_holds_up_nobody_and_loses_no_reply_when_the_session_ends
         2,
         "the new session is untouched"
     );
+}
+
+#[test]
+fn what_a_session_before_holds_counts_until_its_last_request_ends() {
+    let files = Arc::new(memory());
+    let maker = Guest::of(
+        Exports::single(Arc::clone(&files) as _, false),
+        SessionOptions::default(),
+    );
+    for name in ["a", "b"] {
+        maker.mkdir(1, name).unwrap();
+    }
+    let (released, waits) = (Arc::new(Notify::new()), Arc::new(AtomicU32::new(0)));
+    let backend = Trouble {
+        root: files.root(),
+        released: Arc::clone(&released),
+        waits: Arc::clone(&waits),
+    };
+    let budget = Budget {
+        nodes: 3,
+        ..Budget::default()
+    };
+    let options = SessionOptions {
+        budget,
+        ..SessionOptions::default()
+    };
+    let guest = Guest::with(backend, options);
+    let both = || [guest.lookup(1, "a"), guest.lookup(1, "b")].map(|found| found.map(drop));
+    assert_eq!(both(), [Ok(()); 2]);
+    let pending = guest.submit(Opcode::Lookup, 1, &[b"wait\0"]);
+    let unique = guest.last_unique();
+    while waits.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    for _ in 0..3 {
+        guest.init().expect("a guest can always mount");
+        assert_eq!(both(), [Err(ENOMEM); 2]);
+    }
+    // Stored for the one that waits, or will in a moment.
+    released.notify_one();
+    assert_eq!(guest.result(&pending, unique), Err(2));
+    assert_eq!(both(), [Ok(()); 2]);
+    assert_eq!(guest.nodes(), 3);
 }
 
 #[test]
