@@ -221,7 +221,7 @@ impl Inode {
             number: begin.number,
             kind: begin.kind,
             device: begin.device,
-            locks: LockTable::default(),
+            locks: LockTable::new(Arc::clone(&space.locks)),
             space: space.clone(),
             state: RwLock::new(State {
                 permissions: begin.permissions,

@@ -1,7 +1,9 @@
 //! What the file system may use of the host's memory, and what it uses.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use vfsd_backend::posix::LockBudget;
 use vfsd_backend::{Errno, FsStatistics, Name};
 
 use crate::content::BLOCK_BYTES;
@@ -43,6 +45,8 @@ pub(crate) struct Space {
     limits: Limits,
     bytes: AtomicU64,
     inodes: AtomicU64,
+    /// Of all files together.
+    pub(crate) locks: Arc<LockBudget>,
 }
 
 impl Space {
@@ -51,6 +55,7 @@ impl Space {
             limits,
             bytes: AtomicU64::new(0),
             inodes: AtomicU64::new(0),
+            locks: LockBudget::new(LockBudget::USUAL),
         }
     }
 

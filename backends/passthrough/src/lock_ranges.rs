@@ -7,12 +7,13 @@ use vfsd_backend::{LockKind, LockRange};
 pub(crate) struct LockRanges(Vec<(LockRange, LockKind)>);
 
 impl LockRanges {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// How many ranges there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
-    /// Locks a range, whatever it was before, or releases it.
-    pub(crate) fn set(&mut self, range: LockRange, kind: Option<LockKind>) {
+    /// These, after a range was locked, whatever it was before, or released.
+    pub(crate) fn with(&self, range: LockRange, kind: Option<LockKind>) -> Self {
         let mut ranges = Vec::with_capacity(self.0.len().saturating_add(2));
         for &(held, held_kind) in &self.0 {
             if let Some(end) = range.start.checked_sub(1)
@@ -39,7 +40,7 @@ impl LockRanges {
             }
             adjoin
         });
-        self.0 = ranges;
+        Self(ranges)
     }
 
     /// Whether a lock of this kind on this range is among them, alone or as part of a longer one.
@@ -62,18 +63,18 @@ mod tests {
     #[test]
     fn a_release_in_the_middle_leaves_both_ends() {
         let mut ranges = LockRanges::default();
-        ranges.set(range(0, 9), Some(Write));
-        ranges.set(range(3, 5), None);
+        ranges = ranges.with(range(0, 9), Some(Write));
+        ranges = ranges.with(range(3, 5), None);
         assert_eq!(ranges.0, [(range(0, 2), Write), (range(6, 9), Write)]);
-        ranges.set(range(0, u64::MAX), None);
-        assert!(ranges.is_empty());
+        ranges = ranges.with(range(0, u64::MAX), None);
+        assert_eq!(ranges.len(), 0);
     }
 
     #[test]
     fn another_kind_takes_the_place_of_the_first() {
         let mut ranges = LockRanges::default();
-        ranges.set(range(10, 19), Some(Read));
-        ranges.set(range(15, 24), Some(Write));
+        ranges = ranges.with(range(10, 19), Some(Read));
+        ranges = ranges.with(range(15, 24), Some(Write));
         assert_eq!(ranges.0, [(range(10, 14), Read), (range(15, 24), Write)]);
         assert!(ranges.cover(range(16, 20), Write));
         assert!(!ranges.cover(range(16, 20), Read));
@@ -83,9 +84,9 @@ mod tests {
     #[test]
     fn neighbours_of_one_kind_become_one() {
         let mut ranges = LockRanges::default();
-        ranges.set(range(0, 4), Some(Read));
-        ranges.set(range(10, 14), Some(Read));
-        ranges.set(range(5, 9), Some(Read));
+        ranges = ranges.with(range(0, 4), Some(Read));
+        ranges = ranges.with(range(10, 14), Some(Read));
+        ranges = ranges.with(range(5, 9), Some(Read));
         assert_eq!(ranges.0, [(range(0, 14), Read)]);
     }
 }

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use vfsd_backend::posix::LockBudget;
 use vfsd_backend::{Answer, Errno, HeldLock, LockKind, LockOwner, LockRequest, LockStyle};
 
 use crate::budget::Descriptor;
@@ -53,12 +54,36 @@ struct Owner {
     held: LockRanges,
     /// The process in the guest that locked last.
     pid: u32,
+    /// To which its ranges and open files count.
+    budget: Arc<LockBudget>,
+}
+
+impl Owner {
+    fn weight(&self) -> usize {
+        self.held.len().saturating_add(self.files.len())
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.budget.give_back(self.weight());
+    }
 }
 
 /// The lock tables of a share, by the addresses of their nodes: of many files few are ever locked.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LockTables {
     tables: Mutex<HashMap<usize, Arc<LockTable>>>,
+    budget: Arc<LockBudget>,
+}
+
+impl Default for LockTables {
+    fn default() -> Self {
+        Self {
+            tables: Mutex::default(),
+            budget: LockBudget::new(LockBudget::USUAL),
+        }
+    }
 }
 
 fn address(node: &Inode) -> usize {
@@ -163,7 +188,11 @@ impl LockTable {
         let closed: Vec<_> = self
             .owners
             .lock()
-            .extract_if(|_, owner| owner.files.remove(&file) && owner.files.is_empty())
+            .extract_if(|_, owner| {
+                let was = owner.files.remove(&file);
+                owner.budget.give_back(usize::from(was));
+                was && owner.files.is_empty()
+            })
             .collect();
         // Closed here, where the table is not locked; whoever waits is woken once the file is closed.
         drop(closed);
@@ -219,16 +248,29 @@ impl Attempt<'_> {
         let Some(owner) = owners.get_mut(&self.request.owner) else {
             return Ok(());
         };
-        set_ofd_lock(owner.descriptor.as_fd(), None, self.request.range)?;
-        owner.held.set(self.request.range, None);
-        let gone = match owner.held.is_empty() {
-            true => owners.remove(&self.request.owner),
-            false => None,
+        let held = owner.held.with(self.request.range, None);
+        let split = held.len().saturating_sub(owner.held.len());
+        self.charged(split, || {
+            set_ofd_lock(owner.descriptor.as_fd(), None, self.request.range)
+        })?;
+        let less = owner.held.len().saturating_sub(held.len());
+        owner.budget.give_back(less);
+        owner.held = held;
+        let gone = match owner.held.len() {
+            0 => owners.remove(&self.request.owner),
+            _ => None,
         };
         drop(owners);
         drop(gone);
         self.table.released.notify_waiters();
         Ok(())
+    }
+
+    /// Does what makes as many ranges or open files more count towards the budget of the share.
+    fn charged(&self, more: usize, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let budget = &self.share.locks.budget;
+        budget.take(more)?;
+        work().inspect_err(|_| budget.give_back(more))
     }
 
     fn lock(&mut self, kind: LockKind) -> Result<()> {
@@ -250,15 +292,29 @@ impl Attempt<'_> {
                 }
             },
         };
-        set_ofd_lock(descriptor.as_fd(), Some(kind), range)?;
+        let file = self.file.as_raw_fd();
+        let (held, before, new_file) = match owners.get(&owner) {
+            Some(known) => (
+                known.held.with(range, Some(kind)),
+                known.held.len(),
+                !known.files.contains(&file),
+            ),
+            None => (LockRanges::default().with(range, Some(kind)), 0, true),
+        };
+        let more = held.len().saturating_sub(before);
+        self.charged(more.saturating_add(usize::from(new_file)), || {
+            set_ofd_lock(descriptor.as_fd(), Some(kind), range)
+        })?;
         let known = owners.entry(owner).or_insert_with(|| Owner {
             descriptor,
             files: BTreeSet::new(),
             held: LockRanges::default(),
             pid,
+            budget: Arc::clone(&self.share.locks.budget),
         });
-        known.files.insert(self.file.as_raw_fd());
-        known.held.set(range, Some(kind));
+        known.budget.give_back(before.saturating_sub(held.len()));
+        known.files.insert(file);
+        known.held = held;
         known.pid = pid;
         drop(owners);
         self.spare = None;
@@ -319,4 +375,63 @@ fn open_for_locks(share: &Share, file: BorrowedFd<'_>) -> Result<OwnedFd> {
             other => Err(other),
         })
         .map_err(no_descriptor)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+    use std::fs::File;
+    use std::task::{Context, Poll, Waker};
+
+    use vfsd_backend::{Backend, LockRange};
+
+    use super::*;
+    use crate::{Options, Passthrough};
+
+    #[test]
+    fn the_locks_of_a_share_are_bounded_and_all_of_them_are_given_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let fs = Passthrough::open(directory.path(), Options::default()).unwrap();
+        let root = fs.root();
+        let root: &dyn Any = root.as_ref();
+        let share = root.downcast_ref::<Inode>().unwrap().share();
+        let budget = &share.locks.budget;
+        // Four are left: an owner and its open file count like a range.
+        budget.take(LockBudget::USUAL - 4).unwrap();
+        let file = File::create_new(directory.path().join("file")).unwrap();
+        let table = Arc::new(LockTable::default());
+        let set = |owner, kind, start, end| {
+            let request = LockRequest {
+                owner: LockOwner(owner),
+                pid: 1,
+                style: LockStyle::Posix,
+                kind,
+                range: LockRange { start, end },
+                wait: false,
+            };
+            let answer = Arc::clone(&table).set(share, file.as_fd(), request);
+            match pin!(answer).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(result) => result.map_err(|error| error.is(Errno::NOLCK)),
+                Poll::Pending => panic!("nobody waits"),
+            }
+        };
+        let write = Some(LockKind::Write);
+        for at in [0, 10, 20] {
+            set(1, write, at, at + 5).unwrap();
+        }
+        assert_eq!(set(1, write, 30, 31), Err(true));
+        assert_eq!(set(2, write, 40, 41), Err(true));
+        assert_eq!(set(1, None, 2, 3), Err(true), "a range more");
+        set(1, write, 20, 29).unwrap();
+        set(1, None, 10, 15).unwrap();
+        set(1, None, 2, 3).unwrap();
+        table.close(LockOwner(1));
+        set(2, write, 0, 1).unwrap();
+        table.close_file(file.as_fd());
+        set(2, write, 0, 1).unwrap();
+        set(2, None, 0, 9).unwrap();
+        set(2, write, 0, 1).unwrap();
+        drop(table);
+        assert_eq!(budget.take(4), Ok(()));
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::{Errno, HeldLock, LockKind, LockOwner, LockRange, LockRequest, LockStyle};
 use parking_lot::Mutex;
@@ -9,6 +11,44 @@ use tokio::sync::Notify;
 
 /// How many byte ranges one file may have locked. More is ENOLCK: it bounds memory and time.
 const MAX_RANGES: usize = 16 * 1024;
+
+/// How many byte ranges the files of a storage may have locked together: each takes memory, here or in
+/// the kernel.
+#[derive(Debug)]
+pub struct LockBudget {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+impl LockBudget {
+    /// Enough for a storage that many use: some MiB of memory.
+    pub const USUAL: usize = 64 * 1024;
+
+    /// A budget of so many, none of them in use.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            used: AtomicUsize::new(0),
+            limit,
+        })
+    }
+
+    /// Takes as many, or none.
+    ///
+    /// # Errors
+    /// ENOLCK when there are fewer left.
+    pub fn take(&self, count: usize) -> Result<(), Errno> {
+        let after = |used: usize| used.checked_add(count).filter(|sum| *sum <= self.limit);
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, after)
+            .map(drop)
+            .map_err(|_| Errno::NOLCK)
+    }
+
+    /// Gives back as many of what was taken.
+    pub fn give_back(&self, count: usize) {
+        self.used.fetch_sub(count, Ordering::Relaxed);
+    }
+}
 
 /// Tells open files apart, as holders of flock. Unique among those of a backend that are open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +75,7 @@ struct Held {
     whole: Vec<Whole>,
     /// Who locked ranges through which open files: they end with the last of those.
     through: BTreeSet<(LockOwner, OpenFileId)>,
+    budget: Option<Arc<LockBudget>>,
 }
 
 /// The locks of an inode, and who waits for them. The two styles do not see each other, as on Linux.
@@ -74,7 +115,28 @@ fn cut(range: LockRange, hole: LockRange) -> impl Iterator<Item = LockRange> {
     before.into_iter().chain(after)
 }
 
+impl Drop for Held {
+    fn drop(&mut self) {
+        let weight = self.weight();
+        self.ranges.clear();
+        self.through.clear();
+        self.settle(weight);
+    }
+}
+
 impl Held {
+    /// What counts towards the budget.
+    fn weight(&self) -> usize {
+        self.ranges.len().saturating_add(self.through.len())
+    }
+
+    /// Gives back what is no longer needed of what was needed before.
+    fn settle(&self, before: usize) {
+        if let Some(budget) = &self.budget {
+            budget.give_back(before.saturating_sub(self.weight()));
+        }
+    }
+
     fn range_in_the_way(&self, request: &LockRequest, kind: LockKind) -> Option<&Range> {
         self.ranges
             .iter()
@@ -124,17 +186,27 @@ impl Held {
         if count > MAX_RANGES && count > self.ranges.len() {
             return Err(Errno::NOLCK);
         }
+        let before = self.weight();
+        let link = (request.owner, file);
+        let links = request.kind.is_some() && !self.through.contains(&link);
+        if links && self.through.len() >= MAX_RANGES {
+            return Err(Errno::NOLCK);
+        }
+        let added = count
+            .saturating_add(usize::from(links))
+            .saturating_sub(self.ranges.len());
+        if let Some(budget) = &self.budget {
+            budget.take(added)?;
+        }
+        if links {
+            self.through.insert(link);
+        }
         if own.is_empty() {
             self.forget_owner(request.owner);
-        } else if request.kind.is_some() {
-            let link = (request.owner, file);
-            if self.through.len() >= MAX_RANGES && !self.through.contains(&link) {
-                return Err(Errno::NOLCK);
-            }
-            self.through.insert(link);
         }
         ranges.append(&mut own);
         self.ranges = ranges;
+        self.settle(before.saturating_add(added));
         Ok(())
     }
 
@@ -195,6 +267,13 @@ impl Held {
 }
 
 impl LockTable {
+    /// A table without locks. What is held in it counts towards `budget`; in the default one, towards none.
+    pub fn new(budget: Arc<LockBudget>) -> Self {
+        let table = Self::default();
+        table.held.lock().budget = Some(budget);
+        table
+    }
+
     /// The lock in the way of `request`.
     pub fn test(&self, file: OpenFileId, request: &LockRequest) -> Option<HeldLock> {
         let kind = request.kind?;
@@ -216,7 +295,7 @@ impl LockTable {
     /// Sets or releases a lock, without waiting.
     ///
     /// # Errors
-    /// EAGAIN when another is in the way, ENOLCK when the file has too many locks.
+    /// EAGAIN when another is in the way, ENOLCK when the file, or the storage, has too many locks.
     pub fn try_set(&self, file: OpenFileId, request: &LockRequest) -> Result<(), Errno> {
         let mut held = self.held.lock();
         let (result, weaker) = match request.style {
@@ -243,7 +322,7 @@ impl LockTable {
     /// Sets a lock, and waits for those in the way. A wait that is dropped leaves no trace.
     ///
     /// # Errors
-    /// ENOLCK when the file has too many locks.
+    /// ENOLCK when the file, or the storage, has too many locks.
     pub async fn set(&self, file: OpenFileId, request: LockRequest) -> Result<(), Errno> {
         loop {
             // Registered before the attempt, so that a release between the two is not missed.
@@ -259,9 +338,10 @@ impl LockTable {
     /// Releases the byte ranges of an owner.
     pub fn release_owner(&self, owner: LockOwner) {
         let mut held = self.held.lock();
-        let before = held.ranges.len();
+        let (before, weight) = (held.ranges.len(), held.weight());
         held.ranges.retain(|lock| lock.owner != owner);
         held.forget_owner(owner);
+        held.settle(weight);
         let released = held.ranges.len() != before;
         drop(held);
         if released {
@@ -276,11 +356,60 @@ impl LockTable {
         let mut held = self.held.lock();
         let before = (held.ranges.len(), held.whole.len());
         held.whole.retain(|lock| lock.file != file);
+        let weight = held.weight();
         held.close_file(file);
+        held.settle(weight);
         let released = (held.ranges.len(), held.whole.len()) != before;
         drop(held);
         if released {
             self.changed.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(owner: u64, kind: Option<LockKind>, start: u64, end: u64) -> LockRequest {
+        LockRequest {
+            owner: LockOwner(owner),
+            pid: 1,
+            style: LockStyle::Posix,
+            kind,
+            range: LockRange { start, end },
+            wait: false,
+        }
+    }
+
+    #[test]
+    fn the_files_of_a_storage_share_a_budget_and_give_all_of_it_back() {
+        let write = Some(LockKind::Write);
+        let budget = LockBudget::new(8);
+        let tables = [(), ()].map(|()| LockTable::new(Arc::clone(&budget)));
+        let [one, two] = &tables;
+        let file = OpenFileId(1);
+        // An owner and its open file count like a range.
+        for at in [0, 10, 20] {
+            one.try_set(file, &request(1, write, at, at + 5)).unwrap();
+        }
+        for at in [0, 10, 20] {
+            two.try_set(file, &request(2, write, at, at + 5)).unwrap();
+        }
+        let more = request(1, write, 30, 31);
+        assert_eq!(one.try_set(file, &more), Err(Errno::NOLCK));
+        let split = request(1, None, 2, 3);
+        assert_eq!(one.try_set(file, &split), Err(Errno::NOLCK));
+        // What makes it no more is possible still: to widen a range, and to release all.
+        one.try_set(file, &request(1, write, 20, 29)).unwrap();
+        two.release_owner(LockOwner(2));
+        one.try_set(file, &more).unwrap();
+        one.try_set(file, &split).unwrap();
+        one.release_file(file);
+        two.try_set(file, &request(2, write, 0, 1)).unwrap();
+        two.try_set(file, &request(2, None, 0, 9)).unwrap();
+        two.try_set(file, &request(2, write, 0, 1)).unwrap();
+        drop(tables);
+        assert_eq!(budget.take(8), Ok(()));
     }
 }

@@ -11,7 +11,7 @@ mod xattr_names;
 
 pub use acl::{Acl, is_member, mode_permits};
 pub use inode_flags::InodeFlags;
-pub use locks::{LockTable, OpenFileId};
+pub use locks::{LockBudget, LockTable, OpenFileId};
 pub use mode::{GROUP_EXECUTE, SET_GROUP_ID, SET_USER_ID, STICKY, without_set_id};
 pub use new_rights::{NewRights, Parent};
 pub use xattr_names::{ACL_ACCESS, ACL_DEFAULT, CAPABILITY, XattrNamespace};

@@ -1,6 +1,7 @@
 //! Advisory locks.
 
 use vfsd_backend::{Errno, HeldLock, LockKind, LockOwner, LockRange, LockRequest, LockStyle};
+use vfsd_fuse::InitFlags;
 use vfsd_fuse::wire::{FileLock, LK_FLOCK, LkIn};
 
 use super::{Call, Outcome};
@@ -13,6 +14,7 @@ const F_UNLCK: u32 = 2;
 
 impl<'a> Call<'a> {
     pub(super) async fn getlk(&self, arg: LkIn) -> Outcome<'a> {
+        self.check_agreed(&arg)?;
         let file = self.file(arg.fh)?;
         let request = lock_request(&arg, false)?;
         if request.kind.is_none() {
@@ -38,6 +40,7 @@ impl<'a> Call<'a> {
 
     /// SETLK and SETLKW. A wait ends with the lock, by INTERRUPT, or with the session.
     pub(super) async fn setlk(&self, arg: LkIn, wait: bool) -> Outcome<'a> {
+        self.check_agreed(&arg)?;
         let file = self.file(arg.fh)?;
         let wait = wait && arg.lk.r#type != F_UNLCK;
         let request = lock_request(&arg, wait)?;
@@ -52,6 +55,18 @@ impl<'a> Call<'a> {
             errno = waiting.ended() => return Err(errno.into()),
         }
         Ok(Reply::empty())
+    }
+
+    /// A guest that keeps its locks to itself has no business with the storage's.
+    fn check_agreed(&self, arg: &LkIn) -> Result<(), Errno> {
+        let style = match arg.lk_flags & LK_FLOCK {
+            0 => InitFlags::POSIX_LOCKS,
+            _ => InitFlags::FLOCK_LOCKS,
+        };
+        match self.epoch.agreed(style) {
+            true => Ok(()),
+            false => Err(Errno::OPNOTSUPP),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Waits for locks: they hold no thread, and they end.
 
-use vfsd_fuse::Opcode;
 use vfsd_fuse::wire::{FileLock, LK_FLOCK, LkIn};
+use vfsd_fuse::{InitFlags, Opcode};
 use vfsd_server::{Budget, SessionOptions, Transport};
 use zerocopy::IntoBytes;
 
@@ -10,6 +10,7 @@ use crate::guest::{Answer, Guest, memory};
 const EINTR: i32 = 4;
 const EAGAIN: i32 = 11;
 const ENOLCK: i32 = 37;
+const EOPNOTSUPP: i32 = 95;
 const WRITE: u32 = 1;
 const UNLOCK: u32 = 2;
 
@@ -158,4 +159,33 @@ fn the_number_of_waits_is_bounded() {
     pending
         .iter()
         .for_each(|one| assert!(matches!(one.recv().unwrap(), Answer::Reply(_))));
+}
+
+#[test]
+fn locks_that_were_not_agreed_on_are_refused() {
+    let both = InitFlags::POSIX_LOCKS | InitFlags::FLOCK_LOCKS;
+    for agreed in [both, InitFlags::POSIX_LOCKS, InitFlags::FLOCK_LOCKS] {
+        let mut guest = Guest::on_memory();
+        guest.offer = InitFlags::all().difference(both).union(agreed);
+        guest.init().unwrap();
+        let (file, open) = guest.create(1, "file").unwrap();
+        for (flag, lk_flags) in [
+            (InitFlags::POSIX_LOCKS, 0),
+            (InitFlags::FLOCK_LOCKS, LK_FLOCK),
+        ] {
+            let arg = LkIn {
+                lk_flags,
+                ..lock(open.fh, 1, WRITE)
+            };
+            let set = |opcode| guest.call(opcode, file.nodeid, &[arg.as_bytes()]);
+            for opcode in [Opcode::Setlk, Opcode::Setlkw] {
+                let expected = match agreed.contains(flag) {
+                    true => Ok(vec![]),
+                    false => Err(EOPNOTSUPP),
+                };
+                assert_eq!(set(opcode), expected, "{agreed:?} {lk_flags}");
+            }
+            assert_eq!(set(Opcode::Getlk).is_ok(), agreed.contains(flag));
+        }
+    }
 }
