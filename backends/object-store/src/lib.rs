@@ -3,7 +3,7 @@
 //!
 //! [`store`] makes of such a service something that can be relied on: requests are repeated
 //! within limits, replies are checked, and what a conditional write answered is told apart from a
-//! reply that got lost.
+//! reply that got lost. [`flat`] shows the objects of a bucket as files.
 //!
 //! # What a process needs of its host
 //!
@@ -30,6 +30,8 @@
     )
 )]
 
+pub mod flat;
 pub mod store;
 
-pub use store::{OpenError, Store, StoreOptions, StoreUrl};
+pub use flat::{FlatBucket, FlatOptions};
+pub use store::{OpenError, Patience, Store, StoreOptions, StoreUrl};

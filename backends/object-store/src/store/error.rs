@@ -138,7 +138,7 @@ fn advice(error: &object_store::Error) -> String {
 }
 
 /// An error with its causes, without line breaks and of bounded length.
-pub(super) fn one_line(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn one_line(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

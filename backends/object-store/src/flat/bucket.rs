@@ -1,0 +1,259 @@
+//! What all files of a bucket have in common, and how a name is found in it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::join;
+use object_store::path::Path;
+use object_store::{Error, GetOptions};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use vfsd_backend::{Errno, Timestamp};
+
+use super::FlatOptions;
+use super::blocks::BlockCache;
+use super::content::{Content, Failure, bare, same_content};
+use super::known::{Bounded, Found, Known};
+use super::names::is_name;
+use super::node::{Body, FileBody, FlatNode};
+use super::numbers::Numbers;
+use super::posix::Posix;
+use crate::store::{ListPage, ListRequest, ListedObject, Store};
+
+/// Contents that are recognised when they are met again, so that their blocks are not fetched again.
+const CONTENTS: usize = 16_384;
+/// Directories that the log tells of, at most.
+const TOLD: usize = 1000;
+
+/// An open bucket. Keys in here are without the prefix; those of directories end with `/`, the root's is empty.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    pub(super) store: Store,
+    /// Empty, or ends with `/`.
+    prefix: String,
+    pub(super) options: FlatOptions,
+    runtime: Handle,
+    pub(super) numbers: Numbers,
+    pub(super) known: Known,
+    pub(super) blocks: BlockCache,
+    pub(super) hidden: AtomicU64,
+    /// Directories whose hidden keys the log knows.
+    told: Mutex<HashSet<String>>,
+    contents: Mutex<Contents>,
+    /// The time of directories, of which the service keeps none.
+    pub(super) opened: Timestamp,
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    last: u64,
+    ids: Bounded<(Arc<str>, String), u64>,
+}
+
+impl Bucket {
+    pub(super) fn new(store: Store, prefix: String, options: FlatOptions, runtime: Handle) -> Self {
+        Self {
+            blocks: BlockCache::new(store.clone(), runtime.clone(), options.memory),
+            known: Known::new(options.lifetime),
+            store,
+            prefix,
+            options,
+            runtime,
+            numbers: Numbers::default(),
+            hidden: AtomicU64::new(0),
+            told: Mutex::default(),
+            contents: Mutex::default(),
+            opened: Timestamp::now(),
+        }
+    }
+
+    /// Does something on the runtime, whoever waits for it: a thread that serves a queue has none.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = vfsd_backend::Result<T>> + Send + 'static,
+    ) -> vfsd_backend::Result<T> {
+        self.runtime
+            .spawn(work)
+            .await
+            .unwrap_or(Err(Errno::IO.into()))
+    }
+
+    /// The key as the service has it.
+    pub(super) fn full_key(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    fn path(&self, key: &str) -> Result<Path, Errno> {
+        Path::parse(self.full_key(key)).map_err(|_| Errno::NOENT)
+    }
+
+    /// A page of a listing, with keys as they are in here.
+    pub(super) fn own_page(&self, mut page: ListPage) -> ListPage {
+        for object in &mut page.objects {
+            object.key = self.own_key(&object.key);
+            object.modified = whole_seconds(object.modified);
+        }
+        for prefix in &mut page.prefixes {
+            *prefix = self.own_key(prefix);
+        }
+        page
+    }
+
+    fn own_key(&self, key: &str) -> String {
+        key.strip_prefix(&self.prefix).unwrap_or(key).to_owned()
+    }
+
+    /// What is known of a name without a request, and since when.
+    pub(super) fn known(&self, directory: &str, name: &str) -> Option<(Instant, Found)> {
+        if !is_name(name) {
+            return Some((Instant::now(), Found::Nothing));
+        }
+        self.known
+            .find(directory, name, &format!("{directory}{name}"))
+    }
+
+    /// What a name stands for: with one look at the object and one at what its directory would hold.
+    pub(super) async fn find(&self, directory: &str, name: &str) -> vfsd_backend::Result<Found> {
+        let key = format!("{directory}{name}");
+        let at = Instant::now();
+        let below = ListRequest {
+            prefix: self.full_key(&format!("{key}/")),
+            limit: Some(1),
+            ..ListRequest::default()
+        };
+        let (object, listed) = join(self.look(&key), self.store.list(&below)).await;
+        let listed = listed.map_err(failed)?;
+        let found = if !listed.objects.is_empty() || !listed.prefixes.is_empty() {
+            if matches!(object, Ok(Some(_))) {
+                self.hidden.fetch_add(1, Ordering::Relaxed);
+            }
+            Found::Directory
+        } else {
+            match object? {
+                Some((object, posix)) => Found::File(object, Some(posix)),
+                None => Found::Nothing,
+            }
+        };
+        self.known.learn(&key, at, found.clone());
+        Ok(found)
+    }
+
+    /// The object with this key, if there is one.
+    pub(super) async fn look(
+        &self,
+        key: &str,
+    ) -> vfsd_backend::Result<Option<(ListedObject, Posix)>> {
+        let options = GetOptions {
+            head: true,
+            ..GetOptions::default()
+        };
+        match self
+            .store
+            .objects()
+            .get_opts(&self.path(key)?, options)
+            .await
+        {
+            Ok(seen) => {
+                let object = ListedObject {
+                    key: key.to_owned(),
+                    size: seen.meta.size,
+                    modified: whole_seconds(seen.meta.last_modified.into()),
+                    etag: seen.meta.e_tag,
+                };
+                Ok(Some((object, Posix::of(&seen.attributes))))
+            }
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Counts the keys that a listing of a directory hid, and says so once for each directory.
+    pub(super) fn hide(&self, directory: &str, count: u64, example: &str) {
+        self.hidden.fetch_add(count, Ordering::Relaxed);
+        let mut told = self.told.lock();
+        // A guest lists as often as it likes, and must not fill the log.
+        if told.len() >= TOLD || !told.insert(directory.to_owned()) {
+            return;
+        }
+        tracing::warn!(
+            store = self.store.name(),
+            directory = %directory.escape_debug(),
+            count,
+            example = %example.escape_debug(),
+            "keys that are no file names, or hidden by a directory of the same name, are not shown"
+        );
+    }
+
+    /// The node of a directory.
+    pub(super) fn directory(self: &Arc<Self>, key: &str) -> Arc<FlatNode> {
+        let bucket = self.clone();
+        self.numbers.node(
+            key,
+            |_| true,
+            |number, key| FlatNode::new(bucket, number, key, Body::Directory),
+        )
+    }
+
+    /// The node of an object: the one that is known while it is the same content.
+    pub(super) fn file(
+        self: &Arc<Self>,
+        object: &ListedObject,
+        posix: Option<Posix>,
+        at: Instant,
+    ) -> Result<Arc<FlatNode>, Errno> {
+        let path = self.path(&object.key)?;
+        let fits = |node: &FlatNode| match &node.body {
+            Body::File(file) => same_content(&file.object, object) && !file.content.is_replaced(),
+            Body::Directory => false,
+        };
+        let bucket = self.clone();
+        let node = self.numbers.node(&object.key, fits, |number, key| {
+            let (id, generation) = bucket.content_id(&key, object);
+            let content = Arc::new(Content::new(id, path, object));
+            let file = FileBody::new(object.clone(), content, generation, at);
+            FlatNode::new(bucket, number, key, Body::File(file))
+        });
+        if let Body::File(file) = &node.body {
+            file.confirm(posix, at);
+        }
+        Ok(node)
+    }
+
+    /// The number of a content, which is the same one when the content is met again, and one that was never given before.
+    fn content_id(&self, key: &Arc<str>, object: &ListedObject) -> (u64, u64) {
+        let mut contents = self.contents.lock();
+        contents.last = contents.last.wrapping_add(1);
+        let new = contents.last;
+        // Without an ETag nobody knows.
+        let Some(etag) = &object.etag else {
+            return (new, new);
+        };
+        let known = (key.clone(), format!("{} {}", object.size, bare(etag)));
+        if let Some(id) = contents.ids.get(&known) {
+            return (*id, new);
+        }
+        contents.ids.insert(known, new);
+        if contents.ids.len() > CONTENTS {
+            contents.ids.remove_oldest();
+        }
+        (new, new)
+    }
+}
+
+/// A listing tells fractions of a second, a look at the object does not.
+fn whole_seconds(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    let whole = Duration::from_secs(since.map_or(0, |since| since.as_secs()));
+    SystemTime::UNIX_EPOCH.checked_add(whole).unwrap_or(time)
+}
+
+/// What the guest is told of a failed request.
+pub(super) fn failed(error: Error) -> vfsd_backend::Error {
+    match error {
+        Error::NotFound { .. } => Errno::NOENT.into(),
+        error => Failure::from(error).into(),
+    }
+}

@@ -1,0 +1,279 @@
+//! An open directory, listed page by page.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::Instant;
+use vfsd_backend::{Answer, DirEntry, DirSink, Directory, Entry, EntrySink, FileKind, Result};
+
+use super::bucket::{Bucket, failed};
+use super::known::{Found, LARGEST_LISTING};
+use super::names::{Child, Naming};
+use crate::store::ListRequest;
+
+/// Cookies of `.` and `..`; the others follow in the order of the listing.
+const DOT: u64 = 1;
+const DOT_DOT: u64 = 2;
+
+/// An open directory. Reading from the beginning lists it anew.
+pub(super) struct OpenDirectory {
+    bucket: Arc<Bucket>,
+    key: Arc<str>,
+    number: u64,
+    parent_number: u64,
+    state: Arc<Mutex<State>>,
+}
+
+/// How far the listing has come.
+#[derive(Debug, Default)]
+struct State {
+    /// The cookie of the first child in `children`, less one.
+    before: u64,
+    children: VecDeque<Child>,
+    /// Whether all were kept since the beginning.
+    whole: bool,
+    begun: Option<Instant>,
+    naming: Naming,
+    token: Option<String>,
+    ended: bool,
+}
+
+impl State {
+    fn new(directory: &str) -> Self {
+        Self {
+            before: DOT_DOT,
+            whole: true,
+            naming: Naming::new(directory),
+            ..Self::default()
+        }
+    }
+
+    /// The cookie of the last child that is known.
+    fn last(&self) -> u64 {
+        self.before.saturating_add(count(self.children.len()))
+    }
+
+    /// The children after a cookie, each with its own.
+    fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &Child)> {
+        let skip = usize::try_from(cookie.saturating_sub(self.before)).unwrap_or(usize::MAX);
+        let numbers = self.before.saturating_add(1)..;
+        numbers.zip(&self.children).skip(skip)
+    }
+
+    /// Whether what follows a cookie can be told without a request.
+    fn has(&self, cookie: u64) -> bool {
+        self.begun.is_some() && cookie >= self.before && (self.ended || cookie < self.last())
+    }
+}
+
+impl OpenDirectory {
+    pub(super) fn new(bucket: Arc<Bucket>, key: Arc<str>, number: u64, parent: &str) -> Self {
+        Self {
+            parent_number: bucket.numbers.number(parent),
+            bucket,
+            key,
+            number,
+            state: Arc::default(),
+        }
+    }
+
+    /// The state in which the children after `cookie` are there, or the end is.
+    fn ready(&self, cookie: u64) -> Option<OwnedMutexGuard<State>> {
+        let mut state = self.state.clone().try_lock_owned().ok()?;
+        if cookie == 0 || state.begun.is_none() {
+            let listing = self.bucket.known.listing(&self.key)?;
+            let known = State::new(&self.key);
+            *state = State {
+                children: listing.children.iter().cloned().collect(),
+                begun: Some(listing.at),
+                ended: true,
+                ..known
+            };
+        }
+        state.has(cookie.max(DOT_DOT)).then_some(state)
+    }
+
+    async fn wait(&self, cookie: u64) -> Result<OwnedMutexGuard<State>> {
+        let (bucket, key) = (self.bucket.clone(), self.key.clone());
+        let state = self.state.clone();
+        self.bucket
+            .run(async move {
+                let mut state = state.lock_owned().await;
+                let target = cookie.max(DOT_DOT);
+                // From the beginning, or to where nothing is kept of any more.
+                if cookie == 0 || state.begun.is_none() || target < state.before {
+                    *state = State::new(&key);
+                }
+                while !state.has(target) && !state.ended {
+                    list_on(&bucket, &key, &mut state).await?;
+                }
+                Ok(state)
+            })
+            .await
+    }
+
+    fn dots(&self) -> [(u64, &'static [u8], u64); 2] {
+        [
+            (DOT, b".", self.number),
+            (DOT_DOT, b"..", self.parent_number),
+        ]
+    }
+
+    /// Tells what follows `cookie` of what is there. False if there was no room.
+    fn tell(
+        &self,
+        state: &State,
+        cookie: u64,
+        tell: &mut dyn FnMut(&DirEntry<'_>, Option<&Child>) -> bool,
+    ) {
+        for (own, name, inode) in self.dots() {
+            let entry = DirEntry {
+                name,
+                inode,
+                kind: Some(FileKind::Directory),
+                next: own,
+            };
+            if own > cookie && !tell(&entry, None) {
+                return;
+            }
+        }
+        for (own, child) in state.after(cookie.max(DOT_DOT)) {
+            let (kind, slash) = match child.object {
+                Some(_) => (FileKind::Regular, ""),
+                None => (FileKind::Directory, "/"),
+            };
+            let key = format!("{}{}{slash}", self.key, child.name);
+            let entry = DirEntry {
+                name: child.name.as_bytes(),
+                inode: self.bucket.numbers.number(&key),
+                kind: Some(kind),
+                next: own,
+            };
+            if !tell(&entry, Some(child)) {
+                return;
+            }
+        }
+    }
+
+    fn names(&self, state: &State, cookie: u64, sink: &mut dyn DirSink) {
+        self.tell(state, cookie, &mut |entry, _| {
+            sink.entry(entry) == ControlFlow::Continue(())
+        });
+    }
+
+    fn entries(&self, state: &State, cookie: u64, sink: &mut dyn EntrySink) {
+        let at = state.begun.unwrap_or_else(Instant::now);
+        self.tell(state, cookie, &mut |entry, child| {
+            if !sink.has_room(entry.name) {
+                return false;
+            }
+            let found = child.and_then(|child| self.entry_of(child, at));
+            sink.entry(entry, found);
+            true
+        });
+    }
+
+    fn entry_of(&self, child: &Child, at: Instant) -> Option<Entry> {
+        let node = match &child.object {
+            Some(object) => {
+                let key = &object.key;
+                // A look at the object may have told more than the listing does.
+                let posix = match self.bucket.known.find(&self.key, &child.name, key) {
+                    Some((_, Found::File(there, posix))) if there == *object => posix,
+                    _ => None,
+                };
+                self.bucket.file(object, posix, at).ok()?
+            }
+            None => self
+                .bucket
+                .directory(&format!("{}{}/", self.key, child.name)),
+        };
+        Some(node.entry())
+    }
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
+/// Lists one more page.
+async fn list_on(bucket: &Bucket, key: &str, state: &mut State) -> Result<()> {
+    let at = Instant::now();
+    let begun = *state.begun.get_or_insert(at);
+    let request = ListRequest {
+        prefix: bucket.full_key(key),
+        delimited: true,
+        token: state.token.clone(),
+        ..ListRequest::default()
+    };
+    let page = bucket.own_page(bucket.store.list(&request).await.map_err(failed)?);
+    state.token = page.next.clone();
+    state.ended = page.next.is_none();
+    let children = state.naming.page(page);
+    let large = state.children.len().saturating_add(children.len()) > LARGEST_LISTING;
+    if large || !state.whole {
+        // Names are remembered one by one, and only the last page is kept here.
+        let was_whole = std::mem::replace(&mut state.whole, false);
+        let kept = std::mem::take(&mut state.children);
+        state.before = state.before.saturating_add(count(kept.len()));
+        for child in kept.into_iter().filter(|_| was_whole) {
+            learn(bucket, key, child, at);
+        }
+        for child in &children {
+            learn(bucket, key, child.clone(), at);
+        }
+    }
+    state.children.extend(children);
+    if state.ended {
+        finish(bucket, key, state, begun);
+    }
+    Ok(())
+}
+
+fn learn(bucket: &Bucket, directory: &str, child: Child, at: Instant) {
+    let key = format!("{directory}{}", child.name);
+    let found = match child.object {
+        Some(object) => Found::File(object, None),
+        None => Found::Directory,
+    };
+    bucket.known.learn(&key, at, found);
+}
+
+/// The end of a listing was reached.
+fn finish(bucket: &Bucket, key: &str, state: &mut State, begun: Instant) {
+    if state.whole {
+        let children = state.children.iter().cloned().collect();
+        bucket.known.learn_listing(key, begun, children);
+    }
+    if let Some(example) = state.naming.example.take() {
+        bucket.hide(key, state.naming.hidden, &example);
+    }
+}
+
+impl Directory for OpenDirectory {
+    fn read<'a>(&'a self, cookie: u64, sink: &'a mut dyn DirSink) -> Answer<'a, ()> {
+        if let Some(state) = self.ready(cookie) {
+            self.names(&state, cookie, sink);
+            return Answer::ok(());
+        }
+        Answer::later(async move {
+            let state = self.wait(cookie).await?;
+            self.names(&state, cookie, sink);
+            Ok(())
+        })
+    }
+
+    fn read_plus<'a>(&'a self, cookie: u64, sink: &'a mut dyn EntrySink) -> Answer<'a, ()> {
+        if let Some(state) = self.ready(cookie) {
+            self.entries(&state, cookie, sink);
+            return Answer::ok(());
+        }
+        Answer::later(async move {
+            let state = self.wait(cookie).await?;
+            self.entries(&state, cookie, sink);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,277 @@
+//! What was found out about names a moment ago.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::names::Child;
+use super::posix::Posix;
+use crate::store::ListedObject;
+
+/// Names that were looked up one by one, or listed in a directory that was too large to keep.
+const NAMES: usize = 50_000;
+/// Names of listings that are kept as a whole.
+const LISTED: usize = 100_000;
+/// A larger listing is not kept as a whole.
+pub(super) const LARGEST_LISTING: usize = 10_000;
+
+/// What a name stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    File(ListedObject, Option<Posix>),
+    Directory,
+    Nothing,
+}
+
+/// Answers that are believed for a while: of lookups and of listings.
+#[derive(Debug)]
+pub(super) struct Known {
+    lifetime: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the whole key, without a `/` at its end.
+    names: Bounded<Arc<str>, (Instant, Found)>,
+    /// By the directory's key.
+    listings: Bounded<Arc<str>, Arc<Listing>>,
+    listed: usize,
+}
+
+/// A whole directory.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) at: Instant,
+    /// Sorted by name.
+    pub(super) children: Arc<Vec<Child>>,
+}
+
+impl Listing {
+    fn find(&self, name: &str) -> Found {
+        let place = self
+            .children
+            .binary_search_by(|child| (*child.name).cmp(name));
+        match place.ok().and_then(|place| self.children.get(place)) {
+            Some(Child { object: None, .. }) => Found::Directory,
+            Some(Child {
+                object: Some(object),
+                ..
+            }) => Found::File(object.clone(), None),
+            None => Found::Nothing,
+        }
+    }
+}
+
+impl Known {
+    pub(super) fn new(lifetime: Duration) -> Self {
+        Self {
+            lifetime,
+            state: Mutex::default(),
+        }
+    }
+
+    fn is_fresh(&self, at: Instant) -> bool {
+        at.elapsed() < self.lifetime
+    }
+
+    /// What is known of a name in a directory, and since when.
+    pub(super) fn find(&self, directory: &str, name: &str, key: &str) -> Option<(Instant, Found)> {
+        let mut state = self.state.lock();
+        if let Some((at, found)) = state.names.get(key)
+            && self.is_fresh(*at)
+        {
+            return Some((*at, found.clone()));
+        }
+        let listing = state.listings.get(directory)?;
+        self.is_fresh(listing.at)
+            .then(|| (listing.at, listing.find(name)))
+    }
+
+    /// Keeps what a lookup or a page of a listing found `at` this time.
+    pub(super) fn learn(&self, key: &str, at: Instant, found: Found) {
+        if self.lifetime.is_zero() {
+            return;
+        }
+        let mut state = self.state.lock();
+        // A listing does not say what a look at the object said.
+        if let Found::File(object, None) = &found
+            && let Some((_, Found::File(there, Some(posix)))) = state.names.get(key)
+            && there == object
+        {
+            let found = Found::File(there.clone(), Some(*posix));
+            state.names.insert(key.into(), (at, found));
+            return;
+        }
+        state.names.insert(key.into(), (at, found));
+        while state.names.len() > NAMES {
+            state.names.remove_oldest();
+        }
+    }
+
+    /// The object behind a key is not what was known.
+    pub(super) fn unlearn(&self, directory: &str, key: &str) {
+        let mut state = self.state.lock();
+        state.names.remove(key);
+        if let Some(listing) = state.listings.remove(directory) {
+            state.listed = state.listed.saturating_sub(listing.children.len());
+        }
+    }
+
+    /// The whole of a directory, if it was listed a moment ago.
+    pub(super) fn listing(&self, directory: &str) -> Option<Arc<Listing>> {
+        let mut state = self.state.lock();
+        let listing = state.listings.get(directory)?;
+        self.is_fresh(listing.at).then(|| listing.clone())
+    }
+
+    /// Keeps a whole directory, which was listed from `at` on.
+    pub(super) fn learn_listing(&self, directory: &str, at: Instant, mut children: Vec<Child>) {
+        if self.lifetime.is_zero() || children.len() > LARGEST_LISTING {
+            return;
+        }
+        children.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let mut state = self.state.lock();
+        state.listed = state.listed.saturating_add(children.len());
+        let listing = Arc::new(Listing {
+            at,
+            children: Arc::new(children),
+        });
+        if let Some(replaced) = state.listings.insert(directory.into(), listing) {
+            state.listed = state.listed.saturating_sub(replaced.children.len());
+        }
+        while state.listed > LISTED || state.listings.len() > LISTED / 10 {
+            match state.listings.remove_oldest() {
+                Some(removed) => {
+                    state.listed = state.listed.saturating_sub(removed.children.len());
+                }
+                None => break,
+            }
+        }
+    }
+}
+
+/// A map that knows which entry was used the longest time ago.
+#[derive(Debug)]
+pub(super) struct Bounded<K, V> {
+    entries: HashMap<K, (u64, V)>,
+    used: BTreeMap<u64, K>,
+    clock: u64,
+}
+
+impl<K, V> Default for Bounded<K, V> {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::new(),
+            used: BTreeMap::new(),
+            clock: 0,
+        }
+    }
+}
+
+impl<K: std::hash::Hash + Eq + Clone, V> Bounded<K, V> {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn get<Q>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: std::hash::Hash + Eq + ?Sized,
+    {
+        let (used, value) = self.entries.get_mut(key)?;
+        if let Some(key) = self.used.remove(used) {
+            self.clock = self.clock.wrapping_add(1);
+            *used = self.clock;
+            self.used.insert(self.clock, key);
+        }
+        Some(value)
+    }
+
+    /// As [`get`](Self::get), which does not count as use.
+    pub(super) fn peek<Q>(&self, key: &Q) -> Option<&V>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: std::hash::Hash + Eq + ?Sized,
+    {
+        Some(&self.entries.get(key)?.1)
+    }
+
+    pub(super) fn contains<Q>(&self, key: &Q) -> bool
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: std::hash::Hash + Eq + ?Sized,
+    {
+        self.entries.contains_key(key)
+    }
+
+    pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
+        self.clock = self.clock.wrapping_add(1);
+        self.used.insert(self.clock, key.clone());
+        let (used, value) = self.entries.insert(key, (self.clock, value))?;
+        self.used.remove(&used);
+        Some(value)
+    }
+
+    pub(super) fn remove<Q>(&mut self, key: &Q) -> Option<V>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: std::hash::Hash + Eq + ?Sized,
+    {
+        let (used, value) = self.entries.remove(key)?;
+        self.used.remove(&used);
+        Some(value)
+    }
+
+    pub(super) fn remove_oldest(&mut self) -> Option<V> {
+        let (_, key) = self.used.pop_first()?;
+        Some(self.entries.remove(&key)?.1)
+    }
+
+    /// The keys, those used the longest time ago first.
+    pub(super) fn oldest(&self) -> impl Iterator<Item = &K> {
+        self.used.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_goes_first() {
+        let mut map = Bounded::default();
+        for key in ["a", "b", "c"] {
+            map.insert(key, key.len());
+        }
+        map.get("a");
+        map.insert("b", 7);
+        assert_eq!(map.oldest().copied().collect::<Vec<_>>(), ["c", "a", "b"]);
+        map.remove_oldest();
+        assert_eq!(map.remove("a"), Some(1));
+        assert_eq!(
+            (map.len(), map.peek("c"), map.peek("b")),
+            (1, None, Some(&7))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listing_answers_for_names_that_are_and_are_not_until_it_is_old() {
+        let known = Known::new(Duration::from_secs(1));
+        let child = Child {
+            name: "b".into(),
+            object: None,
+        };
+        let now = Instant::now();
+        known.learn_listing("d/", now, vec![child]);
+        assert_eq!(known.find("d/", "b", "d/b"), Some((now, Found::Directory)));
+        assert_eq!(known.find("d/", "c", "d/c"), Some((now, Found::Nothing)));
+        assert_eq!(known.find("e/", "c", "e/c"), None);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(known.find("d/", "b", "d/b"), None);
+        assert!(known.listing("d/").is_none());
+    }
+}
