@@ -21,6 +21,7 @@
 )]
 
 pub mod blob;
+pub mod content;
 mod entry;
 pub mod index;
 pub mod tar;

@@ -1,0 +1,156 @@
+//! The content of a layer's files, decoded and kept on disk as it is asked for.
+//!
+//! A [`LayerContent`] is a sparse file in which every file of the layer begins at a multiple of 4
+//! KiB, so that a read is one system call from there into the guest, and a page can be mapped. It
+//! is filled span by span; a byte is there when its span was verified and written, not before.
+
+mod error;
+mod file;
+mod fill;
+mod flight;
+mod layout;
+mod residency;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+pub use error::ContentError;
+use file::{Boot, CacheFile, Shape, contents_start};
+use flight::Flights;
+pub use layout::ContentPiece;
+use layout::Layout;
+use residency::Residency;
+
+use crate::EntryKind;
+use crate::blob::{BlobSource, SpanReader};
+use crate::index::LayerIndex;
+
+/// The largest span that is verified in memory. A larger one goes through a temporary file.
+const IN_MEMORY: usize = 8 << 20;
+
+/// The cache of one layer's content.
+#[expect(missing_debug_implementations, reason = "a source need have none")]
+pub struct LayerContent {
+    index: Arc<LayerIndex>,
+    reader: SpanReader<Arc<dyn BlobSource>>,
+    layout: Layout,
+    file: CacheFile,
+    /// The folder of the file, where temporary files go, too.
+    folder: Box<Path>,
+    residency: Residency,
+    flights: Flights,
+    in_memory: usize,
+}
+
+impl LayerContent {
+    /// Opens the cache of a layer in `folder`, or begins it. Several daemons may do so at once.
+    /// Missing spans will be read from `source`.
+    ///
+    /// # Errors
+    /// What the file system answers; a layer of more than 2^63 bytes; an index whose entries share
+    /// data.
+    pub fn open(
+        folder: &Path,
+        index: Arc<LayerIndex>,
+        source: Arc<dyn BlobSource>,
+    ) -> Result<Self, ContentError> {
+        Self::open_in(folder, index, source, Boot::current())
+    }
+
+    fn open_in(
+        folder: &Path,
+        index: Arc<LayerIndex>,
+        source: Arc<dyn BlobSource>,
+        boot: Boot,
+    ) -> Result<Self, ContentError> {
+        let spans = u64::try_from(index.blob.spans.len()).map_err(io::Error::other)?;
+        let start = contents_start(spans).ok_or(ContentError::TooLarge)?;
+        let layout = Layout::new(&index, start)?;
+        let key = layout.key(&index);
+        let shape = Shape {
+            key,
+            spans,
+            end: layout.end,
+        };
+        let key = key.hex();
+        let name = format!(
+            "{}-{}.content",
+            index.blob.digest.hex(),
+            key.get(..16).unwrap_or(&key)
+        );
+        let (file, states) = CacheFile::open(&folder.join(name), shape, boot)?;
+        Ok(Self {
+            reader: SpanReader::new(source, Arc::clone(&index.blob)),
+            index,
+            layout,
+            file,
+            folder: folder.into(),
+            residency: Residency::new(&states),
+            flights: Flights::default(),
+            in_memory: IN_MEMORY,
+        })
+    }
+
+    /// The index of the layer.
+    pub fn index(&self) -> &Arc<LayerIndex> {
+        &self.index
+    }
+
+    /// The cache file, for reading. What [`locate`](Self::locate) names is in it as soon as it is
+    /// [resident](Self::is_resident); before that there are zeros.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.file.readable.as_fd()
+    }
+
+    /// Where `range` of the file of an entry (by its number in the index) stands: pieces without gaps
+    /// between them, up to the end of the file. There are none for what is no regular file.
+    pub fn locate(
+        &self,
+        entry: usize,
+        range: Range<u64>,
+    ) -> impl Iterator<Item = ContentPiece> + '_ {
+        let size = match self.index.entries.get(entry).map(|entry| &entry.kind) {
+            Some(EntryKind::Regular { size, .. }) => *size,
+            _ => 0,
+        };
+        self.layout.pieces(entry, range.start..range.end.min(size))
+    }
+
+    /// Whether all of `range` of an entry's file can be read from the cache file. Waits for
+    /// nothing.
+    pub fn is_resident(&self, entry: usize, range: Range<u64>) -> bool {
+        let mut spans = self.spans_of(entry, range).flatten();
+        spans.all(|span| self.residency.has(span))
+    }
+
+    /// The spans that hold data of `range` of an entry's file.
+    fn spans_of(&self, entry: usize, range: Range<u64>) -> impl Iterator<Item = Range<usize>> + '_ {
+        let data = match self.index.entries.get(entry).map(|entry| &entry.kind) {
+            Some(EntryKind::Regular { data, .. }) => data.as_slice(),
+            _ => &[],
+        };
+        let first =
+            data.partition_point(|it| it.file_offset.saturating_add(it.length) <= range.start);
+        let rest = data.get(first..).unwrap_or_default();
+        let end = range.end;
+        let within = rest.iter().take_while(move |it| it.file_offset < end);
+        within.map(move |it| {
+            let skipped = range.start.saturating_sub(it.file_offset);
+            let beyond = it.file_offset.saturating_add(it.length);
+            let beyond = beyond.saturating_sub(range.end);
+            let start = it.tar_offset.saturating_add(skipped);
+            let end = it.tar_offset.saturating_add(it.length);
+            self.index.blob.spans_of(start..end.saturating_sub(beyond))
+        })
+    }
+
+    /// How many of the layer's spans are there.
+    pub fn resident_spans(&self) -> usize {
+        self.residency.count()
+    }
+}
