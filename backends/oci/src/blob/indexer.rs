@@ -1,8 +1,9 @@
 //! One pass over a layer: decode it, hash it, note where decoding can begin anew.
 
-use sha2::{Digest as _, Sha256};
+use std::ops::Range;
 
 use super::decoder::{Decoder, Point};
+use super::hashing::Hashing;
 use super::span::{BlobIndex, Resume, Span, Window};
 use super::{BlobError, Compression};
 
@@ -28,8 +29,8 @@ impl Default for BlobOptions {
     }
 }
 
-/// Indexes a blob that is given piece by piece. Memory: a few hundred KiB for the decoder (zstd: up
-/// to 128 MiB if the blob asks for such a window) and the spans.
+/// Indexes a blob that is given piece by piece, with a thread beside it that hashes. Memory: about 5
+/// MiB (zstd: up to 128 MiB more if the blob asks for such a window) and the spans.
 #[expect(missing_debug_implementations, reason = "the decoders have none")]
 pub struct BlobIndexer {
     options: BlobOptions,
@@ -120,16 +121,14 @@ struct Work {
     compression: Compression,
     decoder: Decoder,
     packer: zstd::bulk::Compressor<'static>,
-    /// Bytes of the blob that were decoded, and their SHA-256.
+    hashing: Hashing,
+    /// Bytes of the blob that were decoded, and the last of them.
     consumed: u64,
-    blob: Sha256,
-    /// The last of them.
     last: u8,
-    /// Bytes that came out, and their SHA-256; a plain blob's is `blob`.
+    /// Bytes that came out.
     decoded: u64,
-    diff: Option<Sha256>,
     span: OpenSpan,
-    spans: Vec<Span>,
+    spans: Vec<ClosedSpan>,
 }
 
 /// The span that is being decoded.
@@ -137,30 +136,30 @@ struct OpenSpan {
     compressed_start: u64,
     decoded_start: u64,
     resume: Resume,
-    compressed: Sha256,
-    /// None in a plain blob, where both are the same.
-    decoded: Option<Sha256>,
+}
+
+/// A span whose hashes are not known yet.
+struct ClosedSpan {
+    compressed: Range<u64>,
+    decoded: Range<u64>,
+    resume: Resume,
 }
 
 impl Work {
     fn new(compression: Compression, options: BlobOptions) -> Result<Self, BlobError> {
-        let decodes = compression != Compression::Plain;
         Ok(Self {
             decoder: Decoder::new(compression)?,
             packer: zstd::bulk::Compressor::new(3)?,
+            hashing: Hashing::new(compression != Compression::Plain)?,
             options,
             compression,
             consumed: 0,
-            blob: Sha256::new(),
             last: 0,
             decoded: 0,
-            diff: decodes.then(Sha256::new),
             span: OpenSpan {
                 compressed_start: 0,
                 decoded_start: 0,
                 resume: Resume::Fresh,
-                compressed: Sha256::new(),
-                decoded: decodes.then(Sha256::new),
             },
             spans: Vec::new(),
         })
@@ -178,8 +177,7 @@ impl Work {
             }
             let (taken, rest) = input.split_at(step.consumed.min(input.len()));
             input = rest;
-            self.blob.update(taken);
-            self.span.compressed.update(taken);
+            self.hashing.update(taken, step.output)?;
             self.consumed = self.consumed.saturating_add(size(taken));
             self.last = taken.last().copied().unwrap_or(self.last);
             self.decoded = self.decoded.saturating_add(size(step.output));
@@ -188,10 +186,6 @@ impl Work {
                     what: "decoded bytes",
                     limit: self.options.max_decoded,
                 }));
-            }
-            if let (Some(diff), Some(span)) = (&mut self.diff, &mut self.span.decoded) {
-                diff.update(step.output);
-                span.update(step.output);
             }
             if !step.output.is_empty() {
                 sink(step.output)?;
@@ -243,13 +237,13 @@ impl Work {
                 limit: self.options.max_spans,
             });
         }
-        let mut compressed = Sha256::new();
+        let mut shared = None;
         let mut compressed_start = self.consumed;
         let resume = match point {
             Point::Fresh => Resume::Fresh,
             Point::Block { bits } => {
                 if bits > 0 {
-                    compressed.update([self.last]);
+                    shared = Some(self.last);
                     compressed_start = compressed_start.saturating_sub(1);
                 }
                 Resume::Block {
@@ -262,12 +256,10 @@ impl Work {
             compressed_start,
             decoded_start: self.decoded,
             resume,
-            compressed,
-            decoded: self.span.decoded.is_some().then(Sha256::new),
         };
         let ended = std::mem::replace(&mut self.span, next);
         self.spans.push(ended.end(self.consumed, self.decoded));
-        Ok(())
+        self.hashing.cut(shared)
     }
 
     fn finish(mut self) -> Result<BlobIndex, BlobError> {
@@ -276,28 +268,34 @@ impl Work {
         let one_too_many = self.compression == Compression::Plain && self.span_length() == 0;
         if !one_too_many || self.spans.is_empty() {
             self.spans.push(self.span.end(self.consumed, self.decoded));
+            self.hashing.cut(None)?;
         }
-        let digest = self.blob.into();
+        let hashes = self.hashing.finish()?;
+        let spans = self.spans.into_iter().zip(hashes.spans);
+        let spans = spans.map(|(span, (compressed_sha256, decoded_sha256))| Span {
+            compressed: span.compressed,
+            decoded: span.decoded,
+            resume: span.resume,
+            compressed_sha256,
+            decoded_sha256,
+        });
         Ok(BlobIndex {
             compression: self.compression,
-            digest,
+            digest: hashes.blob,
             size: self.consumed,
-            diff_id: self.diff.map_or(digest, Into::into),
+            diff_id: hashes.decoded,
             decoded_size: self.decoded,
-            spans: self.spans,
+            spans: spans.collect(),
         })
     }
 }
 
 impl OpenSpan {
-    fn end(self, compressed_end: u64, decoded_end: u64) -> Span {
-        let compressed_sha256 = self.compressed.into();
-        Span {
+    fn end(self, compressed_end: u64, decoded_end: u64) -> ClosedSpan {
+        ClosedSpan {
             compressed: self.compressed_start..compressed_end,
             decoded: self.decoded_start..decoded_end,
             resume: self.resume,
-            compressed_sha256,
-            decoded_sha256: self.decoded.map_or(compressed_sha256, Into::into),
         }
     }
 }

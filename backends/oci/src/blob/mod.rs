@@ -10,6 +10,7 @@ mod digest;
 mod error;
 mod frames;
 mod gzip;
+mod hashing;
 mod header;
 mod indexer;
 mod reader;

@@ -1,0 +1,139 @@
+//! The SHA-256 of a blob, of what it decodes to, and of its spans, on a thread of its own.
+//!
+//! Every byte is hashed twice, which takes about as long as to inflate it: the two are done at the
+//! same time.
+
+use std::io;
+use std::mem;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{BlobError, Sha256Digest};
+
+/// Bytes that are handed over at once, about.
+const BATCH: usize = 256 * 1024;
+
+/// Batches that may wait for the thread: what bounds memory.
+const WAITING: usize = 8;
+
+/// Gives the thread its work. Dropped, it ends the thread.
+pub(super) struct Hashing {
+    compressed: Vec<u8>,
+    decoded: Vec<u8>,
+    /// Whether what is decoded differs from the blob.
+    decodes: bool,
+    work: SyncSender<Work>,
+    thread: JoinHandle<Hashes>,
+}
+
+enum Work {
+    Compressed(Vec<u8>),
+    Decoded(Vec<u8>),
+    /// A span ends. The next one begins with the byte, if there is one.
+    Cut(Option<u8>),
+}
+
+/// What came of it.
+pub(super) struct Hashes {
+    pub(super) blob: Sha256Digest,
+    pub(super) decoded: Sha256Digest,
+    /// For each span that was cut: its compressed and its decoded bytes.
+    pub(super) spans: Vec<(Sha256Digest, Sha256Digest)>,
+}
+
+impl Hashing {
+    /// Begins. `decodes` is false for a blob that is not compressed.
+    pub(super) fn new(decodes: bool) -> io::Result<Self> {
+        let (work, to_do) = sync_channel(WAITING);
+        let thread = Builder::new()
+            .name("layer-sha256".to_owned())
+            .spawn(move || hash(&to_do, decodes))?;
+        Ok(Self {
+            compressed: Vec::new(),
+            decoded: Vec::new(),
+            decodes,
+            work,
+            thread,
+        })
+    }
+
+    /// Bytes of the blob, and what they decode to.
+    pub(super) fn update(&mut self, compressed: &[u8], decoded: &[u8]) -> Result<(), BlobError> {
+        self.compressed.extend_from_slice(compressed);
+        if self.compressed.len() >= BATCH {
+            let batch = mem::take(&mut self.compressed);
+            self.send(Work::Compressed(batch))?;
+        }
+        if self.decodes {
+            self.decoded.extend_from_slice(decoded);
+            if self.decoded.len() >= BATCH {
+                let batch = mem::take(&mut self.decoded);
+                self.send(Work::Decoded(batch))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a span; the next one begins with `shared`, a byte of this one.
+    pub(super) fn cut(&mut self, shared: Option<u8>) -> Result<(), BlobError> {
+        let (compressed, decoded) = (
+            mem::take(&mut self.compressed),
+            mem::take(&mut self.decoded),
+        );
+        self.send(Work::Compressed(compressed))?;
+        self.send(Work::Decoded(decoded))?;
+        self.send(Work::Cut(shared))
+    }
+
+    /// The hashes, now that the last span was cut.
+    pub(super) fn finish(self) -> Result<Hashes, BlobError> {
+        let Self { work, thread, .. } = self;
+        drop(work);
+        thread.join().map_err(|_| gone())
+    }
+
+    fn send(&self, work: Work) -> Result<(), BlobError> {
+        self.work.send(work).map_err(|_| gone())
+    }
+}
+
+fn gone() -> BlobError {
+    BlobError::Io(io::Error::other("the hashing thread is gone"))
+}
+
+fn hash(work: &Receiver<Work>, decodes: bool) -> Hashes {
+    let (mut blob, mut all_decoded) = (Sha256::new(), Sha256::new());
+    let (mut compressed, mut decoded) = (Sha256::new(), Sha256::new());
+    let mut spans = Vec::new();
+    for work in work {
+        match work {
+            Work::Compressed(bytes) => {
+                blob.update(&bytes);
+                compressed.update(&bytes);
+            }
+            Work::Decoded(bytes) => {
+                all_decoded.update(&bytes);
+                decoded.update(&bytes);
+            }
+            Work::Cut(shared) => {
+                let compressed_sha256 = mem::take(&mut compressed).into();
+                let decoded_sha256 = mem::take(&mut decoded).into();
+                spans.push(match decodes {
+                    true => (compressed_sha256, decoded_sha256),
+                    false => (compressed_sha256, compressed_sha256),
+                });
+                if let Some(byte) = shared {
+                    compressed.update([byte]);
+                }
+            }
+        }
+    }
+    let blob = blob.into();
+    Hashes {
+        blob,
+        decoded: if decodes { all_decoded.into() } else { blob },
+        spans,
+    }
+}
