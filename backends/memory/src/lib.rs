@@ -140,7 +140,7 @@ impl Backend for Memory {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities::all()
-            - (Capabilities::SUBMOUNTS | Capabilities::IMMUTABLE | Capabilities::PRIVATE)
+            .difference(Capabilities::SUBMOUNTS | Capabilities::IMMUTABLE | Capabilities::PRIVATE)
     }
 }
 

@@ -16,6 +16,7 @@ mod serve;
 mod settings;
 mod signals;
 mod source;
+mod startup;
 mod status;
 mod storage;
 
@@ -30,10 +31,15 @@ fn main() -> ExitCode {
     let outcome = task.and_then(|task| match task {
         Task::Serve(settings) => serve::run(*settings),
         Task::Mount(settings) => mount::run(*settings),
-        Task::Print(text) => std::io::stdout()
-            .write_all(text.as_bytes())
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(|error| Failure::run(format!("cannot write to standard output: {error}"))),
+        Task::Volume(arguments) => print(&arguments.run()?),
+        Task::Print(text) => print(&text),
     });
     outcome.unwrap_or_else(Failure::report)
+}
+
+fn print(text: &str) -> Result<ExitCode, Failure> {
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map(|()| ExitCode::SUCCESS)
+        .map_err(|error| Failure::run(format!("cannot write to standard output: {error}")))
 }

@@ -6,22 +6,18 @@
 use std::num::NonZeroUsize;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use rustix::fs::Mode;
 use vfsd_hostmount::{Connection, HostMount, MountOptions};
-use vfsd_server::Session;
 
+use crate::control;
 use crate::exit::Failure;
-use crate::inherited::Inherited;
 use crate::listener::OwnedFile;
 use crate::sandbox::{self, Fork, Inside, Role};
 use crate::settings::MountSettings;
-use crate::signals::Signals;
+use crate::startup::{self, Outside};
 use crate::status::{self, Status};
 use crate::storage::Storages;
-use crate::{allocator, control, limits, logging, runtime};
 
 /// Threads that take requests in, at most.
 const READERS: usize = 4;
@@ -31,17 +27,16 @@ const READERS: usize = 4;
 /// # Errors
 /// When it cannot be set up or mounted.
 pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
-    let inherited = Inherited::take_note(None);
-    logging::start(&settings.log)?;
-    let signals = Signals::take_over()
-        .map_err(|error| Failure::run(format!("cannot take over signals: {error}")))?;
-    let confinement = &settings.confinement;
-    sandbox::check(confinement, settings.storage.passthrough.file_handles)?;
-    let descriptors = limits::open_files(confinement.rlimit_nofile, confinement.thread_pool_size)?;
-    let storages = Storages::new(
+    let Outside {
+        inherited,
+        signals,
+        storages,
+    } = startup::outside(
+        None,
+        &settings.log,
+        &settings.confinement,
         std::slice::from_ref(&settings.export),
         &settings.storage,
-        descriptors,
     )?;
     let (control, control_file) = settings
         .control
@@ -105,7 +100,7 @@ fn confine_and_serve(
     connection
         .spread(NonZeroUsize::new(readers).unwrap_or(NonZeroUsize::MIN))
         .map_err(|error| Failure::run(format!("cannot spread the connection: {error}")))?;
-    match sandbox::enter(&settings.confinement, &storages.shares())? {
+    match sandbox::enter(&settings.confinement, &storages.shares(), storages.needs)? {
         Role::Supervisor(child) => {
             drop((connection, control));
             // Who stops it is the process that mounted, after the unmount.
@@ -122,13 +117,8 @@ fn serve(
     connection: Connection,
     control: Option<UnixListener>,
 ) -> Result<ExitCode, Failure> {
-    // Callers say which permissions their files have.
-    rustix::process::umask(Mode::empty());
-    sandbox::give_up_privileges(&settings.confinement, storages.needs, &inside)?;
-    let runtime = runtime::start(settings.confinement.thread_pool_size)?;
-    let exports = storages.open(inside)?;
-    let session = Session::new(exports, settings.session, runtime.handle().clone());
-    allocator::give_back_after(Arc::clone(&session), runtime.handle());
+    let (runtime, session) =
+        startup::inside(&settings.confinement, storages, inside, settings.session)?;
     if let Some(control) = control {
         let exports = status::describe(std::slice::from_ref(&settings.export));
         control::start(control, Status::new(exports, session.clone(), None))?;

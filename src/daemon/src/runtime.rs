@@ -29,7 +29,7 @@ pub(crate) fn start(thread_pool_size: usize) -> Result<Runtime, Failure> {
         .worker_threads(processors.clamp(2, WORKING))
         .max_blocking_threads(waiting)
         .thread_name("vfsd-work")
-        .enable_time()
+        .enable_all()
         .build()
         .map_err(|error| Failure::run(format!("cannot start threads: {error}")))
 }

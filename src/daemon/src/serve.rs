@@ -4,20 +4,18 @@ use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use rustix::fs::Mode;
-use vfsd_server::Session;
 use vfsd_virtio::{Device, DeviceOptions, End};
 
 use crate::cli::choices::SandboxMode;
+use crate::control;
 use crate::exit::Failure;
-use crate::inherited::Inherited;
 use crate::listener::{self, Listening, OwnedFile};
 use crate::sandbox::{self, Inside, Role};
 use crate::settings::{Endpoint, ServeSettings};
 use crate::signals::Signals;
+use crate::startup::{self, Outside};
 use crate::status::{self, Status};
 use crate::storage::Storages;
-use crate::{allocator, control, limits, logging, runtime};
 
 /// Serves until the front end leaves, or a signal tells to stop.
 ///
@@ -28,14 +26,18 @@ pub(crate) fn run(settings: ServeSettings) -> Result<ExitCode, Failure> {
         Endpoint::Inherited(number) => Some(number),
         Endpoint::Path { .. } => None,
     };
-    let inherited = Inherited::take_note(listening);
-    logging::start(&settings.log)?;
-    let signals = Signals::take_over()
-        .map_err(|error| Failure::run(format!("cannot take over signals: {error}")))?;
     let confinement = &settings.confinement;
-    sandbox::check(confinement, settings.storage.passthrough.file_handles)?;
-    let descriptors = limits::open_files(confinement.rlimit_nofile, confinement.thread_pool_size)?;
-    let storages = Storages::new(&settings.exports, &settings.storage, descriptors)?;
+    let Outside {
+        inherited,
+        signals,
+        storages,
+    } = startup::outside(
+        listening,
+        &settings.log,
+        confinement,
+        &settings.exports,
+        &settings.storage,
+    )?;
     let Listening {
         listener,
         mut files,
@@ -47,7 +49,7 @@ pub(crate) fn run(settings: ServeSettings) -> Result<ExitCode, Failure> {
         }
         None => None,
     };
-    match sandbox::enter(confinement, &storages.shares())? {
+    match sandbox::enter(confinement, &storages.shares(), storages.needs)? {
         Role::Supervisor(child) => {
             drop((listener, control));
             child.supervise(signals)
@@ -71,13 +73,8 @@ fn serve(
     control: Option<UnixListener>,
     signals: Signals,
 ) -> Result<ExitCode, Failure> {
-    // The guest says which permissions its files have.
-    rustix::process::umask(Mode::empty());
-    sandbox::give_up_privileges(&settings.confinement, storages.needs, &inside)?;
-    let runtime = runtime::start(settings.confinement.thread_pool_size)?;
-    let exports = storages.open(inside)?;
-    let session = Session::new(exports, settings.session, runtime.handle().clone());
-    allocator::give_back_after(Arc::clone(&session), runtime.handle());
+    let (runtime, session) =
+        startup::inside(&settings.confinement, storages, inside, settings.session)?;
     let options = DeviceOptions {
         tag: settings.device.tag.map(|tag| tag.as_str().to_owned()),
         max_request_queues: settings.device.queues,

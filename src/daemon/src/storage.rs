@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use vfsd_backend::{Backend, Capabilities, Node};
 use vfsd_server::{Export, Exports};
 
@@ -14,6 +15,8 @@ use crate::source::{Given, Prepared, StorageOptions};
 pub(crate) struct Storages {
     exports: Vec<PreparedExport>,
     withheld: Capabilities,
+    /// Nothing is remembered longer because it is the guest's own.
+    cached_as_told: bool,
     /// Descriptors that each directory of the host may use.
     descriptors: usize,
     /// What all of them need of root's power.
@@ -53,6 +56,7 @@ impl Storages {
                 .iter()
                 .fold(Needs::default(), |all, export| all | export.storage.needs),
             withheld: options.withheld,
+            cached_as_told: options.cached_as_told,
             exports,
         })
     }
@@ -65,11 +69,11 @@ impl Storages {
             .collect()
     }
 
-    /// Opens them, from inside the sandbox.
+    /// Opens them, from inside the sandbox. `runtime` is what they wait on.
     ///
     /// # Errors
     /// When a storage cannot be opened.
-    pub(crate) fn open(self, inside: Inside) -> Result<Exports, Failure> {
+    pub(crate) fn open(self, inside: Inside, runtime: &Handle) -> Result<Exports, Failure> {
         let mut roots = inside.roots.into_iter();
         let mut opened = Vec::new();
         for export in self.exports {
@@ -77,11 +81,19 @@ impl Storages {
                 roots: roots.by_ref().take(export.storage.shares.len()).collect(),
                 proc_self_fd: &inside.proc_self_fd,
                 descriptors: self.descriptors,
+                runtime,
             };
-            let backend: Arc<dyn Backend> = Arc::new(Withholding {
-                backend: (export.storage.open)(given)?,
+            let mut shown = Shown {
+                added: Capabilities::empty(),
                 withheld: self.withheld,
-            });
+                backend: (export.storage.open)(given)?,
+            };
+            if export.storage.private && !self.cached_as_told {
+                // What nobody else uses nobody else locks.
+                shown.withheld |= Capabilities::FLOCK | Capabilities::POSIX_LOCKS;
+                shown.added |= Capabilities::PRIVATE;
+            }
+            let backend: Arc<dyn Backend> = Arc::new(shown);
             opened.push((export.name, backend, export.readonly));
         }
         join(opened)
@@ -103,18 +115,21 @@ fn join(mut opened: Vec<Opened>) -> Result<Exports, Failure> {
     Exports::named(named).map_err(Failure::usage)
 }
 
-/// A storage of which the guest is not offered everything.
-struct Withholding {
+/// A storage as the guest is to see it.
+struct Shown {
     backend: Arc<dyn Backend>,
+    /// What the operator knows of it.
+    added: Capabilities,
+    /// What the guest is not offered.
     withheld: Capabilities,
 }
 
-impl Backend for Withholding {
+impl Backend for Shown {
     fn root(&self) -> Arc<dyn Node> {
         self.backend.root()
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.backend.capabilities() - self.withheld
+        (self.backend.capabilities() | self.added) - self.withheld
     }
 }

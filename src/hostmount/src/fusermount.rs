@@ -23,6 +23,12 @@ pub enum FusermountError {
          fuse3, or mount as root"
     )]
     Missing,
+    /// It may not be executed, or a directory of PATH before it may not be searched.
+    #[error(
+        "an ordinary user mounts through {PROGRAM}, which this user may not execute: look at its \
+         permissions, and for a directory in PATH that cannot be searched"
+    )]
+    Forbidden,
     /// It refused, in its own words.
     #[error("{0}")]
     Refused(String),
@@ -79,6 +85,7 @@ fn run(command: &mut Command) -> Result<Output, FusermountError> {
         .output()
         .map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => FusermountError::Missing,
+            io::ErrorKind::PermissionDenied => FusermountError::Forbidden,
             _ => FusermountError::Conversation(error),
         })
 }

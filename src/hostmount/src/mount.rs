@@ -39,6 +39,12 @@ pub enum MountError {
         /// What looking at it answered.
         errno: Errno,
     },
+    /// Something is mounted there whose server has ended.
+    #[error("{} is a mount whose server has ended: `umount -l {}` first", point.display(), point.display())]
+    Dead {
+        /// As the caller named it.
+        point: PathBuf,
+    },
     /// There is no `/dev/fuse`, or it cannot be opened.
     #[error(
         "cannot open /dev/fuse: {0}; load the module with `modprobe fuse`, or allow the device in \
@@ -87,9 +93,14 @@ impl HostMount {
     /// # Errors
     /// When the mount point, `/dev/fuse` or the permission is missing.
     pub fn mount(point: &Path, options: &MountOptions) -> Result<(Self, Connection), MountError> {
-        let unusable = |errno| MountError::MountPoint {
-            point: point.to_owned(),
-            errno,
+        let unusable = |errno| match errno {
+            Errno::NOTCONN => MountError::Dead {
+                point: point.to_owned(),
+            },
+            errno => MountError::MountPoint {
+                point: point.to_owned(),
+                errno,
+            },
         };
         let point = std::fs::canonicalize(point)
             .map_err(|error| unusable(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;

@@ -11,15 +11,10 @@ use super::choices::Cache;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Caching")]
 pub(crate) struct CachingOptions {
-    /// What the guest may cache
-    #[arg(
-        long,
-        value_enum,
-        ignore_case = true,
-        default_value = "auto",
-        value_name = "MODE"
-    )]
-    pub(crate) cache: Cache,
+    /// What the guest may cache [default: auto; all of a tree that is the guest's own, or that never
+    /// changes]
+    #[arg(long, value_enum, ignore_case = true, value_name = "MODE")]
+    pub(crate) cache: Option<Cache>,
 
     /// Seconds that the guest may believe attributes, such as 0.5 [default: by --cache]
     #[arg(long, value_name = "SECONDS", value_parser = parse_lifetime)]
@@ -53,16 +48,22 @@ pub(crate) struct CachingOptions {
 impl CachingOptions {
     /// The policy of a session.
     pub(crate) fn policy(&self) -> CachePolicy {
-        let mut policy = CachePolicy::new(self.cache.into());
+        let mut policy = CachePolicy::new(self.cache.unwrap_or_default().into());
         policy.attribute_ttl = self.attr_ttl.unwrap_or(policy.attribute_ttl);
         policy.entry_ttl = self.entry_ttl.unwrap_or(policy.entry_ttl);
         policy.negative_ttl = self.negative_ttl.unwrap_or(policy.negative_ttl);
         policy
     }
 
+    /// Whether the operator chose what the guest may cache.
+    pub(crate) fn is_chosen(&self) -> bool {
+        let ttls = [self.attr_ttl, self.entry_ttl, self.negative_ttl];
+        self.cache.is_some() || ttls.iter().any(Option::is_some)
+    }
+
     /// Whether listings carry attributes: not where the guest could not keep them.
     pub(crate) fn readdirplus(&self) -> bool {
-        !self.no_readdirplus && self.cache != Cache::Never
+        !self.no_readdirplus && self.cache != Some(Cache::Never)
     }
 }
 
@@ -100,7 +101,7 @@ mod tests {
     #[test]
     fn a_lifetime_that_is_not_given_comes_from_the_mode() {
         let options = CachingOptions {
-            cache: Cache::Always,
+            cache: Some(Cache::Always),
             attr_ttl: Some(Duration::from_secs(3)),
             ..CachingOptions::default()
         };
@@ -113,7 +114,7 @@ mod tests {
     #[test]
     fn listings_carry_no_attributes_where_nothing_is_cached() {
         let never = CachingOptions {
-            cache: Cache::Never,
+            cache: Some(Cache::Never),
             ..CachingOptions::default()
         };
         assert!(!never.readdirplus());

@@ -12,6 +12,7 @@ pub(crate) enum Cache {
     /// Everything for a day: nobody else changes the tree
     Always,
     /// Nothing; reads and writes bypass the guest's page cache
+    #[value(alias = "none")]
     Never,
     /// Names and attributes for a day; content never
     Metadata,

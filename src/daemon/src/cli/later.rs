@@ -4,6 +4,8 @@
 
 use clap::Args;
 
+use super::spelling::refuse_shared_dir;
+
 /// Options of `serve` and `mount` that come with storages this version does not have.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LaterOptions {
@@ -18,13 +20,18 @@ pub(crate) struct LaterOptions {
     #[arg(long, hide = true, value_parser = refuse_remote)]
     cache_size: Option<String>,
     #[arg(long, hide = true, value_parser = refuse_remote)]
-    store_option: Option<String>,
-    #[arg(long, hide = true, value_parser = refuse_remote)]
     registry_insecure: Option<String>,
 }
 
 fn refuse_overlay(_: &str) -> Result<String, &'static str> {
     Err("a writable layer over a source is not in this version; leave the option out")
+}
+
+/// Options of virtiofsd that `serve` and `mount` have no use for.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ForeignOptions {
+    #[arg(long, hide = true, value_parser = refuse_shared_dir)]
+    shared_dir: Option<String>,
 }
 
 fn refuse_remote(_: &str) -> Result<String, &'static str> {

@@ -8,13 +8,18 @@ mod legacy;
 mod mount;
 mod reporting;
 mod serve;
+mod spelling;
+mod store;
 mod tree;
 mod virtiofsd;
+mod volume;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use clap::{Parser, Subcommand};
+
+pub(crate) use volume::VolumeArguments;
 
 use crate::exit::Failure;
 use crate::settings::{MountSettings, ServeSettings};
@@ -40,8 +45,7 @@ enum Verb {
     Virtiofsd(Box<virtiofsd::VirtiofsdArguments>),
     /// Images: not in this version
     Image(later::LaterVerb),
-    /// Volumes: not in this version
-    Volume(later::LaterVerb),
+    Volume(volume::VolumeArguments),
 }
 
 /// What a command line asks for.
@@ -51,6 +55,8 @@ pub(crate) enum Task {
     Serve(Box<ServeSettings>),
     /// Mount on this host.
     Mount(Box<MountSettings>),
+    /// Make or look after a volume.
+    Volume(VolumeArguments),
     /// Write this to standard output, and be done.
     Print(String),
 }
@@ -64,7 +70,8 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Task, Failure> {
     if called == Some(OsStr::new("virtiofsd")) {
         return virtiofsd::VirtiofsdArguments::try_parse_from(words)?.task();
     }
-    match Arguments::try_parse_from(words)?.verb {
+    spelling::check_verb(&words)?;
+    match Arguments::try_parse_from(spelling::joined(words))?.verb {
         Verb::Serve(arguments) => Ok(Task::Serve(Box::new(arguments.settings()?))),
         Verb::Mount(arguments) => Ok(Task::Mount(Box::new(arguments.settings()?))),
         Verb::Virtiofsd(arguments) => arguments.task(),
@@ -72,9 +79,7 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Task, Failure> {
             "vfsd image is not in this version: unpack the image and serve the directory with \
              `vfsd serve dir:PATH`",
         )),
-        Verb::Volume(_) => Err(Failure::usage(
-            "vfsd volume is not in this version: serve a directory with `vfsd serve dir:PATH`",
-        )),
+        Verb::Volume(arguments) => Ok(Task::Volume(arguments)),
     }
 }
 

@@ -6,8 +6,9 @@ use clap::Args;
 
 use super::caching::CachingOptions;
 use super::confinement::ConfinementOptions;
-use super::later::LaterOptions;
+use super::later::{ForeignOptions, LaterOptions};
 use super::reporting::ReportingOptions;
+use super::store::StoreArguments;
 use super::tree::TreeOptions;
 use crate::exit::Failure;
 use crate::settings::{ExportSettings, MountSettings};
@@ -16,7 +17,7 @@ use crate::source::{Source, SourceParser};
 /// Mount a source on this host through /dev/fuse, until SIGTERM, SIGINT or an unmount
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MountArguments {
-    /// What to mount: PATH, dir:PATH or memory:
+    /// What to mount: PATH or dir:PATH, memory:, volume:file:DIR, s3://BUCKET[/PREFIX] (also gs:// and az://)
     #[arg(value_name = "SOURCE", value_parser = SourceParser)]
     source: Source,
 
@@ -38,11 +39,15 @@ pub(crate) struct MountArguments {
     #[command(flatten)]
     caching: CachingOptions,
     #[command(flatten)]
+    store: StoreArguments,
+    #[command(flatten)]
     confinement: ConfinementOptions,
     #[command(flatten)]
     reporting: ReportingOptions,
     #[command(flatten)]
     later: LaterOptions,
+    #[command(flatten)]
+    foreign: ForeignOptions,
 }
 
 impl MountArguments {
@@ -54,7 +59,7 @@ impl MountArguments {
         let translation = self.tree.translation()?;
         let mut session = self.tree.offers().session(&self.caching, translation);
         session.transport = vfsd_server::Transport::HostKernel;
-        let mut storage = self.tree.storage(&self.caching)?;
+        let mut storage = self.tree.storage(&self.caching, &self.store)?;
         storage.owner = (
             rustix::process::geteuid().as_raw(),
             rustix::process::getegid().as_raw(),

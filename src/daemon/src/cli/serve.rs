@@ -8,8 +8,9 @@ use clap::Args;
 
 use super::caching::CachingOptions;
 use super::confinement::ConfinementOptions;
-use super::later::LaterOptions;
+use super::later::{ForeignOptions, LaterOptions};
 use super::reporting::ReportingOptions;
+use super::store::StoreArguments;
 use super::tree::TreeOptions;
 use crate::config;
 use crate::exit::Failure;
@@ -21,7 +22,7 @@ use crate::source::{Source, SourceParser};
 /// Serve a guest over a vhost-user socket
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ServeArguments {
-    /// What to serve: PATH, dir:PATH or memory:
+    /// What to serve: PATH or dir:PATH, memory:, volume:file:DIR, s3://BUCKET[/PREFIX] (also gs:// and az://)
     #[arg(
         value_name = "SOURCE", value_parser = SourceParser,
         required_unless_present = "config", conflicts_with = "config"
@@ -39,11 +40,15 @@ pub(crate) struct ServeArguments {
     #[command(flatten)]
     caching: CachingOptions,
     #[command(flatten)]
+    store: StoreArguments,
+    #[command(flatten)]
     confinement: ConfinementOptions,
     #[command(flatten)]
     reporting: ReportingOptions,
     #[command(flatten)]
     later: LaterOptions,
+    #[command(flatten)]
+    foreign: ForeignOptions,
 }
 
 /// How a virtual machine monitor reaches the device.
@@ -123,7 +128,7 @@ impl ServeArguments {
         let offers = self.tree.offers();
         Ok(ServeSettings {
             exports,
-            storage: self.tree.storage(&self.caching)?,
+            storage: self.tree.storage(&self.caching, &self.store)?,
             session: offers.session(&self.caching, self.tree.translation()?),
             device: Device {
                 endpoint,

@@ -130,10 +130,10 @@ fn values_out_of_range_are_usage_errors() {
         "--tag= ",
         "--tag 1234567890123456789012345678901234567",
         "--attr-ttl -1",
-        "--cache none",
+        "--cache no",
         "--sandbox jail",
         "--seccomp on",
-        "--inode-file-handles prefer",
+        "--inode-file-handles sometimes",
         "--modcaps chown",
         "--uid-map 0:0:1",
         "--log-level loud",
@@ -167,12 +167,10 @@ fn a_socket_comes_from_a_path_or_a_descriptor_and_not_from_both() {
 fn what_this_version_does_not_have_is_refused_by_name() {
     for (line, named) in [
         ("vfsd image pull docker://alpine", "vfsd image"),
-        ("vfsd volume create volume:s3://b/p", "vfsd volume"),
+        ("vfsd volume create volume:s3://b/p", "volumes in a bucket"),
         ("vfsd serve --socket-path s oci:layout", "oci:"),
         ("vfsd serve --socket-path s plugin:exec:p", "plugin:"),
         ("vfsd mount docker://alpine /mnt", "docker://"),
-        ("vfsd serve --socket-path s --upper u /srv", "--upper"),
-        ("vfsd serve --socket-path s --work w /srv", "--work"),
         (
             "vfsd serve --socket-path s --cache-dir c /srv",
             "--cache-dir",
@@ -184,10 +182,6 @@ fn what_this_version_does_not_have_is_refused_by_name() {
         (
             "vfsd serve --socket-path s --state-dir d /srv",
             "--state-dir",
-        ),
-        (
-            "vfsd serve --socket-path s --store-option a=b /srv",
-            "--store-option",
         ),
         (
             "vfsd mount --registry-insecure h /srv /mnt",
@@ -214,6 +208,25 @@ fn what_this_version_does_not_have_is_refused_by_name() {
         assert_eq!(code, 2, "{line}: {text}");
         assert!(text.contains(named), "{line}: {text}");
         assert!(text.contains("not in this version"), "{line}: {text}");
+    }
+}
+
+#[test]
+fn what_newcomers_type_is_understood_or_answered() {
+    let settings = serve("--posix-acl always --cache none --socket-path s /srv");
+    assert_eq!(settings.session.posix_acl, Offer::Always);
+    assert_eq!(settings.session.cache.mode, vfsd_server::CacheMode::Never);
+    for (line, answer) in [
+        ("vfsd --socket-path s /srv", "vfsd serve"),
+        ("vfsd umount /mnt", "SIGTERM"),
+        (
+            "vfsd serve --socket-path s --shared-dir /srv",
+            "SOCKET /srv",
+        ),
+    ] {
+        let (code, text) = refused(line);
+        assert_eq!(code, 2, "{line}: {text}");
+        assert!(text.contains(answer), "{line}: {text}");
     }
 }
 

@@ -7,6 +7,7 @@ use vfsd_server::SessionOptions;
 
 use super::caching::CachingOptions;
 use super::choices::{FileHandles, Negotiation};
+use super::store::StoreArguments;
 use crate::exit::Failure;
 use crate::settings::{LocalLocks, Translation};
 use crate::source::StorageOptions;
@@ -116,7 +117,11 @@ impl TreeOptions {
     ///
     /// # Errors
     /// When the rules for extended attributes cannot be read.
-    pub(super) fn storage(&self, caching: &CachingOptions) -> Result<StorageOptions, Failure> {
+    pub(super) fn storage(
+        &self,
+        caching: &CachingOptions,
+        store: &StoreArguments,
+    ) -> Result<StorageOptions, Failure> {
         let offers = self.offers();
         Ok(StorageOptions {
             passthrough: vfsd_passthrough::Options {
@@ -128,6 +133,8 @@ impl TreeOptions {
                 ..offers.passthrough(caching)
             },
             withheld: offers.withheld(),
+            cached_as_told: caching.is_chosen(),
+            store: store.settings(),
             ..StorageOptions::default()
         })
     }

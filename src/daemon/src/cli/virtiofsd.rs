@@ -314,7 +314,7 @@ impl VirtiofsdArguments {
             local_locks: self.local_locks,
         };
         let caching = CachingOptions {
-            cache: self.cache,
+            cache: Some(self.cache),
             writeback: self.writeback,
             allow_direct_io: self.allow_direct_io,
             allow_mmap: self.allow_mmap,

@@ -43,7 +43,7 @@ impl CapabilityChanges {
     }
 }
 
-/// What storages need of root's power.
+/// What storages need of the host: of root's power, and whether they need the network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Needs {
     /// Act on files in the name of the guest's users.
@@ -52,6 +52,10 @@ pub(crate) struct Needs {
     pub(crate) device_nodes: bool,
     /// Open files by handle, which reaches every file of their file system.
     pub(crate) file_handles: bool,
+    /// Write extended attributes of the `trusted` namespace.
+    pub(crate) trusted_attributes: bool,
+    /// Reach other hosts.
+    pub(crate) network: bool,
 }
 
 impl std::ops::BitOr for Needs {
@@ -63,12 +67,14 @@ impl std::ops::BitOr for Needs {
             files: self.files || other.files,
             device_nodes: self.device_nodes || other.device_nodes,
             file_handles: self.file_handles || other.file_handles,
+            trusted_attributes: self.trusted_attributes || other.trusted_attributes,
+            network: self.network || other.network,
         }
     }
 }
 
 impl Needs {
-    /// The capabilities that these needs come to.
+    /// The capabilities that these needs come to. The network takes none.
     pub(crate) fn capabilities(self, changes: Option<&CapabilityChanges>) -> CapabilitySet {
         let mut needed = CapabilitySet::empty();
         if self.files {
@@ -81,6 +87,7 @@ impl Needs {
                 | CapabilitySet::SETFCAP;
             needed.set(CapabilitySet::MKNOD, self.device_nodes);
             needed.set(CapabilitySet::DAC_READ_SEARCH, self.file_handles);
+            needed.set(CapabilitySet::SYS_ADMIN, self.trusted_attributes);
         }
         changes.map_or(needed, |changes| changes.apply(needed))
     }
@@ -152,6 +159,8 @@ mod tests {
             files: false,
             device_nodes: true,
             file_handles: true,
+            trusted_attributes: true,
+            network: true,
         };
         assert_eq!(needs.capabilities(None), CapabilitySet::empty());
     }

@@ -1,7 +1,7 @@
 //! Landlock: files outside the shares stay out of reach even to one who has left the sandbox.
 
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
+    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError,
 };
 
@@ -36,18 +36,31 @@ pub(super) fn restrict(needs: Needs, inside: &Inside) -> Result<(), Failure> {
         tracing::debug!("no Landlock: this kernel does not have enough of it");
         return Ok(());
     }
-    restrict_to(inside).map_err(|error| {
+    restrict_to(needs, inside).map_err(|error| {
         Failure::run(format!(
             "cannot restrict the daemon to its shares with Landlock: {error}"
         ))
     })
 }
 
-fn restrict_to(inside: &Inside) -> Result<(), RulesetError> {
+fn restrict_to(needs: Needs, inside: &Inside) -> Result<(), RulesetError> {
     let rights = AccessFs::from_all(NEWEST);
     let mut rules = Ruleset::default().handle_access(rights)?.create()?;
     for root in &inside.roots {
         rules = rules.add_rule(PathBeneath::new(&root.descriptor, rights))?;
+    }
+    if needs.network {
+        let read = AccessFs::from_read(NEWEST);
+        for path in super::resolver::FILES {
+            // What this host does not have needs no rule.
+            if let Ok(file) = PathFd::new(path) {
+                let rights = match std::path::Path::new(path).is_dir() {
+                    true => read,
+                    false => read & AccessFs::from_file(NEWEST),
+                };
+                rules = rules.add_rule(PathBeneath::new(file, rights))?;
+            }
+        }
     }
     rules.restrict_self().map(drop)
 }
@@ -83,6 +96,7 @@ mod tests {
         let inside = Inside {
             roots: vec![Root {
                 descriptor: File::open(share.path()).unwrap().into(),
+                path: share.path().to_owned(),
             }],
             proc_self_fd: File::open("/proc/self/fd").unwrap().into(),
         };

@@ -10,6 +10,7 @@ mod chroot;
 mod id_range;
 mod landlock;
 mod namespace;
+mod resolver;
 mod seccomp;
 mod user_namespace;
 
@@ -26,7 +27,7 @@ pub(crate) use id_range::IdRange;
 
 use vfsd_passthrough::FileHandles;
 
-use crate::cli::choices::SandboxMode;
+use crate::cli::choices::{SandboxMode, SeccompAction};
 use crate::exit::Failure;
 use crate::settings::Confinement;
 use crate::source::Root;
@@ -84,9 +85,19 @@ pub(crate) fn check(confinement: &Confinement, handles: FileHandles) -> Result<(
 ///
 /// # Errors
 /// When the host does not permit the sandbox. A child that gets an error must end.
-pub(crate) fn enter(confinement: &Confinement, shares: &[Share]) -> Result<Role, Failure> {
+pub(crate) fn enter(
+    confinement: &Confinement,
+    shares: &[Share],
+    needs: Needs,
+) -> Result<Role, Failure> {
     let forked = match confinement.sandbox {
-        SandboxMode::Namespace => namespace::enter(confinement, shares)?,
+        SandboxMode::Namespace => namespace::enter(confinement, shares, needs)?,
+        SandboxMode::Chroot if needs.network => {
+            return Err(Failure::run(
+                "--sandbox=chroot has neither names of hosts nor certificates in it: choose \
+                 --sandbox=namespace or --sandbox=none",
+            ));
+        }
         SandboxMode::Chroot => chroot::enter(shares)?,
         SandboxMode::None => stay(shares)?,
     };
@@ -112,7 +123,10 @@ fn open_root(path: &Path) -> Result<Root, Failure> {
     let descriptor =
         rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| Failure::run(format!("cannot open {}: {errno}", path.display())))?;
-    Ok(Root { descriptor })
+    Ok(Root {
+        descriptor,
+        path: path.to_owned(),
+    })
 }
 
 fn open_proc_self_fd() -> Result<OwnedFd, Failure> {
@@ -134,6 +148,12 @@ pub(crate) fn give_up_privileges(
     let failed = |what: &'static str| {
         move |errno: rustix::io::Errno| Failure::run(format!("cannot {what}: {errno}"))
     };
+    if needs.trusted_attributes && confinement.seccomp == SeccompAction::None {
+        return Err(Failure::run(
+            "--seccomp=none leaves unguarded what the writable layer's trusted.* attributes take \
+             (CAP_SYS_ADMIN): add --upper-xattr=user, or choose another --seccomp",
+        ));
+    }
     let own = rustix::thread::capabilities(None).map_err(failed("read capabilities"))?;
     if own.effective.contains(CapabilitySet::SETGID)
         && let Err(errno) = rustix::thread::set_thread_groups(&[])
@@ -155,5 +175,5 @@ pub(crate) fn give_up_privileges(
     if confinement.sandbox != SandboxMode::None {
         landlock::restrict(needs, inside)?;
     }
-    seccomp::install(confinement.seccomp)
+    seccomp::install(confinement.seccomp, needs.network)
 }

@@ -19,7 +19,7 @@ use rustix::thread::UnshareFlags;
 
 use super::child::{self, Fork};
 use super::user_namespace::MapWriter;
-use super::{Forked, Inside, Share};
+use super::{Forked, Inside, Needs, Share, resolver};
 use crate::exit::Failure;
 use crate::settings::Confinement;
 
@@ -28,7 +28,11 @@ use crate::settings::Confinement;
 ///
 /// # Errors
 /// When the kernel does not permit it. In the child, too: then it must end.
-pub(super) fn enter(confinement: &Confinement, shares: &[Share]) -> Result<Forked, Failure> {
+pub(super) fn enter(
+    confinement: &Confinement,
+    shares: &[Share],
+    needs: Needs,
+) -> Result<Forked, Failure> {
     let maps = if rustix::process::geteuid().is_root() {
         if !confinement.uid_map.is_empty() || !confinement.gid_map.is_empty() {
             return Err(Failure::run(
@@ -58,15 +62,22 @@ pub(super) fn enter(confinement: &Confinement, shares: &[Share]) -> Result<Forke
     match fork {
         Fork::Parent(child) => Ok(Forked::Parent(child)),
         Fork::Child => {
-            unshare(UnshareFlags::NEWNS | UnshareFlags::NEWNET)
-                .map_err(|errno| refused("leave the host's mounts and network", errno))?;
-            Ok(Forked::Child(leave_root(shares)?))
+            let mut left = UnshareFlags::NEWNS | UnshareFlags::NEWNET;
+            if needs.network {
+                left.remove(UnshareFlags::NEWNET);
+            }
+            unshare(left).map_err(|errno| refused("leave the host's mounts and network", errno))?;
+            Ok(Forked::Child(leave_root(shares, needs)?))
         }
     }
 }
 
 fn refused(what: &str, errno: Errno) -> Failure {
     let advice = match errno {
+        Errno::PERM if rustix::process::geteuid().is_root() => {
+            "this root has no CAP_SYS_ADMIN, as in a container: add it, or choose \
+             --sandbox=chroot or --sandbox=none"
+        }
         Errno::PERM | Errno::ACCESS | Errno::NOSPC => {
             "allow unprivileged user namespaces, run as root, or choose --sandbox=none"
         }
@@ -81,7 +92,7 @@ fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
 }
 
 /// Makes a root of nothing but the shares, each under its number, and gives up the old one.
-fn leave_root(shares: &[Share]) -> Result<Inside, Failure> {
+fn leave_root(shares: &[Share], needs: Needs) -> Result<Inside, Failure> {
     let failed = |what: &'static str| move |errno: Errno| refused(what, errno);
     // Mounts made on the host later still appear below the shares, but none of ours there.
     rustix::mount::mount_change(
@@ -100,6 +111,12 @@ fn leave_root(shares: &[Share]) -> Result<Inside, Failure> {
     for (number, share) in shares.iter().enumerate() {
         take_along(share, &root, &number.to_string())
             .map_err(|errno| refused(&format!("take {} along", share.path.display()), errno))?;
+    }
+    if needs.network {
+        for path in resolver::FILES {
+            take_along_for_network(Path::new(path), &root)
+                .map_err(|errno| refused(&format!("take {path} along"), errno))?;
+        }
     }
     set_attributes(root.as_fd(), Depth::One, MountAttrFlags::MOUNT_ATTR_RDONLY)
         .map_err(failed("make the sandbox's root read-only"))?;
@@ -142,14 +159,43 @@ fn take_along(share: &Share, root: &OwnedFd, name: &str) -> rustix::io::Result<(
     let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, share.readonly);
     set_attributes(tree.as_fd(), Depth::All, attributes)?;
-    let status = rustix::fs::fstat(&tree)?;
+    place(&tree, root, Path::new(name))
+}
+
+/// Mounts a file or directory of the host, and nothing below it, at its own path below `root`, to
+/// be read. What the host does not have is left out.
+fn take_along_for_network(path: &Path, root: &OwnedFd) -> rustix::io::Result<()> {
+    // The resolver's configuration often is a link out of /etc.
+    let Ok(real) = path.canonicalize() else {
+        return Ok(());
+    };
+    let tree = clone_mounts(CWD, &*real, OpenTreeFlags::empty())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC
+        | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    set_attributes(tree.as_fd(), Depth::One, attributes)?;
+    let below = path.strip_prefix("/").unwrap_or(path);
+    let parents: Vec<&Path> = below.ancestors().skip(1).collect();
+    for parent in parents.into_iter().rev() {
+        match rustix::fs::mkdirat(root, parent, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST | Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    place(&tree, root, below)
+}
+
+/// Makes a place at `path` below `root`, and mounts a tree there.
+fn place(tree: &OwnedFd, root: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
+    let status = rustix::fs::fstat(tree)?;
     if FileType::from_raw_mode(status.st_mode).is_dir() {
-        rustix::fs::mkdirat(root, name, Mode::RWXU)?;
+        rustix::fs::mkdirat(root, path, Mode::RWXU)?;
     } else {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        drop(rustix::fs::openat(root, name, flags, Mode::RUSR)?);
+        drop(rustix::fs::openat(root, path, flags, Mode::RUSR)?);
     }
-    attach(&tree, root.as_fd(), name)
+    attach(tree, root.as_fd(), path)
 }
 
 fn clone_mounts(

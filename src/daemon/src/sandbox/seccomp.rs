@@ -15,11 +15,12 @@ use seccompiler::{
 use crate::cli::choices::SeccompAction;
 use crate::exit::Failure;
 
-/// Filters the calls of this thread and of those it starts later, for good.
+/// Filters the calls of this thread and of those it starts later, for good. With `network` sockets to
+/// other hosts can be made.
 ///
 /// # Errors
 /// When the kernel takes no filter.
-pub(super) fn install(action: SeccompAction) -> Result<(), Failure> {
+pub(super) fn install(action: SeccompAction, network: bool) -> Result<(), Failure> {
     let mismatch = match action {
         SeccompAction::None => {
             tracing::warn!("system calls are not filtered");
@@ -30,7 +31,7 @@ pub(super) fn install(action: SeccompAction) -> Result<(), Failure> {
         SeccompAction::Log => Action::Log,
     };
     // The allow list comes last: it lets no other filter follow.
-    let programs = [without_clone3(), allow_list(mismatch)];
+    let programs = [without_clone3(), allow_list(mismatch, network)];
     for program in programs {
         program
             .and_then(|program| seccompiler::apply_filter(&program))
@@ -53,7 +54,7 @@ fn without_clone3() -> Compiled {
     compile(rules, Action::Allow, Action::Errno(absent))
 }
 
-fn allow_list(mismatch: Action) -> Compiled {
+fn allow_list(mismatch: Action, network: bool) -> Compiled {
     let mut rules: BTreeMap<c_long, Vec<Rule>> = UNCONDITIONAL
         .iter()
         .map(|call| (*call, Vec::new()))
@@ -81,6 +82,20 @@ fn allow_list(mismatch: Action) -> Compiled {
     );
     // To where the socket is connected, nowhere else.
     rules.insert(libc::SYS_sendto, vec![rule(4, Width::Qword, Op::Eq, 0)?]);
+    if network {
+        rules.extend(NETWORK.iter().map(|call| (*call, Vec::new())));
+        let domains = [
+            libc::AF_UNIX,
+            libc::AF_INET,
+            libc::AF_INET6,
+            libc::AF_NETLINK,
+        ];
+        let allowed = domains
+            .iter()
+            .map(|domain| rule(0, Width::Dword, Op::Eq, u64::from(domain.unsigned_abs())))
+            .collect::<Result<_, _>>()?;
+        rules.insert(libc::SYS_socket, allowed);
+    }
     compile(rules, mismatch, Action::Allow)
 }
 
@@ -120,6 +135,8 @@ const BY_VALUE: &[(c_long, u8, &[c_ulong])] = &[
             libc::F_GETFL as c_ulong,
             libc::F_SETFL as c_ulong,
             libc::F_GETLK as c_ulong,
+            // SQLite, of a volume.
+            libc::F_SETLK as c_ulong,
             libc::F_OFD_GETLK as c_ulong,
             libc::F_OFD_SETLK as c_ulong,
             libc::F_OFD_SETLKW as c_ulong,
@@ -132,6 +149,8 @@ const BY_VALUE: &[(c_long, u8, &[c_ulong])] = &[
         1,
         &[
             libc::FIONBIO,
+            // The resolver of the C library, before it reads an answer.
+            libc::FIONREAD,
             FS_IOC_GETFLAGS,
             FS_IOC_SETFLAGS,
             FS_IOC_FSGETXATTR,
@@ -159,6 +178,18 @@ const SETXATTRAT: c_long = 463;
 const GETXATTRAT: c_long = 464;
 const LISTXATTRAT: c_long = 465;
 const REMOVEXATTRAT: c_long = 466;
+
+/// What a storage on other hosts does beside: connections, and the C library's resolver.
+const NETWORK: &[c_long] = &[
+    libc::SYS_bind,
+    libc::SYS_connect,
+    libc::SYS_getpeername,
+    libc::SYS_getsockname,
+    libc::SYS_sendmmsg,
+    // The resolver asks the kernel for the host's addresses.
+    libc::SYS_sendto,
+    libc::SYS_uname,
+];
 
 const UNCONDITIONAL: &[c_long] = &[
     // Descriptors and their data
@@ -309,7 +340,9 @@ mod tests {
 
     #[test]
     fn the_filters_compile_on_this_architecture() {
-        assert!(allow_list(Action::KillProcess).is_ok());
+        for network in [false, true] {
+            assert!(allow_list(Action::KillProcess, network).is_ok());
+        }
         assert!(without_clone3().is_ok());
     }
 
@@ -346,6 +379,14 @@ mod tests {
             libc::SYS_seccomp,
         ] {
             assert!(!UNCONDITIONAL.contains(&call), "{call}");
+        }
+        for call in [
+            libc::SYS_execve,
+            libc::SYS_mount,
+            libc::SYS_listen,
+            libc::SYS_accept,
+        ] {
+            assert!(!NETWORK.contains(&call), "{call}");
         }
     }
 }

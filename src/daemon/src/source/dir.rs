@@ -2,12 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vfsd_passthrough::{FileHandles, Passthrough};
 
-use super::{Prepared, SourceError, Storage, StorageOptions};
+use super::{Given, Prepared, Root, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
 
@@ -42,36 +43,49 @@ impl Storage for Dir {
         Ok(Prepared {
             shares,
             needs,
+            private: false,
             open: Box::new(move |given| {
                 let failed = |error: &dyn fmt::Display| {
                     Failure::run(format!("cannot serve {}: {error}", shown.display()))
                 };
-                let root = given.roots.into_iter().next();
-                let root = root.ok_or_else(|| failed(&"it was not taken along"))?;
-                let proc_self_fd = given.proc_self_fd.try_clone();
-                let options = vfsd_passthrough::Options {
-                    descriptor_budget: Some(given.descriptors),
-                    ..options
-                };
-                let share = Passthrough::from_descriptors(
-                    root.descriptor,
-                    proc_self_fd.map_err(|error| failed(&error))?,
-                    options,
-                );
-                Ok(Arc::new(share.map_err(|error| failed(&error))?))
+                let mut roots = given.roots;
+                let root = roots
+                    .pop()
+                    .ok_or_else(|| failed(&"it was not taken along"))?;
+                let given = Given { roots, ..given };
+                let share = open(root, &given, options).map_err(|error| failed(&error))?;
+                Ok(Arc::new(share))
             }),
         })
     }
 }
 
+/// Opens a directory inside the sandbox.
+///
+/// # Errors
+/// When it cannot be served.
+pub(super) fn open(
+    root: Root,
+    given: &Given<'_>,
+    options: vfsd_passthrough::Options,
+) -> io::Result<Passthrough> {
+    let options = vfsd_passthrough::Options {
+        descriptor_budget: Some(given.descriptors),
+        ..options
+    };
+    let proc_self_fd = given.proc_self_fd.try_clone()?;
+    Passthrough::from_descriptors(root.descriptor, proc_self_fd, options).map_err(io::Error::other)
+}
+
 /// What serving directories of the host needs of root's power.
-fn needs(options: &vfsd_passthrough::Options) -> Needs {
+pub(super) fn needs(options: &vfsd_passthrough::Options) -> Needs {
     Needs {
         files: true,
         device_nodes: options.device_nodes,
         // Only root of the whole host may open files by their handles.
         file_handles: options.file_handles != FileHandles::Never
             && rustix::process::geteuid().is_root(),
+        ..Needs::default()
     }
 }
 
@@ -88,6 +102,10 @@ fn share(path: &Path, readonly: bool) -> Result<Share, Failure> {
         return Err(failed(std::io::Error::other(
             "it is neither a directory nor a regular file",
         )));
+    }
+    // A share that cannot be read would start, and answer EACCES to everything.
+    if kind.is_dir() {
+        std::fs::read_dir(&absolute).map(drop).map_err(failed)?;
     }
     Ok(Share {
         path: absolute,

@@ -40,6 +40,7 @@ impl Storage for InMemory {
         Ok(Prepared {
             shares: Vec::new(),
             needs: Needs::default(),
+            private: false,
             open: Box::new(move |_| {
                 let settings = Settings {
                     uid,

@@ -1,18 +1,24 @@
 //! What can be served: how each kind of storage is named, what it needs of the host, and how it is
 //! opened. A kind has a file of its own here and a line in [`KINDS`].
 
+mod bucket;
 mod dir;
 mod memory;
+mod volume;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::runtime::Handle;
 use vfsd_backend::{Backend, Capabilities};
 
 pub(crate) use dir::Dir;
+pub(crate) use volume::VolumeSource;
 
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
@@ -28,6 +34,11 @@ pub(crate) trait Storage: fmt::Debug + fmt::Display + Send + Sync {
     /// # Errors
     /// When it is not there, or an option does not go with it.
     fn prepare(&self, options: &StorageOptions, readonly: bool) -> Result<Prepared, Failure>;
+
+    /// Whether nothing in it can be changed, whatever the operator wants.
+    fn is_read_only(&self) -> bool {
+        false
+    }
 }
 
 /// What an operator decides about storages, whichever they are.
@@ -40,6 +51,20 @@ pub(crate) struct StorageOptions {
     pub(crate) withheld: Capabilities,
     /// Owner and group of the root of a tree that the daemon makes.
     pub(crate) owner: (u32, u32),
+    /// The operator chose what the guest may cache: nothing is remembered longer because it is the
+    /// guest's own.
+    pub(crate) cached_as_told: bool,
+    /// How buckets are reached.
+    pub(crate) store: StoreSettings,
+}
+
+/// How buckets are reached.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StoreSettings {
+    /// `KEY=VALUE`, before what the environment says.
+    pub(crate) options: Vec<String>,
+    /// How long a request is repeated.
+    pub(crate) timeout: Duration,
 }
 
 /// A storage that was looked at and is not open yet.
@@ -48,6 +73,8 @@ pub(crate) struct Prepared {
     pub(crate) shares: Vec<Share>,
     /// What it needs of root's power.
     pub(crate) needs: Needs,
+    /// Nobody but the guest changes it, or locks its files.
+    pub(crate) private: bool,
     /// Opens it, from inside the sandbox.
     pub(crate) open: Open,
 }
@@ -64,6 +91,8 @@ pub(crate) struct Given<'a> {
     pub(crate) proc_self_fd: &'a OwnedFd,
     /// Descriptors that each directory of the host may use.
     pub(crate) descriptors: usize,
+    /// On which it waits.
+    pub(crate) runtime: &'a Handle,
 }
 
 /// A share, inside the sandbox.
@@ -71,26 +100,38 @@ pub(crate) struct Given<'a> {
 pub(crate) struct Root {
     /// An `O_PATH` descriptor of it.
     pub(crate) descriptor: OwnedFd,
+    /// Where it lies now.
+    pub(crate) path: PathBuf,
 }
 
-/// Reads what stands behind a prefix.
+impl Root {
+    /// What an error says, with the place as the host calls it.
+    pub(crate) fn on_host(&self, path: &Path, error: &impl fmt::Display) -> String {
+        let inside = self.path.to_string_lossy();
+        error.to_string().replace(&*inside, &path.to_string_lossy())
+    }
+}
+
+/// Reads what stands behind a prefix, or a whole address.
 type Read = fn(&OsStr) -> Result<Arc<dyn Storage>, SourceError>;
 
 /// The kinds, by the prefix of their names. A word without a prefix is a path.
-const KINDS: [(&str, Read); 2] = [("dir:", dir::read), ("memory:", memory::read)];
+const KINDS: [(&str, Read); 3] = [
+    ("dir:", dir::read),
+    ("memory:", memory::read),
+    ("volume:", volume::read),
+];
+
+/// Kinds that are named by an address, by how it begins.
+const ADDRESSES: [(&str, Read); 3] = [
+    ("s3://", bucket::read),
+    ("gs://", bucket::read),
+    ("az://", bucket::read),
+];
 
 /// Kinds that the command line reserves. A path that begins like one of them is given as
 /// `dir:PATH`.
-const RESERVED: [&str; 8] = [
-    "oci:",
-    "docker://",
-    "docker-archive:",
-    "s3://",
-    "gs://",
-    "az://",
-    "volume:",
-    "plugin:",
-];
+const RESERVED: [&str; 4] = ["oci:", "docker://", "docker-archive:", "plugin:"];
 
 /// Why a word names nothing that can be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,6 +174,11 @@ impl Source {
                 return read(OsStr::from_bytes(rest)).map(Self);
             }
         }
+        for (beginning, read) in ADDRESSES {
+            if bytes.starts_with(beginning.as_bytes()) {
+                return read(word).map(Self);
+            }
+        }
         let reserved = RESERVED
             .into_iter()
             .find(|kind| bytes.starts_with(kind.as_bytes()));
@@ -140,6 +186,11 @@ impl Source {
             Some(kind) => Err(SourceError::NotInThisVersion(kind)),
             None => dir::read(word).map(Self),
         }
+    }
+
+    /// As [`Storage::is_read_only`].
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.0.is_read_only()
     }
 
     /// As [`Storage::prepare`].
@@ -200,7 +251,6 @@ impl clap::builder::TypedValueParser for SourceParser {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
 
     fn parse(word: &str) -> Result<String, SourceError> {
         Source::parse(OsStr::new(word)).map(|source| source.to_string())

@@ -1,0 +1,71 @@
+//! What serving a guest and mounting on this host have in common: the steps before the sandbox, and
+//! those inside it up to the session.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use rustix::fs::Mode;
+use tokio::runtime::Runtime;
+use vfsd_server::{Session, SessionOptions};
+
+use crate::exit::Failure;
+use crate::inherited::Inherited;
+use crate::logging::LogSettings;
+use crate::sandbox::{self, Inside};
+use crate::settings::{Confinement, ExportSettings};
+use crate::signals::Signals;
+use crate::source::StorageOptions;
+use crate::storage::Storages;
+use crate::{allocator, limits, logging, runtime};
+
+/// What is there before the sandbox is entered.
+pub(crate) struct Outside {
+    pub(crate) inherited: Inherited,
+    pub(crate) signals: Signals,
+    pub(crate) storages: Storages,
+}
+
+/// Takes over what the process was started with, and looks at the storages. `listening` is an
+/// inherited socket that is used.
+///
+/// # Errors
+/// When a storage is not there, or options contradict each other.
+pub(crate) fn outside(
+    listening: Option<RawFd>,
+    log: &LogSettings,
+    confinement: &Confinement,
+    exports: &[ExportSettings],
+    storage: &StorageOptions,
+) -> Result<Outside, Failure> {
+    let inherited = Inherited::take_note(listening);
+    logging::start(log)?;
+    let signals = Signals::take_over()
+        .map_err(|error| Failure::run(format!("cannot take over signals: {error}")))?;
+    sandbox::check(confinement, storage.passthrough.file_handles)?;
+    let descriptors = limits::open_files(confinement.rlimit_nofile, confinement.thread_pool_size)?;
+    Ok(Outside {
+        inherited,
+        signals,
+        storages: Storages::new(exports, storage, descriptors)?,
+    })
+}
+
+/// Gives up what is not needed to serve, and opens the storages.
+///
+/// # Errors
+/// When the kernel does not take it, or a storage cannot be opened.
+pub(crate) fn inside(
+    confinement: &Confinement,
+    storages: Storages,
+    inside: Inside,
+    options: SessionOptions,
+) -> Result<(Runtime, Arc<Session>), Failure> {
+    // Whoever makes a file says which permissions it has.
+    rustix::process::umask(Mode::empty());
+    sandbox::give_up_privileges(confinement, storages.needs, &inside)?;
+    let runtime = runtime::start(confinement.thread_pool_size)?;
+    let exports = storages.open(inside, runtime.handle())?;
+    let session = Session::new(exports, options, runtime.handle().clone());
+    allocator::give_back_after(Arc::clone(&session), runtime.handle());
+    Ok((runtime, session))
+}
