@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -156,6 +157,8 @@ impl Connection {
 
     /// Stops everything, however the connection ended: drains the rings, and lets go of memory.
     pub(crate) fn close(&mut self) {
+        // A front end that was refused something need not wait for the requests of its rings to know.
+        let _ = self.audience.stream.shutdown(Shutdown::Both);
         self.audience.alone_since.set(Some(Instant::now()));
         for_each(self, |queue, around| {
             // Whether requests were abandoned was logged; more cannot be done.

@@ -1,6 +1,7 @@
 //! Rings and messages that no correct driver or front end makes.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 
 use vfsd_testkit::frontend::Error;
 use vfsd_testkit::frontend::channel::Channel;
@@ -9,7 +10,7 @@ use vfsd_testkit::frontend::device::{Device as FrontEnd, Options};
 use vfsd_testkit::frontend::memory::Extent;
 use vfsd_testkit::frontend::ring::Segment;
 
-use crate::stage::{ECHO, HOLD, SILENT, Served, channel, request};
+use crate::stage::{ECHO, HOLD, KEEP, SILENT, Served, channel, request};
 
 const BUFFERS: u64 = 0x10_0000 + (15 << 20);
 const OUTSIDE: u64 = 1 << 40;
@@ -262,6 +263,23 @@ fn a_ring_outside_memory_is_refused() {
     let (mut layout, _) = front_end.ring_parts(1).unwrap();
     layout.used = OUTSIDE;
     assert!(front_end.connection.set_vring_addr(1, &layout).is_err());
+}
+
+#[test]
+fn a_front_end_that_is_refused_something_learns_it_before_its_requests_have_ended() {
+    let served = Served::patient();
+    let mut front_end = served.connect(&Options::default());
+    let mut channel = channel(&front_end, 1);
+    channel.submit(&request(KEEP, b"kept")).unwrap();
+    served.play.wait_kept(1);
+    let answer = front_end
+        .connection
+        .set_vring_state(message::SET_VRING_NUM, 1, 3);
+    assert!(answer.is_err());
+    front_end.connection.wait_closed().unwrap();
+    // Nobody has given up waiting for it.
+    served.play.release();
+    assert_eq!(served.play.sent.load(Ordering::SeqCst), 1);
 }
 
 #[test]
