@@ -45,6 +45,9 @@ static CHANGES: Mutex<()> = Mutex::new(());
 /// Whether a region was ever lost, so that nobody need look at each of them.
 static ANY_LOST: AtomicBool = AtomicBool::new(false);
 
+/// The `si_code` of memory that went bad, without anybody using it (asm-generic/siginfo.h).
+const BUS_MCEERR_AO: libc::c_int = 5;
+
 static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
 
 impl Slot {
@@ -154,10 +157,23 @@ fn install() -> io::Result<()> {
 extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid siginfo with SA_SIGINFO. `si_addr` is only looked at for
     // signals that the kernel raised for a fault (`si_code` > 0), which have it.
-    let (raised_by_fault, address) = unsafe {
-        let raised = (*info).si_code > 0;
-        (raised, if raised { (*info).si_addr().addr() } else { 0 })
+    let (code, address) = unsafe {
+        let code = (*info).si_code;
+        (
+            code,
+            if code > 0 {
+                (*info).si_addr().addr()
+            } else {
+                0
+            },
+        )
     };
+    if code == BUS_MCEERR_AO {
+        // Memory went bad that nobody was using: there is nothing to do, and no access shows that
+        // the range is still what it was when the signal was sent. Who uses it gets another.
+        return;
+    }
+    let raised_by_fault = code > 0;
     if raised_by_fault && replace(address) {
         return;
     }
@@ -199,5 +215,80 @@ fn replace(address: usize) -> bool {
         );
         *libc::__errno_location() = errno;
         mapped != libc::MAP_FAILED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    const LENGTH: usize = 4 * 4096;
+
+    /// A watched mapping, unmapped when dropped.
+    struct Mapped {
+        watch: Option<Watch>,
+        start: *mut u8,
+    }
+
+    impl Mapped {
+        fn new() -> Self {
+            let file = rustix::fs::memfd_create("memory", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+            rustix::fs::ftruncate(&file, LENGTH as u64).unwrap();
+            // SAFETY: a mapping where the kernel likes, of a file that is long enough.
+            let start = unsafe {
+                libc::mmap(
+                    ptr::null_mut(),
+                    LENGTH,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    libc::MAP_SHARED,
+                    file.as_raw_fd(),
+                    0,
+                )
+            };
+            assert_ne!(start, libc::MAP_FAILED);
+            let start = start.cast::<u8>();
+            // SAFETY: the whole of the mapping just made, which goes after the watch.
+            let watch = unsafe { Watch::over(start, LENGTH) }.unwrap();
+            start.expose_provenance();
+            Self {
+                watch: Some(watch),
+                start,
+            }
+        }
+
+        fn lost(&self) -> bool {
+            self.watch.as_ref().unwrap().lost()
+        }
+    }
+
+    impl Drop for Mapped {
+        fn drop(&mut self) {
+            drop(self.watch.take());
+            // SAFETY: the mapping is this value's own, and nothing uses it any more.
+            unsafe { libc::munmap(self.start.cast(), LENGTH) };
+        }
+    }
+
+    #[test]
+    fn memory_that_went_bad_unused_is_left_alone() {
+        let mapped = Mapped::new();
+        // SAFETY: all-zero is a valid siginfo.
+        let mut info: libc::siginfo_t = unsafe { MaybeUninit::zeroed().assume_init() };
+        info.si_code = BUS_MCEERR_AO;
+        // SAFETY: the address is the first thing behind the three numbers, aligned as a pointer.
+        unsafe {
+            (&raw mut info)
+                .byte_add(16)
+                .cast::<*mut u8>()
+                .write(mapped.start);
+            assert_eq!(info.si_addr().addr(), mapped.start.addr());
+        }
+        on_sigbus(libc::SIGBUS, &raw mut info, ptr::null_mut());
+        assert!(!mapped.lost());
+        info.si_code = BUS_MCEERR_AO - 1;
+        on_sigbus(libc::SIGBUS, &raw mut info, ptr::null_mut());
+        assert!(mapped.lost(), "somebody used it");
     }
 }
