@@ -161,11 +161,14 @@ impl Connection {
         let _ = self.audience.stream.shutdown(Shutdown::Both);
         self.audience.alone_since.set(Some(Instant::now()));
         for_each(self, |queue, around| {
-            // Whether requests were abandoned was logged; more cannot be done.
+            // Whether requests were abandoned was logged.
             let _ = queue.reset(around);
             Ok(())
         })
         .ok();
+        if Arc::strong_count(&self.memory) > 1 || self.memory.is_used() {
+            self.memory.take_away();
+        }
         self.memory = Arc::new(MemoryMap::default());
     }
 

@@ -34,8 +34,8 @@ impl Piece {
 
 /// A sequence of bytes that lies scattered in guest memory, which stays mapped with it.
 ///
-/// The guest may change them at any time, and the front end take them away: then copies see
-/// zeros and the memory counts as [lost](Self::lost), while system calls fail with EFAULT.
+/// The guest may change them at any time, and the front end take them away: then the memory counts as
+/// [lost](Self::lost), copies move nothing or zeros, and transfers fail with EFAULT.
 #[derive(Debug, Default)]
 pub(crate) struct GuestBuffers {
     // Invariant: each piece lies within the mapping of a region that is kept here.
@@ -136,6 +136,9 @@ impl GuestBuffers {
     /// many that were.
     pub(crate) fn copy_out(&self, offset: usize, buffer: &mut [u8]) -> usize {
         let mut copied: usize = 0;
+        if self.lost() {
+            return copied;
+        }
         for piece in self.window(offset, buffer.len()) {
             // SAFETY: the piece lies within a mapping that `self` keeps (the invariant), and the slice
             // does not outlive this loop.
@@ -149,6 +152,9 @@ impl GuestBuffers {
     /// Copies `bytes` in, from `offset`, as far as there is room, and says how many that were.
     pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8]) -> usize {
         let mut copied: usize = 0;
+        if self.lost() {
+            return copied;
+        }
         for piece in self.window(offset, bytes.len()) {
             // SAFETY: as in `copy_out`.
             let slice = unsafe { VolatileSlice::new(piece.address, piece.length) };
@@ -162,7 +168,7 @@ impl GuestBuffers {
     /// many there were; fewer only at the end of the file.
     ///
     /// # Errors
-    /// What preadv2(2) answers; then the content of these bytes is undefined.
+    /// What preadv2(2) answers; then the content of these bytes is undefined. EFAULT if some are lost.
     pub(crate) fn read_from(
         &self,
         file: BorrowedFd<'_>,
@@ -171,6 +177,9 @@ impl GuestBuffers {
         length: usize,
         wait: Wait,
     ) -> io::Result<usize> {
+        if self.lost() {
+            return Err(io::Error::from_raw_os_error(libc::EFAULT));
+        }
         let length = length.min(self.length.saturating_sub(offset));
         let mut done: usize = 0;
         while done < length {
@@ -197,7 +206,8 @@ impl GuestBuffers {
     /// were written: fewer when the file system takes no more.
     ///
     /// # Errors
-    /// What pwritev2(2) answers when nothing was written.
+    /// What pwritev2(2) answers when nothing was written. EFAULT if some are lost: there may be zeros
+    /// in their place by now.
     pub(crate) fn write_to(
         &self,
         file: BorrowedFd<'_>,
@@ -206,6 +216,9 @@ impl GuestBuffers {
         length: usize,
         wait: Wait,
     ) -> io::Result<usize> {
+        if self.lost() {
+            return Err(io::Error::from_raw_os_error(libc::EFAULT));
+        }
         let length = length.min(self.length.saturating_sub(offset));
         let mut done: usize = 0;
         while done < length {

@@ -129,6 +129,16 @@ impl Region {
         sigbus::any_lost() && self.watch.lost()
     }
 
+    /// Takes it away from requests that still use it: what it maps may be another guest's by now.
+    fn take_away(&self) {
+        if let Err(error) = self.watch.take_away() {
+            tracing::warn!(
+                "memory of a guest that is gone stays mapped for requests that have not ended: \
+                 {error}"
+            );
+        }
+    }
+
     /// Waits until only the caller has it, for `limit` at most.
     pub(crate) fn wait_for_users(region: &Arc<Self>, limit: Duration) {
         let start = Instant::now();
@@ -219,6 +229,17 @@ impl MemoryMap {
             )
         };
         Self::new(regions.map(take).collect::<Result<_, _>>()?)
+    }
+
+    /// Whether anybody but this map has a region of it.
+    pub(crate) fn is_used(&self) -> bool {
+        let used = |region: &Arc<Region>| Arc::strong_count(region) > 1;
+        self.regions.iter().any(used)
+    }
+
+    /// Takes all of it away from requests that still use it, as the front end is gone.
+    pub(crate) fn take_away(&self) {
+        self.regions.iter().for_each(|region| region.take_away());
     }
 
     /// This map and one more region.

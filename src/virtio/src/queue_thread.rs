@@ -213,6 +213,11 @@ impl Post {
             if sitter.is_relieved() {
                 return Ok(Leave::Relieved);
             }
+            if self.is_to_stop() {
+                // The ring may be abandoned, and its memory gone.
+                emptied?;
+                break;
+            }
             self.ring.announce();
             let mut available = self.ring.available();
             if available.memory.lost() {
@@ -240,10 +245,10 @@ impl Post {
     }
 
     /// Submits what the driver made available, up to the budget, and says whether that was all.
-    /// A thread that was relieved takes nothing more.
+    /// A thread that was relieved, or is to stop, takes nothing more.
     fn take_batch(&self, sitter: &Sitter, intake: &mut Requests<'_>) -> Result<bool, RingFault> {
         for _ in 0..BUDGET {
-            if sitter.is_relieved() {
+            if sitter.is_relieved() || self.is_to_stop() {
                 break;
             }
             // Locked for each chain: whoever takes over while one is served must get at the rest.

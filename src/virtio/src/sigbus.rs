@@ -10,6 +10,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -103,6 +104,40 @@ impl Watch {
             .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOSPC))?;
         slot.set(start.addr(), length);
         Ok(Self { slot })
+    }
+
+    /// Takes the memory away from those who still use it, as a front end does that truncates it:
+    /// what a system call has not yet read or written there fails with EFAULT. Pages that a device
+    /// of the host transfers to directly (`O_DIRECT`) stay until it is done.
+    ///
+    /// # Errors
+    /// What memfd_create(2) or mmap(2) gives; then it counts as taken away, but system calls that
+    /// have begun go on.
+    pub(crate) fn take_away(&self) -> io::Result<()> {
+        let _changes = CHANGES.lock();
+        // First, so that nobody looks at it any more who can help it.
+        self.slot.lost.store(true, Ordering::SeqCst);
+        ANY_LOST.store(true, Ordering::SeqCst);
+        let nothing = rustix::fs::memfd_create("nothing", rustix::fs::MemfdFlags::CLOEXEC)?;
+        let start = self.slot.start.load(Ordering::SeqCst);
+        let length = self.slot.length.load(Ordering::SeqCst);
+        // SAFETY: the range consists of whole mappings that stay while they are watched. All
+        // accesses to it are of the kind that lets the content change at any time; those to a file
+        // without a byte fault, and are handled as any others in a watched range.
+        let mapped = unsafe {
+            libc::mmap(
+                ptr::with_exposed_provenance_mut(start),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_FIXED | libc::MAP_SHARED | libc::MAP_NORESERVE,
+                nothing.as_raw_fd(),
+                0,
+            )
+        };
+        match mapped {
+            libc::MAP_FAILED => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the memory was taken away: what it holds since then is not the guest's.
@@ -220,8 +255,6 @@ fn replace(address: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
-
     use super::*;
 
     const LENGTH: usize = 4 * 4096;
@@ -290,5 +323,21 @@ mod tests {
         info.si_code = BUS_MCEERR_AO - 1;
         on_sigbus(libc::SIGBUS, &raw mut info, ptr::null_mut());
         assert!(mapped.lost(), "somebody used it");
+    }
+
+    #[test]
+    fn memory_that_is_taken_away_fails_for_system_calls_and_is_empty_for_others() {
+        let mapped = Mapped::new();
+        mapped.watch.as_ref().unwrap().take_away().unwrap();
+        assert!(mapped.lost());
+        // SAFETY: read(2) checks the range it is given; here it finds it without memory.
+        let read = unsafe {
+            let zero = std::fs::File::open("/dev/zero").unwrap();
+            libc::read(zero.as_raw_fd(), mapped.start.cast(), LENGTH)
+        };
+        let error = io::Error::last_os_error().raw_os_error();
+        assert_eq!((read, error), (-1, Some(libc::EFAULT)));
+        // SAFETY: the range is mapped; the fault is handled.
+        assert_eq!(unsafe { mapped.start.read_volatile() }, 0);
     }
 }

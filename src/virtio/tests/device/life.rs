@@ -1,12 +1,14 @@
 //! Front ends that come, stop and go.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use vfsd_testkit::frontend::connection::{Connection, request as message};
 use vfsd_testkit::frontend::device::Options;
+use vfsd_testkit::frontend::memory::Memory;
 use vfsd_virtio::{DeviceOptions, End, Error};
 
-use crate::stage::{ECHO, HOLD, KEEP, Served, channel, request};
+use crate::stage::{BLOCK, ECHO, HOLD, KEEP, Served, channel, request};
 
 #[test]
 fn the_device_ends_when_its_front_end_leaves_and_the_session_is_reset() {
@@ -172,6 +174,7 @@ fn a_front_end_that_leaves_with_requests_in_flight_is_not_waited_for_by_the_next
     let mut channel_1 = channel(&front_end, 1);
     channel_1.submit(&request(KEEP, b"kept")).unwrap();
     served.play.wait_kept(1);
+    let memory = Arc::clone(front_end.memory());
     drop((channel_1, front_end));
     let front_end = served.connect(&Options::default());
     assert_eq!(
@@ -185,6 +188,37 @@ fn a_front_end_that_leaves_with_requests_in_flight_is_not_waited_for_by_the_next
         "its reply goes nowhere"
     );
     assert_eq!(served.device.counters().chains_lost, 1);
+    let reply = [20, 0, 0, 0, 0, 0, 0, 0];
+    assert!(!holds(&memory, &reply), "the memory may be another's");
+}
+
+/// Whether a reply begins like that, anywhere in the memory of a front end.
+fn holds(memory: &Memory, reply: &[u8]) -> bool {
+    let whole = memory.read(0x10_0000, 16 << 20).unwrap();
+    whole.chunks_exact(16).any(|chunk| chunk.starts_with(reply))
+}
+
+#[test]
+fn a_thread_that_comes_back_to_an_abandoned_ring_takes_nothing_more() {
+    let served = Served::patient();
+    let front_end = served.connect(&Options::default());
+    let mut channel_1 = channel(&front_end, 1);
+    channel_1.submit(&request(BLOCK, b"")).unwrap();
+    served.play.wait_stuck(1);
+    for _ in 0..10 {
+        channel_1.submit(&request(ECHO, b"")).unwrap();
+    }
+    drop((channel_1, front_end));
+    let front_end = served.connect(&Options::default());
+    let mut channel_1 = channel(&front_end, 1);
+    channel_1.call(&request(ECHO, b"")).unwrap();
+    served.play.free();
+    while served.play.lost.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    channel_1.call(&request(ECHO, b"")).unwrap();
+    assert_eq!(served.device.counters().chains_popped, 3);
+    assert_eq!(served.play.lost.load(Ordering::SeqCst), 1);
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(crate) const HOLD: u32 = opcode::SETLKW;
 pub(crate) const KEEP: u32 = opcode::FSYNC;
 /// The thread leaves its seat until [`Play::free`], then answers like an echo.
 pub(crate) const STUCK: u32 = opcode::MKDIR;
+/// The thread waits in its seat until [`Play::free`], then answers like an echo.
+pub(crate) const BLOCK: u32 = opcode::RMDIR;
 /// The reply claims a byte more than it has.
 pub(crate) const LIE: u32 = opcode::FLUSH;
 /// Data from the file, as many as the reply has room for.
@@ -98,19 +100,24 @@ impl Play {
     /// Waits until freed, and says whether it did: not where a thread may not leave its seat.
     fn get_stuck(&self) -> bool {
         let mut answer = pin!(Answer::brief(|| {
-            let mut stuck = self.stuck.lock();
-            stuck.waiting += 1;
-            self.arrived.notify_all();
-            while !stuck.free {
-                self.freed.wait(&mut stuck);
-            }
-            stuck.waiting -= 1;
+            self.block();
             Ok(())
         }));
         answer
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))
             .is_ready()
+    }
+
+    /// Waits until freed.
+    fn block(&self) {
+        let mut stuck = self.stuck.lock();
+        stuck.waiting += 1;
+        self.arrived.notify_all();
+        while !stuck.free {
+            self.freed.wait(&mut stuck);
+        }
+        stuck.waiting -= 1;
     }
 
     /// Waits until so many threads are stuck.
@@ -158,6 +165,10 @@ impl Intake<ChainExchange> for Actor {
             }
             STUCK => {
                 assert!(play.get_stuck(), "the thread has a seat");
+                play.echo(request);
+            }
+            BLOCK => {
+                play.block();
                 play.echo(request);
             }
             LIE => {
