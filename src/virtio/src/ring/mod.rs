@@ -219,11 +219,6 @@ impl Ring {
     pub(crate) fn give_back(&self, head: u16, written: u32, moved: usize) -> bool {
         let (seen, interrupt) = self.put_back(head, written, moved);
         self.signal(interrupt);
-        if seen {
-            self.counters.pushed();
-        } else {
-            self.counters.lost();
-        }
         self.requests.leave();
         seen
     }
@@ -232,8 +227,13 @@ impl Ring {
     fn put_back(&self, head: u16, written: u32, moved: usize) -> (bool, Option<Interrupt>) {
         let mut used = self.used.lock();
         let seen = used.put(head, written);
-        // Before it is shown: from then on the driver may use it again.
+        // Before it is shown: from then on the driver may use it again, and count.
         self.in_flight.give_back(head);
+        if seen {
+            self.counters.pushed();
+        } else {
+            self.counters.lost();
+        }
         used.show();
         let interrupt = if used.may_wait(std::thread::current().id(), moved) {
             None
