@@ -1,6 +1,7 @@
 //! What the project tests itself with: a fake vhost-user front end with a small FUSE client
 //! behind it ([`frontend`]), and calls to a backend that wait for their answers ([`place`]),
-//! and the behaviour that every backend shows ([`conformance`]).
+//! the behaviour that every backend shows ([`conformance`]), and servers of others that tests
+//! talk to ([`servers`]).
 
 pub mod conformance;
 pub mod faults;
@@ -9,5 +10,6 @@ pub mod host;
 pub mod model;
 pub mod place;
 mod runtime;
+pub mod servers;
 
 pub use runtime::{block_on, runtime};

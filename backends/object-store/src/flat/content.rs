@@ -45,7 +45,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::NotFound { .. } | Error::Precondition { .. } => Self::Replaced,
-            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Self::Denied,
+            error if crate::store::is_denied(&error) => Self::Denied,
             error => Self::Failed(crate::store::one_line(&error)),
         }
     }

@@ -71,34 +71,46 @@ pub(super) fn no_retries() -> RetryConfig {
 /// An answer of the service that stays the same however often the request is repeated, and for which the
 /// client library has no error of its own.
 #[derive(Debug, thiserror::Error)]
-#[error("the service answered {status}: {body}")]
+#[error("answered {status}: {body}")]
 pub(super) struct Refused {
     pub(super) status: u16,
     pub(super) body: String,
 }
 
-/// Whether the same request may have another answer soon.
-pub(super) fn is_transient(error: &object_store::Error) -> bool {
-    use object_store::Error as E;
-    if !matches!(error, E::Generic { .. } | E::JoinError { .. }) {
-        return false;
-    }
+/// The answer that stays the same, if the service gave one.
+fn refused(error: &object_store::Error) -> Option<&Refused> {
     let mut source: Option<&(dyn Error + 'static)> = error.source();
     while let Some(error) = source {
-        if error.is::<Refused>() {
-            return false;
+        if let Some(refused) = error.downcast_ref() {
+            return Some(refused);
         }
         source = error.source();
     }
-    true
+    None
+}
+
+/// Whether the same request may have another answer soon.
+pub(super) fn is_transient(error: &object_store::Error) -> bool {
+    use object_store::Error as E;
+    matches!(error, E::Generic { .. } | E::JoinError { .. }) && refused(error).is_none()
+}
+
+/// Whether the service does not allow it.
+pub(crate) fn is_denied(error: &object_store::Error) -> bool {
+    use object_store::Error as E;
+    let status = refused(error).map(|refused| refused.status);
+    matches!(status, Some(401 | 403))
+        || matches!(
+            error,
+            E::PermissionDenied { .. } | E::Unauthenticated { .. }
+        )
 }
 
 /// One line on what went wrong and what to do about it.
 fn advice(error: &object_store::Error) -> String {
-    use object_store::Error as E;
     let text = one_line(error);
     let found = |pattern: &str| text.contains(pattern);
-    let advice = match error {
+    let advice = match () {
         _ if found("NoSuchBucket") || found("ContainerNotFound") => {
             "there is no such bucket; check its name and the endpoint (AWS_ENDPOINT_URL)"
         }
@@ -110,7 +122,7 @@ fn advice(error: &object_store::Error) -> String {
             "the service does not take these credentials; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         }
         _ if found("ExpiredToken") => "the credentials have expired; renew them",
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
+        _ if is_denied(error) => {
             "the credentials do not allow to list it; reading needs s3:ListBucket and s3:GetObject"
         }
         _ if found("answered 301")
@@ -120,7 +132,7 @@ fn advice(error: &object_store::Error) -> String {
         {
             "the bucket is in another region; set AWS_REGION"
         }
-        _ if found("scheme is not allowed") || found("AllowHttp") => {
+        _ if found("plain http is not allowed") => {
             "plain http is refused unless AWS_ALLOW_HTTP=true is set"
         }
         _ if found("certificate") => {
@@ -129,7 +141,7 @@ fn advice(error: &object_store::Error) -> String {
         _ if found("dns error") || found("lookup address") => {
             "its name cannot be resolved; check the endpoint (AWS_ENDPOINT_URL) and the network"
         }
-        _ if found("onnect") => {
+        _ if found("onnect") || found("timed out") || found("no reply in time") => {
             "it cannot be reached; check the endpoint (AWS_ENDPOINT_URL) and the network"
         }
         _ => return text,

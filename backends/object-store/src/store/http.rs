@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use object_store::ClientOptions;
 use object_store::client::{
     DnsError, DnsFuture, DnsResolver, HttpClient, HttpConnector, HttpError, HttpErrorKind,
     HttpRequest, HttpResponse, HttpResponseBody, HttpService, ReqwestConnector,
 };
+use object_store::{ClientConfigKey, ClientOptions};
 
 use super::error::Refused;
 use super::keys;
@@ -27,12 +27,19 @@ pub(super) struct Connector {
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let options = options.clone().with_dns_resolver(self.resolver.clone());
+        let plain = options.get_config_value(&ClientConfigKey::AllowHttp);
         let inner = ReqwestConnector::default().connect(&options)?;
-        Ok(HttpClient::new(Service(inner)))
+        Ok(HttpClient::new(Service {
+            inner,
+            plain_allowed: plain.as_deref() == Some("true"),
+        }))
     }
 }
 
-struct Service(HttpClient);
+struct Service {
+    inner: HttpClient,
+    plain_allowed: bool,
+}
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,19 +56,23 @@ impl HttpService for Service {
                     .split('&')
                     .any(|part| matches!(part, "list-type=2" | "comp=list"))
             });
-        let response = self.0.execute(request).await?;
+        if !self.plain_allowed && request.uri().scheme_str() == Some("http") {
+            return Err(refusal(0, "plain http is not allowed"));
+        }
+        let ranged = request.headers().contains_key("range");
+        let response = self.inner.execute(request).await?;
         let status = response.status();
-        if stays(status.as_u16()) {
+        if ranged && status.as_u16() == 200 {
+            let words = "all of an object, where a part was asked for";
+            return Err(refusal(200, words));
+        }
+        if stays(status.as_u16(), lists) {
             let body = response.into_body().bytes().await?;
             let body =
                 String::from_utf8_lossy(body.get(..body.len().min(1024)).unwrap_or_default());
             // A request that took too long to arrive is told with the status of a wrong one.
             if !body.contains("RequestTimeout") {
-                let refused = Refused {
-                    status: status.as_u16(),
-                    body: body.into_owned(),
-                };
-                return Err(HttpError::new(HttpErrorKind::Unknown, refused));
+                return Err(refusal(status.as_u16(), &body));
             }
             return Err(HttpError::new(HttpErrorKind::Interrupted, TookTooLong));
         }
@@ -79,16 +90,24 @@ impl HttpService for Service {
     }
 }
 
+fn refusal(status: u16, body: &str) -> HttpError {
+    let refused = Refused {
+        status,
+        body: body.to_owned(),
+    };
+    HttpError::new(HttpErrorKind::Unknown, refused)
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("the request took too long to arrive")]
 struct TookTooLong;
 
-/// Whether a repetition gets the same answer. The library has errors of its own for the statuses left out: 304, 401, 403, 404,
-/// 409, 412. 408 and 429 pass.
-fn stays(status: u16) -> bool {
+/// Whether a repetition gets the same answer. 408 and 429 pass; for 304, 401, 403, 404, 409 and 412 the library has errors of
+/// its own, but not when it lists.
+fn stays(status: u16, lists: bool) -> bool {
     let redirected = (300..400).contains(&status) && status != 304;
-    let refused = (400..500).contains(&status);
-    redirected || refused && !matches!(status, 401 | 403 | 404 | 408 | 409 | 412 | 429)
+    let refused = (400..500).contains(&status) && !matches!(status, 408 | 429);
+    redirected || refused && (lists || !matches!(status, 401 | 403 | 404 | 409 | 412))
 }
 
 /// A page of a listing in which each key is one that the library [takes](keys). S3 and Google
@@ -268,6 +287,17 @@ mod tests {
         ] {
             assert_eq!(changed(text), text);
         }
+    }
+
+    #[test]
+    fn what_passes_is_told_from_what_stays() {
+        for status in [200, 206, 304, 404, 408, 412, 429, 500, 503] {
+            assert!(!stays(status, false), "{status}");
+        }
+        for status in [301, 400, 405, 416] {
+            assert!(stays(status, false) && stays(status, true), "{status}");
+        }
+        assert!(stays(403, true) && stays(404, true) && !stays(503, true));
     }
 
     #[tokio::test]

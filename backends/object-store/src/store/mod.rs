@@ -25,7 +25,7 @@ mod url;
 
 pub use counters::{Counters, Requests};
 pub use error::OpenError;
-pub(crate) use error::one_line;
+pub(crate) use error::{is_denied, one_line};
 #[cfg(any(test, feature = "testing"))]
 pub use fault::{Fault, FaultStore, Faults};
 pub use list::{ListPage, ListRequest, ListedObject, Lister};
@@ -36,6 +36,7 @@ pub use url::{Provider, StoreUrl};
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::ObjectStore;
 
@@ -113,7 +114,7 @@ impl Store {
         self.patience.run(|| self.lister.page(request)).await
     }
 
-    /// Asks for one key under `prefix`, to find out whether the bucket can be read at all.
+    /// Asks for one key under `prefix`, to find out within ten seconds whether the bucket can be read at all.
     ///
     /// # Errors
     /// It cannot. The text says what to do.
@@ -123,7 +124,9 @@ impl Store {
             limit: Some(1),
             ..ListRequest::default()
         };
-        let listed = self.list(&request).await;
+        // Whoever starts a daemon waits for this.
+        let patience = self.patience.shortened(Duration::from_secs(10));
+        let listed = patience.run(|| self.lister.page(&request)).await;
         listed.map_err(|error| OpenError::store(&self.name, &error))?;
         Ok(())
     }

@@ -60,6 +60,11 @@ impl Patience {
         }
     }
 
+    /// The same that gives up earlier.
+    pub(super) fn shortened(&self, give_up: Duration) -> Self {
+        Self::new(self.give_up.min(give_up), self.attempt)
+    }
+
     /// Does something until it works, fails for good, or patience runs out.
     pub(super) async fn run<T, F: Future<Output = Result<T>>>(
         &self,

