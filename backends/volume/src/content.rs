@@ -29,6 +29,8 @@ pub(crate) struct Content {
     synced: AtomicBool,
     /// The name of the data file is on the disk.
     named: AtomicBool,
+    /// It is to be settled in a while.
+    awaited: AtomicBool,
 }
 
 /// Allocated blocks of 512 bytes.
@@ -39,7 +41,7 @@ pub(crate) fn blocks(file: &OwnedFd) -> Result<u64, Errno> {
 impl Content {
     /// Allocated blocks of the data file, if it is open and nobody has it alone.
     pub(crate) fn blocks_now(&self) -> Option<u64> {
-        let slot = self.slot.try_read()?;
+        let slot = self.slot.try_read_recursive()?;
         blocks(slot.as_ref()?).ok()
     }
 
@@ -103,6 +105,10 @@ impl Inode {
     }
 
     fn open_data_file(&self, make: bool) -> Result<OwnedFd> {
+        if make && !self.state.read().row.has_data {
+            // The start after a kill looks for the data file of an inode that is marked.
+            self.mark_unsettled()?;
+        }
         let (file, _) = match self.core.data.open_file(self.ino, make) {
             Err(Errno::NOENT) => {
                 let lost = std::io::Error::other(format!(
@@ -123,21 +129,20 @@ impl Inode {
         Ok(file)
     }
 
-    /// Notes in the journal that size and times are about to be newer in the data file. True if that
-    /// was not noted before.
-    pub(crate) fn mark_unsettled(&self) -> Result<bool> {
+    /// Notes in the journal that size and times are about to be newer in the data file.
+    pub(crate) fn mark_unsettled(&self) -> Result<()> {
         if self.state.read().pending == Pending::Content {
-            return Ok(false);
+            return Ok(());
         }
         let mut state = self.state.write();
         if state.pending == Pending::Content {
-            return Ok(false);
+            return Ok(());
         }
         self.core
             .meta
             .commit(vec![Change::Unsettled(self.ino, true)])?;
         state.pending = Pending::Content;
-        Ok(true)
+        Ok(())
     }
 
     /// Takes note that content up to `end` was written.
@@ -169,27 +174,25 @@ impl Inode {
         txn.commit()
     }
 
+    /// Sees to it that what is written now is settled in a while, also if the file stays open.
+    pub(crate) fn settle_later(self: &Arc<Self>) {
+        if !self.content.awaited.swap(true, Ordering::AcqRel) {
+            self.core.upkeep.content_is_pending(self);
+        }
+    }
+
     /// Writes what is newer in memory than in the journal.
     pub(crate) fn settle(&self) -> Result<()> {
-        let pending = {
+        self.content.awaited.store(false, Ordering::Release);
+        {
             let state = self.state.read();
             // What has no name is not looked at after the next start.
-            if state.row.links == 0 {
+            if state.pending == Pending::Nothing || state.row.links == 0 {
                 return Ok(());
             }
-            state.pending
-        };
-        let blocks = match pending {
-            Pending::Nothing => return Ok(()),
-            Pending::AccessTime => None,
-            Pending::Content => {
-                let slot = self.shared(false)?;
-                slot.as_ref().map(|file| blocks(file)).transpose()?
-            }
-        };
+        }
         let mut txn = Txn::new(&self.core);
-        let state = txn.state(self);
-        state.row.blocks = blocks.unwrap_or(state.row.blocks);
+        txn.state(self);
         txn.commit()
     }
 

@@ -4,11 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, RwLock};
-use vfsd_backend::posix::{LockTable, OpenFileId};
+use parking_lot::Mutex;
+use vfsd_backend::posix::{LockBudget, OpenFileId};
 use vfsd_backend::{Errno, Error, FsStatistics, Name, Result};
 
-use crate::content::Content;
 use crate::data::DataFolder;
 use crate::entries::{self, Entries};
 use crate::inode::{BLOCK_SIZE, Inode, State};
@@ -17,7 +16,7 @@ use crate::meta::{Change, EntryRow, Meta};
 use crate::upkeep::Upkeep;
 
 /// Entries of directories that are in memory at a time.
-const MOST_LOADED: usize = 400_000;
+const MOST_LOADED: usize = if cfg!(test) { 20 } else { 400_000 };
 /// Inodes are read from the tables by as many threads at a time.
 const LOADERS: usize = 16;
 
@@ -38,6 +37,7 @@ pub(crate) struct Core {
     pub(crate) upkeep: Upkeep,
     /// Owner and group of what callers without an identity make.
     pub(crate) owner: (u32, u32),
+    pub(crate) locks: Arc<LockBudget>,
     inodes: Mutex<HashMap<u64, Weak<Inode>>>,
     loaders: [Mutex<()>; LOADERS],
     /// How many inodes there are.
@@ -62,6 +62,7 @@ impl Core {
             names: Mutex::default(),
             upkeep,
             owner,
+            locks: LockBudget::new(LockBudget::USUAL),
             inodes: Mutex::default(),
             loaders: Default::default(),
             count: AtomicU64::new(count),
@@ -81,15 +82,7 @@ impl Core {
     }
 
     fn remember(self: &Arc<Self>, ino: u64, state: State) -> Arc<Inode> {
-        let inode = Arc::new(Inode {
-            ino,
-            kind: state.row.kind,
-            core: self.clone(),
-            locks: LockTable::default(),
-            state: RwLock::new(state),
-            entries: RwLock::new(None),
-            content: Content::default(),
-        });
+        let inode = Arc::new(Inode::new(ino, state, self.clone()));
         self.inodes.lock().insert(ino, Arc::downgrade(&inode));
         inode
     }

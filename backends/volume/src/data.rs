@@ -24,6 +24,13 @@ fn name(ino: u64) -> String {
     format!("{:02x}/{ino:016x}", ino & 0xff)
 }
 
+/// The inode number in the name of a data file.
+fn number(name: &str) -> Option<u64> {
+    (name.len() == 16)
+        .then(|| u64::from_str_radix(name, 16).ok())
+        .flatten()
+}
+
 impl DataFolder {
     /// Makes the folders of an empty volume.
     pub(crate) fn create(path: &Path) -> Result<()> {
@@ -77,5 +84,19 @@ impl DataFolder {
     /// The figures of the file system of the folder.
     pub(crate) fn statistics(&self) -> Result<StatVfs, Errno> {
         fstatvfs(self.folder.as_fd())
+    }
+
+    /// All data files: inode numbers and sizes.
+    pub(crate) fn all(path: &Path) -> Result<Vec<(u64, u64)>> {
+        let mut all = Vec::new();
+        for shelf in 0..=0xff_u8 {
+            for file in std::fs::read_dir(path.join(format!("{shelf:02x}")))? {
+                let file = file?;
+                if let Some(ino) = file.file_name().to_str().and_then(number) {
+                    all.push((ino, file.metadata()?.len()));
+                }
+            }
+        }
+        Ok(all)
     }
 }

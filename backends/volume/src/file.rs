@@ -4,7 +4,6 @@ use std::any::Any;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, copy_file_range, fallocate, fstat, seek};
 use vfsd_backend::posix::OpenFileId;
 use vfsd_backend::{
@@ -26,8 +25,6 @@ pub(crate) struct OpenFile {
     node: VolumeNode,
     id: OpenFileId,
     flags: OpenFlags,
-    /// Owners of byte-range locks that were set through this open file. They end with it at the latest.
-    owners: Mutex<Vec<LockOwner>>,
 }
 
 /// How far a read came.
@@ -45,7 +42,6 @@ impl OpenFile {
             id: node.inode.core.new_open_file(),
             node,
             flags,
-            owners: Mutex::default(),
         }
     }
 
@@ -141,9 +137,8 @@ impl OpenFile {
     ) -> Result<usize> {
         let file = file.ok_or(Errno::IO)?;
         let inode = self.inode();
-        if inode.mark_unsettled()? {
-            inode.core.upkeep.content_is_pending(inode);
-        }
+        inode.mark_unsettled()?;
+        inode.settle_later();
         let mut done: usize = 0;
         let mut end = request.offset;
         let result = loop {
@@ -219,9 +214,8 @@ impl OpenFile {
         let (Some(source), Some(sink)) = (source.as_ref(), sink.as_ref()) else {
             return Ok(0);
         };
-        if to.mark_unsettled()? {
-            to.core.upkeep.content_is_pending(to);
-        }
+        to.mark_unsettled()?;
+        to.settle_later();
         self.was_read();
         let mut done: u64 = 0;
         let (mut read_at, mut write_at) = (copy.offset, copy.target_offset);
@@ -252,15 +246,6 @@ impl OpenFile {
             (LockStyle::Posix, Some(LockKind::Read)) => self.check_open_for(OpenFlags::READ),
             (LockStyle::Posix, Some(LockKind::Write)) => self.check_open_for(OpenFlags::WRITE),
             _ => Ok(()),
-        }
-    }
-
-    fn remember_owner(&self, request: &LockRequest) {
-        if request.style == LockStyle::Posix && request.kind.is_some() {
-            let mut owners = self.owners.lock();
-            if !owners.contains(&request.owner) {
-                owners.push(request.owner);
-            }
         }
     }
 }
@@ -357,7 +342,9 @@ impl File for OpenFile {
     }
 
     fn flush(&self, owner: LockOwner) -> Answer<'_, ()> {
-        self.inode().locks.release_owner(owner);
+        if let Some(locks) = self.inode().locks_if_any() {
+            locks.release_owner(owner);
+        }
         Answer::ok(())
     }
 
@@ -416,15 +403,14 @@ impl File for OpenFile {
     }
 
     fn getlk(&self, request: LockRequest) -> Answer<'_, Option<HeldLock>> {
-        Answer::ok(self.inode().locks.test(self.id, &request))
+        Answer::ok(self.inode().locks().test(self.id, &request))
     }
 
     fn setlk(&self, request: LockRequest) -> Answer<'_, ()> {
         if let Err(errno) = self.check_lockable(&request) {
             return Answer::error(errno);
         }
-        self.remember_owner(&request);
-        let locks = &self.inode().locks;
+        let locks = self.inode().locks();
         match locks.try_set(self.id, &request) {
             Err(Errno::AGAIN) if request.wait => {
                 Answer::later(async move { Ok(locks.set(self.id, request).await?) })
@@ -437,9 +423,8 @@ impl File for OpenFile {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         let inode = self.inode();
-        inode.locks.release_file(self.id);
-        for owner in self.owners.lock().drain(..) {
-            inode.locks.release_owner(owner);
+        if let Some(locks) = inode.locks_if_any() {
+            locks.release_file(self.id);
         }
         if let Err(error) = inode.settle() {
             tracing::warn!(inode = inode.ino, %error, "volume: size and times were not written");

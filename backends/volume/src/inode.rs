@@ -1,7 +1,7 @@
 //! An inode in memory.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 use vfsd_backend::posix::{
@@ -35,7 +35,8 @@ pub(crate) struct Inode {
     pub(crate) ino: u64,
     pub(crate) kind: FileKind,
     pub(crate) core: Arc<Core>,
-    pub(crate) locks: LockTable,
+    /// Made when the first lock is asked about.
+    locks: OnceLock<Box<LockTable>>,
     pub(crate) state: RwLock<State>,
     /// Of a directory: its entries, when they are in memory.
     pub(crate) entries: RwLock<Option<Entries>>,
@@ -192,6 +193,29 @@ impl State {
 }
 
 impl Inode {
+    pub(crate) fn new(ino: u64, state: State, core: Arc<Core>) -> Self {
+        Self {
+            ino,
+            kind: state.row.kind,
+            core,
+            locks: OnceLock::new(),
+            state: RwLock::new(state),
+            entries: RwLock::new(None),
+            content: Content::default(),
+        }
+    }
+
+    /// Advisory locks.
+    pub(crate) fn locks(&self) -> &LockTable {
+        let new = || Box::new(LockTable::new(self.core.locks.clone()));
+        self.locks.get_or_init(new)
+    }
+
+    /// Advisory locks, if there ever were some.
+    pub(crate) fn locks_if_any(&self) -> Option<&LockTable> {
+        self.locks.get().map(AsRef::as_ref)
+    }
+
     pub(crate) fn is_directory(&self) -> bool {
         self.kind == FileKind::Directory
     }

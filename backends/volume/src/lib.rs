@@ -29,6 +29,7 @@
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod attributes;
+mod check;
 mod content;
 mod core;
 mod create;
@@ -43,10 +44,15 @@ mod meta;
 mod names;
 mod node;
 mod rename;
+mod status;
+#[cfg(test)]
+mod tests;
 mod txn;
 mod upkeep;
 mod volume;
 mod xattr;
 
+pub use crate::check::CheckReport;
 pub use crate::error::VolumeError;
+pub use crate::status::VolumeStatus;
 pub use crate::volume::{Volume, VolumeOptions};

@@ -63,8 +63,10 @@ impl VolumeNode {
     ) -> Result<()> {
         let core = self.core();
         let _names = core.names.lock();
-        crate::core::check_directory(&self.inode)?;
-        crate::core::check_directory(&new_parent.inode)?;
+        if !self.inode.is_directory() || !new_parent.inode.is_directory() {
+            return Err(Errno::NOTDIR.into());
+        }
+        // Either may have been removed: that is found by who looks for a name in it.
         let old = End::find(self, name)?;
         let new = End::find(new_parent, new_name)?;
         let moved = old.inode.clone().ok_or(Errno::NOENT)?;

@@ -215,6 +215,10 @@ impl<'a> Txn<'a> {
     pub(crate) fn commit(mut self) -> Result<()> {
         for held in &mut self.held {
             let unsettled = held.new.pending == Pending::Content;
+            // Who has the content alone has set them already.
+            if unsettled && let Some(blocks) = held.inode.content.blocks_now() {
+                held.new.row.blocks = blocks;
+            }
             held.new.pending = Pending::Nothing;
             if held.new.row != held.now.row || held.now.pending != Pending::Nothing {
                 self.changes

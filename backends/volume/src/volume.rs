@@ -27,15 +27,18 @@ pub struct VolumeOptions {
     pub gid: u32,
     /// Permission, set-id and sticky bits of the root of a new volume: 0 to 0o7777.
     pub root_permissions: u32,
+    /// One guest alone is served: it may remember what it was told ([`Capabilities::PRIVATE`]).
+    pub private: bool,
 }
 
 impl Default for VolumeOptions {
-    /// User and group 0; a root with permissions 0755.
+    /// User and group 0; a root with permissions 0755; more than one guest may be served.
     fn default() -> Self {
         Self {
             uid: 0,
             gid: 0,
             root_permissions: 0o755,
+            private: false,
         }
     }
 }
@@ -44,6 +47,7 @@ impl Default for VolumeOptions {
 /// can open it meanwhile.
 pub struct Volume {
     root: Arc<VolumeNode>,
+    private: bool,
 }
 
 impl Volume {
@@ -72,6 +76,10 @@ impl Volume {
         let failed = VolumeError::storage(directory, "cannot open it");
         open(&layout, lock, options).map_err(failed)
     }
+
+    pub(crate) fn core(&self) -> &Core {
+        self.root.core()
+    }
 }
 
 impl fmt::Debug for Volume {
@@ -86,7 +94,10 @@ impl Backend for Volume {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::all().difference(Capabilities::SUBMOUNTS | Capabilities::IMMUTABLE)
+        let mut capabilities = Capabilities::all();
+        capabilities.remove(Capabilities::SUBMOUNTS | Capabilities::IMMUTABLE);
+        capabilities.set(Capabilities::PRIVATE, self.private);
+        capabilities
     }
 }
 
@@ -133,7 +144,7 @@ fn fill(layout: &Layout, options: &VolumeOptions) -> Result<()> {
 
 fn open(layout: &Layout, lock: Lock, options: &VolumeOptions) -> Result<Volume> {
     let (meta, applier) = Meta::open(&layout.database(), &layout.journal())?;
-    let count = meta.read(tables::count)?;
+    let count = meta.read(tables::figures)?.inodes;
     let (upkeep, jobs) = upkeep::channel();
     let data = DataFolder::open(&layout.data())?;
     let owner = (options.uid, options.gid);
@@ -152,6 +163,7 @@ fn open(layout: &Layout, lock: Lock, options: &VolumeOptions) -> Result<Volume> 
     let inode = core.inode(ROOT)?;
     Ok(Volume {
         root: Arc::new(VolumeNode { inode, engine }),
+        private: options.private,
     })
 }
 

@@ -16,7 +16,7 @@ pub(crate) mod tables;
 
 pub(crate) use change::Change;
 pub(crate) use row::{EntryRow, NodeRow};
-pub(crate) use store::{Meta, create};
+pub(crate) use store::{Meta, create, figures};
 
 /// Cookies before it are those of `.` and `..`.
 pub(crate) const FIRST_COOKIE: u64 = 3;

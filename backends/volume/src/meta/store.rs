@@ -16,7 +16,7 @@ use super::change::{self, Change};
 use super::journal::{self, Journal, Lsn};
 use super::row::{EntryRow, NodeRow};
 use super::schema;
-use super::tables::{self, Attribute, Named};
+use super::tables::{self, Attribute, Figures, Named};
 
 /// Changes wait that long for more to be applied with them.
 const GATHER: Duration = Duration::from_millis(20);
@@ -72,6 +72,12 @@ fn storage(error: rusqlite::Error) -> Error {
 pub(crate) fn create(database: &Path, journal: &Path) -> Result<()> {
     std::fs::create_dir(journal)?;
     schema::create(database).map_err(storage)
+}
+
+/// How much is in the tables, which may be in use.
+pub(crate) fn figures(database: &Path) -> Result<Figures> {
+    let db = schema::reader(database).map_err(storage)?;
+    tables::figures(&db).map_err(storage)
 }
 
 impl Meta {

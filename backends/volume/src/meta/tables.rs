@@ -120,9 +120,25 @@ pub(crate) fn inodes(db: &Connection, table: &'static str) -> Result<Vec<u64>> {
         .collect()
 }
 
-/// How many inodes there are.
-pub(crate) fn count(db: &Connection) -> Result<u64> {
-    db.query_row("SELECT count(*) FROM node", [], |row| unsigned(row, 0))
+/// How much there is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figures {
+    pub(crate) inodes: u64,
+    /// Content of all files, holes included.
+    pub(crate) bytes: u64,
+    /// Allocated blocks of 512 bytes.
+    pub(crate) blocks: u64,
+}
+
+pub(crate) fn figures(db: &Connection) -> Result<Figures> {
+    let sql = "SELECT count(*), coalesce(sum(size), 0), coalesce(sum(blocks), 0) FROM node";
+    db.query_row(sql, [], |row| {
+        Ok(Figures {
+            inodes: unsigned(row, 0)?,
+            bytes: unsigned(row, 1)?,
+            blocks: unsigned(row, 2)?,
+        })
+    })
 }
 
 /// A number of the state; 0 if it is not there.
