@@ -23,8 +23,11 @@
 pub mod blob;
 pub mod content;
 mod entry;
+pub mod image;
 pub mod index;
 pub mod tar;
+#[cfg(test)]
+mod testing;
 pub mod tree;
 
 pub use entry::{DataExtent, EntryKind, LayerEntry};

@@ -1,0 +1,26 @@
+//! Images are found, or it is said why not.
+
+use crate::testing::Layout;
+
+use super::{Image, ImageError, ImageName};
+
+mod archive;
+mod layout;
+
+/// What opening an image of a layout comes to.
+fn open(layout: &Layout, tag: Option<&str>, platform: Option<&str>) -> Result<Image, ImageError> {
+    let name = ImageName::Layout {
+        path: layout.path().to_owned(),
+        tag: tag.map(str::to_owned),
+    };
+    let platform = platform.map(|platform| platform.parse().unwrap());
+    Image::open(&name, platform.as_ref())
+}
+
+/// What is said of it.
+#[track_caller]
+fn refused(result: Result<Image, ImageError>) -> String {
+    let message = result.unwrap_err().to_string();
+    assert!(!message.contains('\n'), "one line: {message}");
+    message
+}
