@@ -47,6 +47,7 @@ impl Pax {
         while !records.is_empty() {
             let (key, value, rest) = record(records).ok_or("a PAX record has a wrong length")?;
             records = rest;
+            // Who writes LIBARCHIVE.xattr writes SCHILY.xattr, too; other unpackers know only this.
             if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                 pax.set_xattr(name, value.to_vec());
             } else if let Some(name) = key.strip_prefix(b"GNU.sparse.") {
