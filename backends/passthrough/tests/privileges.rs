@@ -11,9 +11,9 @@ use std::sync::Arc;
 use common::*;
 use rustix::process::{Gid, Uid};
 use vfsd_backend::{
-    AttributeChanges, Attributes, Caller, CopyRange, Errno, FallocateMode, FileKind, Identity,
-    LinkTarget, NewDevice, NewInode, OpenFlags, OpenRequest, Rename, RenameFlags, SecurityContext,
-    SliceSource, WriteRequest, XattrFlags,
+    AttributeChanges, Attributes, Caller, CopyRange, Errno, FallocateMode, FileKind, FsXattr,
+    Identity, LinkTarget, NewDevice, NewInode, OpenFlags, OpenRequest, Rename, RenameFlags,
+    SecurityContext, SliceSource, WriteRequest, XattrFlags,
 };
 use vfsd_passthrough::{Options, Passthrough};
 
@@ -570,4 +570,37 @@ fn many_callers_at_once_do_not_mix() {
             });
         }
     });
+}
+
+#[test]
+fn the_project_of_a_file_is_shown_and_cannot_be_changed() {
+    /// `FS_PROJINHERIT_FL`, `FS_NODUMP_FL` and `FS_XFLAG_PROJINHERIT` of linux/fs.h.
+    const PROJINHERIT: u32 = 0x2000_0000;
+    const NODUMP: u32 = 0x40;
+    const XFLAG_PROJINHERIT: u32 = 0x200;
+    let share = Share::new(Options::default());
+    let node = share.create("file").entry.node;
+    let (Ok(before), Ok(flags)) = (share.wait(node.getfsxattr()), share.wait(node.getflags()))
+    else {
+        eprintln!("skipped: the file system of the temporary directory keeps no inode flags");
+        return;
+    };
+    let others = [
+        FsXattr {
+            project: before.project + 1,
+            ..before
+        },
+        FsXattr {
+            xflags: before.xflags ^ XFLAG_PROJINHERIT,
+            ..before
+        },
+    ];
+    for other in others {
+        assert_eq!(errno(share.wait(node.setfsxattr(other))), Errno::PERM);
+    }
+    let inherited = share.wait(node.setflags(flags ^ PROJINHERIT));
+    assert_eq!(errno(inherited), Errno::PERM);
+    share.wait(node.setfsxattr(before)).unwrap();
+    share.wait(node.setflags(flags ^ NODUMP)).unwrap();
+    assert_eq!(share.wait(node.getflags()).unwrap(), flags ^ NODUMP);
 }
