@@ -4,6 +4,7 @@ use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use vfsd_backend::FileKind;
 use vfsd_virtio::{Device, DeviceOptions, End};
 
 use crate::cli::choices::SandboxMode;
@@ -75,6 +76,12 @@ fn serve(
 ) -> Result<ExitCode, Failure> {
     let (runtime, session) =
         startup::inside(&settings.confinement, storages, inside, settings.session)?;
+    if session.root_kind() != FileKind::Directory {
+        return Err(Failure::usage(
+            "a guest mounts directories only, and this is a single file: serve the directory that it \
+             is in, or show the file on this host with `vfsd mount`",
+        ));
+    }
     let options = DeviceOptions {
         tag: settings.device.tag.map(|tag| tag.as_str().to_owned()),
         max_request_queues: settings.device.queues,

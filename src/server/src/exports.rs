@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use vfsd_backend::{Backend, Capabilities, Name, Node};
+use vfsd_backend::{Backend, Capabilities, FileKind, Name, Node};
 
 use crate::export::{Export, ExportId};
 use crate::export_root::ExportRoot;
@@ -55,6 +55,11 @@ impl Exports {
             named: Arc::new([]),
             all_writable: !readonly,
         }
+    }
+
+    /// What the root is.
+    pub(crate) fn root_kind(&self) -> FileKind {
+        self.root.backend.root().kind()
     }
 
     /// Several storages as directories of a synthetic, read-only root.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwapOption;
 use tokio::runtime::Handle;
-use vfsd_backend::Errno;
+use vfsd_backend::{Errno, FileKind};
 use vfsd_fuse::{
     DecodeError, Layout, Opcode, Operation, ReplyKind, Request, RequestHeader, decode,
 };
@@ -67,6 +67,12 @@ impl Session {
         work(&mut Desk::new(self, serve::<E>))
     }
 
+    /// What the root of the file system is. A guest mounts nothing but a directory; the host's kernel
+    /// mounts a regular file, too.
+    pub fn root_kind(&self) -> FileKind {
+        self.exports.root_kind()
+    }
+
     /// Ends all waits for locks; their requests are answered with EAGAIN. For a ring that has to be drained.
     pub fn cancel_waits(&self) {
         if let Some(epoch) = self.epoch.load_full() {
@@ -78,7 +84,7 @@ impl Session {
     /// everything. The next request has to be INIT.
     pub fn reset(&self) {
         if let Some(epoch) = self.epoch.swap(None) {
-            epoch.waits.end_all();
+            epoch.waits.close();
         }
     }
 

@@ -19,6 +19,8 @@ struct State {
     /// By the request's `unique`, which a hostile guest may use twice, and a serial number.
     waiting: BTreeMap<(u64, u64), oneshot::Sender<Errno>>,
     serial: u64,
+    /// The session is over: nobody may wait any more.
+    closed: bool,
 }
 
 /// A request that waits. Leaves the list when it is dropped.
@@ -40,9 +42,12 @@ impl Waits {
     /// Enters a request.
     ///
     /// # Errors
-    /// ENOLCK when too many wait already.
+    /// ENOLCK when too many wait already; EAGAIN when the session has ended.
     pub(crate) fn enter(self: &Arc<Self>, unique: u64) -> Result<Wait, Errno> {
         let mut state = self.state.lock();
+        if state.closed {
+            return Err(Errno::AGAIN);
+        }
         if state.waiting.len() >= self.limit {
             return Err(Errno::NOLCK);
         }
@@ -79,6 +84,13 @@ impl Waits {
         }
     }
 
+    /// Ends all waits, as [`end_all`](Self::end_all), and those to come: a request that began before
+    /// the session ended must not wait after it, when nobody ends its wait any more.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.end_all();
+    }
+
     /// How many requests wait.
     pub(crate) fn count(&self) -> usize {
         self.state.lock().waiting.len()
@@ -95,5 +107,23 @@ impl Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         self.waits.state.lock().waiting.remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_waits_in_a_session_that_has_ended() {
+        let waits = Waits::new(2);
+        let mut before = waits.enter(1).unwrap();
+        waits.end_all();
+        assert_eq!(before.ended().await, Errno::AGAIN);
+        let mut between = waits.enter(2).expect("only those that waited were ended");
+        waits.close();
+        assert_eq!(between.ended().await, Errno::AGAIN);
+        assert_eq!(waits.enter(3).err(), Some(Errno::AGAIN));
+        assert_eq!(waits.count(), 0);
     }
 }

@@ -35,6 +35,27 @@ fn usage_errors_end_with_2_and_name_what_is_wrong() {
 }
 
 #[test]
+fn a_single_file_is_not_served_to_a_guest_which_could_not_mount_it() {
+    let place = Place::new();
+    let (socket, file) = (place.socket(), place.path("file"));
+    std::fs::write(&file, "content").unwrap();
+    for sandbox in ["--sandbox=namespace", "--sandbox=none"] {
+        let words = [
+            "serve",
+            sandbox,
+            "--socket-path",
+            text(&socket),
+            text(&file),
+        ];
+        let (code, _, errors) = outcome(&mut vfsd(words));
+        assert_eq!(code, 2, "{sandbox}: {errors}");
+        assert!(errors.contains("single file"), "{sandbox}: {errors}");
+        assert!(errors.contains("vfsd mount"), "{sandbox}: {errors}");
+        assert!(!socket.exists(), "{sandbox}");
+    }
+}
+
+#[test]
 fn what_cannot_be_done_ends_with_1_and_one_line_that_says_what_to_do() {
     let place = Place::new();
     let socket = place.socket();
