@@ -75,15 +75,37 @@ impl<'a> Call<'a> {
         directory: &dyn Directory,
         limit: usize,
     ) -> Outcome<'a> {
-        let mut listing = Listing {
-            entries: Vec::new(),
-            room: limit,
-            full: false,
-        };
-        directory.read(arg.offset, &mut listing).await?;
-        if listing.full && listing.entries.is_empty() {
-            return Err(Errno::INVAL.into());
+        let mut from = arg.offset;
+        loop {
+            let mut listing = Listing {
+                entries: Vec::new(),
+                room: limit,
+                full: false,
+            };
+            directory.read(from, &mut listing).await?;
+            if listing.full && listing.entries.is_empty() {
+                return Err(Errno::INVAL.into());
+            }
+            let last = listing.entries.last().map(|listed| listed.next);
+            let reply = self.resolve_all(node, listing.entries, limit).await;
+            match (reply, last) {
+                // All of them vanished: an empty reply would be the end of the directory.
+                (None, Some(next)) => from = next,
+                (None, None) => return Ok(Reply::empty()),
+                (Some(reply), _) => return Ok(reply),
+            }
+            // The queue need not wait for the rest.
+            tokio::task::yield_now().await;
         }
+    }
+
+    /// The reply with what is left of these names; none if nothing is.
+    async fn resolve_all(
+        &self,
+        node: &NodeRecord,
+        entries: Vec<Listed>,
+        limit: usize,
+    ) -> Option<Reply<'a>> {
         let mut body = DirentBuffer::new(limit);
         let mut grants = Vec::new();
         for Listed {
@@ -91,7 +113,7 @@ impl<'a> Call<'a> {
             inode,
             kind,
             next,
-        } in listing.entries
+        } in entries
         {
             match self.resolve(node, &name).await {
                 Resolved::Entry(grant, entry) => {
@@ -105,7 +127,7 @@ impl<'a> Call<'a> {
                 Resolved::Vanished => {}
             }
         }
-        Ok(Reply::bytes(body.into_bytes()).granting_all(grants))
+        (!body.as_bytes().is_empty()).then(|| Reply::bytes(body.into_bytes()).granting_all(grants))
     }
 
     /// What a listing tells of one of its names. A name that was removed since is left out; one

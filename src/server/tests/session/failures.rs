@@ -5,13 +5,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::Notify;
 use vfsd_backend::{
-    Answer, Attributes, Backend, Capabilities, Errno, Error, FileKind, Lookup, Name, Node,
-    NodeIdentity,
+    Answer, Attributes, Backend, Capabilities, DirEntry, DirSink, Directory, Errno, Error,
+    FileKind, Lookup, Name, Node, NodeIdentity, Ttl,
 };
 use vfsd_fuse::Opcode;
+use vfsd_fuse::wire::EntryOut;
 use vfsd_server::{Budget, Exports, SessionOptions};
+use zerocopy::IntoBytes;
 
 use crate::guest::{Guest, memory};
+use crate::tables::read_in;
 
 const EIO: i32 = 5;
 const ENOMEM: i32 = 12;
@@ -204,4 +207,98 @@ fn what_nobody_knows_is_not_implemented_and_counted() {
             opcode.name()
         );
     }
+}
+
+/// A directory of which most names are gone when they are looked up.
+struct Vanishing(Arc<dyn Node>);
+
+const LISTED: u64 = 2000;
+const GONE: u64 = 1900;
+
+impl Backend for Vanishing {
+    fn root(&self) -> Arc<dyn Node> {
+        Arc::new(Self(Arc::clone(&self.0)))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::empty()
+    }
+}
+
+impl Node for Vanishing {
+    fn identity(&self) -> NodeIdentity {
+        self.0.identity()
+    }
+
+    fn kind(&self) -> FileKind {
+        FileKind::Directory
+    }
+
+    fn getattr(&self) -> Answer<'_, Attributes> {
+        self.0.getattr()
+    }
+
+    fn lookup<'a>(&'a self, name: Name<'a>) -> Answer<'a, Lookup> {
+        let number: u64 = std::str::from_utf8(name.as_bytes())
+            .unwrap()
+            .parse()
+            .unwrap();
+        if number <= GONE {
+            return Answer::ok(Lookup::Missing { ttl: Ttl::Policy });
+        }
+        Answer::error(Errno::ACCESS)
+    }
+
+    fn opendir(&self) -> Answer<'_, Arc<dyn Directory>> {
+        Answer::ok(Arc::new(Numbers))
+    }
+}
+
+/// The names 1, 2, 3 and so on; a cookie is the number before.
+struct Numbers;
+
+impl Directory for Numbers {
+    fn read<'a>(&'a self, cookie: u64, sink: &'a mut dyn DirSink) -> Answer<'a, ()> {
+        for number in cookie + 1..=LISTED {
+            let name = number.to_string();
+            let entry = DirEntry {
+                name: name.as_bytes(),
+                inode: number,
+                kind: Some(FileKind::Regular),
+                next: number,
+            };
+            if sink.entry(&entry).is_break() {
+                break;
+            }
+        }
+        Answer::ok(())
+    }
+}
+
+#[test]
+fn a_listing_goes_on_behind_many_names_that_vanished() {
+    let guest = Guest::with(Vanishing(memory().root()), SessionOptions::default());
+    let open = guest.open(Opcode::Opendir, 1, 0).unwrap();
+    let mut offset = 0;
+    let mut listed = 0;
+    loop {
+        let arg = read_in(open.fh, offset, 4096);
+        let reply = guest
+            .call(Opcode::Readdirplus, 1, &[arg.as_bytes()])
+            .unwrap();
+        if reply.is_empty() {
+            break;
+        }
+        // Entry, inode, offset, length of the name, type, name.
+        let mut rest = &reply[..];
+        while !rest.is_empty() {
+            let number = |at: usize| u64::from_le_bytes(rest[at..at + 8].try_into().unwrap());
+            let entry = size_of::<EntryOut>();
+            offset = number(entry + 8);
+            let name = usize::try_from(number(entry + 16) & u64::from(u32::MAX)).unwrap();
+            rest = &rest[entry + (24 + name).next_multiple_of(8)..];
+            listed += 1;
+        }
+    }
+    assert_eq!((listed, offset), (LISTED - GONE, LISTED));
 }

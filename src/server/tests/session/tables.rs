@@ -13,7 +13,7 @@ const EROFS: i32 = 30;
 const ENFILE: i32 = 23;
 const ESTALE: i32 = 116;
 
-fn read_in(fh: u64, offset: u64, size: u32) -> ReadIn {
+pub(crate) fn read_in(fh: u64, offset: u64, size: u32) -> ReadIn {
     ReadIn {
         fh,
         offset,
