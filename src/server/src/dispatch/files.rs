@@ -21,9 +21,9 @@ use crate::nodes::NodeRecord;
 use crate::options::CacheMode;
 use crate::responder::{Reply, Responder};
 
-/// The most that one copy moves, so that its length fits the reply of COPY_FILE_RANGE and one request does
-/// not last for ever.
-const MAX_COPY: u64 = 0x7fff_f000;
+/// The most that one copy moves: a ring full of them has to end before it can be stopped. A guest asks
+/// for the rest.
+const MAX_COPY: u64 = 64 << 20;
 
 impl<'a> Call<'a> {
     pub(super) async fn open(&self, arg: OpenIn) -> Outcome<'a> {

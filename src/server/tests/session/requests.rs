@@ -1,7 +1,7 @@
 //! Requests that a guest's kernel would not send, or sends in a race.
 
 use vfsd_fuse::Opcode;
-use vfsd_fuse::wire::{IoctlIn, IoctlOut};
+use vfsd_fuse::wire::{CopyFileRangeIn, IoctlIn, IoctlOut, WriteIn};
 use zerocopy::IntoBytes;
 
 use crate::guest::{Guest, structure};
@@ -51,4 +51,40 @@ fn an_ioctl_that_may_touch_any_memory_of_the_caller_is_refused() {
     let answer: [u8; size_of::<IoctlOut>() + 4] = structure(&ioctl(0).unwrap());
     assert_eq!(answer, [0; _]);
     assert_eq!(ioctl(1 << 1).unwrap_err(), EPERM);
+}
+
+#[test]
+fn one_copy_moves_no_more_than_64_mib_and_the_guest_asks_for_the_rest() {
+    const LIMIT: u64 = 64 << 20;
+    let guest = Guest::on_memory();
+    let (source, from) = guest.create(1, "source").unwrap();
+    let (target, to) = guest.create(1, "target").unwrap();
+    let end = LIMIT + (32 << 20);
+    let write = WriteIn {
+        fh: from.fh,
+        offset: end - 4,
+        size: 4,
+        write_flags: 0,
+        lock_owner: 0,
+        flags: 0,
+        padding: 0,
+    };
+    let body = [write.as_bytes(), b"last"];
+    guest.call(Opcode::Write, source.nodeid, &body).unwrap();
+    let copy = |offset: u64, len: u64| {
+        let arg = CopyFileRangeIn {
+            fh_in: from.fh,
+            off_in: offset,
+            nodeid_out: target.nodeid,
+            fh_out: to.fh,
+            off_out: offset,
+            len,
+            flags: 0,
+        };
+        let reply = guest.call(Opcode::CopyFileRange64, source.nodeid, &[arg.as_bytes()]);
+        u64::from_le_bytes(structure(&reply.unwrap()))
+    };
+    assert_eq!(copy(0, 1 << 40), LIMIT);
+    assert_eq!(copy(LIMIT, 1 << 40), end - LIMIT);
+    assert_eq!(copy(end, 1 << 40), 0);
 }
