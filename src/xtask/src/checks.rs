@@ -96,14 +96,20 @@ pub(crate) struct CargoTests {
     pub(crate) detail: String,
 }
 
-/// Runs the unit, integration and documentation tests of every crate.
+/// Runs the unit, integration and documentation tests of every crate. `environment` tells them
+/// where programs are that they compare with.
 ///
 /// # Errors
 /// cargo cannot be started, or the tests take too long.
-pub(crate) fn cargo_test(workspace: &Workspace) -> Result<CargoTests> {
+pub(crate) fn cargo_test(
+    workspace: &Workspace,
+    environment: Vec<(String, String)>,
+) -> Result<CargoTests> {
     let mut step = Step::begin(CARGO_TEST);
     let mut command = cargo(workspace);
-    command.args(["test", "--workspace", "--no-fail-fast"]);
+    command
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .envs(environment);
     let finished = run(&command, LIMIT, &mut |line| step.note(line))?;
     step.done();
     let mut tests = CargoTests::read(&finished.output);

@@ -160,17 +160,22 @@ impl Storage {
         }
     }
 
-    /// A source of vfsd's command line with the options that belong to it, as the file system of
-    /// that tag.
-    pub(crate) fn named(tag: &str, source: impl Into<OsString>, arguments: &[&str]) -> Self {
+    /// A source of vfsd's command line, as the file system of that tag.
+    pub(crate) fn named(tag: &str, source: impl Into<OsString>) -> Self {
         Self {
             tag: tag.to_owned(),
             kind: Kind::Named {
                 source: source.into(),
-                arguments: arguments.iter().map(OsString::from).collect(),
+                arguments: Vec::new(),
             },
             environment: Vec::new(),
         }
+    }
+
+    /// What the daemon is told by its environment.
+    pub(crate) fn environment(&mut self, variables: Vec<(String, String)>) -> &mut Self {
+        self.environment.extend(variables);
+        self
     }
 }
 

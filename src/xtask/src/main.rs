@@ -10,6 +10,7 @@ mod guest;
 mod packages;
 mod process;
 mod progress;
+mod stores;
 mod suite;
 mod verdict;
 mod workspace;

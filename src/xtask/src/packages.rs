@@ -48,6 +48,16 @@ pub(crate) const ACL: Package = Package {
     name: "acl",
     provides: "/usr/bin/setfacl",
 };
+/// Folders of Python programs.
+pub(crate) const PYTHON_VENV: Package = Package {
+    name: "python3-venv",
+    provides: "/usr/lib/python3.11/ensurepip/__init__.py",
+};
+/// What unpacks OCI images, to compare with.
+pub(crate) const UMOCI: Package = Package {
+    name: "umoci",
+    provides: "/usr/bin/umoci",
+};
 /// A linker for cargo.
 pub(crate) const C_COMPILER: Package = Package {
     name: "gcc",

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use vfsd_volume::{Volume, VolumeError, VolumeOptions};
+use vfsd_volume::{CheckReport, Volume, VolumeError, VolumeOptions, VolumeStatus};
 
 use super::{Prepared, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
@@ -62,6 +62,22 @@ impl VolumeSource {
     /// When the directory is not empty, or cannot be written to.
     pub(crate) fn create(&self, options: &VolumeOptions) -> Result<(), Failure> {
         Volume::create(&self.0, options).map_err(Failure::run)
+    }
+
+    /// Looks whether the volume is whole.
+    ///
+    /// # Errors
+    /// When it cannot be looked at, or is in use.
+    pub(crate) fn check(&self) -> Result<CheckReport, Failure> {
+        Volume::check(&self.0).map_err(Failure::run)
+    }
+
+    /// What the volume is. It may be in use.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub(crate) fn stat(&self) -> Result<VolumeStatus, Failure> {
+        Volume::stat(&self.0).map_err(Failure::run)
     }
 }
 

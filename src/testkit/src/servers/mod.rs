@@ -78,11 +78,18 @@ impl StoreServer {
     /// # Errors
     /// It isn't there, or does not come up.
     pub fn start(self) -> Result<RunningStore> {
-        let program = self.find().map_err(Error::other)?;
+        self.start_program(&self.find().map_err(Error::other)?)
+    }
+
+    /// As [`start`](Self::start), with the program at a path.
+    ///
+    /// # Errors
+    /// It isn't there, or does not come up.
+    pub fn start_program(self, program: &Path) -> Result<RunningStore> {
         match self {
-            Self::SeaweedFs => seaweedfs::start(&program),
-            Self::Moto => moto::start(&program),
-            Self::Rclone => rclone::start(&program),
+            Self::SeaweedFs => seaweedfs::start(program),
+            Self::Moto => moto::start(program),
+            Self::Rclone => rclone::start(program),
         }
     }
 }

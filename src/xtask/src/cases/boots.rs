@@ -28,6 +28,10 @@ pub(crate) struct Boot {
 pub(crate) enum Beside {
     /// An empty file system in memory.
     Memory,
+    /// An empty volume in a directory.
+    Volume,
+    /// A bucket of a real S3 server, filled by another client, to be read.
+    Bucket,
 }
 
 impl Boot {
@@ -131,6 +135,11 @@ const VANISHING_ENTRIES: Case = case(
     include_str!("../../guest/cases/vanishing_entries.sh"),
     300,
 );
+const BUCKET: Case = case(
+    "the objects that another client has put are files with its bytes",
+    include_str!("../../guest/cases/bucket.sh"),
+    240,
+);
 const DESCRIPTOR_LIMIT: Case = case(
     "at the daemon's descriptor limit open is refused and close works",
     include_str!("../../guest/cases/descriptor_limit.sh"),
@@ -223,6 +232,20 @@ pub(crate) const BOOTS: &[Boot] = &[
         options: PLAIN,
         beside: Some(Beside::Memory),
         cases: &[WRITE_AFTER_DROP, GIT, SQLITE, FSX, PJDFSTEST],
+    },
+    Boot {
+        name: "uml, a volume beside the root",
+        machine: Machine::of(Kernel::Uml),
+        options: PLAIN,
+        beside: Some(Beside::Volume),
+        cases: &[WRITE_AFTER_DROP, GIT, SQLITE, FSX, PJDFSTEST],
+    },
+    Boot {
+        name: "uml, a bucket beside the root",
+        machine: Machine::of(Kernel::Uml),
+        options: PLAIN,
+        beside: Some(Beside::Bucket),
+        cases: &[BUCKET],
     },
     Boot {
         name: "qemu, 1 queue",

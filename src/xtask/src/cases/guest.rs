@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::boots::{Beside, Boot, Case, Interpreter};
+use super::boots::{Boot, Case, Interpreter};
 use super::host_role::HostRole;
+use super::scene::Scene;
 use crate::artifact::Cache;
-use crate::daemon::{Program, Storage};
+use crate::daemon::Program;
 use crate::guest::kernel_log;
-use crate::guest::rootfs::{Contents, Tree, pristine};
 use crate::guest::run::{self, Observer, Outcome, Plan};
 use crate::guest::session::{Script, Session};
-use crate::guest::tools::{FSX, PJDFSTEST};
 use crate::progress::Step;
 use crate::verdict::Verdict;
 
@@ -39,25 +38,19 @@ pub(crate) fn run_boot(
     tell: &mut dyn FnMut(&str, &Verdict, Duration),
 ) -> Result<()> {
     let kernel = boot.machine.kernel.fetch(cache)?;
-    let tree = Tree::copy_of(&pristine(cache, Contents::Tests)?, cache)?;
-    for tool in [PJDFSTEST, FSX] {
-        tool.copy_into(&tree.root(), cache)?;
-    }
+    let scene = Scene::make(boot, program, cache)?;
     let session = FILES.iter().fold(
         Session::of(cases.iter().map(|case| script(case, boot)).collect()),
         |session, (name, content)| session.with_file(name, content),
     );
-    let root = tree.root();
-    let data = boot.beside.map(|beside| match beside {
-        Beside::Memory => Storage::named("data", "memory:", &[]),
-    });
+    let root = scene.folder();
     let plan = Plan {
         machine: boot.machine,
         kernel: &kernel,
         program,
         options: boot.options,
-        root: &Storage::folder(&root),
-        data: data.as_ref(),
+        root: &scene.root,
+        data: scene.beside.as_ref(),
         session: &session,
     };
     let mut watcher = Watcher {

@@ -7,3 +7,4 @@ pub(crate) mod host_mount;
 pub(crate) mod host_role;
 pub(crate) mod judge;
 pub(crate) mod native_front_end;
+mod scene;

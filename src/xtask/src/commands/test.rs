@@ -13,7 +13,8 @@ use crate::cases::guest::{full_name, run_boot};
 use crate::cases::{host_mount, native_front_end};
 use crate::checks::{CARGO_TEST, CHECKS, cargo_test};
 use crate::daemon::Program;
-use crate::packages;
+use crate::packages::{self, UMOCI};
+use crate::stores::StorePrograms;
 use crate::verdict::{Tally, Verdict};
 use crate::workspace::Workspace;
 
@@ -93,7 +94,7 @@ fn source_checks(arguments: &Arguments, workspace: &Workspace, results: &mut Res
         return;
     }
     let started = Instant::now();
-    match cargo_test(workspace) {
+    match cargo_test(workspace, programs_of_others(workspace)) {
         Ok(tests) => {
             results.tally += tests.tally;
             println!(
@@ -110,6 +111,20 @@ fn source_checks(arguments: &Arguments, workspace: &Workspace, results: &mut Res
         }
         Err(error) => results.tell(CARGO_TEST, &failed(error), started.elapsed()),
     }
+}
+
+/// Installs what cargo's tests compare with, and says where it is. What cannot be installed is
+/// missing in the tests that need it, which say so.
+fn programs_of_others(workspace: &Workspace) -> Vec<(String, String)> {
+    let install = || -> Result<Vec<(String, String)>> {
+        packages::install(&[UMOCI])?;
+        let cache = Cache::open(workspace.guest_cache())?;
+        Ok(StorePrograms::fetch(&cache)?.environment())
+    };
+    install().unwrap_or_else(|error| {
+        println!("     cargo's tests do without other programs: {error:#}");
+        Vec::new()
+    })
 }
 
 fn with_a_front_end(

@@ -1,0 +1,108 @@
+//! What the daemons of a boot serve: made before it, gone after it.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+use vfsd_testkit::servers::{RunningStore, StoreServer};
+
+use super::boots::{Beside, Boot};
+use crate::artifact::Cache;
+use crate::daemon::{Program, Storage};
+use crate::guest::rootfs::{Contents, Tree, pristine};
+use crate::guest::tools::{FSX, PJDFSTEST};
+use crate::process::run_ok;
+use crate::stores::StorePrograms;
+
+/// Fills a bucket.
+const FILL: &str = include_str!("../../guest/bucket/fill.py");
+
+/// How long a storage may take to be made.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What is served to one guest.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    tree: Tree,
+    /// What the storage beside the root is kept in.
+    _kept: Option<Kept>,
+    /// The root.
+    pub(crate) root: Storage,
+    /// What is beside it.
+    pub(crate) beside: Option<Storage>,
+}
+
+#[derive(Debug)]
+#[expect(dead_code, reason = "held until it is dropped")]
+enum Kept {
+    Folder(TempDir),
+    Store(RunningStore),
+}
+
+impl Scene {
+    /// Makes what a boot is to be served.
+    ///
+    /// # Errors
+    /// A tree, a tool or a storage cannot be made.
+    pub(crate) fn make(boot: &Boot, program: &Program, cache: &Cache) -> Result<Self> {
+        let tree = Tree::copy_of(&pristine(cache, Contents::Tests)?, cache)?;
+        for tool in [PJDFSTEST, FSX] {
+            tool.copy_into(&tree.root(), cache)?;
+        }
+        let (beside, kept) = match boot.beside {
+            None => (None, None),
+            Some(Beside::Memory) => (Some(Storage::named("data", "memory:")), None),
+            Some(Beside::Volume) => {
+                let (storage, folder) = volume(program, cache)?;
+                (Some(storage), Some(Kept::Folder(folder)))
+            }
+            Some(Beside::Bucket) => {
+                let (storage, store) = bucket(cache)?;
+                (Some(storage), Some(Kept::Store(store)))
+            }
+        };
+        Ok(Self {
+            root: Storage::folder(&tree.root()),
+            tree,
+            _kept: kept,
+            beside,
+        })
+    }
+
+    /// Where the host sees the tree of the root.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.tree.root()
+    }
+}
+
+/// An empty volume, beside the other trees: on a disk.
+fn volume(program: &Program, cache: &Cache) -> Result<(Storage, TempDir)> {
+    let Program::Vfsd(vfsd) = program else {
+        bail!("only vfsd has volumes")
+    };
+    let folder = tempfile::Builder::new()
+        .prefix("volume-")
+        .tempdir_in(cache.folder())
+        .context("make a folder for the volume")?;
+    let source = format!("volume:file:{}", folder.path().join("volume").display());
+    let mut create = Command::new(vfsd);
+    create.args(["volume", "create", &source]);
+    run_ok(&create, LIMIT, &mut |_| {}).context("make a volume")?;
+    Ok((Storage::named("data", source), folder))
+}
+
+/// A bucket of a server that runs, filled.
+fn bucket(cache: &Cache) -> Result<(Storage, RunningStore)> {
+    let programs = StorePrograms::fetch(cache)?;
+    let store = StoreServer::SeaweedFs
+        .start_program(&programs.program("weed"))
+        .context("start an object store")?;
+    let mut fill = Command::new(programs.program("python3"));
+    fill.args(["-c", FILL, "data"]).envs(store.environment());
+    run_ok(&fill, LIMIT, &mut |_| {}).context("fill a bucket")?;
+    let mut storage = Storage::named("data", "s3://data");
+    storage.environment(store.environment());
+    Ok((storage, store))
+}

