@@ -20,14 +20,23 @@
     )
 )]
 
+mod backend;
+#[cfg(test)]
+mod backend_tests;
 pub mod blob;
 pub mod content;
+mod directory;
 mod entry;
+mod file;
 pub mod image;
 pub mod index;
+mod node;
+mod open;
 pub mod tar;
 #[cfg(test)]
 mod testing;
 pub mod tree;
 
+pub use backend::OciImage;
 pub use entry::{DataExtent, EntryKind, LayerEntry};
+pub use open::{OpenError, Options, Progress};

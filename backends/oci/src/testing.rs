@@ -26,7 +26,7 @@ impl Tar {
         content: &[u8],
         describe: impl FnOnce(&mut EntryBuilder),
     ) -> Self {
-        let mut entry = EntryBuilder::new_gnu();
+        let mut entry = EntryBuilder::new_ustar();
         entry.path(path).size(content.len() as u64).unwrap();
         entry.mode(0o644).unwrap().uid(0).unwrap().gid(0).unwrap();
         entry.mtime(1).unwrap().entry_type(EntryType::Regular);

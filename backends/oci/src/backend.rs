@@ -1,0 +1,117 @@
+//! An image, open, as a storage.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use vfsd_backend::{Attributes, Backend, Capabilities, Entry, FsStatistics, Node, Ttl};
+
+use crate::blob::Sha256Digest;
+use crate::content::LayerContent;
+use crate::image::Config;
+use crate::node::ImageNode;
+use crate::tree::{NodeId, Tree};
+
+/// An image that is served as it is: a tree that never changes, whose contents are decoded when they are first read.
+///
+/// All but contents is in memory and answered at once. The guest may keep names, misses, attributes and contents
+/// for ever.
+pub struct OciImage {
+    root: Arc<ImageNode>,
+    pub(crate) digest: Sha256Digest,
+    pub(crate) config: Config,
+}
+
+impl OciImage {
+    pub(crate) fn new(shared: Shared, digest: Sha256Digest, config: Config) -> Self {
+        let root = shared.tree.root();
+        Self {
+            root: Arc::new(ImageNode::new(Arc::new(shared), root)),
+            digest,
+            config,
+        }
+    }
+
+    /// What the image is known by: see [`Image::digest`](crate::image::Image::digest).
+    pub fn digest(&self) -> Sha256Digest {
+        self.digest
+    }
+
+    /// What runs in the image.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The merged tree.
+    pub fn tree(&self) -> &Tree {
+        &self.root.shared().tree
+    }
+
+    /// The cached contents of the layers, from the lowest up. A layer that the image has twice is one.
+    pub fn contents(&self) -> impl Iterator<Item = &Arc<LayerContent>> {
+        let layers = self.root.shared().layers.iter();
+        layers.map(|layer| &layer.content)
+    }
+}
+
+impl Backend for OciImage {
+    fn root(&self) -> Arc<dyn Node> {
+        self.root.clone()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::IMMUTABLE | Capabilities::XATTR
+    }
+}
+
+impl std::fmt::Debug for OciImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OciImage")
+            .field("digest", &self.digest)
+            .field("tree", self.tree())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What all nodes of an image have in common.
+pub(crate) struct Shared {
+    pub(crate) tree: Tree,
+    /// By the number that the tree calls them by.
+    pub(crate) layers: Vec<LayerCache>,
+}
+
+/// The cached content of a layer.
+#[derive(Clone)]
+pub(crate) struct LayerCache {
+    pub(crate) content: Arc<LayerContent>,
+    /// The cache file, to be handed out.
+    pub(crate) descriptor: Arc<OwnedFd>,
+}
+
+impl Shared {
+    pub(crate) fn attributes(&self, node: NodeId) -> Attributes {
+        self.tree.attributes(node)
+    }
+
+    /// What a name stands for.
+    pub(crate) fn entry(self: &Arc<Self>, node: NodeId) -> Entry {
+        Entry {
+            attributes: self.attributes(node),
+            node: Arc::new(ImageNode::new(self.clone(), node)),
+            entry_ttl: Ttl::Forever,
+            attribute_ttl: Ttl::Forever,
+        }
+    }
+
+    /// The figures of a file system that is full.
+    pub(crate) fn statistics(&self) -> FsStatistics {
+        let figures = self.tree.figures();
+        FsStatistics {
+            blocks: figures.blocks,
+            files: figures.nodes,
+            block_size: 4096,
+            fragment_size: 4096,
+            name_max: 255,
+            ..FsStatistics::default()
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Opening an image: its layers are indexed once, its tree is merged once; both are kept.
+//!
+//! ```text
+//! CACHE/layers/DIGEST.index     what a layer's tar says
+//! CACHE/layers/DIGEST-*.content what of it was read
+//! CACHE/trees/DIGEST.tree       the merged tree of an image
+//! ```
+//!
+//! What is kept is checked when it is read, and made again where it is damaged or of another version. Several daemons
+//! may share a cache.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use thiserror::Error;
+
+use crate::OciImage;
+use crate::backend::{LayerCache, Shared};
+use crate::blob::{BlobSource, Sha256Digest};
+use crate::content::{ContentError, LayerContent};
+use crate::image::{Image, ImageError, ImageName, Layer, Platform};
+use crate::index::{IndexError, IndexOptions, LayerIndex, build_index};
+use crate::tree::{Tree, TreeBuilder, TreeError};
+
+/// The most layers that are indexed at once: each may take 128 MiB for its decoder.
+const INDEXED_AT_ONCE: usize = 4;
+
+/// What to open, and how.
+pub struct Options {
+    /// The image.
+    pub name: ImageName,
+    /// What machine it must be for; see [`Image::open`].
+    pub platform: Option<Platform>,
+    /// The folder of the cache, which is made if it is missing.
+    pub cache: PathBuf,
+    /// Limits and sizes for layers that are indexed.
+    pub index: IndexOptions,
+    /// Told how far the indexing of a layer is, about once per MiB, by several threads. Never called where all layers
+    /// have been indexed before.
+    pub progress: Box<dyn Fn(Progress) + Send + Sync>,
+}
+
+impl Options {
+    /// Options for an image, for the host's platform, and without anybody who is told of progress.
+    pub fn new(name: ImageName, cache: PathBuf) -> Self {
+        Self {
+            name,
+            platform: None,
+            cache,
+            index: IndexOptions::default(),
+            progress: Box::new(|_| {}),
+        }
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("name", &self.name)
+            .field("platform", &self.platform)
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far the indexing of a layer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The layer's number: 0 is the lowest.
+    pub layer: usize,
+    /// How many the image has.
+    pub layers: usize,
+    /// Bytes of it that were read.
+    pub read: u64,
+    /// Bytes that it has.
+    pub size: u64,
+}
+
+/// Why an image could not be opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// It was not found, or is not what it says.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A layer is no tar, or cannot be decoded.
+    #[error("layer {layer}: {source}")]
+    Index {
+        /// Its digest.
+        layer: Sha256Digest,
+        /// Why.
+        source: IndexError,
+    },
+    /// A layer is not what its digest says.
+    #[error("layer {layer} is damaged, it is {found}: copy the image again")]
+    Digest {
+        /// The digest that it should have.
+        layer: Sha256Digest,
+        /// The digest that it has.
+        found: Sha256Digest,
+    },
+    /// A layer decodes to something else than the image's configuration says.
+    #[error(
+        "layer {layer} decodes to {found}, not to {diff_id} as the image says: build the image again"
+    )]
+    DiffId {
+        /// The layer.
+        layer: Sha256Digest,
+        /// What the configuration says.
+        diff_id: Sha256Digest,
+        /// What it is.
+        found: Sha256Digest,
+    },
+    /// The layers make no tree.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The cache cannot be used.
+    #[error("the cache {path}: {source}")]
+    Cache {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the host answered.
+        source: io::Error,
+    },
+    /// The cache of a layer's content cannot be used.
+    #[error("layer {layer}: {source}")]
+    Content {
+        /// The layer.
+        layer: Sha256Digest,
+        /// Why.
+        source: ContentError,
+    },
+}
+
+impl OciImage {
+    /// Finds an image, and does what has not been done before: index its layers, each verified as a whole on the way,
+    /// and merge them. Blocks, for as long as it takes to decode what is new.
+    ///
+    /// The files that contents are read from are opened here; nothing is looked for by its path later.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        let image = Image::open(&options.name, options.platform.as_ref())?;
+        let layers = options.cache.join("layers");
+        let trees = options.cache.join("trees");
+        for folder in [&layers, &trees] {
+            std::fs::create_dir_all(folder).map_err(cache_error(folder))?;
+        }
+        let indexes = indexes(&image, &layers, options)?;
+        let tree = tree(&image, &indexes, &trees)?;
+        let mut opened: HashMap<Sha256Digest, LayerCache> = HashMap::new();
+        let mut caches = Vec::new();
+        for (layer, index) in image.layers.iter().zip(indexes) {
+            let cache = match opened.get(&layer.digest) {
+                Some(cache) => cache.clone(),
+                None => layer_cache(&image, layer, index, &layers)?,
+            };
+            opened.insert(layer.digest, cache.clone());
+            caches.push(cache);
+        }
+        let shared = Shared {
+            tree,
+            layers: caches,
+        };
+        Ok(Self::new(shared, image.digest, image.config))
+    }
+}
+
+fn cache_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    |source| OpenError::Cache { path, source }
+}
+
+fn layer_cache(
+    image: &Image,
+    layer: &Layer,
+    index: Arc<LayerIndex>,
+    folder: &Path,
+) -> Result<LayerCache, OpenError> {
+    let source = image.open_layer(layer)?;
+    let content = LayerContent::open(folder, index, source).map_err(|source| {
+        let layer = layer.digest;
+        OpenError::Content { layer, source }
+    })?;
+    let descriptor = content.descriptor().try_clone_to_owned();
+    Ok(LayerCache {
+        descriptor: Arc::new(descriptor.map_err(cache_error(folder))?),
+        content: Arc::new(content),
+    })
+}
+
+/// The indexes of all layers, those that are missing made by a few threads.
+fn indexes(
+    image: &Image,
+    folder: &Path,
+    options: &Options,
+) -> Result<Vec<Arc<LayerIndex>>, OpenError> {
+    let mut distinct: HashMap<Sha256Digest, usize> = HashMap::new();
+    for (number, layer) in image.layers.iter().enumerate() {
+        distinct.entry(layer.digest).or_insert(number);
+    }
+    let mut numbers: Vec<usize> = distinct.into_values().collect();
+    numbers.sort_unstable();
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new((HashMap::new(), None));
+    let work = || {
+        while let Some(&number) = numbers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let Some(layer) = image.layers.get(number) else {
+                continue;
+            };
+            let index = index(image, number, layer, folder, options);
+            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+            match index {
+                Ok(index) => drop(done.0.insert(layer.digest, Arc::new(index))),
+                Err(error) => {
+                    done.1.get_or_insert(error);
+                    next.store(numbers.len(), Ordering::Relaxed);
+                }
+            }
+        }
+    };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = processors.min(INDEXED_AT_ONCE).min(numbers.len());
+    std::thread::scope(|scope| {
+        for _ in 1..workers {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let (done, failed) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let indexes = image.layers.iter().map(|layer| {
+        let missing = || io::Error::other("a layer was not indexed");
+        done.get(&layer.digest)
+            .cloned()
+            .ok_or_else(missing)
+            .map_err(cache_error(folder))
+    });
+    indexes.collect()
+}
+
+/// The index of a layer, as it was kept or made now.
+fn index(
+    image: &Image,
+    number: usize,
+    layer: &Layer,
+    folder: &Path,
+    options: &Options,
+) -> Result<LayerIndex, OpenError> {
+    let path = folder.join(format!("{}.index", layer.digest.hex()));
+    // One that is damaged, or another layer's, is as good as none.
+    let kept = LayerIndex::load(&path).ok();
+    let kept =
+        kept.filter(|index| (index.blob.digest, index.blob.size) == (layer.digest, layer.size));
+    let index = match kept {
+        Some(index) => index,
+        None => {
+            let reader = BlobReader {
+                source: image.open_layer(layer)?,
+                offset: 0,
+                size: layer.size,
+            };
+            let progress = |progress: crate::index::IndexProgress| {
+                (options.progress)(Progress {
+                    layer: number,
+                    layers: image.layers.len(),
+                    read: progress.compressed,
+                    size: layer.size,
+                });
+            };
+            let index = build_index(reader, &options.index, progress).map_err(|source| {
+                let layer = layer.digest;
+                OpenError::Index { layer, source }
+            })?;
+            if index.blob.digest != layer.digest {
+                return Err(OpenError::Digest {
+                    layer: layer.digest,
+                    found: index.blob.digest,
+                });
+            }
+            index.store(&path).map_err(cache_error(&path))?;
+            index
+        }
+    };
+    match index.blob.diff_id == layer.diff_id {
+        true => Ok(index),
+        false => Err(OpenError::DiffId {
+            layer: layer.digest,
+            diff_id: layer.diff_id,
+            found: index.blob.diff_id,
+        }),
+    }
+}
+
+/// The merged tree, as it was kept or made now.
+fn tree(image: &Image, indexes: &[Arc<LayerIndex>], folder: &Path) -> Result<Tree, OpenError> {
+    let path = folder.join(format!("{}.tree", image.digest.hex()));
+    if let Ok(tree) = Tree::load(&path)
+        && belongs(&tree, indexes)
+    {
+        return Ok(tree);
+    }
+    let mut builder = TreeBuilder::new(image.config.created_at());
+    for index in indexes {
+        builder.begin_layer();
+        for (number, entry) in (0..).zip(&index.entries) {
+            builder.entry(number, entry.clone())?;
+        }
+    }
+    let tree = builder.finish()?;
+    tree.store(&path).map_err(cache_error(&path))?;
+    Ok(tree)
+}
+
+/// Whether a tree's contents are where the indexes have files of these sizes.
+fn belongs(tree: &Tree, indexes: &[Arc<LayerIndex>]) -> bool {
+    let fits = |node| {
+        let Some(content) = tree.content(node) else {
+            return true;
+        };
+        let index = indexes.get(usize::try_from(content.layer).unwrap_or(usize::MAX));
+        let entry = usize::try_from(content.entry).unwrap_or(usize::MAX);
+        let entry = index.and_then(|index| index.entries.get(entry));
+        entry.is_some_and(|entry| {
+            matches!(&entry.kind, crate::EntryKind::Regular { size, .. } if *size == content.size)
+        })
+    };
+    usize::try_from(tree.layers()) == Ok(indexes.len()) && tree.nodes().all(fits)
+}
+
+/// A blob from its first byte to its last.
+struct BlobReader {
+    source: Arc<dyn BlobSource>,
+    offset: u64,
+    size: u64,
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.size.saturating_sub(self.offset);
+        let count = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        let target = buffer.get_mut(..count).unwrap_or_default();
+        self.source.read_at(self.offset, target)?;
+        let read = u64::try_from(count).unwrap_or(u64::MAX);
+        self.offset = self.offset.saturating_add(read);
+        Ok(count)
+    }
+}
