@@ -36,6 +36,7 @@ pub fn features(dir: &Path) -> Features {
             | Features::SHIFT_RANGES
             | Features::DIRECTORY_LINKS
             | Features::BIRTH_TIME
+            | Features::BIRTH_TIME_IN_ENTRIES
             | Features::ALLOCATION
             | Features::HOLES,
         ext4,

@@ -24,10 +24,29 @@ const DOORS: &[(&str, &[&str])] = &[
     // A volume is a file system of its own whose data go to a bucket: it stands on the store layer,
     // which is no backend to be called through the traits.
     ("vfsd-volume", &["vfsd-backend", "vfsd-object-store"]),
+    (
+        "vfsd-plugin-host",
+        &["vfsd-plugin-protocol", "vfsd-fuse", "vfsd-backend"],
+    ),
+    // A plugin answers through the same dispatch as a storage that is compiled in.
+    (
+        "vfsd-plugin",
+        &[
+            "vfsd-plugin-protocol",
+            "vfsd-server",
+            "vfsd-fuse",
+            "vfsd-backend",
+        ],
+    ),
     // An example wires a backend of its own behind a mount, as the daemon does.
     (
         "vfsd-examples",
-        &["vfsd-backend", "vfsd-server", "vfsd-hostmount"],
+        &[
+            "vfsd-backend",
+            "vfsd-plugin",
+            "vfsd-server",
+            "vfsd-hostmount",
+        ],
     ),
     // The benchmark drives a daemon with the front end that the tests have.
     ("xtask", &["vfsd-testkit"]),

@@ -45,7 +45,7 @@ pub(super) const ROWS: &[Row] = rows! {
     mknod_makes_devices_with_their_numbers needs DEVICE_NODES,
     special_files_are_not_opened needs SPECIAL_FILES,
     a_subdirectory_counts_as_a_link_of_its_parent needs DIRECTORY_LINKS,
-    the_answer_to_a_creation_tells_the_attributes,
+    the_answer_to_a_creation_tells_the_attributes needs BIRTH_TIME_IN_ENTRIES,
     a_label_is_there_with_a_new_file needs LABELS + PRIVILEGED,
 };
 

@@ -98,6 +98,8 @@ bitflags::bitflags! {
         const DIRECTORY_LINKS = 1 << 22;
         /// The limits of ext4 with blocks of 4096 bytes: files of up to 2^32 - 1 blocks.
         const EXT4_LIMITS = 1 << 23;
+        /// Entries and changed attributes tell the time of creation too: the FUSE wire format has it in STATX alone.
+        const BIRTH_TIME_IN_ENTRIES = 1 << 24;
     }
 }
 

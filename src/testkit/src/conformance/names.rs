@@ -10,7 +10,7 @@ pub(super) const ROWS: &[Row] = rows! {
     lookup_in_a_file_is_refused,
     lookup_in_a_symbolic_link_is_refused,
     lookup_finds_the_same_file_each_time,
-    lookup_tells_the_attributes_of_the_file,
+    lookup_tells_the_attributes_of_the_file needs BIRTH_TIME_IN_ENTRIES,
     different_files_have_different_identities,
     names_that_differ_in_case_are_different,
     the_longest_name_works,

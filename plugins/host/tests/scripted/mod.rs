@@ -1,0 +1,241 @@
+//! A plugin that follows a script, and is followed by one that behaves.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use vfsd_backend::Backend;
+use vfsd_fuse::wire::{
+    AttrOut, EntryOut, InHeader, InitOut, OpenOut, OutHeader, StatxOut, WriteOut,
+};
+use vfsd_fuse::{InitFlags, Opcode, ReplyKind};
+use vfsd_memory::{Memory, Settings};
+use vfsd_plugin_host::{Connector, Plugin};
+use vfsd_plugin_protocol::{Features, HostHello, PluginHello, Receiver, send_all};
+use vfsd_testkit::place::Place;
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+/// `st_mode` of a regular file.
+pub(crate) const FILE: u32 = 0o100_644;
+/// `st_mode` of a directory.
+pub(crate) const DIRECTORY: u32 = 0o040_755;
+/// `st_mode` of a symbolic link.
+const LINK: u32 = 0o120_777;
+
+/// A request.
+pub(crate) struct Asked {
+    pub(crate) opcode: Opcode,
+    pub(crate) unique: u64,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What the script does about it.
+pub(crate) enum Then {
+    /// Answers as a plugin should.
+    Well,
+    /// Sends this instead, with a descriptor.
+    Send(Vec<u8>, Option<OwnedFd>),
+    /// Sends this first, and then answers as a plugin should.
+    Before(Vec<u8>, Option<OwnedFd>),
+    /// Does not answer.
+    Nothing,
+    /// Sends so many bytes, each with a descriptor.
+    Flood(usize),
+}
+
+type Rules = dyn Fn(&Asked) -> Then + Send + Sync;
+
+/// The first connection follows the rules; all later ones are to a memory file system.
+pub(crate) struct Script {
+    rules: Option<Arc<Rules>>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Script {
+    pub(crate) fn new(rules: impl Fn(&Asked) -> Then + Send + Sync + 'static) -> Self {
+        Self {
+            rules: Some(Arc::new(rules)),
+            ended: Arc::default(),
+        }
+    }
+
+    /// Becomes true when the first connection was closed by the host.
+    pub(crate) fn ended(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.ended)
+    }
+}
+
+impl Connector for Script {
+    fn connect(&mut self) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let ended = Arc::clone(&self.ended);
+        match self.rules.take() {
+            Some(rules) => std::thread::spawn(move || {
+                follow(&theirs, rules.as_ref());
+                ended.store(true, Ordering::Release);
+            }),
+            None => {
+                let memory = Arc::new(Memory::new(Settings::default())?);
+                let runtime = vfsd_testkit::runtime().handle().clone();
+                std::thread::spawn(move || {
+                    let _ = vfsd_plugin::serve_connection(theirs, memory, &runtime);
+                })
+            }
+        };
+        Ok(ours)
+    }
+
+    fn name(&self) -> String {
+        "scripted".to_owned()
+    }
+}
+
+/// A peer that does what it likes with each connection.
+pub(crate) struct Raw<F>(pub(crate) F);
+
+impl<F: Fn(UnixStream) + Clone + Send + 'static> Connector for Raw<F> {
+    fn connect(&mut self) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let run = self.0.clone();
+        std::thread::spawn(move || run(theirs));
+        Ok(ours)
+    }
+
+    fn name(&self) -> String {
+        "raw".to_owned()
+    }
+}
+
+/// Answers until the host closes the connection.
+fn follow(stream: &UnixStream, rules: &Rules) -> Option<()> {
+    let mut receiver = Receiver::new(stream);
+    let mut hello = HostHello::new_zeroed();
+    receiver.exactly(hello.as_mut_bytes()).ok()?;
+    // As the memory file system can, which comes next: it is the same storage that comes back.
+    let capabilities = Memory::new(Settings::default()).ok()?.capabilities();
+    let answer = PluginHello::new(capabilities, Features::DESCRIPTORS, 64);
+    send_all(stream, &[answer.as_bytes()], None).ok()?;
+    loop {
+        let header = receiver.header::<40>().ok()??;
+        let header = InHeader::read_from_bytes(&header).ok()?;
+        let mut body = vec![0; usize::try_from(header.len).ok()?.checked_sub(40)?];
+        receiver.exactly(&mut body).ok()?;
+        let opcode = Opcode::from_number(header.opcode)?;
+        let asked = Asked {
+            opcode,
+            unique: header.unique,
+            body,
+        };
+        let send = |bytes: &[u8], descriptor: Option<OwnedFd>| {
+            let descriptor = descriptor.as_ref().map(AsFd::as_fd);
+            // What the host does not want to hear any more is no reason to stop.
+            let _ = send_all(stream, &[bytes], descriptor);
+        };
+        if opcode.reply() == ReplyKind::Nothing {
+            continue;
+        }
+        match rules(&asked) {
+            Then::Well => send(&good(&asked), None),
+            Then::Send(bytes, descriptor) => send(&bytes, descriptor),
+            Then::Before(bytes, descriptor) => {
+                send(&bytes, descriptor);
+                send(&good(&asked), None);
+            }
+            Then::Nothing => {}
+            Then::Flood(count) => {
+                (0..count).for_each(|_| send(b"\x20", Some(sealed(b""))));
+            }
+        }
+    }
+}
+
+/// What a plugin should answer.
+fn good(asked: &Asked) -> Vec<u8> {
+    let named = |end: &[u8]| asked.body.starts_with(end);
+    match asked.opcode {
+        Opcode::Init => {
+            let (low, high) = (InitFlags::POSIX_LOCKS | InitFlags::INIT_EXT).words();
+            let out = InitOut {
+                major: 7,
+                minor: 45,
+                flags: low,
+                flags2: high,
+                ..InitOut::new_zeroed()
+            };
+            reply(asked, out.as_bytes())
+        }
+        Opcode::Getattr => {
+            let mut out = AttrOut::new_zeroed();
+            out.attr.mode = DIRECTORY;
+            reply(asked, out.as_bytes())
+        }
+        Opcode::Statx => {
+            let mut out = StatxOut::new_zeroed();
+            out.stat.mode = u16::try_from(DIRECTORY).unwrap();
+            reply(asked, out.as_bytes())
+        }
+        Opcode::Lookup if named(b"dir") => reply(asked, entry(3, DIRECTORY).as_bytes()),
+        Opcode::Lookup if named(b"link") => reply(asked, entry(4, LINK).as_bytes()),
+        Opcode::Lookup => reply(asked, entry(2, FILE).as_bytes()),
+        Opcode::Open | Opcode::Opendir => reply(asked, OpenOut::new_zeroed().as_bytes()),
+        Opcode::Write => reply(
+            asked,
+            WriteOut {
+                size: 4,
+                padding: 0,
+            }
+            .as_bytes(),
+        ),
+        _ => reply(asked, &[]),
+    }
+}
+
+/// An entry with a number and a mode.
+pub(crate) fn entry(number: u64, mode: u32) -> EntryOut {
+    let mut out = EntryOut::new_zeroed();
+    out.nodeid = number;
+    out.attr.ino = number;
+    out.attr.mode = mode;
+    out
+}
+
+/// A good reply.
+pub(crate) fn reply(asked: &Asked, body: &[u8]) -> Vec<u8> {
+    message(asked.unique, 0, body)
+}
+
+/// Any message whose length is right.
+pub(crate) fn message(unique: u64, error: i32, body: &[u8]) -> Vec<u8> {
+    let header = OutHeader {
+        error,
+        ..OutHeader::success(unique, body.len())
+    };
+    [header.as_bytes(), body].concat()
+}
+
+/// A memfd that cannot shrink.
+pub(crate) fn sealed(content: &[u8]) -> OwnedFd {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let memfd = memfd_create(c"sealed", flags).unwrap();
+    rustix::io::pwrite(&memfd, content, 0).unwrap();
+    fcntl_add_seals(&memfd, SealFlags::SHRINK).unwrap();
+    memfd
+}
+
+/// The root of a plugin.
+pub(crate) fn root(plugin: &Plugin) -> Place {
+    Place(plugin.root())
+}
+
+/// Waits for what has to come.
+pub(crate) fn patiently(what: &str, mut come: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !come() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
