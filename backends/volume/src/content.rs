@@ -67,7 +67,7 @@ impl Content {
 
     /// The data file, if it is open and nobody has it alone: for who must not wait.
     pub(crate) fn try_shared(&self) -> Option<RwLockReadGuard<'_, Slot>> {
-        self.slot.try_read().filter(|slot| slot.is_some())
+        self.slot.try_read()
     }
 }
 
@@ -105,11 +105,12 @@ impl Inode {
     }
 
     fn open_data_file(&self, make: bool) -> Result<OwnedFd> {
-        if make && !self.state.read().row.has_data {
+        let make = make && !self.state.read().row.has_data;
+        if make {
             // The start after a kill looks for the data file of an inode that is marked.
             self.mark_unsettled()?;
         }
-        let (file, _) = match self.core.data.open_file(self.ino, make) {
+        let file = match self.core.data.open_file(self.ino, make) {
             Err(Errno::NOENT) => {
                 let lost = std::io::Error::other(format!(
                     "the data file of inode {} is not there: see `vfsd volume check`",

@@ -16,12 +16,13 @@ pub(crate) struct DataFolder {
     folder: OwnedFd,
 }
 
+/// Files that are made one after the other are in one folder, and so near to each other on the disk.
 fn shelf(ino: u64) -> String {
-    format!("{:02x}", ino & 0xff)
+    format!("{:02x}", (ino >> 10) & 0xff)
 }
 
 fn name(ino: u64) -> String {
-    format!("{:02x}/{ino:016x}", ino & 0xff)
+    format!("{}/{ino:016x}", shelf(ino))
 }
 
 /// The inode number in the name of a data file.
@@ -47,18 +48,11 @@ impl DataFolder {
         Ok(Self { folder })
     }
 
-    /// Opens a data file for reading and writing, and says whether it was made now.
-    pub(crate) fn open_file(&self, ino: u64, make: bool) -> Result<(OwnedFd, bool), Errno> {
-        let name = name(ino);
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        match openat(&self.folder, &name, flags, Mode::empty()) {
-            Err(Errno::NOENT) if make => {
-                let mode = Mode::from_raw_mode(0o600);
-                let made = openat(&self.folder, &name, flags | OFlags::CREATE, mode)?;
-                Ok((made, true))
-            }
-            found => Ok((found?, false)),
-        }
+    /// Opens a data file for reading and writing, and makes it if it shall.
+    pub(crate) fn open_file(&self, ino: u64, make: bool) -> Result<OwnedFd, Errno> {
+        let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        flags.set(OFlags::CREATE, make);
+        openat(&self.folder, name(ino), flags, Mode::from_raw_mode(0o600))
     }
 
     /// Removes a data file, if there is one.

@@ -45,7 +45,7 @@ impl OpenFile {
         }
     }
 
-    fn inode(&self) -> &Arc<Inode> {
+    pub(crate) fn inode(&self) -> &Arc<Inode> {
         &self.node.inode
     }
 
@@ -80,7 +80,8 @@ impl OpenFile {
         };
         match slot.as_ref() {
             Some(file) => read_some(file, request, sink, Wait::Refused),
-            None => Ok(Progress::Waits(0)),
+            None if self.inode().state.read().row.has_data => Ok(Progress::Waits(0)),
+            None => Ok(Progress::Done(0)),
         }
     }
 

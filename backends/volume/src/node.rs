@@ -105,8 +105,11 @@ impl VolumeNode {
                 node.truncate_at_open(request.kill_privileges)?;
             }
         }
+        // Here, so that reads find it open and need not wait.
+        let opened = OpenFile::new(node, flags);
+        drop(opened.inode().shared(false)?);
         Ok(Opened {
-            file: Arc::new(OpenFile::new(node, flags)),
+            file: Arc::new(opened),
             caching: FileCaching::Policy,
         })
     }
@@ -202,11 +205,7 @@ impl Node for VolumeNode {
     }
 
     fn open(&self, request: OpenRequest) -> Answer<'_, Opened> {
-        // Nothing to wait for but who changes the size.
-        if request.flags.contains(OpenFlags::TRUNCATE) {
-            return Answer::brief(move || self.open_inode(self.inode.clone(), request));
-        }
-        Answer::now(|| self.open_inode(self.inode.clone(), request))
+        Answer::brief(move || self.open_inode(self.inode.clone(), request))
     }
 
     fn opendir(&self) -> Answer<'_, Arc<dyn Directory>> {

@@ -186,7 +186,7 @@ fn after_a_power_cut_what_was_synced_is_there() {
             take(&format!("journal/{}", name.to_str().unwrap()));
         }
         let ino = file.attributes().unwrap().inode;
-        take(&format!("data/{:02x}/{ino:016x}", ino & 0xff));
+        take(&format!("data/{:02x}/{ino:016x}", (ino >> 10) & 0xff));
         drop(lost);
     }
     let root = Place(open(&copy).root());

@@ -200,7 +200,7 @@ fn settle(core: &Core, ino: u64) -> Result<()> {
     let mut changes = vec![Change::Unsettled(ino, false)];
     if let Some(mut row) = core.meta.node(ino)? {
         match core.data.open_file(ino, false) {
-            Ok((file, _)) => {
+            Ok(file) => {
                 let stat = rustix::fs::fstat(&file).map_err(vfsd_backend::Error::from)?;
                 row.has_data = true;
                 row.size = u64::try_from(stat.st_size).unwrap_or(0);

@@ -22,9 +22,14 @@ use rustix::io::{Errno, pwritev};
 const MAGIC: [u8; 16] = *b"vfsd journal\0\0\0\x01";
 /// A new file begins when one is this long.
 const FILE_BYTES: u64 = 16 << 20;
+/// A file grows by zeros, as many at a time: a record that is written over them is on the disk with its
+/// bytes alone, without a change of the file's size or of its blocks.
+const GROWTH: usize = 256 << 10;
 const FRAME_BYTES: usize = 16;
 /// No operation writes a longer record.
 const MAX_RECORD_BYTES: u32 = 1 << 20;
+
+static ZEROS: [u8; GROWTH] = [0; GROWTH];
 
 /// Number of a redo record. The first is 1.
 pub(crate) type Lsn = u64;
@@ -44,6 +49,8 @@ struct Tail {
     /// The number of its first record.
     first: Lsn,
     offset: u64,
+    /// Where the file ends.
+    end: u64,
     next: Lsn,
     /// Earlier files that are not on the disk yet.
     unsynced: Vec<Arc<File>>,
@@ -102,6 +109,7 @@ impl Journal {
                 file: begin_file(folder, next)?,
                 first: next,
                 offset: header_bytes(),
+                end: header_bytes(),
                 next,
                 unsynced: Vec::new(),
                 folder_unsynced: true,
@@ -140,8 +148,15 @@ impl Journal {
         for (byte, value) in frame.iter_mut().zip(parts) {
             *byte = value;
         }
-        write_all(&tail.file, &[&frame, record], tail.offset)?;
         let bytes = u64::from(length).saturating_add(FRAME_BYTES as u64);
+        if tail.offset.saturating_add(bytes) > tail.end {
+            // Behind the record that is written below. Without room for them there may be room for it.
+            let end = tail.offset.saturating_add(bytes);
+            if write_all(&tail.file, &[&ZEROS], end).is_ok() {
+                tail.end = end.saturating_add(GROWTH as u64);
+            }
+        }
+        write_all(&tail.file, &[&frame, record], tail.offset)?;
         tail.offset = tail.offset.saturating_add(bytes);
         tail.bytes = tail.bytes.saturating_add(bytes);
         tail.next = lsn.saturating_add(1);
@@ -161,6 +176,7 @@ impl Journal {
         tail.folder_unsynced = true;
         tail.first = tail.next;
         tail.offset = header_bytes();
+        tail.end = header_bytes();
         tail.bytes = tail.bytes.saturating_add(header_bytes());
         Ok(())
     }
@@ -248,7 +264,9 @@ pub(crate) fn read(
         }
         let mut bytes = Vec::new();
         // A file is little longer than FILE_BYTES; what is longer was not written by a journal.
-        let limit = FILE_BYTES.saturating_add(u64::from(MAX_RECORD_BYTES) * 2);
+        let limit = FILE_BYTES
+            .saturating_add(u64::from(MAX_RECORD_BYTES) * 2)
+            .saturating_add(GROWTH as u64);
         File::open(&path)?.take(limit).read_to_end(&mut bytes)?;
         let mut rest = match bytes.strip_prefix(&MAGIC) {
             Some(rest) => rest,
@@ -331,7 +349,9 @@ mod tests {
         journal.append(b"kept", |_| ()).unwrap();
         journal.append(b"torn away", |_| ()).unwrap();
         let path = one_file(dir.path());
-        let whole = std::fs::read(&path).unwrap();
+        let mut whole = std::fs::read(&path).unwrap();
+        let end = whole.iter().rposition(|&byte| byte != 0).unwrap();
+        whole.truncate(end + 1);
         for length in whole.len() - 24..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
             assert_eq!(records(dir.path(), 0).0, 1, "{length}");
