@@ -16,6 +16,7 @@ use vfsd_backend::{Errno, Timestamp};
 use super::FlatOptions;
 use super::blocks::BlockCache;
 use super::content::{Content, Failure, bare, same_content};
+use super::directory::Listings;
 use super::known::{Bounded, Found, Known};
 use super::names::is_name;
 use super::node::{Body, FileBody, FlatNode};
@@ -39,6 +40,7 @@ pub(super) struct Bucket {
     pub(super) numbers: Numbers,
     pub(super) known: Known,
     pub(super) blocks: BlockCache,
+    pub(super) listings: Listings,
     pub(super) hidden: AtomicU64,
     /// Directories whose hidden keys the log knows.
     told: Mutex<HashSet<String>>,
@@ -63,6 +65,7 @@ impl Bucket {
             options,
             runtime,
             numbers: Numbers::default(),
+            listings: Listings::default(),
             hidden: AtomicU64::new(0),
             told: Mutex::default(),
             contents: Mutex::default(),

@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 use vfsd_backend::{Answer, DirEntry, DirSink, Directory, Entry, EntrySink, FileKind, Result};
 
 use super::bucket::{Bucket, failed};
-use super::known::{Found, LARGEST_LISTING};
+use super::content::Failure;
+use super::known::{Bounded, Found, LARGEST_LISTING};
 use super::names::{Child, Naming};
 use crate::store::ListRequest;
 
@@ -24,6 +26,8 @@ pub(super) struct OpenDirectory {
     number: u64,
     parent_number: u64,
     state: Arc<Mutex<State>>,
+    /// Among all open directories.
+    id: u64,
 }
 
 /// How far the listing has come.
@@ -68,10 +72,71 @@ impl State {
     }
 }
 
+/// Open directories that keep names. A guest may hold many open: those used the longest time ago
+/// keep none, and list again when they are read on.
+#[derive(Debug, Default)]
+pub(super) struct Listings {
+    last: AtomicU64,
+    keeping: parking_lot::Mutex<Keeping>,
+}
+
+#[derive(Debug, Default)]
+struct Keeping {
+    names: usize,
+    directories: Bounded<u64, (usize, Weak<Mutex<State>>)>,
+}
+
+/// How many names all open directories keep together.
+const KEPT: usize = 50_000;
+
+impl Listings {
+    fn next_id(&self) -> u64 {
+        self.last.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// This one keeps so many names now.
+    fn used(&self, id: u64, names: usize, state: &Arc<Mutex<State>>) {
+        let mut keeping = self.keeping.lock();
+        // A directory without names has a state, too.
+        let names = names.saturating_add(8);
+        let replaced = keeping
+            .directories
+            .insert(id, (names, Arc::downgrade(state)));
+        let before = replaced.map_or(0, |(names, _)| names);
+        keeping.names = keeping.names.saturating_add(names).saturating_sub(before);
+        while keeping.names > KEPT && keeping.directories.len() > 1 {
+            let Some((names, oldest)) = keeping.directories.remove_oldest() else {
+                return;
+            };
+            keeping.names = keeping.names.saturating_sub(names);
+            // One that is being read is used, whatever the order says.
+            if let Some(state) = oldest.upgrade()
+                && let Ok(mut state) = state.try_lock()
+            {
+                *state = State::default();
+            }
+        }
+    }
+
+    fn closed(&self, id: u64) {
+        let mut keeping = self.keeping.lock();
+        if let Some((names, _)) = keeping.directories.remove(&id) {
+            keeping.names = keeping.names.saturating_sub(names);
+        }
+    }
+}
+
+impl Drop for OpenDirectory {
+    fn drop(&mut self) {
+        self.bucket.listings.closed(self.id);
+    }
+}
+
 impl OpenDirectory {
     pub(super) fn new(bucket: Arc<Bucket>, key: Arc<str>, number: u64, parent: &str) -> Self {
         Self {
             parent_number: bucket.numbers.number(parent),
+            id: bucket.listings.next_id(),
             bucket,
             key,
             number,
@@ -82,7 +147,7 @@ impl OpenDirectory {
     /// The state in which the children after `cookie` are there, or the end is.
     fn ready(&self, cookie: u64) -> Option<OwnedMutexGuard<State>> {
         let mut state = self.state.clone().try_lock_owned().ok()?;
-        if cookie == 0 || state.begun.is_none() {
+        if cookie == 0 {
             let listing = self.bucket.known.listing(&self.key)?;
             let known = State::new(&self.key);
             *state = State {
@@ -91,13 +156,15 @@ impl OpenDirectory {
                 ended: true,
                 ..known
             };
+            let names = state.children.len();
+            self.bucket.listings.used(self.id, names, &self.state);
         }
         state.has(cookie.max(DOT_DOT)).then_some(state)
     }
 
     async fn wait(&self, cookie: u64) -> Result<OwnedMutexGuard<State>> {
         let (bucket, key) = (self.bucket.clone(), self.key.clone());
-        let state = self.state.clone();
+        let (state, id) = (self.state.clone(), self.id);
         self.bucket
             .run(async move {
                 let mut state = state.lock_owned().await;
@@ -109,6 +176,8 @@ impl OpenDirectory {
                 while !state.has(target) && !state.ended {
                     list_on(&bucket, &key, &mut state).await?;
                 }
+                let held = OwnedMutexGuard::mutex(&state);
+                bucket.listings.used(id, state.children.len(), held);
                 Ok(state)
             })
             .await
@@ -208,9 +277,14 @@ async fn list_on(bucket: &Bucket, key: &str, state: &mut State) -> Result<()> {
         token: state.token.clone(),
         ..ListRequest::default()
     };
+    let before = state.token.clone();
     let page = bucket.own_page(bucket.store.list(&request).await.map_err(failed)?);
     state.token = page.next.clone();
     state.ended = page.next.is_none();
+    if before.is_some() && before == state.token {
+        // It would never end.
+        return Err(Failure::Failed("a listing goes round in circles".to_owned()).into());
+    }
     let children = state.naming.page(page);
     let large = state.children.len().saturating_add(children.len()) > LARGEST_LISTING;
     if large || !state.whole {

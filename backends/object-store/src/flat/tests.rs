@@ -273,6 +273,29 @@ async fn a_large_directory_is_listed_page_by_page_each_name_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_open_directories_keep_few_names_and_go_on_all_the_same() {
+    let scene = Scene::new(&[]).await;
+    for number in 0..900 {
+        put(&scene.below, &format!("d/{number}"), "1".to_owned()).await;
+    }
+    let d = scene.find("d").await.unwrap().node;
+    let mut open = Vec::new();
+    for _ in 0..100 {
+        let directory = d.opendir().await.unwrap();
+        let first = list(directory.as_ref(), 0, 10).await.unwrap();
+        open.push((directory, first));
+    }
+    for (directory, mut seen) in open {
+        let rest = list(directory.as_ref(), seen[9].next, 1000).await.unwrap();
+        seen.extend(rest);
+        let mut names: Vec<_> = seen.into_iter().map(|entry| entry.name).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 902);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_listing_with_attributes_needs_no_request_for_each_file() {
     struct Sink(Vec<(Vec<u8>, Option<Entry>)>);
     impl EntrySink for Sink {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
 use object_store::client::{
     DnsError, DnsFuture, DnsResolver, HttpClient, HttpConnector, HttpError, HttpErrorKind,
     HttpRequest, HttpResponse, HttpResponseBody, HttpService, ReqwestConnector,
@@ -66,28 +67,49 @@ impl HttpService for Service {
             let words = "all of an object, where a part was asked for";
             return Err(refusal(200, words));
         }
-        if stays(status.as_u16(), lists) {
-            let body = response.into_body().bytes().await?;
-            let body =
-                String::from_utf8_lossy(body.get(..body.len().min(1024)).unwrap_or_default());
-            // A request that took too long to arrive is told with the status of a wrong one.
-            if !body.contains("RequestTimeout") {
-                return Err(refusal(status.as_u16(), &body));
-            }
-            return Err(HttpError::new(HttpErrorKind::Interrupted, TookTooLong));
-        }
-        if !lists || !status.is_success() {
+        if status.is_success() && !lists {
             return Ok(response);
         }
         let (mut parts, body) = response.into_parts();
-        let page = body.bytes().await?;
-        let page = with_keys_encoded(&page);
+        if !status.is_success() {
+            let body = start_of(body, LONGEST_REFUSAL).await?;
+            let text = String::from_utf8_lossy(&body);
+            // A request that took too long to arrive is told with the status of a wrong one.
+            let late = text.contains("RequestTimeout");
+            return match stays(status.as_u16(), lists) {
+                true if late => Err(HttpError::new(HttpErrorKind::Interrupted, TookTooLong)),
+                true => Err(refusal(status.as_u16(), &text)),
+                false => Ok(HttpResponse::from_parts(parts, body.into())),
+            };
+        }
+        let page = start_of(body, LONGEST_PAGE).await?;
+        if page.len() > LONGEST_PAGE {
+            return Err(refusal(200, "a listing that does not end"));
+        }
         parts.headers.remove("content-length");
         Ok(HttpResponse::from_parts(
             parts,
-            HttpResponseBody::from(page),
+            with_keys_encoded(&page).into(),
         ))
     }
+}
+
+/// The longest text of a failure that is read: more is not needed to know it.
+const LONGEST_REFUSAL: usize = 16 << 10;
+/// The longest page of a listing: 1000 keys of 1024 bytes, each of them written as six.
+const LONGEST_PAGE: usize = 16 << 20;
+
+/// A body up to the chunk that exceeds `most` bytes: who sends is not trusted to end.
+async fn start_of(body: HttpResponseBody, most: usize) -> Result<Vec<u8>, HttpError> {
+    let mut stream = body.bytes_stream();
+    let mut read = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        read.extend_from_slice(&chunk?);
+        if read.len() > most {
+            break;
+        }
+    }
+    Ok(read)
 }
 
 fn refusal(status: u16, body: &str) -> HttpError {
