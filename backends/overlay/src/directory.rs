@@ -37,6 +37,11 @@ impl OverlayDirectory {
             None => self.node.number(),
         };
         let mut all = Vec::new();
+        if self.node.is_removed() {
+            let none: Arc<[Listed]> = Arc::from([]);
+            *listing = Some(none.clone());
+            return Ok(none);
+        }
         for (name, inode) in [(&b"."[..], self.node.number()), (b"..", parent)] {
             all.push(Listed {
                 name: name.into(),

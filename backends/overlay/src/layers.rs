@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::RwLock;
-use vfsd_backend::{Backend, Capabilities, Ttl};
+use vfsd_backend::posix::LockBudget;
+use vfsd_backend::{Backend, Capabilities, Errno, File, Node, Result, Ttl};
 
+use crate::index::Index;
 use crate::numbers::Numbers;
 use crate::options::Options;
 use crate::resolve::Part;
 use crate::table::NodeTable;
+use crate::work::WorkDirectory;
 use crate::xattr::Namespace;
 
 /// A layer of an overlay.
@@ -46,24 +49,47 @@ impl Layer {
     }
 }
 
+/// The writable layer.
+pub(crate) struct UpperLayer {
+    /// Kept for as long as its nodes.
+    pub(crate) _backend: Arc<dyn Backend>,
+    pub(crate) root: Arc<dyn Node>,
+    pub(crate) work: WorkDirectory,
+    pub(crate) index: Index,
+    /// Keeps others away from it.
+    pub(crate) _lock: Option<Arc<dyn File>>,
+}
+
 /// What all nodes of one overlay have in common.
 pub(crate) struct Shared {
     /// Kept for as long as their nodes.
     pub(crate) lowers: Vec<Arc<dyn Backend>>,
     /// Their roots, the topmost first.
     roots: Vec<Part>,
+    pub(crate) upper: Option<UpperLayer>,
     pub(crate) namespace: Namespace,
+    /// Directories that are merged can be moved.
+    pub(crate) redirects: bool,
     pub(crate) numbers: Numbers,
     pub(crate) capabilities: Capabilities,
     pub(crate) nodes: NodeTable,
+    /// For the locks of all files together.
+    pub(crate) lock_budget: Arc<LockBudget>,
     /// Held to read while names are looked up or listed, to write while they change.
     pub(crate) names: RwLock<()>,
     serial: AtomicU64,
 }
 
 impl Shared {
-    pub(crate) fn new(options: &Options, roots: Vec<Part>, capabilities: Capabilities) -> Self {
+    pub(crate) fn new(
+        options: &Options,
+        roots: Vec<Part>,
+        upper: Option<UpperLayer>,
+        capabilities: Capabilities,
+    ) -> Self {
         Self {
+            upper,
+            redirects: options.redirects,
             lowers: options.lowers.clone(),
             roots,
             namespace: options.namespace,
@@ -72,9 +98,18 @@ impl Shared {
             },
             capabilities,
             nodes: NodeTable::default(),
+            lock_budget: LockBudget::new(LockBudget::USUAL),
             names: RwLock::new(()),
             serial: AtomicU64::new(1),
         }
+    }
+
+    /// The writable layer.
+    ///
+    /// # Errors
+    /// EROFS when there is none.
+    pub(crate) fn upper(&self) -> Result<&UpperLayer> {
+        Ok(self.upper.as_ref().ok_or(Errno::ROFS)?)
     }
 
     /// The roots of the lower layers, the topmost first.

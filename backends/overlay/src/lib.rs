@@ -1,33 +1,57 @@
-//! Read-only trees over one another, in the format of the kernel's overlayfs.
+//! A writable layer over read-only trees, in the format of the kernel's overlayfs.
 //!
 //! A layer is any backend. A name is looked for from the topmost layer down: a whiteout ends the search,
 //! directories of one name are merged until one is opaque, and a directory may say by a redirect under which
-//! name it goes on below. What the layers say of this, in the format of Linux's
-//! Documentation/filesystems/overlayfs.rst, is followed and hidden.
+//! name it goes on below. What is changed is copied to the upper first, whole and by one rename. What the
+//! layers say of this, in the format of Linux's Documentation/filesystems/overlayfs.rst, is followed,
+//! written and hidden.
 //!
 //! | module | what is there |
 //! |---|---|
-//! | `options` | what an overlay is made of |
+//! | `options`, `open` | what an overlay is made of, and what is checked before |
 //! | `layers`, `numbers`, `table` | what all nodes have in common |
 //! | `resolve`, `whiteout`, `xattr` | what a name stands for, and what the layers say of it |
-//! | `node`, `file`, `directory`, `merge` | what a file can do |
+//! | `node`, `calls`, `file`, `directory`, `merge` | what a file is, and can do |
+//! | `copy_up`, `content`, `index`, `work` | how a file comes into the upper |
+//! | `new`, `create`, `remove`, `rename` | names that come, go and move |
+//! | `settled` | changes are made whole, although nobody waits for them |
 //!
 //! # Format
 //!
 //! - A whiteout is a character device 0/0, or an empty regular file with the attribute `whiteout` in a directory
-//!   whose `opaque` is `x`.
-//! - A directory whose `opaque` is `y` hides what is below.
-//! - `redirect` is followed, the name or the path in the layers below.
+//!   whose `opaque` is `x`. The first is written.
+//! - A directory whose `opaque` is `y` hides what is below. New directories are opaque where a lower layer could
+//!   get the name.
+//! - `redirect`: the name, or the path, in the layers below. It is written when a directory that they have a part
+//!   in is moved.
+//! - `impure`: files of the directory show other inode numbers than their own.
 //! - A file whose content is in a layer below (`metacopy`) is EIO.
+//! - `vfsd.inode`, which the kernel does not know: the inode number that a copy shows, in decimal, so that it
+//!   stays after a restart. The kernel's own way, `origin`, is a file handle, which only a directory of the
+//!   host has; it is neither written nor followed. A symbolic link or special file cannot keep it in
+//!   `user.overlay.*`: its number changes with a restart.
+//! - `vfsd.lowers` on the upper's root: which lower layers it belongs to.
+//! - `vfsd-index` in the work directory has the copies of lower files with several names, by inode number: all
+//!   names stay one file, and `nlink` (`U+1`) says how many more than the copy's own there are. The kernel, which
+//!   has file handles there, sees the name alone that was changed first, as with `index=off`.
 //!
 //! All these are below `trusted.overlay.` or `user.overlay.` ([`Namespace`]); what a program calls so is
 //! escaped, as by Linux 6.7.
 //!
+//! # What differs from the kernel's overlay
+//!
+//! - A file that was opened before it was copied up shows what is written later.
+//! - `user.overlay.*` has redirects too, unless that is turned off ([`Options::redirects`]): then, as by the
+//!   kernel, such a rename is EXDEV.
+//! - Byte-range locks and flock are kept here, for nobody else uses the upper: a lock that was taken before the
+//!   copy excludes after it.
+//!
 //! # Locks
 //!
-//! `Shared::names` (held to read while a name is looked up or a directory is listed, and across calls of
-//! the layers), then an open directory's list before it; the table of nodes and a node's place are
-//! locked last, and never across a call of a layer.
+//! In this order: an open directory's list; `copying` of a node, that of directories before that of what is in
+//! them and never two at once; `Shared::names`, held to read while a name is looked up or a directory is listed, to
+//! write while names change. These are held across calls of the layers. The table of nodes, a node's place
+//! and its marks are locked last, and never across a call.
 
 #![forbid(unsafe_code)]
 #![deny(
@@ -39,32 +63,37 @@
 )]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+mod calls;
+mod content;
+mod copy_up;
+mod create;
 mod directory;
 mod file;
+mod index;
 mod layers;
 mod merge;
+mod new;
 mod node;
 mod numbers;
+mod open;
 mod options;
+mod remove;
+mod rename;
 mod resolve;
+mod settled;
 mod table;
 mod whiteout;
+mod work;
 mod xattr;
 
-pub use options::{OpenError, Options, Which};
+pub use options::{OpenError, Options, Upper, Which};
 pub use xattr::Namespace;
 
 use std::sync::Arc;
 
-use vfsd_backend::{Backend, Capabilities, FileKind, Node};
+use vfsd_backend::{Backend, Capabilities, Node};
 
-use crate::layers::{Layer, Shared};
 use crate::node::OverlayNode;
-use crate::resolve::{Part, Parts};
-use crate::xattr::Marks;
-
-/// The most lower layers: their numbers have 16 bits in inode numbers.
-const MOST_LOWERS: usize = 65_000;
 
 /// Trees over one another, as one file system.
 pub struct Overlay {
@@ -75,66 +104,9 @@ impl std::fmt::Debug for Overlay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Overlay")
             .field("lowers", &self.root.shared.lowers.len())
+            .field("upper", &self.root.shared.upper.is_some())
             .finish_non_exhaustive()
     }
-}
-
-impl Overlay {
-    /// Stacks layers.
-    ///
-    /// # Errors
-    /// When there is no lower layer, or one cannot be read.
-    pub async fn open(options: Options) -> Result<Arc<Self>, OpenError> {
-        let count = options.lowers.len();
-        match count {
-            0 => return Err(OpenError::NoLower),
-            1..=MOST_LOWERS => {}
-            _ => return Err(OpenError::TooManyLowers(count)),
-        }
-        let mut lowers = Vec::with_capacity(count);
-        let mut top = None;
-        for (index, backend) in options.lowers.iter().enumerate() {
-            let which = Which::Lower(index.saturating_add(1));
-            let root = backend.root();
-            if root.kind() != FileKind::Directory {
-                return Err(OpenError::NotADirectory(which));
-            }
-            let unreadable = |error| OpenError::Unreadable { which, error };
-            let attributes = root.getattr().await.map_err(unreadable)?;
-            top.get_or_insert(attributes);
-            let marks = Marks::of(options.namespace, &root).await;
-            lowers.push(Part {
-                layer: Layer::lower(index, count),
-                node: root,
-                inode: attributes.inode,
-                marks: marks.map_err(unreadable)?,
-            });
-        }
-        let attributes = top.ok_or(OpenError::NoLower)?;
-        let capabilities = capabilities(&options);
-        let shared = Arc::new(Shared::new(&options, lowers.clone(), capabilities));
-        let parts = Parts {
-            upper: None,
-            lowers,
-            attributes,
-        };
-        let root = OverlayNode::root(&shared, parts);
-        Ok(Arc::new(Self { root }))
-    }
-}
-
-/// What all lowers can do, and nothing that takes more than reading.
-fn capabilities(options: &Options) -> Capabilities {
-    let all = options
-        .lowers
-        .iter()
-        .map(|lower| lower.capabilities())
-        .fold(Capabilities::all(), |all, one| all & one);
-    all & (Capabilities::XATTR
-        | Capabilities::POSIX_ACL
-        | Capabilities::POSIX_LOCKS
-        | Capabilities::FLOCK
-        | Capabilities::IMMUTABLE)
 }
 
 impl Backend for Overlay {

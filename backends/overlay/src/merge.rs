@@ -63,6 +63,9 @@ pub(crate) async fn entries_of(directory: &Arc<dyn Node>) -> Result<Vec<Listed>>
 /// # Errors
 /// Those of the layers.
 pub(crate) async fn list(directory: &Arc<OverlayNode>) -> Result<Vec<Listed>> {
+    if directory.is_removed() {
+        return Ok(Vec::new());
+    }
     let upper = directory.upper_part();
     let parts: Vec<&Part> = upper.iter().chain(directory.lowers()).collect();
     let mut merged = Vec::new();

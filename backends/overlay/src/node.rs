@@ -1,69 +1,94 @@
-//! A file of the overlay.
+//! A file of the overlay: which files of the layers it is, and where it has a name.
 
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
-use vfsd_backend::{
-    AccessMask, Answer, Attributes, Caller, Capabilities, Directory, Entry, Errno, FileKind,
-    FsStatistics, FsXattr, Lookup, Name, Node, NodeIdentity, OpenRequest, Opened, Result,
-    XattrName,
-};
+use vfsd_backend::posix::LockTable;
+use vfsd_backend::{Attributes, Entry, Errno, FileKind, Name, Node, Result};
 
-use crate::directory::OverlayDirectory;
-use crate::file::OverlayFile;
 use crate::layers::{Layer, Shared};
 use crate::resolve::{Found, Part, Parts, resolve};
 use crate::table::Key;
-use crate::xattr::Marks;
+use crate::xattr::{INODE, Marks, NLINK};
 
 /// A name of a file: where it is copied up to.
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) parent: Arc<OverlayNode>,
-    #[expect(dead_code, reason = "there is no upper yet")]
     pub(crate) name: Box<[u8]>,
+}
+
+impl Place {
+    pub(crate) fn new(parent: &Arc<OverlayNode>, name: Name<'_>) -> Self {
+        Self {
+            parent: parent.clone(),
+            name: name.as_bytes().into(),
+        }
+    }
+
+    fn is(&self, parent: &OverlayNode, name: Name<'_>) -> bool {
+        std::ptr::eq(Arc::as_ptr(&self.parent), parent) && *self.name == *name.as_bytes()
+    }
 }
 
 /// A file of the overlay. There is one for each that is in use.
 pub(crate) struct OverlayNode {
     this: Weak<Self>,
     pub(crate) shared: Arc<Shared>,
-    kind: FileKind,
+    pub(crate) kind: FileKind,
     /// The inode number that programs see: it stays when the file is copied up.
     number: u64,
-    serial: u64,
+    pub(crate) serial: u64,
     /// Its file in the upper, if it has one by now.
     upper: OnceLock<UpperPart>,
     /// The lower file that it is, or was copied from; or the directories that are merged.
     lowers: Vec<Part>,
     /// One of its names. `None` for the root, and for what has none any more.
     place: Mutex<Option<Place>>,
+    /// Links that programs see, less those of the file that stands for it.
+    links_changed: AtomicI64,
+    /// A directory that was removed.
+    removed: AtomicBool,
+    /// Held while it is copied up.
+    pub(crate) copying: tokio::sync::Mutex<()>,
+    locks: OnceLock<Box<LockTable>>,
 }
 
 /// A file in the upper.
-pub(crate) struct UpperPart {
-    pub(crate) node: Arc<dyn Node>,
-    pub(crate) inode: u64,
-    pub(crate) marks: Mutex<Marks>,
+struct UpperPart {
+    node: Arc<dyn Node>,
+    inode: u64,
+    marks: Mutex<Marks>,
+}
+
+/// What a name stands for, and where.
+pub(crate) struct Spot {
+    pub(crate) found: Option<(Arc<OverlayNode>, Attributes)>,
+    /// The upper has the file under this name.
+    pub(crate) in_upper: bool,
+    /// The upper has a whiteout there.
+    pub(crate) whiteout: bool,
 }
 
 impl OverlayNode {
-    /// The node at the top.
-    pub(crate) fn root(shared: &Arc<Shared>, parts: Parts) -> Arc<Self> {
-        Self::new(shared, parts, None)
-    }
-
-    /// Makes the node of a file, or finds the one that was made meanwhile.
-    fn new(shared: &Arc<Shared>, parts: Parts, place: Option<Place>) -> Arc<Self> {
+    /// Makes the node of a file, or finds the one that was made meanwhile. `number` is the inode number that
+    /// is shown, if it is not that of the topmost lower file, or of the upper's.
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        parts: Parts,
+        number: Option<u64>,
+        links_changed: i64,
+        place: Option<Place>,
+    ) -> Arc<Self> {
         let keys: Vec<Key> = parts
             .upper
             .iter()
             .chain(parts.lowers.first())
             .map(Part::key)
             .collect();
-        // Directories that are merged have the number of the topmost lower one.
-        let number = parts.lowers.first().or(parts.upper.as_ref());
-        let number = number.map_or(0, |part| shared.numbers.shown(part.layer, part.inode));
+        let own = parts.lowers.first().or(parts.upper.as_ref());
+        let own = own.map_or(0, |part| shared.numbers.shown(part.layer, part.inode));
         let upper = parts.upper.map(|part| UpperPart {
             node: part.node,
             inode: part.inode,
@@ -73,13 +98,39 @@ impl OverlayNode {
             this: this.clone(),
             shared: shared.clone(),
             kind: parts.attributes.kind,
-            number,
+            number: number.unwrap_or(own),
             serial: shared.next_serial(),
             upper: upper.map_or_else(OnceLock::new, OnceLock::from),
             lowers: parts.lowers,
             place: Mutex::new(place),
+            links_changed: AtomicI64::new(links_changed),
+            removed: AtomicBool::new(false),
+            copying: tokio::sync::Mutex::new(()),
+            locks: OnceLock::new(),
         });
         shared.nodes.enter(&keys, node)
+    }
+
+    /// The node of a file that was just made in the upper, with its attributes as programs see them.
+    pub(crate) fn made(
+        shared: &Arc<Shared>,
+        entry: Entry,
+        marks: Marks,
+        place: Option<Place>,
+    ) -> (Arc<Self>, Attributes) {
+        let parts = Parts {
+            upper: Some(Part {
+                layer: Layer::UPPER,
+                inode: entry.attributes.inode,
+                node: entry.node,
+                marks,
+            }),
+            lowers: Vec::new(),
+            attributes: entry.attributes,
+        };
+        let node = Self::new(shared, parts, None, 0, place);
+        let attributes = node.shown(entry.attributes);
+        (node, attributes)
     }
 
     /// The node itself, to be handed out or kept.
@@ -106,15 +157,39 @@ impl OverlayNode {
         })
     }
 
+    /// Notes that it was copied up.
+    pub(crate) fn is_in_upper(&self, node: Arc<dyn Node>, inode: u64) {
+        let key = Key {
+            layer: Layer::UPPER,
+            identity: node.identity(),
+        };
+        let part = UpperPart {
+            node,
+            inode,
+            marks: Mutex::default(),
+        };
+        // It is copied up once, under the lock for that.
+        if self.upper.set(part).is_ok() {
+            self.shared.nodes.add(key, &self.this);
+        }
+    }
+
+    /// Notes that the marks of its directory in the upper were changed.
+    pub(crate) fn change_marks(&self, change: impl FnOnce(&mut Marks)) {
+        if let Some(upper) = self.upper.get() {
+            change(&mut upper.marks.lock());
+        }
+    }
+
     /// The lower files, the topmost first.
     pub(crate) fn lowers(&self) -> &[Part] {
         &self.lowers
     }
 
-    /// The file that stands for it now.
+    /// The file that stands for it now. There is always one.
     ///
     /// # Errors
-    /// None: there is always one.
+    /// None that is met.
     pub(crate) fn real(&self) -> Result<&Arc<dyn Node>> {
         match self.upper() {
             Some(node) => Ok(node),
@@ -130,8 +205,74 @@ impl OverlayNode {
         }
     }
 
+    /// Whether it shows another inode number than its file in the upper.
+    pub(crate) fn has_other_number(&self) -> bool {
+        self.upper.get().is_some_and(|upper| {
+            self.number != self.shared.numbers.shown(Layer::UPPER, upper.inode)
+        })
+    }
+
+    /// Whether this lower file has several names that must find one copy.
+    pub(crate) fn is_indexable(&self, attributes: &Attributes) -> bool {
+        // Inode numbers are of one file system, that of the layer's root.
+        self.kind != FileKind::Directory
+            && attributes.links > 1
+            && self.lowers.first().is_some_and(|part| {
+                let root = self.shared.root_lowers().iter();
+                root.filter(|root| root.layer == part.layer)
+                    .any(|root| root.node.identity().device == part.node.identity().device)
+            })
+    }
+
+    pub(crate) fn locks(&self) -> &LockTable {
+        self.locks
+            .get_or_init(|| Box::new(LockTable::new(self.shared.lock_budget.clone())))
+    }
+
     pub(crate) fn place(&self) -> Option<Place> {
         self.place.lock().clone()
+    }
+
+    /// Remembers a name, if none is known.
+    pub(crate) fn is_found_at(&self, parent: &Arc<Self>, name: Name<'_>) {
+        let mut place = self.place.lock();
+        if place.is_none() && self.kind != FileKind::Directory {
+            *place = Some(Place::new(parent, name));
+        }
+    }
+
+    /// Notes a name that it has now, in the place of another.
+    pub(crate) fn is_moved_to(&self, parent: &Arc<Self>, name: Name<'_>) {
+        let previous = self.place.lock().replace(Place::new(parent, name));
+        drop(previous);
+    }
+
+    /// Notes that it has lost a name.
+    pub(crate) fn has_lost(&self, parent: &Self, name: Name<'_>) {
+        let mut place = self.place.lock();
+        let lost = match place.as_ref() {
+            Some(known) if known.is(parent, name) => place.take(),
+            _ => None,
+        };
+        drop(place);
+        drop(lost);
+        if self.kind == FileKind::Directory {
+            self.removed.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether it is a directory that was removed.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    /// Links that programs see, less those of the file that stands for it.
+    pub(crate) fn links_changed(&self) -> i64 {
+        self.links_changed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn change_links(&self, by: i64) {
+        self.links_changed.fetch_add(by, Ordering::AcqRel);
     }
 
     /// ENOTDIR for anything but a directory.
@@ -144,10 +285,15 @@ impl OverlayNode {
 
     /// Attributes of the file that stands for it, as programs see them.
     pub(crate) fn shown(&self, attributes: Attributes) -> Attributes {
-        // The subdirectories of a directory of several layers are not counted, as by the kernel.
-        let links = match self.kind == FileKind::Directory && self.is_merged() {
-            true => 1,
-            false => attributes.links,
+        let links = match self.kind {
+            FileKind::Directory if self.is_removed() => 0,
+            // The subdirectories of a directory of several layers are not counted, as by the kernel.
+            FileKind::Directory if self.is_merged() => 1,
+            FileKind::Directory => attributes.links,
+            _ => {
+                let links = i64::from(attributes.links).saturating_add(self.links_changed());
+                u32::try_from(links).unwrap_or(0)
+            }
         };
         Attributes {
             inode: self.number,
@@ -158,6 +304,9 @@ impl OverlayNode {
     }
 
     /// The attributes now.
+    ///
+    /// # Errors
+    /// Those of the layer.
     pub(crate) async fn attributes(&self) -> Result<Attributes> {
         Ok(self.shown(self.real()?.getattr().await?))
     }
@@ -181,39 +330,101 @@ impl OverlayNode {
         self: &Arc<Self>,
         name: Name<'_>,
     ) -> Result<Option<(Arc<Self>, Attributes)>> {
-        let (node, attributes) = match resolve(self, name).await? {
-            Found::Missing => return Ok(None),
-            Found::Known(node, attributes) => {
+        Ok(self.spot(name).await?.found)
+    }
+
+    /// As [`find`](Self::find), with where it is.
+    ///
+    /// # Errors
+    /// Those of the layers.
+    pub(crate) async fn spot(self: &Arc<Self>, name: Name<'_>) -> Result<Spot> {
+        if self.is_removed() {
+            return Ok(Spot {
+                found: None,
+                in_upper: false,
+                whiteout: false,
+            });
+        }
+        let (node, attributes, in_upper) = match resolve(self, name).await? {
+            Found::Missing { whiteout } => {
+                return Ok(Spot {
+                    found: None,
+                    in_upper: false,
+                    whiteout,
+                });
+            }
+            Found::Known(node, attributes, layer) => {
                 node.is_found_at(self, name);
-                (node, attributes)
+                (node, attributes, layer == Layer::UPPER)
             }
             Found::New(parts) => {
                 let attributes = parts.attributes;
-                let place = Place {
-                    parent: self.clone(),
-                    name: name.as_bytes().into(),
-                };
-                (Self::new(&self.shared, parts, Some(place)), attributes)
+                let in_upper = parts.upper.is_some();
+                let node = self.enter(parts, name).await?;
+                (node, attributes, in_upper)
             }
         };
-        // The name may be a lower one of a file that was copied up meanwhile.
-        let attributes = match node.upper().is_some() && !node.lowers.is_empty() {
+        // The name may be a lower one of a file that is in the upper.
+        let attributes = match node.upper().is_some() && !in_upper {
             true => node.attributes().await?,
             false => node.shown(attributes),
         };
-        Ok(Some((node, attributes)))
+        Ok(Spot {
+            found: Some((node, attributes)),
+            in_upper,
+            whiteout: false,
+        })
     }
 
-    /// Remembers a name, if none is known.
-    fn is_found_at(&self, parent: &Arc<Self>, name: Name<'_>) {
-        let mut place = self.place.lock();
-        if place.is_none() {
-            *place = Some(Place {
-                parent: parent.clone(),
-                name: name.as_bytes().into(),
-            });
+    /// Makes the node of what was found under a name.
+    async fn enter(self: &Arc<Self>, mut parts: Parts, name: Name<'_>) -> Result<Arc<Self>> {
+        let shared = &self.shared;
+        let mut number = None;
+        let mut more = 0;
+        if parts.attributes.kind != FileKind::Directory
+            && let Some(upper) = &shared.upper
+        {
+            match (&parts.upper, parts.lowers.first()) {
+                (Some(part), _) if self.upper_part().is_some_and(|own| own.marks.impure) => {
+                    let stored = shared.namespace.get(part.node.as_ref(), INODE).await?;
+                    number = stored.and_then(|value| parsed(&value));
+                    more = self.stored_links(part, &parts.attributes).await?;
+                }
+                (None, Some(part)) if parts.attributes.links > 1 => {
+                    let own = shared.numbers.shown(part.layer, part.inode);
+                    if let Some(copy) = upper.index.find(own).await? {
+                        let part = Part {
+                            layer: Layer::UPPER,
+                            inode: copy.identity().inode,
+                            node: copy,
+                            marks: Marks::default(),
+                        };
+                        number = Some(own);
+                        more = self.stored_links(&part, &parts.attributes).await?;
+                        parts.upper = Some(part);
+                    }
+                }
+                _ => {}
+            }
         }
+        let place = Some(Place::new(self, name));
+        Ok(Self::new(shared, parts, number, more, place))
     }
+
+    /// The difference in links that a copy keeps.
+    async fn stored_links(&self, part: &Part, attributes: &Attributes) -> Result<i64> {
+        if attributes.links < 2 {
+            return Ok(0);
+        }
+        let stored = self.shared.namespace.get(part.node.as_ref(), NLINK).await?;
+        let more = stored.and_then(|value| parsed(value.strip_prefix(b"U")?));
+        Ok(more.unwrap_or(0))
+    }
+}
+
+/// A number in decimal.
+fn parsed<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 impl Drop for OverlayNode {
@@ -225,136 +436,5 @@ impl Drop for OverlayNode {
             .map(Part::key)
             .collect();
         self.shared.nodes.forget(&keys, self);
-    }
-}
-
-impl Node for OverlayNode {
-    fn identity(&self) -> NodeIdentity {
-        NodeIdentity {
-            device: 0,
-            inode: self.number,
-            generation: self.serial,
-        }
-    }
-
-    fn kind(&self) -> FileKind {
-        self.kind
-    }
-
-    fn getattr(&self) -> Answer<'_, Attributes> {
-        match self.real() {
-            Ok(real) => real.getattr().map(|attributes| self.shown(attributes)),
-            Err(error) => Answer::error(error),
-        }
-    }
-
-    fn lookup<'a>(&'a self, name: Name<'a>) -> Answer<'a, Lookup> {
-        Answer::later(async move {
-            self.check_directory()?;
-            let this = self.this()?;
-            let _names = self.shared.names.read().await;
-            Ok(match this.find(name).await? {
-                Some((node, attributes)) => Lookup::Found(node.entry(attributes)),
-                None => Lookup::Missing {
-                    ttl: self.shared.ttl(),
-                },
-            })
-        })
-    }
-
-    fn readlink(&self) -> Answer<'_, Vec<u8>> {
-        match self.real() {
-            Ok(real) => real.readlink(),
-            Err(error) => Answer::error(error),
-        }
-    }
-
-    fn open(&self, request: OpenRequest) -> Answer<'_, Opened> {
-        if request.flags.modifies() {
-            return Answer::error(Errno::ROFS);
-        }
-        match self.real() {
-            Ok(real) => real.open(request).and_then(move |opened| {
-                let file = OverlayFile::new(self.this()?, opened.file);
-                Ok(Opened {
-                    file: Arc::new(file),
-                    caching: opened.caching,
-                })
-            }),
-            Err(error) => Answer::error(error),
-        }
-    }
-
-    fn opendir(&self) -> Answer<'_, Arc<dyn Directory>> {
-        Answer::now(|| {
-            self.check_directory()?;
-            Ok(Arc::new(OverlayDirectory::new(self.this()?)) as Arc<dyn Directory>)
-        })
-    }
-
-    fn access(&self, caller: Caller, mask: AccessMask) -> Answer<'_, ()> {
-        if mask.contains(AccessMask::WRITE) {
-            return Answer::error(Errno::ROFS);
-        }
-        match self.real() {
-            Ok(real) => real.access(caller, mask),
-            Err(error) => Answer::error(error),
-        }
-    }
-
-    fn getxattr<'a>(&'a self, name: XattrName<'a>) -> Answer<'a, Vec<u8>> {
-        if !self.shared.capabilities.contains(Capabilities::XATTR) {
-            return Answer::not_supported();
-        }
-        let stored = match self.shared.namespace.stored(name.as_bytes()) {
-            Ok(stored) => stored,
-            Err(error) => return Answer::error(error),
-        };
-        match self.real() {
-            Ok(real) if stored.len() == name.as_bytes().len() => real.getxattr(name),
-            Ok(real) => {
-                let stored = stored.into_owned();
-                Answer::later(async move { real.getxattr(XattrName::new(&stored)?).await })
-            }
-            Err(error) => Answer::error(error),
-        }
-    }
-
-    fn listxattr(&self) -> Answer<'_, Vec<u8>> {
-        if !self.shared.capabilities.contains(Capabilities::XATTR) {
-            return Answer::not_supported();
-        }
-        let namespace = self.shared.namespace;
-        match self.real() {
-            Ok(real) => real
-                .listxattr()
-                .map(move |stored| namespace.shown_list(&stored)),
-            Err(error) => Answer::error(error),
-        }
-    }
-
-    fn getflags(&self) -> Answer<'_, u32> {
-        match self.real() {
-            Ok(real) => real.getflags(),
-            Err(error) => Answer::error(error),
-        }
-    }
-
-    fn getfsxattr(&self) -> Answer<'_, FsXattr> {
-        match self.real() {
-            Ok(real) => real.getfsxattr(),
-            Err(error) => Answer::error(error),
-        }
-    }
-
-    fn statfs(&self) -> Answer<'_, FsStatistics> {
-        match self.real() {
-            Ok(real) => real.statfs(),
-            Err(error) => Answer::error(error),
-        }
-    }
-
-    fn syncfs(&self) -> Answer<'_, ()> {
-        Answer::ok(())
     }
 }

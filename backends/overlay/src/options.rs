@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
-use vfsd_backend::{Backend, Errno, Error as BackendError};
+use vfsd_backend::{Backend, Errno, Error as BackendError, Node};
 
 use crate::Namespace;
 
@@ -13,6 +13,13 @@ pub struct Options {
     /// The read-only trees, the topmost first: at least one. Nobody changes them while they are
     /// served.
     pub lowers: Vec<Arc<dyn Backend>>,
+    /// Where changes go; without it the overlay is read-only.
+    pub upper: Option<Upper>,
+    /// Which trees the lower layers are, in words: kept in the upper, which is then refused with others.
+    pub lowers_name: Option<String>,
+    /// Let directories that a lower layer has a part in be moved. With [`Namespace::User`] the kernel
+    /// does not follow what is written for it; without, such a rename is EXDEV, and programs copy.
+    pub redirects: bool,
     /// Where the overlay keeps its own extended attributes, in all layers.
     pub namespace: Namespace,
     /// All layers lie on one file system, so that their inode numbers are different: they are shown
@@ -20,11 +27,34 @@ pub struct Options {
     pub one_file_system: bool,
 }
 
+/// The writable layer: two directories of one backend, neither in the other, on one file system.
+/// Nobody else changes them.
+pub struct Upper {
+    /// The backend that both are of.
+    pub backend: Arc<dyn Backend>,
+    /// What is changed, in the kernel's format.
+    pub root: Arc<dyn Node>,
+    /// Where the overlay makes files before they get their names.
+    pub work: Arc<dyn Node>,
+}
+
+impl fmt::Debug for Upper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upper")
+            .field("root", &self.root.identity())
+            .field("work", &self.work.identity())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Options {
     /// Read-only trees over one another, the topmost first.
     pub fn new(lowers: Vec<Arc<dyn Backend>>) -> Self {
         Self {
             lowers,
+            upper: None,
+            lowers_name: None,
+            redirects: true,
             namespace: Namespace::default(),
             one_file_system: false,
         }
@@ -35,6 +65,9 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("lowers", &self.lowers.len())
+            .field("upper", &self.upper.is_some())
+            .field("lowers_name", &self.lowers_name)
+            .field("redirects", &self.redirects)
             .field("namespace", &self.namespace)
             .field("one_file_system", &self.one_file_system)
             .finish_non_exhaustive()
@@ -61,6 +94,48 @@ pub enum OpenError {
         /// Why not.
         error: BackendError,
     },
+    /// The upper and its work directory are on different file systems.
+    #[error("the work directory is not on the upper's file system: choose one beside the upper")]
+    WorkElsewhere,
+    /// The upper cannot carry the overlay's extended attributes.
+    #[error(
+        "the upper cannot carry {prefix}* attributes ({}): {}",
+        reason(.error),
+        match .prefix.starts_with("trusted") {
+            true => "keep CAP_SYS_ADMIN, or keep them in user.overlay.*",
+            false => "choose a file system with user attributes",
+        }
+    )]
+    NoXattrs {
+        /// What their names begin with.
+        prefix: String,
+        /// Why not.
+        error: BackendError,
+    },
+    /// The upper's file system lacks something that an overlay needs.
+    #[error("the upper's file system lacks {what} ({}): choose ext4, XFS, btrfs or tmpfs", reason(.error))]
+    Lacks {
+        /// What it lacks.
+        what: &'static str,
+        /// What was answered.
+        error: BackendError,
+    },
+    /// Another daemon uses it.
+    #[error("the upper is in use by process {holder}: stop it, or choose another upper")]
+    InUse {
+        /// Its process id, as it told it.
+        holder: String,
+    },
+    /// The upper has the changes to other trees.
+    #[error(
+        "the upper has the changes to {found}, not to {wanted}: choose an empty upper, or the lower that it belongs to"
+    )]
+    OtherLowers {
+        /// Those that it belongs to.
+        found: String,
+        /// Those that were given.
+        wanted: String,
+    },
 }
 
 /// A layer, as messages name it.
@@ -68,12 +143,18 @@ pub enum OpenError {
 pub enum Which {
     /// The lower layer with this number, from 1 at the top.
     Lower(usize),
+    /// The upper.
+    Upper,
+    /// The work directory.
+    Work,
 }
 
 impl fmt::Display for Which {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lower(number) => write!(f, "lower layer {number}"),
+            Self::Upper => f.write_str("the upper"),
+            Self::Work => f.write_str("the work directory"),
         }
     }
 }

@@ -37,12 +37,15 @@ impl Part {
 
 /// What a name stands for.
 pub(crate) enum Found {
-    /// A file that is known, with the attributes of the layer's file that the name is of.
-    Known(Arc<OverlayNode>, Attributes),
+    /// A file that is known, with the attributes of the layer's file that the name is of, and the layer.
+    Known(Arc<OverlayNode>, Attributes, Layer),
     /// A file that is not known yet.
     New(Parts),
     /// Nothing.
-    Missing,
+    Missing {
+        /// The upper has a whiteout there.
+        whiteout: bool,
+    },
 }
 
 /// The files of the layers that make up one of the overlay: one, or directories that are merged.
@@ -62,6 +65,8 @@ struct Search<'s> {
     is_directory: bool,
     /// Nothing below belongs to it.
     stop: bool,
+    /// The search met a whiteout of the name itself.
+    whiteout: bool,
     /// Whether something was found.
     found: Option<Attributes>,
 }
@@ -84,6 +89,7 @@ pub(crate) async fn resolve(directory: &OverlayNode, name: Name<'_>) -> Result<F
         path: name.as_bytes().to_vec(),
         is_directory: false,
         stop: false,
+        whiteout: false,
         found: None,
     };
     let mut upper = None;
@@ -91,18 +97,21 @@ pub(crate) async fn resolve(directory: &OverlayNode, name: Name<'_>) -> Result<F
         match search.in_layer(&base).await? {
             Step::Nothing => {}
             Step::Part(part) => upper = Some(part),
-            Step::Known(node, attributes) => return Ok(Found::Known(node, attributes)),
+            Step::Known(node, attributes) => {
+                return Ok(Found::Known(node, attributes, Layer::UPPER));
+            }
         }
     }
+    let whiteout = search.whiteout;
     let lowers = match search.stop {
         true => Vec::new(),
         false => match search.in_lowers(directory, upper.is_some()).await? {
             Ok(lowers) => lowers,
-            Err((node, attributes)) => return Ok(Found::Known(node, attributes)),
+            Err((node, attributes, layer)) => return Ok(Found::Known(node, attributes, layer)),
         },
     };
     Ok(match search.found {
-        None => Found::Missing,
+        None => Found::Missing { whiteout },
         Some(attributes) => Found::New(Parts {
             upper,
             lowers,
@@ -111,13 +120,28 @@ pub(crate) async fn resolve(directory: &OverlayNode, name: Name<'_>) -> Result<F
     })
 }
 
+/// Whether a lower layer shows this name in the directory, if the upper does not hide it.
+///
+/// # Errors
+/// Those of the layers.
+pub(crate) async fn is_in_lowers(directory: &OverlayNode, name: Name<'_>) -> Result<bool> {
+    for base in directory.lowers() {
+        if let Lookup::Found(entry) = looked_up(&base.node, name).await? {
+            let marked = base.has_marked_whiteouts();
+            let namespace = directory.shared.namespace;
+            return Ok(!is_whiteout(namespace, marked, &entry.node, &entry.attributes).await?);
+        }
+    }
+    Ok(false)
+}
+
 impl Search<'_> {
     /// Goes through the lower layers. A file that turns out to be known ends the search.
     async fn in_lowers(
         &mut self,
         directory: &OverlayNode,
         in_upper: bool,
-    ) -> Result<std::result::Result<Vec<Part>, (Arc<OverlayNode>, Attributes)>> {
+    ) -> Result<std::result::Result<Vec<Part>, (Arc<OverlayNode>, Attributes, Layer)>> {
         let mut lowers = Vec::new();
         let root = self.shared.root_lowers();
         let mut bases = directory.lowers();
@@ -130,7 +154,7 @@ impl Search<'_> {
             let found = match self.in_layer(base).await? {
                 Step::Nothing => None,
                 Step::Part(part) => Some(part),
-                Step::Known(node, attributes) => return Ok(Err((node, attributes))),
+                Step::Known(node, attributes) => return Ok(Err((node, attributes, base.layer))),
             };
             if self.stop {
                 lowers.extend(found);
@@ -183,6 +207,7 @@ impl Search<'_> {
         let marked = base.has_marked_whiteouts();
         if is_whiteout(namespace, marked, &entry.node, &entry.attributes).await? {
             self.stop = true;
+            self.whiteout = is_last;
             return Ok(Step::Nothing);
         }
         let mut part = Part {

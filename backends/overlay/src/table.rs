@@ -51,6 +51,11 @@ impl NodeTable {
         node
     }
 
+    /// Enters a node under one more key.
+    pub(crate) fn add(&self, key: Key, node: &Weak<OverlayNode>) {
+        self.nodes.lock().insert(key, node.clone());
+    }
+
     /// Forgets a node that is being dropped.
     pub(crate) fn forget(&self, keys: &[Key], node: *const OverlayNode) {
         let mut nodes = self.nodes.lock();

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use vfsd_backend::{Errno, Error, Name, Node, Result, XattrName};
+use vfsd_backend::{Errno, Error, Name, Node, Result, XattrFlags, XattrName};
 
 /// Where the overlay keeps its own extended attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -88,6 +88,16 @@ impl Namespace {
             Err(error) => Err(error),
         }
     }
+
+    /// Sets one of the overlay's own attributes.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    pub(crate) async fn set(self, node: &dyn Node, mark: &str, value: &[u8]) -> Result<()> {
+        let name = self.own(mark);
+        node.setxattr(XattrName::new(&name)?, value, XattrFlags::empty())
+            .await
+    }
 }
 
 /// The names in a list of extended attributes.
@@ -133,6 +143,11 @@ pub(crate) const REDIRECT: &str = "redirect";
 pub(crate) const IMPURE: &str = "impure";
 pub(crate) const WHITEOUT: &str = "whiteout";
 pub(crate) const METACOPY: &str = "metacopy";
+pub(crate) const NLINK: &str = "nlink";
+/// The inode number that programs see of a copy, in decimal. The kernel does not know it.
+pub(crate) const INODE: &str = "vfsd.inode";
+/// On the upper's root: which lower layers it belongs to. The kernel does not know it.
+pub(crate) const LOWERS: &str = "vfsd.lowers";
 
 impl Marks {
     /// Those of a directory.

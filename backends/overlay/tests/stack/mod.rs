@@ -8,9 +8,10 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use vfsd_backend::Backend;
 use vfsd_memory::{Memory, Settings};
-use vfsd_overlay::{Namespace, Options, Overlay};
+use vfsd_overlay::{Namespace, Options, Overlay, Upper};
 use vfsd_passthrough::Passthrough;
 use vfsd_testkit::block_on;
+use vfsd_testkit::conformance::{Features, Fixture};
 use vfsd_testkit::place::Place;
 
 /// Where layers are stored.
@@ -109,5 +110,70 @@ pub(crate) fn every_store(test: impl Fn(&Store)) {
         if namespace == Namespace::User || is_root() {
             test(&Store::host(namespace));
         }
+    }
+}
+
+/// A writable layer over others, and what keeps their directories.
+pub(crate) struct Writable {
+    pub(crate) overlay: Arc<Overlay>,
+    pub(crate) host: Option<TempDir>,
+}
+
+/// The upper of a tree that has the directories `upper` and `work`.
+pub(crate) fn upper_of(tree: &Arc<dyn Backend>) -> Upper {
+    let root = Place(tree.root());
+    let directory = |name: &str| match root.lookup(name) {
+        Ok(directory) => directory.0,
+        Err(_) => root.mkdir(name).expect("a directory").0,
+    };
+    Upper {
+        root: directory("upper"),
+        work: directory("work"),
+        backend: tree.clone(),
+    }
+}
+
+impl Store {
+    /// A writable layer, empty or as `upper` fills it, over read-only ones.
+    pub(crate) fn writable(self, fill: &[Fill<'_>]) -> Writable {
+        let lowers = self.lowers(fill);
+        let tree = self.tree("writable");
+        let options = self.options(lowers, &tree);
+        let overlay = block_on(Overlay::open(options)).expect("an overlay");
+        Writable {
+            overlay,
+            host: self.host,
+        }
+    }
+
+    pub(crate) fn options(
+        &self,
+        lowers: Vec<Arc<dyn Backend>>,
+        tree: &Arc<dyn Backend>,
+    ) -> Options {
+        Options {
+            namespace: self.namespace,
+            upper: Some(upper_of(tree)),
+            ..Options::new(lowers)
+        }
+    }
+}
+
+/// As a fixture, with what the host's file system can do.
+pub(crate) fn fixture(writable: Writable) -> Fixture {
+    let features = match &writable.host {
+        Some(host) => vfsd_testkit::host::features(host.path()),
+        None => Features::all(),
+    };
+    // A whiteout would be the overlay's own.
+    let features = features - Features::WHITEOUT;
+    Fixture::new(writable.overlay, features).holding(writable.host)
+}
+
+/// The namespace that this process may write on the host.
+pub(crate) fn host_namespace() -> Namespace {
+    match is_root() {
+        true => Namespace::Trusted,
+        false => Namespace::User,
     }
 }

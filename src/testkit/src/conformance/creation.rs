@@ -43,6 +43,7 @@ pub(super) const ROWS: &[Row] = rows! {
     mknod_makes_a_regular_file,
     mknod_makes_fifos_and_sockets needs SPECIAL_FILES,
     mknod_makes_devices_with_their_numbers needs DEVICE_NODES,
+    mknod_makes_a_whiteout needs WHITEOUT,
     special_files_are_not_opened needs SPECIAL_FILES,
     a_subdirectory_counts_as_a_link_of_its_parent needs DIRECTORY_LINKS,
     the_answer_to_a_creation_tells_the_attributes needs BIRTH_TIME_IN_ENTRIES,
@@ -347,7 +348,6 @@ fn mknod_makes_fifos_and_sockets(root: &Place) {
 fn mknod_makes_devices_with_their_numbers(root: &Place) {
     let devices = [
         ("null", FileKind::CharDevice, 1, 3),
-        ("whiteout", FileKind::CharDevice, 0, 0),
         ("disk", FileKind::BlockDevice, 259, 70_000),
     ];
     for (name, kind, major, minor) in devices {
@@ -356,6 +356,14 @@ fn mknod_makes_devices_with_their_numbers(root: &Place) {
         let attributes = node.attributes().unwrap();
         assert_eq!((attributes.kind, attributes.device), (kind, device));
     }
+}
+
+fn mknod_makes_a_whiteout(root: &Place) {
+    let none = Device::default();
+    let node = root.mknod("whiteout", FileKind::CharDevice, none).unwrap();
+    let attributes = node.attributes().unwrap();
+    let shown = (attributes.kind, attributes.device);
+    assert_eq!(shown, (FileKind::CharDevice, none));
 }
 
 fn special_files_are_not_opened(root: &Place) {

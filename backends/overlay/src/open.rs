@@ -1,0 +1,292 @@
+//! Stacking layers: what is read, checked and cleaned before the first request.
+
+use std::sync::Arc;
+
+use vfsd_backend::{
+    AttributeChanges, Attributes, BufferSink, Capabilities, Errno, Error, File, FileKind, LockKind,
+    LockOwner, LockRange, LockRequest, LockStyle, Lookup, Name, Node, OpenFlags, OpenRequest,
+    ReadRequest, RenameFlags, Result, SliceSource, WriteRequest,
+};
+
+use crate::index::Index;
+use crate::layers::{Layer, Shared, UpperLayer};
+use crate::new::{Inode, New, What};
+use crate::node::OverlayNode;
+use crate::options::{OpenError, Options, Upper, Which};
+use crate::resolve::{Part, Parts};
+use crate::work::{DAEMON, WorkDirectory, make_whiteout, rename};
+use crate::xattr::{LOWERS, Marks};
+use crate::{Namespace, Overlay};
+
+/// The most lower layers: their numbers have 16 bits in inode numbers.
+const MOST_LOWERS: usize = 65_000;
+
+/// The file in the work directory that keeps a second daemon away.
+const LOCK: &[u8] = b"vfsd.lock";
+
+/// The longest process id that is read from it, in bytes.
+const HOLDER_MAX: usize = 20;
+
+impl Overlay {
+    /// Stacks layers. What an earlier run has left in the work directory is removed.
+    ///
+    /// # Errors
+    /// When there is no lower layer, one cannot be read, or the upper is not fit to be written.
+    pub async fn open(options: Options) -> Result<Arc<Self>, OpenError> {
+        let count = options.lowers.len();
+        match count {
+            0 => return Err(OpenError::NoLower),
+            1..=MOST_LOWERS => {}
+            _ => return Err(OpenError::TooManyLowers(count)),
+        }
+        let namespace = options.namespace;
+        let mut lowers = Vec::with_capacity(count);
+        let mut top = None;
+        for (index, backend) in options.lowers.iter().enumerate() {
+            let which = Which::Lower(index.saturating_add(1));
+            let layer = Layer::lower(index, count);
+            let (part, attributes) = root_of(namespace, layer, backend.root(), which).await?;
+            top.get_or_insert(attributes);
+            lowers.push(part);
+        }
+        let mut attributes = top.ok_or(OpenError::NoLower)?;
+        let mut upper = None;
+        let mut upper_root = None;
+        if let Some(given) = &options.upper {
+            let root = given.root.clone();
+            let (part, own) = root_of(namespace, Layer::UPPER, root, Which::Upper).await?;
+            upper = Some(open_upper(&options, given).await?);
+            (upper_root, attributes) = (Some(part), own);
+        }
+        let capabilities = capabilities(&options);
+        let shared = Shared::new(&options, lowers.clone(), upper, capabilities);
+        let parts = Parts {
+            upper: upper_root,
+            lowers,
+            attributes,
+        };
+        let root = OverlayNode::new(&Arc::new(shared), parts, None, 0, None);
+        Ok(Arc::new(Self { root }))
+    }
+}
+
+/// The root of a layer.
+async fn root_of(
+    namespace: Namespace,
+    layer: Layer,
+    root: Arc<dyn Node>,
+    which: Which,
+) -> Result<(Part, Attributes), OpenError> {
+    if root.kind() != FileKind::Directory {
+        return Err(OpenError::NotADirectory(which));
+    }
+    let unreadable = |error| OpenError::Unreadable { which, error };
+    let attributes = root.getattr().await.map_err(unreadable)?;
+    let marks = Marks::of(namespace, &root).await.map_err(unreadable)?;
+    let part = Part {
+        layer,
+        node: root,
+        inode: attributes.inode,
+        marks,
+    };
+    Ok((part, attributes))
+}
+
+/// What the upper can do; without one, what all lowers can, and nothing that takes more than reading.
+fn capabilities(options: &Options) -> Capabilities {
+    if let Some(upper) = &options.upper {
+        // Locks are kept here: nobody else uses the upper.
+        let without = Capabilities::SUBMOUNTS | Capabilities::IMMUTABLE;
+        let locks = Capabilities::POSIX_LOCKS | Capabilities::FLOCK;
+        return upper.backend.capabilities().difference(without) | locks;
+    }
+    let all = options
+        .lowers
+        .iter()
+        .map(|lower| lower.capabilities())
+        .fold(Capabilities::all(), |all, one| all & one);
+    all & (Capabilities::XATTR
+        | Capabilities::POSIX_ACL
+        | Capabilities::POSIX_LOCKS
+        | Capabilities::FLOCK
+        | Capabilities::IMMUTABLE)
+}
+
+async fn open_upper(options: &Options, given: &Upper) -> Result<UpperLayer, OpenError> {
+    let outer = &given.work;
+    if outer.kind() != FileKind::Directory {
+        return Err(OpenError::NotADirectory(Which::Work));
+    }
+    let unusable = |error| OpenError::Unreadable {
+        which: Which::Work,
+        error,
+    };
+    let lock = lock(outer).await?;
+    let work = WorkDirectory::open(outer, "work").await.map_err(unusable)?;
+    probe(options.namespace, given, &work).await?;
+    if let Some(wanted) = &options.lowers_name {
+        check_lowers(options.namespace, &given.root, wanted).await?;
+    }
+    let index = Index::open(outer).await.map_err(unusable)?;
+    Ok(UpperLayer {
+        _backend: given.backend.clone(),
+        root: given.root.clone(),
+        work,
+        index,
+        _lock: lock,
+    })
+}
+
+/// Keeps other daemons away from the upper, for as long as the file is open. `None` where the upper
+/// has no locks.
+async fn lock(outer: &Arc<dyn Node>) -> Result<Option<Arc<dyn File>>, OpenError> {
+    let unusable = |error| OpenError::Unreadable {
+        which: Which::Work,
+        error,
+    };
+    let file = open_lock(outer).await.map_err(unusable)?;
+    let request = LockRequest {
+        owner: LockOwner(0),
+        pid: std::process::id(),
+        style: LockStyle::Flock,
+        kind: Some(LockKind::Write),
+        range: LockRange {
+            start: 0,
+            end: i64::MAX.unsigned_abs(),
+        },
+        wait: false,
+    };
+    match file.setlk(request).await {
+        Ok(()) => {}
+        Err(Error::NotSupported) => return Ok(None),
+        Err(error) if error.is(Errno::AGAIN) => {
+            let mut holder = [0; HOLDER_MAX];
+            let mut sink = BufferSink::new(&mut holder);
+            let request = ReadRequest {
+                offset: 0,
+                length: HOLDER_MAX,
+            };
+            let length = file.read(request, &mut sink).await.map_err(unusable)?;
+            let holder = holder.get(..length).unwrap_or_default().trim_ascii();
+            let holder = holder.escape_ascii().to_string();
+            return Err(OpenError::InUse { holder });
+        }
+        Err(error) => return Err(unusable(error)),
+    }
+    let holder = format!("{}\n", std::process::id());
+    tell(&file, holder.as_bytes()).await.map_err(unusable)?;
+    Ok(Some(file))
+}
+
+/// Makes `bytes` the whole content.
+async fn tell(file: &Arc<dyn File>, bytes: &[u8]) -> Result<()> {
+    let changes = AttributeChanges {
+        size: Some(0),
+        ..AttributeChanges::default()
+    };
+    file.setattr(changes).await?;
+    let request = WriteRequest {
+        offset: 0,
+        kill_privileges: false,
+        cached: false,
+    };
+    file.write(request, &mut SliceSource::new(bytes)).await?;
+    Ok(())
+}
+
+async fn open_lock(outer: &Arc<dyn Node>) -> Result<Arc<dyn File>> {
+    let name = Name::new(LOCK)?;
+    let flags = OpenFlags::READ | OpenFlags::WRITE;
+    if let Lookup::Found(entry) = outer.lookup(name).await? {
+        let request = OpenRequest {
+            flags,
+            kill_privileges: false,
+        };
+        return Ok(entry.node.open(request).await?.file);
+    }
+    let new = New {
+        caller: DAEMON,
+        what: What::File(flags),
+        inode: Inode::with(0o600),
+    };
+    let (_, opened) = new.make(outer, name).await?;
+    Ok(opened.ok_or(Errno::IO)?.file)
+}
+
+/// Finds out, by doing it, whether the upper can do what an overlay needs.
+async fn probe(namespace: Namespace, given: &Upper, work: &WorkDirectory) -> Result<(), OpenError> {
+    let lacks = |what| move |error| OpenError::Lacks { what, error };
+    let (one, two) = (work.temporary(), work.temporary());
+    let name = |temporary: &crate::work::Temporary| temporary.name().map(|n| n.as_bytes().to_vec());
+    let done = async {
+        let unusable = |error| OpenError::Unreadable {
+            which: Which::Work,
+            error,
+        };
+        let new = New {
+            caller: DAEMON,
+            what: What::Directory,
+            inode: Inode::with(0o700),
+        };
+        let (one, two) = (name(&one).map_err(unusable)?, name(&two).map_err(unusable)?);
+        let first = Name::new(&one).map_err(|errno| unusable(errno.into()))?;
+        let second = Name::new(&two).map_err(|errno| unusable(errno.into()))?;
+        // A name that does not exist is not moved; between file systems nothing is.
+        match rename(
+            &work.node,
+            first,
+            &given.root,
+            first,
+            RenameFlags::NOREPLACE,
+        )
+        .await
+        {
+            Err(error) if error.is(Errno::XDEV) => return Err(OpenError::WorkElsewhere),
+            Err(error) if error.is(Errno::NOENT) => {}
+            Err(error) => return Err(lacks("renames that replace nothing")(error)),
+            Ok(()) => return Err(unusable(Errno::IO.into())),
+        }
+        let (made, _) = new.make(&work.node, first).await.map_err(unusable)?;
+        let set = namespace.set(made.node.as_ref(), "vfsd.probe", b"y").await;
+        set.map_err(|error| OpenError::NoXattrs {
+            prefix: String::from_utf8_lossy(namespace.prefix()).into_owned(),
+            error,
+        })?;
+        let made = make_whiteout(&work.node, second).await;
+        made.map_err(lacks("character devices 0/0"))?;
+        let work = &work.node;
+        let exchanged = rename(work, first, work, second, RenameFlags::EXCHANGE).await;
+        exchanged.map_err(lacks("renames that exchange"))?;
+        work.unlink(first).await.map_err(unusable)?;
+        let moved = rename(work, second, work, first, RenameFlags::WHITEOUT).await;
+        moved.map_err(lacks("renames that leave a whiteout"))
+    }
+    .await;
+    work.discard(&one).await;
+    work.discard(&two).await;
+    done
+}
+
+/// Refuses an upper that belongs to other lower layers, and notes to which it belongs.
+async fn check_lowers(
+    namespace: Namespace,
+    root: &Arc<dyn Node>,
+    wanted: &str,
+) -> Result<(), OpenError> {
+    let unusable = |error| OpenError::Unreadable {
+        which: Which::Upper,
+        error,
+    };
+    let known = namespace.get(root.as_ref(), LOWERS).await;
+    match known.map_err(unusable)? {
+        Some(known) if known == wanted.as_bytes() => Ok(()),
+        Some(known) => Err(OpenError::OtherLowers {
+            found: known.escape_ascii().to_string(),
+            wanted: wanted.to_owned(),
+        }),
+        None => namespace
+            .set(root.as_ref(), LOWERS, wanted.as_bytes())
+            .await
+            .map_err(unusable),
+    }
+}
