@@ -114,6 +114,11 @@ impl Share {
             gid.map(Gid::from_raw),
             AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW,
         )
+        .map_err(|errno| match errno {
+            // An id that this user namespace does not have. The caller has done nothing wrong.
+            Errno::INVAL => Errno::PERM,
+            other => other,
+        })
     }
 }
 

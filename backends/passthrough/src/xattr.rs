@@ -9,7 +9,8 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags, statx};
+use vfsd_backend::posix::{ACL_ACCESS, ACL_DEFAULT, Acl, CAPABILITY};
 use vfsd_backend::{Errno, FileKind, SecurityContext, XattrFlags, XattrName};
 
 use crate::credentials::prepare_thread;
@@ -26,9 +27,6 @@ const LONGEST: usize = 65_536;
 
 /// Long enough for most values and lists.
 const USUAL: usize = 512;
-
-const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
-const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 
 /// How extended attributes are reached through `/proc/self/fd`.
 #[derive(Debug)]
@@ -159,6 +157,26 @@ impl Share {
     pub(crate) fn label(&self, file: BorrowedFd<'_>, label: SecurityContext<'_>) -> Result<()> {
         let name = self.xattr_on_host(label.name.as_bytes())?;
         self.write_xattr(file, &name, label.value, 0)
+            .map_err(|errno| self.xattr_refusal(file, &name, Some(label.value), errno))
+    }
+
+    /// What the guest is told when the host refuses to set an attribute, or with no value to remove one.
+    fn xattr_refusal(
+        &self,
+        file: BorrowedFd<'_>,
+        name: &CStr,
+        value: Option<&[u8]>,
+        errno: Errno,
+    ) -> Errno {
+        let name = name.to_bytes();
+        match errno {
+            // Well formed all the same: there is an id in it that this user namespace does not have.
+            Errno::INVAL if value.is_some_and(|value| names_ids(name, value)) => Errno::PERM,
+            // It takes CAP_SYS_ADMIN outside of all namespaces to change these. A tool that copies
+            // attributes forgives what is not supported, but not what is forbidden.
+            Errno::PERM if needs_administrator(name) && !is_sealed(file) => Errno::OPNOTSUPP,
+            other => other,
+        }
     }
 
     /// Takes away file capabilities that the host's kernel does not know as such, because they have
@@ -172,6 +190,30 @@ impl Share {
             other => other,
         }
     }
+}
+
+/// Whether this is a value with ids of users or groups in it, and such as the kernel takes.
+fn names_ids(name: &[u8], value: &[u8]) -> bool {
+    match name {
+        ACL_ACCESS | ACL_DEFAULT => Acl::decode(value).is_ok(),
+        // Revision 2 or 3 of `struct vfs_cap_data` (linux/capability.h): the kernel puts an owner into
+        // the first and translates that of the other.
+        CAPABILITY => matches!((value.len(), value.get(3)), (20, Some(2)) | (24, Some(3))),
+        _ => false,
+    }
+}
+
+/// Whether the kernel lets only an administrator change the attribute (`xattr_permission` of fs/xattr.c,
+/// `cap_inode_setxattr` of security/commoncap.c).
+fn needs_administrator(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.") || (name.starts_with(b"security.") && name != CAPABILITY)
+}
+
+/// Whether nobody may change the file (chattr(1), `+i` or `+a`).
+fn is_sealed(file: BorrowedFd<'_>) -> bool {
+    let sealed = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
+    statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE)
+        .is_ok_and(|found| found.stx_attributes.intersects(sealed))
 }
 
 /// Calls `read` with a buffer that is long enough, and answers what it read.
@@ -233,8 +275,13 @@ impl Inode {
         let host_name = self.share().xattr_on_host(name.as_bytes())?;
         let file = self.descriptor()?;
         let host_flags = (flags & (XattrFlags::CREATE | XattrFlags::REPLACE)).bits();
+        let file_fd = file.as_fd();
         self.share()
-            .write_xattr(file.as_fd(), &host_name, value, host_flags)?;
+            .write_xattr(file_fd, &host_name, value, host_flags)
+            .map_err(|errno| {
+                self.share()
+                    .xattr_refusal(file_fd, &host_name, Some(value), errno)
+            })?;
         if flags.contains(XattrFlags::KILL_SGID) && name.as_bytes() == ACL_ACCESS {
             self.drop_set_group_id(file.as_fd())?;
         }
@@ -253,10 +300,12 @@ impl Inode {
 
     pub(crate) fn remove_xattr(&self, name: XattrName<'_>) -> Result<(), vfsd_backend::Error> {
         self.share().xattr_is_served()?;
-        let name = self.share().xattr_on_host(name.as_bytes())?;
-        Ok(self
-            .share()
-            .delete_xattr(self.descriptor()?.as_fd(), &name)?)
+        let share = self.share();
+        let name = share.xattr_on_host(name.as_bytes())?;
+        let file = self.descriptor()?;
+        let file = file.as_fd();
+        let deleted = share.delete_xattr(file, &name);
+        Ok(deleted.map_err(|errno| share.xattr_refusal(file, &name, None, errno))?)
     }
 }
 

@@ -604,3 +604,79 @@ fn the_project_of_a_file_is_shown_and_cannot_be_changed() {
     share.wait(node.setflags(flags ^ NODUMP)).unwrap();
     assert_eq!(share.wait(node.getflags()).unwrap(), flags ^ NODUMP);
 }
+
+/// What [`ids_that_an_ordinary_user_does_not_have_are_forbidden_not_invalid`] starts, as root of a user
+/// namespace that has no other user.
+#[test]
+#[ignore = "another test starts it as a process"]
+fn in_a_user_namespace_with_one_id() {
+    const FOREIGN: u32 = 1234;
+    let share = Share::new(Options {
+        posix_acl: true,
+        ..Options::default()
+    });
+    let node = share.create("file").entry.node;
+    for changes in [
+        AttributeChanges {
+            uid: Some(FOREIGN),
+            ..AttributeChanges::default()
+        },
+        AttributeChanges {
+            gid: Some(FOREIGN),
+            ..AttributeChanges::default()
+        },
+    ] {
+        assert_eq!(errno(share.wait(node.setattr(changes))), Errno::PERM);
+    }
+    let set = |name: &str, value: &[u8]| {
+        share.wait(node.setxattr(xattr_name(name), value, XattrFlags::empty()))
+    };
+    let entry = |tag: u16, id: u32| [&tag.to_le_bytes()[..], &[4, 0], &id.to_le_bytes()].concat();
+    let acl = |id: u32| {
+        let none = u32::MAX;
+        [
+            2_u32.to_le_bytes().to_vec(),
+            entry(1, none),
+            entry(2, id),
+            entry(4, none),
+            entry(0x10, none),
+            entry(0x20, none),
+        ]
+        .concat()
+    };
+    set("system.posix_acl_access", &acl(0)).unwrap();
+    let foreign = acl(FOREIGN);
+    let refused = |name: &str, value: &[u8]| errno(set(name, value));
+    assert_eq!(refused("system.posix_acl_access", &foreign), Errno::PERM);
+    assert_eq!(
+        refused("system.posix_acl_access", &foreign[..7]),
+        Errno::INVAL
+    );
+    let revision_3 = [&[0, 0, 0, 3][..], &[0; 16], &FOREIGN.to_le_bytes()].concat();
+    assert_eq!(refused("security.capability", &revision_3), Errno::PERM);
+    assert_eq!(refused("security.capability", b"short"), Errno::INVAL);
+    assert_eq!(refused("trusted.name", b"value"), Errno::OPNOTSUPP);
+    assert_eq!(refused("security.other", b"label"), Errno::OPNOTSUPP);
+    let removed = share.wait(node.removexattr(xattr_name("trusted.name")));
+    assert_eq!(errno(removed), Errno::OPNOTSUPP);
+    set("user.name", b"value").unwrap();
+}
+
+#[test]
+fn ids_that_an_ordinary_user_does_not_have_are_forbidden_not_invalid() {
+    let within = |program: &std::ffi::OsStr, arguments: &[&str]| {
+        std::process::Command::new("unshare")
+            .args(["--user", "--map-root-user"])
+            .arg(program)
+            .args(arguments)
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    if !within("true".as_ref(), &[]) {
+        eprintln!("skipped: no user namespace can be made here");
+        return;
+    }
+    let this = std::env::current_exe().unwrap();
+    let test = "in_a_user_namespace_with_one_id";
+    assert!(within(this.as_os_str(), &["--exact", test, "--ignored"]));
+}
