@@ -1,8 +1,12 @@
 //! Where log lines go.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
@@ -60,7 +64,7 @@ pub(crate) fn start(settings: &LogSettings) -> Result<(), Failure> {
         (None, LogFormat::Text) => {
             let colours = rustix::termios::isatty(io::stderr());
             lines
-                .with_writer(io::stderr)
+                .with_writer(|| Unhurried(io::stderr()))
                 .with_ansi(colours)
                 .with_filter(filter)
                 .boxed()
@@ -68,7 +72,7 @@ pub(crate) fn start(settings: &LogSettings) -> Result<(), Failure> {
         (None, LogFormat::Json) => lines
             .json()
             .flatten_event(true)
-            .with_writer(io::stderr)
+            .with_writer(|| Unhurried(io::stderr()))
             .with_filter(filter)
             .boxed(),
     };
@@ -91,6 +95,55 @@ fn filter(level: LogLevel) -> Result<Targets, Failure> {
             Failure::usage(format!("RUST_LOG={directives} cannot be read: {error}"))
         }),
         _ => Ok(Targets::new().with_default(LevelFilter::from(level))),
+    }
+}
+
+/// Bytes that something which can be written to takes without a wait (PIPE_BUF, pipe(7)).
+const AT_ONCE: usize = 4096;
+
+/// One writes at a time, so that there is still room when it does.
+static WRITING: Mutex<()> = Mutex::new(());
+
+/// Lines that were lost since that was last told.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Where lines go as long as they are taken. Whoever reads them may have stopped, and what a guest
+/// waits for must not wait for that: then lines are lost, and counted.
+#[derive(Debug)]
+struct Unhurried<W>(W);
+
+impl<W: AsFd + Write> Unhurried<W> {
+    fn takes(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::OUT)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut fds, Some(&now)).is_ok() && fds.iter().any(|fd| !fd.revents().is_empty())
+    }
+
+    /// Writes a whole line. False if not all of it was taken.
+    fn put(&mut self, line: &[u8]) -> bool {
+        line.chunks(AT_ONCE)
+            .all(|piece| self.takes() && self.0.write_all(piece).is_ok())
+    }
+}
+
+impl<W: AsFd + Write> Write for Unhurried<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = LOST.swap(0, Ordering::Relaxed);
+        // One line that everybody can read, whatever the format of the others.
+        let notice = format!("{{\"level\":\"WARN\",\"message\":\"{lost} log lines were lost\"}}\n");
+        let told = lost == 0 || self.put(notice.as_bytes());
+        let kept = told && self.put(line);
+        let untold = if told { 0 } else { lost };
+        LOST.fetch_add(untold.saturating_add(u64::from(!kept)), Ordering::Relaxed);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -178,7 +231,31 @@ impl Drop for SyslogLine<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
+
+    #[test]
+    fn lines_that_nobody_reads_are_lost_and_wait_for_nobody() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut log = Unhurried(writer);
+        // More than a pipe holds.
+        for _ in 0..100 {
+            log.write_all(&[b'x'; AT_ONCE]).unwrap();
+        }
+        let mut held = vec![0; 8 * AT_ONCE];
+        reader.read_exact(&mut held).unwrap();
+        log.write_all(b"again\n").unwrap();
+        drop(log);
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        let (notice, again) = rest
+            .trim_start_matches('x')
+            .split_once('\n')
+            .expect("two lines");
+        assert!(notice.contains(" log lines were lost"), "{notice}");
+        assert_eq!(again, "again\n");
+    }
 
     #[test]
     fn a_syslog_line_is_one_datagram_with_its_priority() {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::complaint::Complaint;
 use vfsd_backend::{Backend, Capabilities, FileCaching, Ttl};
 
 /// One storage, and how it is served.
@@ -15,6 +16,8 @@ pub struct Export {
     /// Every change answers EROFS, whatever the guest's mount flags say.
     pub readonly: bool,
     pub(crate) id: ExportId,
+    /// Of the storage, told at a rate that a guest cannot choose.
+    pub(crate) failures: Arc<Complaint>,
     /// Nobody else changes it, so that the guest may remember all of it.
     pub(crate) steady: bool,
 }
@@ -34,6 +37,7 @@ impl Export {
             backend,
             readonly,
             id: ExportId::default(),
+            failures: Arc::default(),
         }
     }
 

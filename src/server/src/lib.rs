@@ -27,6 +27,7 @@
     )
 )]
 
+mod complaint;
 mod dispatch;
 mod epoch;
 mod errno;
@@ -47,6 +48,7 @@ mod shards;
 mod slots;
 mod waits;
 
+pub use complaint::Complaint;
 pub use exchange::{Body, Delivery, Exchange, HEADER_LENGTH, Incoming, inline_length};
 pub use export::Export;
 pub use exports::{Exports, ExportsError};

@@ -33,7 +33,7 @@ pub(crate) enum Negotiation {
     },
 }
 
-/// Answers an INIT.
+/// Answers an INIT. A guest can send as many as it likes, so the log is told of it only if `loud`.
 ///
 /// # Errors
 /// EPROTO for a protocol that is too old, or a guest without a feature that the operator demands.
@@ -41,18 +41,21 @@ pub(crate) fn negotiate(
     init: &InitIn,
     capabilities: Capabilities,
     options: &SessionOptions,
+    loud: bool,
 ) -> Result<Negotiation, Errno> {
     if init.major > MAJOR {
         let reply = reply(InitFlags::empty(), 0, MINOR);
         return Ok(Negotiation::TryAgain { reply });
     }
     if init.major < MAJOR || init.minor < MINOR_MIN {
-        tracing::error!(
-            "the guest speaks FUSE {}.{}, this daemon {MAJOR}.{MINOR_MIN} to {MAJOR}.{MINOR}: \
-             use a guest with Linux 5.4 or newer",
-            init.major,
-            init.minor
-        );
+        if loud {
+            tracing::error!(
+                "the guest speaks FUSE {}.{}, this daemon {MAJOR}.{MINOR_MIN} to {MAJOR}.{MINOR}: \
+                 use a guest with Linux 5.4 or newer",
+                init.major,
+                init.minor
+            );
+        }
         return Err(Errno::PROTO);
     }
     let mut offered = init.flags;
@@ -67,20 +70,24 @@ pub(crate) fn negotiate(
                 posix_acl(capabilities, options),
                 ACL_FLAGS,
                 offered,
+                loud,
             )?
             | demanded(
                 "security labels",
                 security_label(capabilities, options),
                 InitFlags::SECURITY_CTX,
                 offered,
+                loud,
             )?);
     let minor = init.minor.min(MINOR);
-    tracing::info!(
-        "session starts: FUSE {}.{} with {:?}",
-        init.major,
-        minor,
-        flags & InitFlags::all()
-    );
+    if loud {
+        tracing::info!(
+            "session starts: FUSE {}.{} with {:?}",
+            init.major,
+            minor,
+            flags & InitFlags::all()
+        );
+    }
     Ok(Negotiation::Agreed {
         layout: Layout { flags },
         reply: reply(flags, init.max_readahead, minor),
@@ -183,19 +190,24 @@ fn demanded(
     offer: Offer,
     flags: InitFlags,
     offered: InitFlags,
+    loud: bool,
 ) -> Result<InitFlags, Errno> {
     match offer {
         Offer::Never => Ok(InitFlags::empty()),
         _ if offered.contains(flags) => Ok(flags),
         Offer::Auto => {
-            tracing::warn!("the guest cannot do {what}: serving without them");
+            if loud {
+                tracing::warn!("the guest cannot do {what}: serving without them");
+            }
             Ok(InitFlags::empty())
         }
         Offer::Always => {
-            tracing::error!(
-                "the guest cannot do {what}, which are demanded: use a newer guest kernel, or \
-                 choose 'auto'"
-            );
+            if loud {
+                tracing::error!(
+                    "the guest cannot do {what}, which are demanded: use a newer guest kernel, or \
+                     choose 'auto'"
+                );
+            }
             Err(Errno::PROTO)
         }
     }

@@ -11,7 +11,7 @@ fn offer(minor: u32) -> InitIn {
 }
 
 fn agreed(init: &InitIn, capabilities: Capabilities, options: &SessionOptions) -> InitFlags {
-    match negotiate(init, capabilities, options) {
+    match negotiate(init, capabilities, options, true) {
         Ok(Negotiation::Agreed { layout, reply }) => {
             assert_eq!(layout.flags.words(), (reply.flags, reply.flags2));
             layout.flags
@@ -77,7 +77,7 @@ fn nothing_is_agreed_that_the_guest_did_not_offer() {
 fn versions_from_7_31_to_7_45_are_spoken() {
     let options = SessionOptions::default();
     for (minor, expected) in [(31, 31), (38, 38), (45, 45), (46, 45), (u32::MAX, 45)] {
-        match negotiate(&offer(minor), Capabilities::all(), &options) {
+        match negotiate(&offer(minor), Capabilities::all(), &options, true) {
             Ok(Negotiation::Agreed { reply, .. }) => assert_eq!(reply.minor, expected),
             other => panic!("{minor}: {other:?}"),
         }
@@ -88,7 +88,7 @@ fn versions_from_7_31_to_7_45_are_spoken() {
             ..offer(minor)
         };
         assert_eq!(
-            negotiate(&init, Capabilities::all(), &options).unwrap_err(),
+            negotiate(&init, Capabilities::all(), &options, true).unwrap_err(),
             Errno::PROTO
         );
     }
@@ -96,7 +96,7 @@ fn versions_from_7_31_to_7_45_are_spoken() {
         major: 8,
         ..offer(0)
     };
-    match negotiate(&init, Capabilities::all(), &options) {
+    match negotiate(&init, Capabilities::all(), &options, true) {
         Ok(Negotiation::TryAgain { reply }) => assert_eq!(reply.major, 7),
         other => panic!("{other:?}"),
     }
@@ -114,7 +114,7 @@ fn a_guest_without_acls_is_refused_only_if_they_are_demanded() {
     };
     let flags = agreed(&init, Capabilities::all(), &options(Offer::Auto));
     assert!(!flags.intersects(ACL_FLAGS));
-    let refused = negotiate(&init, Capabilities::all(), &options(Offer::Always));
+    let refused = negotiate(&init, Capabilities::all(), &options(Offer::Always), true);
     assert_eq!(refused.unwrap_err(), Errno::PROTO);
 }
 
@@ -124,6 +124,7 @@ fn requests_of_a_mebibyte_are_agreed() {
         &offer(45),
         Capabilities::empty(),
         &SessionOptions::default(),
+        true,
     ) {
         Ok(Negotiation::Agreed { reply, .. }) => {
             assert_eq!((reply.max_write, reply.max_pages), (1 << 20, 256));

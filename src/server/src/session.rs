@@ -11,6 +11,7 @@ use vfsd_fuse::{
     DecodeError, Layout, Opcode, Operation, ReplyKind, Request, RequestHeader, decode,
 };
 
+use crate::complaint::Complaint;
 use crate::dispatch::Call;
 use crate::epoch::{Epoch, Holdings};
 use crate::exchange::{Exchange, Incoming};
@@ -31,6 +32,8 @@ pub struct Session {
     pub(crate) runtime: Handle,
     epoch: ArcSwapOption<Epoch>,
     holdings: Holdings,
+    /// Sessions that the guest starts.
+    inits: Complaint,
 }
 
 impl fmt::Debug for Session {
@@ -54,6 +57,7 @@ impl Session {
             runtime,
             epoch,
             holdings,
+            inits: Complaint::default(),
         })
     }
 
@@ -111,7 +115,15 @@ impl Session {
     /// INIT. One while a session runs ends that session first: the guest has rebooted.
     fn init(&self, arg: &vfsd_fuse::InitIn) -> Result<Reply<'static>, Errno> {
         self.reset();
-        match negotiate(arg, self.exports.capabilities(), &self.options)? {
+        let untold = self.inits.raise();
+        if let Some(untold @ 1..) = untold {
+            tracing::warn!(
+                untold,
+                "the guest starts sessions faster than the log is told"
+            );
+        }
+        let capabilities = self.exports.capabilities();
+        match negotiate(arg, capabilities, &self.options, untold.is_some())? {
             Negotiation::TryAgain { reply } => Ok(Reply::structure(&reply)),
             Negotiation::Agreed { layout, reply } => {
                 let waits = self.options.budget.lock_waits;

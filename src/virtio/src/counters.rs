@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::complaint::Complaint;
+use vfsd_server::Complaint;
+
 use crate::ring::{ChainFault, RingFault};
 
 /// What one queue counts, over all its starts. One thread pops and few push, so queues do not

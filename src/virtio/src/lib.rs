@@ -35,7 +35,6 @@
     )
 )]
 
-mod complaint;
 mod config_space;
 mod connection;
 mod consumer;

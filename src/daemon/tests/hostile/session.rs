@@ -364,3 +364,18 @@ fn bodies_longer_than_their_structure_are_answered() {
     }
     scene.finish();
 }
+
+#[test]
+fn a_guest_that_mounts_in_a_loop_does_not_fill_the_log() {
+    let mut scene = Scene::new();
+    let told = |scene: &Scene| scene.daemon.log().matches("session starts").count();
+    let neighbour = scene.pause_neighbour();
+    let before = told(&scene);
+    for _ in 0..2000 {
+        scene.guest.init().unwrap();
+    }
+    scene.resume_neighbour(neighbour);
+    let lines = told(&scene) - before;
+    assert!(lines < 200, "{lines} lines");
+    scene.finish();
+}

@@ -22,7 +22,7 @@ use vfsd_fuse::{Effect, InitFlags, Opcode, Operation, ReplyKind, RequestHeader};
 use crate::epoch::Epoch;
 use crate::errno::errno_for;
 use crate::exchange::Exchange;
-use crate::export::Export;
+use crate::export::{Export, ExportId};
 use crate::exports::Exports;
 use crate::nodes::{Grant, NodeRecord};
 use crate::options::{CacheMode, SessionOptions};
@@ -288,10 +288,13 @@ impl<'a> Call<'a> {
 
     /// Logs a failure of the storage.
     fn report(&self, source: &(dyn std::error::Error + Send + Sync)) {
-        let export = self
-            .node()
-            .map(|node| self.export(&node).name.clone())
-            .unwrap_or_default();
+        let export = self.node().map_or_else(
+            |_| self.exports.get(ExportId::default()),
+            |node| self.export(&node),
+        );
+        let Some(untold) = export.failures.raise() else {
+            return;
+        };
         let mut reason = source.to_string();
         let mut next = source.source();
         while let Some(source) = next {
@@ -300,8 +303,9 @@ impl<'a> Call<'a> {
             next = source.source();
         }
         tracing::error!(
-            export,
+            export = export.name,
             opcode = self.opcode.name(),
+            untold,
             "the storage failed: {reason}"
         );
     }

@@ -11,7 +11,7 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// One kind of complaint: how often it came up, and when it was last told.
 #[derive(Debug, Default)]
-pub(crate) struct Complaint {
+pub struct Complaint {
     count: AtomicU64,
     untold: AtomicU64,
     /// When the next line may be written, in milliseconds since [`START`].
@@ -20,7 +20,7 @@ pub(crate) struct Complaint {
 
 impl Complaint {
     /// Counts, and says whether a line may be written now: if so, how many were kept back.
-    pub(crate) fn raise(&self) -> Option<u64> {
+    pub fn raise(&self) -> Option<u64> {
         self.raise_at(u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
@@ -46,7 +46,7 @@ impl Complaint {
     }
 
     /// How often it came up.
-    pub(crate) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 }
