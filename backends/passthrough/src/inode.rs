@@ -33,6 +33,11 @@ pub(crate) struct Inode {
     pub(crate) has_locks: AtomicBool,
 }
 
+/// In the number that is shown for the root of a mount, with what tells mounts apart. Its own is often
+/// that of the directory above as well (2 on ext4, 1 on tmpfs), and who looks at both before the guest has
+/// mounted anything there takes them for one directory, and for a loop.
+const OF_A_MOUNT: u64 = 1 << 63;
+
 impl Inode {
     /// The node at the top. Its descriptor is kept always.
     pub(crate) fn root(share: &Arc<Share>, fd: OwnedFd) -> Result<Arc<Self>, Errno> {
@@ -146,10 +151,12 @@ impl Inode {
 
     /// Attributes as the guest is to see them.
     pub(crate) fn shown(&self, stat: &Stat) -> Attributes {
-        Attributes {
-            mount_root: self.mount_root,
-            ..stat.attributes
+        let mut shown = stat.attributes;
+        if self.mount_root {
+            shown.mount_root = self.share().options.announce_submounts;
+            shown.inode = self.mount.place() | OF_A_MOUNT;
         }
+        shown
     }
 
     pub(crate) fn attributes(&self) -> Result<Attributes, Errno> {
@@ -239,9 +246,8 @@ impl Inode {
             }
         }
         let mount = self.mount_of(&stat, fd.as_fd())?;
-        let mount_root = self.share().options.announce_submounts
-            && stat.attributes.kind == FileKind::Directory
-            && stat.place != self.mount.place();
+        let mount_root =
+            stat.attributes.kind == FileKind::Directory && stat.place != self.mount.place();
         let permit = reserved.map_or_else(|| self.share().permit(), Ok)?;
         let anchor = Anchor::open(fd, permit);
         let node = Self::new(mount, &stat, anchor, mount_root, generation).enter(alive.as_ref());

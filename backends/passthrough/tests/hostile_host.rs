@@ -227,6 +227,39 @@ fn a_mount_below_the_share_is_announced_and_is_a_file_system_of_its_own() {
 }
 
 #[test]
+fn the_root_of_a_mount_has_a_number_that_no_directory_above_has() {
+    for announce_submounts in [true, false] {
+        let share = Share::new(Options {
+            announce_submounts,
+            ..Options::default()
+        });
+        fs::create_dir(share.host("outer")).unwrap();
+        let Some(_outer) = Submount::tmpfs(share.host("outer")) else {
+            return;
+        };
+        fs::create_dir(share.host("outer/inner")).unwrap();
+        let Some(_inner) = Submount::tmpfs(share.host("outer/inner")) else {
+            return;
+        };
+        let outer = share.lookup("outer");
+        let inner = share.try_lookup(&*outer.node, "inner").unwrap().unwrap();
+        let root = share.wait(share.root.getattr()).unwrap().inode;
+        let numbers = [root, outer.attributes.inode, inner.attributes.inode];
+        assert_ne!(numbers[1], numbers[2], "both are 1 on the host");
+        assert!(!numbers[1..].contains(&root));
+        for entry in [&outer, &inner] {
+            let again = share.wait(entry.node.getattr()).unwrap().inode;
+            assert_eq!(again, entry.attributes.inode);
+            let changed = share.wait(entry.node.setattr(AttributeChanges {
+                permissions: Some(0o700),
+                ..AttributeChanges::default()
+            }));
+            assert_eq!(changed.unwrap().inode, entry.attributes.inode);
+        }
+    }
+}
+
+#[test]
 fn open_files_beyond_the_budget_are_enfile_and_closing_works() {
     let share = Share::new(Options {
         descriptor_budget: Some(50),

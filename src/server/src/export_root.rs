@@ -10,8 +10,9 @@ use vfsd_backend::{
 
 use crate::export::Export;
 
-/// Inode number of the directory.
-const ROOT_INODE: u64 = 1;
+/// Inode number of the directory. No export's root has it: a directory with the number of the one above
+/// is taken for a loop.
+const ROOT_INODE: u64 = 0xffff_fff0;
 
 /// The synthetic root as a backend: a single directory.
 #[derive(Debug, Clone)]

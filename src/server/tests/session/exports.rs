@@ -37,6 +37,17 @@ fn each_export_is_a_mount_of_its_own_below_a_read_only_root() {
         (data.attr.flags, tools.attr.flags),
         (ATTR_SUBMOUNT, ATTR_SUBMOUNT)
     );
+    let arg = GetattrIn {
+        getattr_flags: 0,
+        dummy: 0,
+        fh: 0,
+    };
+    let root = guest.call(Opcode::Getattr, 1, &[arg.as_bytes()]).unwrap();
+    let root: AttrOut = structure(&root);
+    assert!(
+        ![data.attr.ino, tools.attr.ino].contains(&root.attr.ino),
+        "it would be taken for a loop"
+    );
     assert_eq!(guest.lookup(1, "other").unwrap_err(), 2);
     assert_eq!(guest.mkdir(1, "new").unwrap_err(), EROFS);
     assert_eq!(guest.mkdir(tools.nodeid, "new").unwrap_err(), EROFS);
