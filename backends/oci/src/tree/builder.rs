@@ -312,8 +312,13 @@ impl TreeBuilder {
             xattrs.push((name.as_slice().into(), value.as_slice().into()));
         }
         xattrs.sort_unstable();
+        let permissions = match entry.kind {
+            // Whatever a tar says: Linux gives links no others.
+            EntryKind::Symlink { .. } => 0o777,
+            _ => entry.permissions & 0o7777,
+        };
         Ok(Description {
-            permissions: entry.permissions & 0o7777,
+            permissions,
             uid: entry.uid,
             gid: entry.gid,
             modified: entry.modified,

@@ -23,6 +23,12 @@ fn attributes_are_those_of_the_entry() {
 }
 
 #[test]
+fn symbolic_links_have_the_permissions_that_linux_gives_them() {
+    let tree = merge(&[&[symlink("l", "x")]]).unwrap();
+    assert_eq!(tree.attributes(at(&tree, "l")).mode(), 0o120_777);
+}
+
+#[test]
 fn devices_and_pipes_are_kept() {
     let block = entry(
         "b",
