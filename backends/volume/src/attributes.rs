@@ -4,6 +4,7 @@ use vfsd_backend::{AttributeChanges, Attributes, Errno, FileKind, Result, SetTim
 
 use crate::content::Slot;
 use crate::inode::{Inode, State, resolve};
+use crate::meta::Purpose;
 use crate::node::VolumeNode;
 use crate::txn::{Txn, check_has_content};
 
@@ -20,6 +21,9 @@ impl VolumeNode {
             None => None,
         };
         let mut txn = Txn::new(&inode.core);
+        if cut.is_some() {
+            txn.gives_space_back();
+        }
         let state = txn.state(inode);
         // Others may have changed the flags meanwhile.
         check_changes(state, &changes, inode.kind)?;
@@ -63,6 +67,7 @@ impl VolumeNode {
         let slot = inode.alone(false)?;
         let blocks = inode.cut(&slot, 0)?;
         let mut txn = Txn::new(&inode.core);
+        txn.gives_space_back();
         let state = txn.state(inode);
         if kill_privileges {
             state.clear_set_id();
@@ -81,7 +86,7 @@ impl Inode {
         let Some(file) = slot else {
             return Ok(0);
         };
-        self.mark_unsettled()?;
+        self.mark_unsettled(Purpose::Freeing)?;
         rustix::fs::ftruncate(file, size)?;
         self.content.changed();
         Ok(crate::content::blocks(file)?)

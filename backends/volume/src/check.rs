@@ -141,7 +141,7 @@ impl Volume {
 
     fn check_open(&self, data: &Path) -> Result<CheckReport> {
         let meta = &self.core().meta;
-        meta.catch_up();
+        meta.catch_up()?;
         let mut report = CheckReport::default();
         let sizes = meta.read(|db| {
             check_rows(db, &mut report)?;

@@ -13,7 +13,7 @@ use rustix::fs::{fdatasync, fstat};
 use vfsd_backend::{Errno, Result};
 
 use crate::inode::{Inode, Pending};
-use crate::meta::Change;
+use crate::meta::{Change, Purpose};
 use crate::txn::Txn;
 
 /// A data file, open while somebody uses it.
@@ -108,7 +108,7 @@ impl Inode {
         let make = make && !self.state.read().row.has_data;
         if make {
             // The start after a kill looks for the data file of an inode that is marked.
-            self.mark_unsettled()?;
+            self.mark_unsettled(Purpose::Usual)?;
         }
         let file = match self.core.data.open_file(self.ino, make) {
             Err(Errno::NOENT) => {
@@ -131,7 +131,7 @@ impl Inode {
     }
 
     /// Notes in the journal that size and times are about to be newer in the data file.
-    pub(crate) fn mark_unsettled(&self) -> Result<()> {
+    pub(crate) fn mark_unsettled(&self, purpose: Purpose) -> Result<()> {
         if self.state.read().pending == Pending::Content {
             return Ok(());
         }
@@ -141,7 +141,7 @@ impl Inode {
         }
         self.core
             .meta
-            .commit(vec![Change::Unsettled(self.ino, true)])?;
+            .commit(vec![Change::Unsettled(self.ino, true)], purpose)?;
         state.pending = Pending::Content;
         Ok(())
     }
@@ -159,7 +159,7 @@ impl Inode {
             self.lose_privileges(kill_privileges)?;
         } else if !marked {
             // Somebody wrote the row meanwhile, without what was written here.
-            self.mark_unsettled()?;
+            self.mark_unsettled(Purpose::Freeing)?;
         }
         Ok(())
     }
@@ -193,6 +193,7 @@ impl Inode {
             }
         }
         let mut txn = Txn::new(&self.core);
+        txn.gives_space_back();
         txn.state(self);
         txn.commit()
     }
@@ -201,10 +202,11 @@ impl Inode {
     pub(crate) fn sync(&self) -> Result<()> {
         self.settle()?;
         let content = &self.content;
-        let slot = self.shared(false)?;
-        if let Some(file) = slot.as_ref() {
+        // Not held while the disk is waited for.
+        let file = self.shared(false)?.clone();
+        if let Some(file) = file {
             if !content.synced.swap(true, Ordering::AcqRel)
-                && let Err(errno) = fdatasync(file)
+                && let Err(errno) = fdatasync(&file)
             {
                 content.synced.store(false, Ordering::Release);
                 return Err(errno.into());
@@ -214,7 +216,6 @@ impl Inode {
                 content.named.store(true, Ordering::Release);
             }
         }
-        drop(slot);
         self.core.meta.sync()
     }
 }

@@ -12,7 +12,7 @@ use crate::data::DataFolder;
 use crate::entries::{self, Entries};
 use crate::inode::{BLOCK_SIZE, Inode, State};
 use crate::meta::tables::Named;
-use crate::meta::{Change, EntryRow, Meta};
+use crate::meta::{Change, EntryRow, Meta, Purpose};
 use crate::upkeep::Upkeep;
 
 /// Entries of directories that are in memory at a time.
@@ -54,7 +54,6 @@ impl Core {
         data: DataFolder,
         upkeep: Upkeep,
         owner: (u32, u32),
-        count: u64,
     ) -> Self {
         Self {
             meta,
@@ -65,7 +64,7 @@ impl Core {
             locks: LockBudget::new(LockBudget::USUAL),
             inodes: Mutex::default(),
             loaders: Default::default(),
-            count: AtomicU64::new(count),
+            count: AtomicU64::new(0),
             last_open_file: AtomicU64::new(0),
             loaded: AtomicUsize::new(0),
             loaded_directories: Mutex::default(),
@@ -122,9 +121,7 @@ impl Core {
         let inode = self.remember(self.meta.new_inode(), state);
         if directory {
             *inode.entries.write() = Some(Entries::default());
-            self.loaded_directories
-                .lock()
-                .push_back(Arc::downgrade(&inode));
+            self.is_loaded(&inode);
         }
         inode
     }
@@ -154,11 +151,12 @@ impl Core {
             false => Ok(()),
         };
         let removed = data.and_then(|()| {
-            self.meta.commit(vec![
+            let changes = vec![
                 Change::Node(ino, None),
                 Change::Orphan(ino, false),
                 Change::Unsettled(ino, false),
-            ])
+            ];
+            self.meta.commit(changes, Purpose::Freeing)
         });
         match removed {
             Ok(_) => {
@@ -229,11 +227,19 @@ impl Core {
         self.loaded.fetch_add(all.len(), Ordering::Relaxed);
         *slot = Some(Entries::new(all));
         drop(slot);
-        self.loaded_directories
-            .lock()
-            .push_back(Arc::downgrade(directory));
+        self.is_loaded(directory);
         self.make_room(directory);
         Ok(())
+    }
+
+    /// Takes note of a directory whose entries are in memory now.
+    fn is_loaded(&self, directory: &Arc<Inode>) {
+        let mut loaded = self.loaded_directories.lock();
+        // Those that are gone take memory, too. The capacity has doubled since they were looked for.
+        if loaded.len() == loaded.capacity() {
+            loaded.retain(|directory| directory.strong_count() > 0);
+        }
+        loaded.push_back(Arc::downgrade(directory));
     }
 
     /// Lets go of entries that have been in memory for the longest time.

@@ -13,6 +13,7 @@ use vfsd_backend::{
 };
 
 use crate::inode::Inode;
+use crate::meta::Purpose;
 use crate::node::VolumeNode;
 use crate::txn::Txn;
 
@@ -138,7 +139,7 @@ impl OpenFile {
     ) -> Result<usize> {
         let file = file.ok_or(Errno::IO)?;
         let inode = self.inode();
-        inode.mark_unsettled()?;
+        inode.mark_unsettled(Purpose::Usual)?;
         inode.settle_later();
         let mut done: usize = 0;
         let mut end = request.offset;
@@ -169,7 +170,7 @@ impl OpenFile {
         check_fallocate(inode, mode)?;
         let slot = inode.alone(true)?;
         let file = slot.as_ref().ok_or(Errno::IO)?;
-        inode.mark_unsettled()?;
+        inode.mark_unsettled(Purpose::Usual)?;
         let flags = FallocateFlags::from_bits_retain(mode.bits());
         let done = rustix::io::retry_on_intr(|| fallocate(file, flags, offset, length));
         inode.content.changed();
@@ -215,7 +216,7 @@ impl OpenFile {
         let (Some(source), Some(sink)) = (source.as_ref(), sink.as_ref()) else {
             return Ok(0);
         };
-        to.mark_unsettled()?;
+        to.mark_unsettled(Purpose::Usual)?;
         to.settle_later();
         self.was_read();
         let mut done: u64 = 0;

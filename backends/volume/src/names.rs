@@ -84,6 +84,7 @@ impl VolumeNode {
             return Err(Errno::ISDIR.into());
         }
         let mut txn = Txn::new(self.core());
+        txn.gives_space_back();
         txn.put_entry(&self.inode, name.as_bytes().into(), None);
         txn.change_links(&inode, -1);
         txn.entries_changed(&self.inode, -1, 0);
@@ -97,6 +98,7 @@ impl VolumeNode {
         self.check_entry_can_be_removed(&inode)?;
         check_empty_directory(&inode)?;
         let mut txn = Txn::new(self.core());
+        txn.gives_space_back();
         txn.put_entry(&self.inode, name.as_bytes().into(), None);
         txn.change_links(&inode, -2);
         txn.entries_changed(&self.inode, -1, -1);

@@ -11,7 +11,7 @@ use vfsd_testkit::conformance::{Features, Fixture};
 use vfsd_testkit::model;
 use vfsd_testkit::place::{Place, read_some};
 
-use crate::meta::Change;
+use crate::meta::{Change, Purpose};
 use crate::{Volume, VolumeError, VolumeOptions};
 
 struct Scratch {
@@ -120,6 +120,12 @@ fn everything_is_there_after_the_volume_is_opened_again() {
     );
     drop((root, file, other));
     check(&scratch.path);
+}
+
+#[test]
+fn an_inode_in_memory_is_small() {
+    let bytes = size_of::<crate::inode::Inode>();
+    assert!(bytes <= 512, "{bytes}");
 }
 
 #[test]
@@ -276,7 +282,7 @@ fn a_check_finds_what_does_not_fit_together() {
         {
             let volume = open(&scratch.path);
             let meta = &volume.core().meta;
-            meta.commit(damage(meta)).unwrap();
+            meta.commit(damage(meta), Purpose::Usual).unwrap();
         }
         let problems = Volume::check(&scratch.path).unwrap().problems;
         assert!(

@@ -9,7 +9,7 @@ use vfsd_backend::{Errno, FileKind, Result, XattrFlags};
 
 use crate::core::Core;
 use crate::inode::{Inode, Pending, State};
-use crate::meta::{Change, EntryRow};
+use crate::meta::{Change, EntryRow, Purpose};
 
 /// All names of an inode with their terminators fit in one answer of listxattr(2), beside the two
 /// of ACLs.
@@ -25,6 +25,7 @@ pub(crate) struct Txn<'a> {
     changes: Vec<Change>,
     /// How many inodes are new.
     new: u64,
+    purpose: Purpose,
 }
 
 /// A name in a directory, and what it stands for from then on.
@@ -45,7 +46,13 @@ impl<'a> Txn<'a> {
             entries: SmallVec::new(),
             changes: Vec::with_capacity(8),
             new: 0,
+            purpose: Purpose::Usual,
         }
+    }
+
+    /// It is to be done also when the disk is full.
+    pub(crate) fn gives_space_back(&mut self) {
+        self.purpose = Purpose::Freeing;
     }
 
     /// The state of an inode as it will be. It stays locked until the end.
@@ -231,7 +238,7 @@ impl<'a> Txn<'a> {
         if self.changes.is_empty() {
             return Ok(());
         }
-        self.core.meta.commit(self.changes)?;
+        self.core.meta.commit(self.changes, self.purpose)?;
         self.core.count_new(self.new);
         for held in self.held {
             let Held { mut now, new, .. } = held;

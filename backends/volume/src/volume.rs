@@ -12,7 +12,7 @@ use crate::core::Core;
 use crate::data::DataFolder;
 use crate::error::VolumeError;
 use crate::layout::{Layout, Lock};
-use crate::meta::{self, Change, Meta, NodeRow, tables};
+use crate::meta::{self, Change, Meta, NodeRow, Purpose, tables};
 use crate::node::VolumeNode;
 use crate::upkeep;
 
@@ -135,7 +135,10 @@ fn fill(layout: &Layout, options: &VolumeOptions) -> Result<()> {
     row.gid = options.gid;
     row.parent = ROOT;
     let written = meta
-        .commit(vec![Change::Node(meta.new_inode(), Some(row))])
+        .commit(
+            vec![Change::Node(meta.new_inode(), Some(row))],
+            Purpose::Usual,
+        )
         .and_then(|_| meta.sync());
     meta.close();
     join(Some(applier), "metadata");
@@ -143,12 +146,11 @@ fn fill(layout: &Layout, options: &VolumeOptions) -> Result<()> {
 }
 
 fn open(layout: &Layout, lock: Lock, options: &VolumeOptions) -> Result<Volume> {
-    let (meta, applier) = Meta::open(&layout.database(), &layout.journal())?;
-    let count = meta.read(tables::figures)?.inodes;
-    let (upkeep, jobs) = upkeep::channel();
     let data = DataFolder::open(&layout.data())?;
+    let (meta, applier) = Meta::open(&layout.database(), &layout.journal())?;
+    let (upkeep, jobs) = upkeep::channel();
     let owner = (options.uid, options.gid);
-    let core = Arc::new(Core::new(meta, data, upkeep, owner, count));
+    let core = Arc::new(Core::new(meta, data, upkeep, owner));
     let for_thread = core.clone();
     let thread = std::thread::Builder::new()
         .name("volume-upkeep".to_owned())
@@ -159,6 +161,7 @@ fn open(layout: &Layout, lock: Lock, options: &VolumeOptions) -> Result<Volume> 
         applier: Some(applier),
         _lock: lock,
     });
+    core.count_new(core.meta.read(tables::figures)?.inodes);
     finish_what_was_left(&core)?;
     let inode = core.inode(ROOT)?;
     Ok(Volume {
@@ -191,8 +194,7 @@ fn finish_what_was_left(core: &Core) -> Result<()> {
             "volume: it was not closed; finished what was left"
         );
     }
-    core.meta.catch_up();
-    Ok(())
+    core.meta.catch_up()
 }
 
 /// Brings a row in step with its data file.
@@ -215,6 +217,6 @@ fn settle(core: &Core, ino: u64) -> Result<()> {
         }
         changes.push(Change::Node(ino, Some(row)));
     }
-    core.meta.commit(changes)?;
+    core.meta.commit(changes, Purpose::Freeing)?;
     Ok(())
 }

@@ -25,6 +25,8 @@ const FILE_BYTES: u64 = 16 << 20;
 /// A file grows by zeros, as many at a time: a record that is written over them is on the disk with its
 /// bytes alone, without a change of the file's size or of its blocks.
 const GROWTH: usize = 256 << 10;
+/// On a full disk, what is left of the zeros is kept for records that give space back.
+const RESERVE: u64 = 128 << 10;
 const FRAME_BYTES: usize = 16;
 /// No operation writes a longer record.
 const MAX_RECORD_BYTES: u32 = 1 << 20;
@@ -33,6 +35,14 @@ static ZEROS: [u8; GROWTH] = [0; GROWTH];
 
 /// Number of a redo record. The first is 1.
 pub(crate) type Lsn = u64;
+
+/// What a record is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Usual,
+    /// It gives space back, or tells what has happened already: it is written also when the disk is full.
+    Freeing,
+}
 
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -62,6 +72,34 @@ struct Tail {
     bytes: u64,
     /// The disk failed: what it holds is no longer known, so that nothing is durable from here on.
     failed: bool,
+    #[cfg(test)]
+    disk_is_full: bool,
+}
+
+impl Tail {
+    /// Sees to it that there are zeros behind the next record.
+    fn make_room(&mut self, bytes: u64, purpose: Purpose) -> io::Result<()> {
+        let after = self.offset.saturating_add(bytes);
+        if after.saturating_add(RESERVE) <= self.end {
+            return Ok(());
+        }
+        let from = self.end.max(after);
+        let grown = write_all(&self.file, &[&ZEROS], from);
+        #[cfg(test)]
+        let grown = if self.disk_is_full {
+            Err(Errno::NOSPC.into())
+        } else {
+            grown
+        };
+        match grown {
+            Ok(()) => {
+                self.end = from.saturating_add(GROWTH as u64);
+                Ok(())
+            }
+            Err(_) if purpose == Purpose::Freeing => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -116,6 +154,8 @@ impl Journal {
                 full: Vec::new(),
                 bytes: header_bytes(),
                 failed: false,
+                #[cfg(test)]
+                disk_is_full: false,
             }),
             synced: Mutex::new(last),
         };
@@ -123,7 +163,12 @@ impl Journal {
     }
 
     /// Appends a record. `noted` is told its number before the next record can be appended.
-    pub(crate) fn append(&self, record: &[u8], noted: impl FnOnce(Lsn)) -> io::Result<Lsn> {
+    pub(crate) fn append(
+        &self,
+        record: &[u8],
+        purpose: Purpose,
+        noted: impl FnOnce(Lsn),
+    ) -> io::Result<Lsn> {
         let length = u32::try_from(record.len())
             .ok()
             .filter(|&length| length <= MAX_RECORD_BYTES)
@@ -149,13 +194,7 @@ impl Journal {
             *byte = value;
         }
         let bytes = u64::from(length).saturating_add(FRAME_BYTES as u64);
-        if tail.offset.saturating_add(bytes) > tail.end {
-            // Behind the record that is written below. Without room for them there may be room for it.
-            let end = tail.offset.saturating_add(bytes);
-            if write_all(&tail.file, &[&ZEROS], end).is_ok() {
-                tail.end = end.saturating_add(GROWTH as u64);
-            }
-        }
+        tail.make_room(bytes, purpose)?;
         write_all(&tail.file, &[&frame, record], tail.offset)?;
         tail.offset = tail.offset.saturating_add(bytes);
         tail.bytes = tail.bytes.saturating_add(bytes);
@@ -332,8 +371,13 @@ mod tests {
     fn records_are_read_in_the_order_they_were_appended() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::begin(dir.path(), 7).unwrap();
-        assert_eq!(journal.append(b"one", |lsn| assert_eq!(lsn, 8)).unwrap(), 8);
-        assert_eq!(journal.append(b"", |_| ()).unwrap(), 9);
+        assert_eq!(
+            journal
+                .append(b"one", Purpose::Usual, |lsn| assert_eq!(lsn, 8))
+                .unwrap(),
+            8
+        );
+        assert_eq!(journal.append(b"", Purpose::Usual, |_| ()).unwrap(), 9);
         journal.sync(9).unwrap();
         let both = vec![(8, b"one".to_vec()), (9, Vec::new())];
         assert_eq!(records(dir.path(), 7), (9, both.clone()));
@@ -346,8 +390,10 @@ mod tests {
     fn what_is_torn_at_the_end_is_not_read() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::begin(dir.path(), 0).unwrap();
-        journal.append(b"kept", |_| ()).unwrap();
-        journal.append(b"torn away", |_| ()).unwrap();
+        journal.append(b"kept", Purpose::Usual, |_| ()).unwrap();
+        journal
+            .append(b"torn away", Purpose::Usual, |_| ())
+            .unwrap();
         let path = one_file(dir.path());
         let mut whole = std::fs::read(&path).unwrap();
         let end = whole.iter().rposition(|&byte| byte != 0).unwrap();
@@ -366,12 +412,32 @@ mod tests {
     }
 
     #[test]
+    fn on_a_full_disk_there_is_room_for_what_gives_space_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::begin(dir.path(), 0).unwrap();
+        let record = [1; 400];
+        journal.append(&record, Purpose::Usual, |_| ()).unwrap();
+        journal.tail.lock().disk_is_full = true;
+        let usual = (0..1000)
+            .take_while(|_| journal.append(&record, Purpose::Usual, |_| ()).is_ok())
+            .count();
+        assert!((100..900).contains(&usual), "{usual}");
+        for _ in 0..200 {
+            journal.append(&record, Purpose::Freeing, |_| ()).unwrap();
+            assert!(journal.append(&record, Purpose::Usual, |_| ()).is_err());
+        }
+        journal.tail.lock().disk_is_full = false;
+        journal.append(&record, Purpose::Usual, |_| ()).unwrap();
+        assert_eq!(records(dir.path(), 0).0, journal.last());
+    }
+
+    #[test]
     fn full_files_follow_each_other_and_go_when_trimmed() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::begin(dir.path(), 0).unwrap();
         let record = vec![5; usize::try_from(MAX_RECORD_BYTES).unwrap()];
         for _ in 0..40 {
-            journal.append(&record, |_| ()).unwrap();
+            journal.append(&record, Purpose::Usual, |_| ()).unwrap();
         }
         journal.sync(40).unwrap();
         assert_eq!(records(dir.path(), 0).0, 40);
@@ -387,9 +453,9 @@ mod tests {
             1,
             "the last is appended to"
         );
-        journal.append(b"more", |_| ()).unwrap();
+        journal.append(b"more", Purpose::Usual, |_| ()).unwrap();
         assert_eq!(journal.last(), 41);
         let longer = vec![0; record.len() + 1];
-        assert!(journal.append(&longer, |_| ()).is_err());
+        assert!(journal.append(&longer, Purpose::Usual, |_| ()).is_err());
     }
 }

@@ -15,6 +15,7 @@ mod store;
 pub(crate) mod tables;
 
 pub(crate) use change::Change;
+pub(crate) use journal::Purpose;
 pub(crate) use row::{EntryRow, NodeRow};
 pub(crate) use store::{Meta, create, figures};
 

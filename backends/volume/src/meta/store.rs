@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
-use vfsd_backend::{Error, Result};
+use vfsd_backend::{Errno, Error, Result};
 
 use super::ahead::Ahead;
 use super::change::{self, Change};
-use super::journal::{self, Journal, Lsn};
+use super::journal::{self, Journal, Lsn, Purpose};
 use super::row::{EntryRow, NodeRow};
 use super::schema;
 use super::tables::{self, Attribute, Figures, Named};
@@ -125,10 +125,10 @@ impl Meta {
     ///
     /// # Errors
     /// ENOSPC or EIO as the host's file system says; then nothing has changed.
-    pub(crate) fn commit(&self, changes: Vec<Change>) -> Result<Lsn> {
+    pub(crate) fn commit(&self, changes: Vec<Change>, purpose: Purpose) -> Result<Lsn> {
         self.wait_for_room()?;
         let record = change::encode(&changes);
-        let lsn = self.journal.append(&record, |lsn| {
+        let lsn = self.journal.append(&record, purpose, |lsn| {
             let mut waiting = self.waiting.lock();
             let was_empty = waiting.next.is_empty();
             waiting.next.add(lsn, changes);
@@ -149,7 +149,7 @@ impl Meta {
         let mut waiting = self.waiting.lock();
         while waiting.next.changes > MOST_CHANGES || waiting.next.bytes > MOST_BYTES {
             if waiting.failing {
-                return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+                return Err(Errno::NOSPC.into());
             }
             self.work.notify_one();
             self.applied.wait(&mut waiting);
@@ -158,18 +158,25 @@ impl Meta {
     }
 
     /// Waits until the tables have all that was committed before.
-    pub(crate) fn catch_up(&self) {
+    ///
+    /// # Errors
+    /// EIO when SQLite fails: nobody knows for how long.
+    pub(crate) fn catch_up(&self) -> Result<()> {
         let last = self.journal.last();
         let mut waiting = self.waiting.lock();
         if waiting.applied >= last {
-            return;
+            return Ok(());
         }
         waiting.impatient = waiting.impatient.saturating_add(1);
         self.work.notify_one();
-        while waiting.applied < last && !waiting.stop {
+        while waiting.applied < last && !waiting.failing && !waiting.stop {
             self.applied.wait(&mut waiting);
         }
         waiting.impatient = waiting.impatient.saturating_sub(1);
+        if waiting.applied < last {
+            return Err(Errno::IO.into());
+        }
+        Ok(())
     }
 
     /// Looks into the tables.
@@ -212,12 +219,12 @@ impl Meta {
 
     /// Up to `count` entries of a directory after `cookie`, in the order of their cookies.
     pub(crate) fn entries(&self, parent: u64, cookie: u64, count: u64) -> Result<Vec<Named>> {
-        self.catch_up();
+        self.catch_up()?;
         self.read(|db| tables::entries(db, parent, cookie, count))
     }
 
     pub(crate) fn attributes(&self, ino: u64) -> Result<Vec<Attribute>> {
-        self.catch_up();
+        self.catch_up()?;
         self.read(|db| tables::attributes(db, ino))
     }
 
