@@ -7,9 +7,11 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
+use super::FlatOptions;
 use super::content::{Content, Failure};
+use super::disk::DiskCache;
 use super::known::Bounded;
 use crate::store::Store;
 
@@ -17,6 +19,8 @@ use crate::store::Store;
 pub(super) const BLOCK: u64 = 128 << 10;
 /// The smallest budget: several of the largest reads of a guest.
 const LEAST_BLOCKS: u64 = 64;
+/// Blocks that are written to the disk at once: one that comes while it is busy is not kept.
+const KEPT_AT_ONCE: usize = 32;
 
 /// The numbers of a content's blocks.
 pub(super) type Blocks = Range<u64>;
@@ -45,6 +49,9 @@ struct Shared {
     state: Mutex<State>,
     /// A block came or was given up: there may be room.
     moved: Notify,
+    disk: Option<DiskCache>,
+    /// Blocks on their way to the disk.
+    keeping: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -63,8 +70,9 @@ enum Block {
 }
 
 impl BlockCache {
-    /// At most `budget` bytes, but never less than some 8 MiB. Requests are made on `runtime`.
-    pub(super) fn new(store: Store, runtime: Handle, budget: u64) -> Self {
+    /// At most the memory of the options, but never less than some 8 MiB. Requests are made on `runtime`.
+    pub(super) fn new(store: Store, runtime: Handle, options: &FlatOptions) -> Self {
+        let budget = options.memory;
         Self {
             shared: Arc::new(Shared {
                 store,
@@ -72,6 +80,8 @@ impl BlockCache {
                 most: budget.checked_div(BLOCK).unwrap_or(0).max(LEAST_BLOCKS),
                 state: Mutex::default(),
                 moved: Notify::new(),
+                disk: options.disk.clone(),
+                keeping: Arc::new(Semaphore::new(KEPT_AT_ONCE)),
             }),
         }
     }
@@ -141,6 +151,14 @@ impl BlockCache {
                 Block::Coming(receiver) => Some(Awaited::Coming(receiver.clone())),
             })
             .collect()
+    }
+
+    /// Waits until nothing is on its way to the disk.
+    #[cfg(test)]
+    pub(super) async fn kept(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        let all = u32::try_from(KEPT_AT_ONCE).ok()?;
+        let keeping = self.shared.keeping.clone();
+        keeping.acquire_many_owned(all).await.ok()
     }
 
     /// How many bytes are there or on their way.
@@ -266,11 +284,49 @@ struct Fetch {
 
 impl Fetch {
     async fn run(mut self) {
+        self.read_disk().await;
+        if self.senders.len() == 0 {
+            return;
+        }
         if let Err(failure) = self.receive().await {
             if failure == Failure::Replaced {
                 self.content.replace();
             }
             self.fail(&failure);
+        }
+    }
+
+    /// Takes what the disk has of the beginning.
+    async fn read_disk(&mut self) {
+        let Some(disk) = self.shared.disk.clone() else {
+            return;
+        };
+        while self.senders.len() > 0
+            && let Some(name) = self.content.block_name(self.next)
+        {
+            let from = self.next.saturating_mul(BLOCK);
+            let length = self.content.size.saturating_sub(from).min(BLOCK);
+            let length = usize::try_from(length).unwrap_or(0);
+            let disk = disk.clone();
+            let read = tokio::task::spawn_blocking(move || disk.get(&name, length));
+            match read.await {
+                Ok(Some(bytes)) => self.there(bytes),
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Keeps a block on the disk, if that is not too busy.
+    fn keep(&self, bytes: &Bytes) {
+        if let Some(disk) = &self.shared.disk
+            && let Some(name) = self.content.block_name(self.next)
+            && let Ok(turn) = self.shared.keeping.clone().try_acquire_owned()
+        {
+            let (disk, bytes) = (disk.clone(), bytes.clone());
+            tokio::task::spawn_blocking(move || {
+                disk.put(&name, &bytes);
+                drop(turn);
+            });
         }
     }
 
@@ -310,7 +366,9 @@ impl Fetch {
                 block.extend_from_slice(&part);
                 if block.len() == size {
                     left = left.saturating_sub(left.min(BLOCK));
-                    self.there(std::mem::take(&mut block).into());
+                    let whole: Bytes = std::mem::take(&mut block).into();
+                    self.keep(&whole);
+                    self.there(whole);
                 }
             }
         }

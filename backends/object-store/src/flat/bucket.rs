@@ -58,7 +58,7 @@ struct Contents {
 impl Bucket {
     pub(super) fn new(store: Store, prefix: String, options: FlatOptions, runtime: Handle) -> Self {
         Self {
-            blocks: BlockCache::new(store.clone(), runtime.clone(), options.memory),
+            blocks: BlockCache::new(store.clone(), runtime.clone(), &options),
             known: Known::new(options.lifetime),
             store,
             prefix,
@@ -215,7 +215,7 @@ impl Bucket {
         let bucket = self.clone();
         let node = self.numbers.node(&object.key, fits, |number, key| {
             let (id, generation) = bucket.content_id(&key, object);
-            let content = Arc::new(Content::new(id, path, object));
+            let content = Arc::new(Content::new(id, path, object, bucket.store.identity()));
             let file = FileBody::new(object.clone(), content, generation, at);
             FlatNode::new(bucket, number, key, Body::File(file))
         });

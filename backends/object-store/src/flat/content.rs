@@ -6,6 +6,7 @@ use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectMeta};
 use vfsd_backend::Errno;
 
+use super::disk::BlockName;
 use crate::store::ListedObject;
 
 /// The content of an object as it was when it was found. It never changes; an object that was written again is
@@ -17,6 +18,8 @@ pub(super) struct Content {
     pub(super) path: Path,
     pub(super) size: u64,
     etag: Option<String>,
+    /// What names it on a disk; `None` if nothing does for certain.
+    kept_as: Option<String>,
     replaced: AtomicBool,
 }
 
@@ -52,14 +55,29 @@ impl From<Error> for Failure {
 }
 
 impl Content {
-    pub(super) fn new(id: u64, path: Path, object: &ListedObject) -> Self {
+    /// The object as it was listed or looked at, in the store of this identity.
+    pub(super) fn new(id: u64, path: Path, object: &ListedObject, store: &str) -> Self {
+        let strong = object
+            .etag
+            .as_deref()
+            .filter(|etag| !etag.starts_with("W/"));
+        // Neither a key nor an ETag has a line break in it.
+        let kept_as =
+            strong.map(|etag| format!("{store}\n{path}\n{}\n{}", object.size, bare(etag)));
         Self {
             id,
+            kept_as,
             path,
             size: object.size,
             etag: object.etag.clone(),
             replaced: AtomicBool::new(false),
         }
+    }
+
+    /// The name of one of its blocks on a disk.
+    pub(super) fn block_name(&self, number: u64) -> Option<BlockName> {
+        let kept_as = self.kept_as.as_ref()?;
+        Some(BlockName(format!("{kept_as}\n{number}")))
     }
 
     /// The request for bytes of this content and no other.

@@ -10,6 +10,7 @@ mod blocks;
 mod bucket;
 mod content;
 mod directory;
+mod disk;
 mod file;
 mod known;
 mod names;
@@ -29,6 +30,7 @@ use tokio::runtime::Handle;
 use vfsd_backend::{Backend, Capabilities, Node};
 
 use self::bucket::Bucket;
+pub use self::disk::DiskCache;
 use crate::store::{OpenError, Store};
 
 /// How a bucket is shown.
@@ -46,13 +48,15 @@ pub struct FlatOptions {
     pub lifetime: Duration,
     /// Bytes of content in memory, those on their way included; at least 8 MiB.
     pub memory: u64,
+    /// Where content is kept for the next time, besides memory.
+    pub disk: Option<DiskCache>,
     /// Bytes that are asked for before they are read, for each open file; at most a quarter of `memory`.
     pub readahead: u64,
 }
 
 impl Default for FlatOptions {
-    /// User and group 0, files 0644, directories 0755, a second of belief, 128 MiB of memory, 32 MiB of
-    /// readahead.
+    /// User and group 0, files 0644, directories 0755, a second of belief, 128 MiB of memory, no
+    /// disk, 32 MiB of readahead.
     fn default() -> Self {
         Self {
             uid: 0,
@@ -61,6 +65,7 @@ impl Default for FlatOptions {
             directory_permissions: 0o755,
             lifetime: Duration::from_secs(1),
             memory: 128 << 20,
+            disk: None,
             readahead: 32 << 20,
         }
     }

@@ -13,7 +13,7 @@ use vfsd_backend::{
 };
 use vfsd_testkit::place::{ListSink, Listed};
 
-use super::{FlatBucket, FlatOptions};
+use super::{DiskCache, FlatBucket, FlatOptions};
 use crate::store::{Fault, FaultStore, Faults, Patience, Requests, Store};
 
 const MIB: usize = 1 << 20;
@@ -575,4 +575,55 @@ async fn a_prefix_is_the_root() {
     let a = lookup(root.as_ref(), b"a").await.unwrap();
     let file = open(a.node.as_ref()).await.unwrap();
     assert_eq!(read(file.as_ref(), 0, 9).await.unwrap(), b"1");
+}
+
+#[tokio::test]
+async fn what_the_disk_keeps_is_not_fetched_again_and_belongs_to_its_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = DiskCache::open(dir.path(), 64 << 20).unwrap();
+    let options = || FlatOptions {
+        disk: Some(disk.clone()),
+        ..FlatOptions::default()
+    };
+    let (old, new) = (content(3 * MIB + 5), vec![9; 3 * MIB + 5]);
+    let below = Arc::new(InMemory::new());
+    let scene = || async {
+        let store = Store::over(below.clone(), Patience::default());
+        let bucket = FlatBucket::open(store, "", options()).await.unwrap();
+        let found = lookup(bucket.root().as_ref(), b"f").await.unwrap();
+        let file = open(found.node.as_ref()).await.unwrap();
+        let mut body = Vec::new();
+        while body.len() < old.len() {
+            body.extend(read(file.as_ref(), body.len(), MIB).await.unwrap());
+        }
+        // What is on its way to the disk has to come there.
+        drop(bucket.bucket.blocks.kept().await);
+        (body, bucket.store().counters().requests().gets)
+    };
+    below
+        .put(&Path::from("f"), old.clone().into())
+        .await
+        .unwrap();
+    let (body, gets) = scene().await;
+    assert!(body == old && gets > 0);
+    let (body, gets) = scene().await;
+    assert!(body == old);
+    assert_eq!(gets, 0);
+    below
+        .put(&Path::from("f"), new.clone().into())
+        .await
+        .unwrap();
+    let (body, gets) = scene().await;
+    assert!(body == new && gets > 0);
+    // A daemon that finds damaged blocks fetches them.
+    for folder in std::fs::read_dir(dir.path()).unwrap() {
+        for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            let mut bytes = std::fs::read(&path).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+    let (body, gets) = scene().await;
+    assert!(body == new && gets > 0);
 }

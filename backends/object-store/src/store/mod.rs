@@ -53,6 +53,7 @@ pub struct Store {
     counters: Arc<Counters>,
     patience: Arc<Patience>,
     name: Arc<str>,
+    identity: Arc<str>,
 }
 
 impl Store {
@@ -67,12 +68,12 @@ impl Store {
         patience: Patience,
     ) -> Result<Self, OpenError> {
         let connection = connect::connect(url, options, &patience)?;
-        Ok(Self::stack(
-            connection.objects,
-            connection.lister,
-            patience,
-            &url.bucket_url(),
-        ))
+        let name = url.bucket_url();
+        let stack = Self::stack(connection.objects, connection.lister, patience, &name);
+        Ok(Self {
+            identity: format!("{name} {}", options.endpoint()).into(),
+            ..stack
+        })
     }
 
     /// The same over any store, for instance one in memory.
@@ -98,6 +99,7 @@ impl Store {
             counters,
             patience,
             name: name.into(),
+            identity: name.into(),
         }
     }
 
@@ -134,6 +136,11 @@ impl Store {
     /// What was sent so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Tells this bucket from those of the same name that other services have.
+    pub(crate) fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// `s3://BUCKET` and the like, for messages.

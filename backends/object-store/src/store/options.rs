@@ -84,6 +84,18 @@ impl StoreOptions {
             .map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
+    /// Everything that says which service it is.
+    pub(super) fn endpoint(&self) -> String {
+        let names = ["endpoint", "base_url", "account", "emulator"];
+        let all = self.variables().chain(self.given());
+        let named = all.filter(|(key, _)| names.iter().any(|name| key.contains(name)));
+        // A key of an account is a secret, and says no more than its name.
+        let plain = named.filter(|(key, _)| !key.contains("_key"));
+        plain
+            .map(|(key, value)| format!("{key}={value} "))
+            .collect()
+    }
+
     pub(super) fn home(&self) -> Option<&PathBuf> {
         self.home.as_ref()
     }
