@@ -63,7 +63,7 @@ pub(crate) fn negotiate(
         offered = InitFlags::from_bits_retain(offered.bits() & u64::from(u32::MAX));
     }
     let wanted = wanted(capabilities, options);
-    let flags = offered
+    let mut flags = offered
         & (wanted
             | demanded(
                 "POSIX ACLs",
@@ -79,6 +79,11 @@ pub(crate) fn negotiate(
                 offered,
                 loud,
             )?);
+    // An open that truncates does not say whether set-id bits are to go, unless they are cleared here;
+    // left to itself, the guest truncates in a request of its own that does.
+    if !flags.contains(InitFlags::HANDLE_KILLPRIV_V2) {
+        flags.remove(InitFlags::ATOMIC_O_TRUNC);
+    }
     let minor = init.minor.min(MINOR);
     if loud {
         tracing::info!(

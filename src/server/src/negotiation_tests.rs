@@ -132,3 +132,25 @@ fn requests_of_a_mebibyte_are_agreed() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn an_open_truncates_only_where_set_id_bits_are_cleared_here() {
+    for kill_privileges in [true, false] {
+        let options = SessionOptions {
+            kill_privileges,
+            ..SessionOptions::default()
+        };
+        for offered in [
+            InitFlags::all(),
+            InitFlags::all().difference(InitFlags::HANDLE_KILLPRIV_V2),
+        ] {
+            let mut init = offer(45);
+            init.flags = offered;
+            let flags = agreed(&init, Capabilities::all(), &options);
+            assert_eq!(
+                flags.contains(InitFlags::ATOMIC_O_TRUNC),
+                kill_privileges && offered.contains(InitFlags::HANDLE_KILLPRIV_V2)
+            );
+        }
+    }
+}

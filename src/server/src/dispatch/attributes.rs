@@ -18,7 +18,7 @@ impl<'a> Call<'a> {
         let handle = (arg.getattr_flags & GETATTR_FH != 0).then_some(arg.fh);
         let node = self.node()?;
         let attributes = self.attributes(&node, handle).await?;
-        let ttl = self.attribute_ttl(self.export(&node).ttl(Ttl::Policy));
+        let ttl = self.attribute_ttl(self.export(&node), Ttl::Policy, &attributes);
         Ok(Reply::structure(&AttrOut::new(&attributes, ttl)))
     }
 
@@ -26,7 +26,7 @@ impl<'a> Call<'a> {
         let handle = (arg.getattr_flags & GETATTR_FH != 0).then_some(arg.fh);
         let node = self.node()?;
         let attributes = self.attributes(&node, handle).await?;
-        let ttl = self.attribute_ttl(self.export(&node).ttl(Ttl::Policy));
+        let ttl = self.attribute_ttl(self.export(&node), Ttl::Policy, &attributes);
         Ok(Reply::structure(&StatxOut::new(&attributes, ttl)))
     }
 
@@ -62,7 +62,7 @@ impl<'a> Call<'a> {
             None if changes.is_empty() => node.node.getattr().await?,
             None => node.node.setattr(changes).await?,
         };
-        let ttl = self.attribute_ttl(self.export(&node).ttl(Ttl::Policy));
+        let ttl = self.attribute_ttl(self.export(&node), Ttl::Policy, &attributes);
         Ok(Reply::structure(&AttrOut::new(
             &self.shown(&attributes),
             ttl,

@@ -15,7 +15,9 @@ mod xattrs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vfsd_backend::{Attributes, Caller, Capabilities, Entry, Errno, Error, Identity, Name, Ttl};
+use vfsd_backend::{
+    Attributes, Caller, Capabilities, Entry, Errno, Error, FileKind, Identity, Name, Ttl,
+};
 use vfsd_fuse::wire::{EntryOut, INVALID_ID};
 use vfsd_fuse::{Effect, InitFlags, Opcode, Operation, ReplyKind, RequestHeader};
 
@@ -40,6 +42,9 @@ pub(crate) struct Call<'a> {
     pub(crate) header: RequestHeader,
     pub(crate) opcode: Opcode,
 }
+
+/// The set-user-id and set-group-id bits.
+const SET_ID: u32 = 0o6000;
 
 type Outcome<'a, T = Reply<'a>> = Result<T, Error>;
 
@@ -254,8 +259,14 @@ impl<'a> Call<'a> {
         resolved(ttl, self.options.cache.entry_ttl)
     }
 
-    fn attribute_ttl(&self, ttl: Ttl) -> Duration {
-        resolved(ttl, self.options.cache.attribute_ttl)
+    /// How long the guest may believe attributes. Where set-id bits are cleared here, it would go on
+    /// believing in those that a write of another user has cleared, and run the program with them.
+    fn attribute_ttl(&self, export: &Export, given: Ttl, attributes: &Attributes) -> Duration {
+        let set_id = attributes.kind == FileKind::Regular && attributes.permissions & SET_ID != 0;
+        match set_id && self.kills_privileges() && !export.readonly {
+            true => Duration::ZERO,
+            false => resolved(export.ttl(given), self.options.cache.attribute_ttl),
+        }
     }
 
     /// Makes the guest know the file of an entry.
@@ -277,7 +288,7 @@ impl<'a> Call<'a> {
             0,
             &self.shown(&entry.attributes),
             self.entry_ttl(shown_in.ttl(entry.entry_ttl)),
-            self.attribute_ttl(known_as.ttl(entry.attribute_ttl)),
+            self.attribute_ttl(known_as, entry.attribute_ttl, &entry.attributes),
         );
         Ok((grant, out))
     }

@@ -1,10 +1,11 @@
 //! Requests that a guest's kernel would not send, or sends in a race.
 
 use vfsd_fuse::Opcode;
-use vfsd_fuse::wire::{CopyFileRangeIn, IoctlIn, IoctlOut, WriteIn};
-use zerocopy::IntoBytes;
+use vfsd_fuse::wire::{AttrOut, CopyFileRangeIn, EntryOut, IoctlIn, IoctlOut, WriteIn};
+use vfsd_server::SessionOptions;
+use zerocopy::{FromBytes, IntoBytes};
 
-use crate::guest::{Guest, structure};
+use crate::guest::{Guest, memory, structure};
 
 const O_RDONLY: u32 = 0;
 const O_WRONLY: u32 = 1;
@@ -87,4 +88,34 @@ fn one_copy_moves_no_more_than_64_mib_and_the_guest_asks_for_the_rest() {
     assert_eq!(copy(0, 1 << 40), LIMIT);
     assert_eq!(copy(LIMIT, 1 << 40), end - LIMIT);
     assert_eq!(copy(end, 1 << 40), 0);
+}
+
+#[test]
+fn the_attributes_of_a_set_id_program_are_not_believed_where_the_daemon_clears_its_bits() {
+    for (kill_privileges, valid) in [(true, 0), (false, 1)] {
+        let options = SessionOptions {
+            kill_privileges,
+            ..SessionOptions::default()
+        };
+        let guest = Guest::with(memory(), options);
+        for (name, mode, valid) in [
+            ("program", 0o4755, valid),
+            ("group", 0o2755, valid),
+            ("plain", 0o755, 1),
+        ] {
+            let arg = [O_RDWR, mode, 0, 0];
+            let body = [arg.as_bytes(), name.as_bytes(), b"\0"];
+            let made = guest.call(Opcode::Create, 1, &body).unwrap();
+            let (made, _) = EntryOut::read_from_prefix(&made).unwrap();
+            let found = guest.lookup(1, name).unwrap();
+            let asked = guest.call(Opcode::Getattr, found.nodeid, &[&[0; 16]]);
+            let asked: AttrOut = structure(&asked.unwrap());
+            assert_eq!(asked.attr.mode & 0o7777, mode);
+            let told = [made.attr_valid, found.attr_valid, asked.attr_valid];
+            assert_eq!(told, [valid; 3], "{name}, {kill_privileges}");
+            assert_eq!(found.entry_valid, 1);
+        }
+        guest.mkdir(1, "directory").unwrap();
+        assert_eq!(guest.lookup(1, "directory").unwrap().attr_valid, 1);
+    }
 }
