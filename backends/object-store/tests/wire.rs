@@ -1,0 +1,130 @@
+//! A service whose connections break: what is read is right all the same.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test fails by a panic"
+)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use vfsd_object_store::{Patience, Store, StoreOptions, StoreUrl};
+
+/// What becomes of one request.
+#[derive(Clone, Copy)]
+enum Fate {
+    Whole,
+    /// The connection is closed after half of the body.
+    Half,
+    /// An error that passes.
+    Busy,
+    /// The connection stays open, and nothing comes after half of the body.
+    Silent,
+    /// The connection is closed without a reply.
+    Closed,
+}
+
+fn body() -> Vec<u8> {
+    (0..50_000_u32).flat_map(u32::to_le_bytes).collect()
+}
+
+/// Answers each connection's one request with the next fate, and with all of it after the last.
+fn service(fates: Vec<Fate>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        // Silent connections have to stay open.
+        let mut open = Vec::new();
+        let mut fates = fates.into_iter();
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let fate = fates.next().unwrap_or(Fate::Whole);
+            // The client may be gone already.
+            let _ = answer(&mut connection, fate);
+            if matches!(fate, Fate::Silent) {
+                open.push(connection);
+            }
+        }
+    });
+    address
+}
+
+fn answer(connection: &mut TcpStream, fate: Fate) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    let mut byte = [0];
+    while !request.ends_with(b"\r\n\r\n") {
+        connection.read_exact(&mut byte)?;
+        request.extend(byte);
+    }
+    let request = String::from_utf8_lossy(&request).to_lowercase();
+    let (_, range) = request.split_once("range: bytes=").unwrap();
+    let (first, last) = range.lines().next().unwrap().split_once('-').unwrap();
+    let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+    let body = body();
+    let part = &body[first..=last];
+    match fate {
+        Fate::Closed => return Ok(()),
+        Fate::Busy => {
+            let busy = "HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+            return connection.write_all(busy.as_bytes());
+        }
+        Fate::Whole | Fate::Half | Fate::Silent => {}
+    }
+    write!(
+        connection,
+        "HTTP/1.1 206 Partial Content\r\nConnection: close\r\nETag: \"1\"\r\n\
+         Last-Modified: Sat, 01 Jan 2022 00:00:00 GMT\r\nContent-Range: bytes {first}-{last}/{}\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len(),
+        part.len()
+    )?;
+    match fate {
+        Fate::Whole => connection.write_all(part),
+        _ => connection.write_all(&part[..part.len() / 2]),
+    }
+}
+
+fn read(fates: Vec<Fate>, patience: Patience) -> object_store::Result<Vec<u8>> {
+    let address = service(fates);
+    let mut options = StoreOptions::default();
+    for option in [
+        format!("endpoint=http://{address}"),
+        "allow_http=true".into(),
+        "skip_signature=true".into(),
+    ] {
+        options.set(&option).unwrap();
+    }
+    let url: StoreUrl = "s3://bucket".parse().unwrap();
+    let store = Store::open(&url, &options, patience).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let read = async {
+        store
+            .objects()
+            .get_range(&Path::from("k"), 1000..190_000)
+            .await
+    };
+    Ok(runtime.block_on(read)?.to_vec())
+}
+
+#[test]
+fn a_body_is_whole_however_often_its_connection_breaks() {
+    use Fate::{Busy, Closed, Half, Silent};
+    let fates = vec![Half, Closed, Busy, Half, Silent, Busy, Half];
+    let patience = Patience::new(Duration::from_secs(60), Duration::from_millis(500));
+    assert!(read(fates, patience).unwrap() == body()[1000..190_000]);
+}
+
+#[test]
+fn a_service_that_is_always_busy_is_given_up() {
+    let patience = Patience::new(Duration::from_secs(1), Duration::from_millis(500));
+    assert!(read(vec![Fate::Busy; 1000], patience).is_err());
+}
