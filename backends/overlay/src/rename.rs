@@ -51,14 +51,12 @@ impl Move<'_> {
                 return Ok(());
             };
             drop(names);
-            self.check_redirects(&ends)?;
             self.copy_up(&ends).await?;
             let _names = self.from.shared.names.write().await;
             let Some(ends) = self.find().await? else {
                 return Ok(());
             };
             if self.is_copied_up(&ends) {
-                self.check_redirects(&ends)?;
                 return self.commit(upper, ends).await;
             }
         }
@@ -98,8 +96,17 @@ impl Move<'_> {
                 return Ok(None);
             }
             if !self.exchanges() {
-                check_replaceable(&moved, other).await?;
+                check_kinds(&moved, other)?;
             }
+        }
+        // In the order of ovl_rename().
+        self.check_redirects(&moved, other.as_ref())?;
+        if let Some((other, _)) = &other
+            && !self.exchanges()
+            && other.kind == FileKind::Directory
+            && !list(other).await?.is_empty()
+        {
+            return Err(Errno::NOTEMPTY.into());
         }
         Ok(Some(Ends {
             old,
@@ -110,13 +117,17 @@ impl Move<'_> {
     }
 
     /// EXDEV where a directory would need a redirect, and none may be written.
-    fn check_redirects(&self, ends: &Ends) -> Result<()> {
-        let other = ends.other.as_ref().filter(|_| self.exchanges());
-        let needed = [Some(&ends.moved), other.map(|(other, _)| other)]
+    fn check_redirects(
+        &self,
+        moved: &Arc<OverlayNode>,
+        other: Option<&(Arc<OverlayNode>, Attributes)>,
+    ) -> Result<()> {
+        let other = other.filter(|_| self.exchanges());
+        let needed = [Some(moved), other.map(|(other, _)| other)]
             .into_iter()
             .flatten()
             .any(|node| node.kind == FileKind::Directory && !node.lowers().is_empty());
-        match needed && !self.from.shared.redirects {
+        match needed && !moved.shared.redirects {
             true => Err(Errno::XDEV.into()),
             false => Ok(()),
         }
@@ -254,13 +265,12 @@ fn is_within(directory: &Arc<OverlayNode>, above: &Arc<OverlayNode>) -> bool {
     }
 }
 
-/// ENOTDIR, EISDIR or ENOTEMPTY when one cannot replace the other.
-async fn check_replaceable(moved: &OverlayNode, other: &Arc<OverlayNode>) -> Result<()> {
+/// ENOTDIR or EISDIR when one cannot replace the other.
+fn check_kinds(moved: &OverlayNode, other: &OverlayNode) -> Result<()> {
     let is_directory = |node: &OverlayNode| node.kind == FileKind::Directory;
     match (is_directory(moved), is_directory(other)) {
         (true, false) => Err(Errno::NOTDIR.into()),
         (false, true) => Err(Errno::ISDIR.into()),
-        (true, true) if !list(other).await?.is_empty() => Err(Errno::NOTEMPTY.into()),
         _ => Ok(()),
     }
 }
