@@ -205,6 +205,10 @@ impl OverlayNode {
         namespace
             .set(entry.node.as_ref(), crate::xattr::OPAQUE, b"y")
             .await?;
+        let number = self.number().to_string();
+        namespace
+            .set(entry.node.as_ref(), INODE, number.as_bytes())
+            .await?;
         self.copy_attributes(own, &entry.node, &attributes, &entry.attributes)
             .await
     }

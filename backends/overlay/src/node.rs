@@ -381,7 +381,7 @@ impl OverlayNode {
         let shared = &self.shared;
         let mut number = None;
         let mut more = 0;
-        if parts.attributes.kind != FileKind::Directory
+        if (parts.attributes.kind != FileKind::Directory || parts.lowers.is_empty())
             && let Some(upper) = &shared.upper
         {
             match (&parts.upper, parts.lowers.first()) {
@@ -413,7 +413,7 @@ impl OverlayNode {
 
     /// The difference in links that a copy keeps.
     async fn stored_links(&self, part: &Part, attributes: &Attributes) -> Result<i64> {
-        if attributes.links < 2 {
+        if attributes.links < 2 || attributes.kind == FileKind::Directory {
             return Ok(0);
         }
         let stored = self.shared.namespace.get(part.node.as_ref(), NLINK).await?;

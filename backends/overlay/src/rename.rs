@@ -181,6 +181,7 @@ impl Move<'_> {
             && other.kind == FileKind::Directory
             && new.in_upper
         {
+            self.to.mark_impure().await?;
             make_really_empty(upper, to, self.new_name, other).await?;
         }
         let below = is_in_lowers(self.from, self.name).await?;
