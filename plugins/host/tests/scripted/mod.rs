@@ -154,7 +154,7 @@ fn follow(stream: &UnixStream, rules: &Rules) -> Option<()> {
 }
 
 /// What a plugin should answer.
-fn good(asked: &Asked) -> Vec<u8> {
+pub(crate) fn good(asked: &Asked) -> Vec<u8> {
     let named = |end: &[u8]| asked.body.starts_with(end);
     match asked.opcode {
         Opcode::Init => {
