@@ -9,10 +9,11 @@ use vfsd_backend::{
 use vfsd_fuse::Opcode;
 use vfsd_fuse::wire::{Attr, CreateIn, EntryOut, MkdirIn, MknodIn, OpenOut};
 
+use crate::attributes::ask_attributes;
 use crate::file::PluginFile;
 use crate::handle::{Handle, open, opened, raw_flags};
 use crate::link::Link;
-use crate::node::{PluginNode, ask_attributes, caching};
+use crate::node::{PluginNode, caching};
 use crate::records::{adopt, look_up};
 use crate::reply::{Breach, Checked, Found, Named, found, structure};
 use crate::request::{Expected, Request, Undo};

@@ -16,9 +16,9 @@ use vfsd_fuse::wire::{
 };
 use zerocopy::FromZeros;
 
+use crate::attributes::{ask_attributes, set_attributes};
 use crate::handle::{Handle, Open};
 use crate::link::{Link, Reply};
-use crate::node::{ask_attributes, set_attributes};
 use crate::receive::release;
 use crate::reply::{self, Breach, structure};
 use crate::request::{Expected, Request, Undo};

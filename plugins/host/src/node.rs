@@ -2,22 +2,21 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use vfsd_backend::{
     AccessMask, Answer, AttributeChanges, Attributes, Caller, Capabilities, Created, Directory,
     Entry, Errno, Error, FileCaching, FileKind, FsStatistics, FsXattr, LinkTarget, Lookup, Name,
     NewDevice, NewInode, Node, NodeIdentity, OpenFlags, OpenRequest, Opened, Rename, RenameFlags,
-    Result, SetTime, Ttl, XattrFlags, XattrName,
+    Result, Ttl, XattrFlags, XattrName,
 };
 use vfsd_fuse::wire::{
-    AccessIn, AttrOut, EntryOut, FsXattrArgument, GETATTR_FH, GetattrIn, GetxattrIn, IoctlIn,
-    IoctlOut, LinkIn, Rename2In, RenameIn, SETXATTR_ACL_KILL_SGID, SetattrIn, SetxattrCompatIn,
-    SetxattrIn, StatfsOut, StatxIn, StatxOut, fattr, fopen,
+    AccessIn, EntryOut, FsXattrArgument, GetxattrIn, IoctlIn, IoctlOut, LinkIn, Rename2In,
+    RenameIn, SETXATTR_ACL_KILL_SGID, SetxattrCompatIn, SetxattrIn, StatfsOut, fopen,
 };
 use vfsd_fuse::{InitFlags, Opcode, XATTR_SIZE_MAX};
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::attributes::{ask_attributes, set_attributes};
 use crate::creation::{self, New};
 use crate::directory::PluginDirectory;
 use crate::file::PluginFile;
@@ -25,7 +24,7 @@ use crate::handle::{Handle, open};
 use crate::link::Link;
 use crate::receive::release;
 use crate::records::{Record, adopt, look_up, name_moved, name_removed};
-use crate::reply::{self, Breach, Found, Named, structure};
+use crate::reply::{self, Found, Named, structure};
 use crate::request::{Expected, Request, Undo};
 
 /// The ioctls of linux/fs.h that concern inode flags.
@@ -94,98 +93,6 @@ impl PluginNode {
             false => Err(Error::NotSupported),
         }
     }
-}
-
-/// The attributes, through the open file if there is one.
-pub(crate) async fn ask_attributes(
-    record: &Record,
-    link: &Arc<Link>,
-    node: u64,
-    handle: Option<u64>,
-) -> Result<Attributes> {
-    let getattr_flags = if handle.is_some() { GETATTR_FH } else { 0 };
-    let fh = handle.unwrap_or(0);
-    if link.statx.load(Ordering::Relaxed) {
-        let arg = StatxIn {
-            getattr_flags,
-            fh,
-            // STATX_BASIC_STATS and STATX_BTIME of linux/stat.h.
-            sx_mask: 0xfff,
-            ..StatxIn::new_zeroed()
-        };
-        let request = Request::new(Opcode::Statx, node)
-            .arg(&arg)
-            .fixed::<StatxOut>();
-        match link.ask(request).await {
-            Err(Error::NotSupported) => link.statx.store(false, Ordering::Relaxed),
-            Err(error) => return Err(error),
-            Ok(body) => return link.checked(same_kind(record, reply::statx(&body))),
-        }
-    }
-    let arg = GetattrIn {
-        getattr_flags,
-        fh,
-        dummy: 0,
-    };
-    let request = Request::new(Opcode::Getattr, node)
-        .arg(&arg)
-        .fixed::<AttrOut>();
-    let body = link.ask(request).await?;
-    link.checked(same_kind(record, reply::getattr(&body)))
-}
-
-fn same_kind(
-    record: &Record,
-    attributes: reply::Checked<Attributes>,
-) -> reply::Checked<Attributes> {
-    match attributes {
-        Ok(attributes) if attributes.kind != record.kind => Err(Breach("a file changes its type")),
-        other => other,
-    }
-}
-
-/// Changes attributes, through the open file if there is one.
-pub(crate) async fn set_attributes(
-    record: &Record,
-    link: &Arc<Link>,
-    node: u64,
-    handle: Option<u64>,
-    changes: &AttributeChanges,
-) -> Result<Attributes> {
-    let mut arg = SetattrIn {
-        fh: handle.unwrap_or(0),
-        mode: changes.permissions.unwrap_or(0),
-        uid: changes.uid.unwrap_or(0),
-        gid: changes.gid.unwrap_or(0),
-        size: changes.size.unwrap_or(0),
-        ..SetattrIn::new_zeroed()
-    };
-    let mut set = |condition: bool, bit: u32| {
-        if condition {
-            arg.valid |= bit;
-        }
-    };
-    set(handle.is_some(), fattr::FH);
-    set(changes.permissions.is_some(), fattr::MODE);
-    set(changes.uid.is_some(), fattr::UID);
-    set(changes.gid.is_some(), fattr::GID);
-    set(changes.size.is_some(), fattr::SIZE);
-    set(changes.kill_privileges, fattr::KILL_SUIDGID);
-    set(changes.accessed.is_some(), fattr::ATIME);
-    set(changes.modified.is_some(), fattr::MTIME);
-    set(changes.accessed == Some(SetTime::Now), fattr::ATIME_NOW);
-    set(changes.modified == Some(SetTime::Now), fattr::MTIME_NOW);
-    if let Some(SetTime::At(time)) = changes.accessed {
-        (arg.atime, arg.atimensec) = (time.seconds.cast_unsigned(), time.nanoseconds);
-    }
-    if let Some(SetTime::At(time)) = changes.modified {
-        (arg.mtime, arg.mtimensec) = (time.seconds.cast_unsigned(), time.nanoseconds);
-    }
-    let request = Request::new(Opcode::Setattr, node)
-        .arg(&arg)
-        .fixed::<AttrOut>();
-    let body = link.ask(request).await?;
-    link.checked(same_kind(record, reply::getattr(&body)))
 }
 
 /// What a guest may keep of an open file's content.
