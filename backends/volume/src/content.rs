@@ -201,6 +201,12 @@ impl Inode {
     /// Makes content and row durable, and everything that was done before.
     pub(crate) fn sync(&self) -> Result<()> {
         self.settle()?;
+        self.sync_data()?;
+        self.core.sync_meta()
+    }
+
+    /// Makes the content durable.
+    pub(crate) fn sync_data(&self) -> Result<()> {
         let content = &self.content;
         // Not held while the disk is waited for.
         let file = self.shared(false)?.clone();
@@ -216,6 +222,11 @@ impl Inode {
                 content.named.store(true, Ordering::Release);
             }
         }
-        self.core.meta.sync()
+        Ok(())
+    }
+
+    /// Whether there is content that may not be on the disk.
+    pub(crate) fn has_unsynced_data(&self) -> bool {
+        self.state.read().row.has_data && !self.content.synced.load(Ordering::Acquire)
     }
 }

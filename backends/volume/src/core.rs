@@ -1,6 +1,6 @@
 //! What all inodes of a volume have in common.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -43,6 +43,9 @@ pub(crate) struct Core {
     /// How many inodes there are.
     count: AtomicU64,
     last_open_file: AtomicU64,
+    /// Inodes whose content comes before all rows.
+    sync_first: Mutex<HashSet<u64>>,
+    syncing: Mutex<()>,
     loaded: AtomicUsize,
     /// Directories whose entries are in memory, oldest first.
     loaded_directories: Mutex<VecDeque<Weak<Inode>>>,
@@ -66,6 +69,8 @@ impl Core {
             loaders: Default::default(),
             count: AtomicU64::new(0),
             last_open_file: AtomicU64::new(0),
+            sync_first: Mutex::default(),
+            syncing: Mutex::default(),
             loaded: AtomicUsize::new(0),
             loaded_directories: Mutex::default(),
         }
@@ -173,6 +178,46 @@ impl Core {
         self.count.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// The content of an inode is to be on the disk before the names that were changed until now are:
+    /// who writes a new file and gives it the name of an old one expects either, never an empty one.
+    pub(crate) fn sync_before_names(&self, ino: u64) {
+        self.sync_first.lock().insert(ino);
+    }
+
+    /// Makes all changes of rows durable.
+    pub(crate) fn sync_meta(&self) -> Result<()> {
+        {
+            // Who comes meanwhile must not be faster.
+            let _one_at_a_time = self.syncing.lock();
+            while let Some(ino) = self.next_to_sync() {
+                if let Err(error) = self.sync_data(ino) {
+                    self.sync_before_names(ino);
+                    return Err(error);
+                }
+            }
+        }
+        self.meta.sync()
+    }
+
+    fn next_to_sync(&self) -> Option<u64> {
+        let mut first = self.sync_first.lock();
+        let ino = *first.iter().next()?;
+        first.remove(&ino);
+        Some(ino)
+    }
+
+    fn sync_data(&self, ino: u64) -> Result<()> {
+        if let Some(inode) = self.known(ino) {
+            return inode.sync_data();
+        }
+        match self.data.open_file(ino, false) {
+            Ok(file) => Ok(rustix::fs::fsync(file)?),
+            // Removed meanwhile.
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// Makes everything durable.
     pub(crate) fn sync_all(&self) -> Result<()> {
         let inodes: Vec<Arc<Inode>> = {
@@ -181,7 +226,7 @@ impl Core {
         };
         inodes.iter().try_for_each(|inode| inode.settle())?;
         self.data.sync_all()?;
-        self.meta.sync()
+        self.sync_meta()
     }
 
     /// What a name in a directory stands for.

@@ -10,7 +10,9 @@
 //! When the daemon is killed: everything that was acknowledged, except for access times of the last
 //! seconds. Names and attributes are in the journal before a reply, and content is in the host's
 //! page cache. When the power fails: what was made durable by `fsync`, `fdatasync`, `sync` or `O_SYNC`,
-//! together with all names and attributes that were changed before.
+//! together with all names and attributes that were changed before. A file that took the name of
+//! another one has its content then, whether it was synced or not; of the content of others nothing
+//! is promised.
 //!
 //! # How it is made
 //!

@@ -105,6 +105,9 @@ impl VolumeNode {
             .contains(RenameFlags::WHITEOUT)
             .then(|| self.new_whiteout(caller))
             .transpose()?;
+        if new.inode.is_some() && moved.has_unsynced_data() {
+            core.sync_before_names(moved.ino);
+        }
 
         let mut txn = Txn::new(core);
         new.put(&mut txn, &moved);

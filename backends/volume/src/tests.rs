@@ -203,6 +203,24 @@ fn after_a_power_cut_what_was_synced_is_there() {
 }
 
 #[test]
+fn what_replaces_a_file_is_on_the_disk_before_its_name_is() {
+    let scratch = scratch();
+    let volume = open(&scratch.path);
+    let root = Place(volume.root());
+    let (other, handle) = root.create("other").unwrap();
+    handle.write_all(0, b"x").unwrap();
+    root.put("file", b"old").unwrap();
+    let new = root.put("file.new", b"new").unwrap();
+    root.rename("file.new", &root, "file").unwrap();
+    let ino = new.attributes().unwrap().inode;
+    let inode = volume.core().inode(ino).unwrap();
+    assert!(inode.has_unsynced_data());
+    handle.fsync().unwrap();
+    assert!(!inode.has_unsynced_data(), "before the rename's record");
+    let _ = other;
+}
+
+#[test]
 fn a_volume_is_opened_by_one_at_a_time_and_made_in_an_empty_directory() {
     let scratch = scratch();
     let volume = open(&scratch.path);

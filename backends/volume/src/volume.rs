@@ -77,7 +77,7 @@ impl Volume {
         open(&layout, lock, options).map_err(failed)
     }
 
-    pub(crate) fn core(&self) -> &Core {
+    pub(crate) fn core(&self) -> &Arc<Core> {
         self.root.core()
     }
 }
