@@ -5,19 +5,29 @@
 //! name = "home"            # the directory that the guest sees
 //! source = "dir:/srv/home" # as on the command line
 //! readonly = true          # false when left out
+//!
+//! [[export]]
+//! name = "root"
+//! lowers = ["dir:/srv/tools", "dir:/srv/base"] # instead of a source: several, the topmost first
+//! upper = "/srv/vm1"       # changes go there; without it the export is read-only
+//! work = "/srv/vm1.work"   # as --work, --upper-xattr and --shared
+//! upper_xattr = "user"
+//! shared = true
 //! ```
 //!
 //! Everything else is an option of the command line, so that a safety option has one place and
 //! cannot be overridden by another.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use vfsd_overlay::Namespace;
 
+use crate::cli::Marks;
 use crate::exit::Failure;
 use crate::settings::ExportSettings;
-use crate::source::Source;
+use crate::source::{Layers, Source, Upper};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,7 +40,12 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Entry {
     name: String,
-    source: String,
+    source: Option<String>,
+    lowers: Option<Vec<String>>,
+    upper: Option<PathBuf>,
+    work: Option<PathBuf>,
+    upper_xattr: Option<Marks>,
+    shared: Option<bool>,
     readonly: Option<bool>,
 }
 
@@ -69,13 +84,42 @@ impl Entry {
                 self.name
             ));
         }
-        let source = Source::parse(OsStr::new(&self.source))
+        let readonly = readonly || self.readonly.unwrap_or(false);
+        let source = self
+            .storage()
             .map_err(|error| format!("export {:?}: {error}", self.name))?;
         Ok(ExportSettings {
             name: Some(self.name),
+            readonly: readonly || source.is_read_only(),
             source,
-            readonly: readonly || self.readonly.unwrap_or(false),
         })
+    }
+
+    /// What is served: a source, or several over one another.
+    fn storage(&self) -> Result<Source, String> {
+        let parse =
+            |word: &String| Source::parse(OsStr::new(word)).map_err(|error| error.to_string());
+        let of_upper = self.work.is_some() || self.upper_xattr.is_some() || self.shared.is_some();
+        if of_upper && self.upper.is_none() {
+            return Err("work, upper_xattr and shared go with an upper: add it".to_owned());
+        }
+        let lowers = match (&self.source, &self.lowers) {
+            (Some(source), None) if self.upper.is_none() => return parse(source),
+            (Some(source), None) => vec![parse(source)?],
+            (None, Some(lowers)) if !lowers.is_empty() => {
+                lowers.iter().map(parse).collect::<Result<_, _>>()?
+            }
+            _ => return Err("it needs either a source, or lowers with at least one".to_owned()),
+        };
+        Ok(Source::new(Layers {
+            lowers,
+            upper: self.upper.clone().map(|dir| Upper {
+                dir,
+                work: self.work.clone(),
+                namespace: self.upper_xattr.map(Namespace::from),
+                shared: self.shared.unwrap_or(false),
+            }),
+        }))
     }
 }
 
@@ -130,6 +174,43 @@ mod tests {
                 .unwrap_err()
                 .contains("source")
         );
+    }
+
+    #[test]
+    fn layers_are_read_the_topmost_first() {
+        let text = "
+            [[export]]
+            name = 'root'
+            lowers = ['dir:/srv/tools', '/srv/base']
+            upper = '/srv/vm1'
+            upper_xattr = 'user'
+            [[export]]
+            name = 'tools'
+            lowers = ['/srv/tools', '/srv/base']
+        ";
+        let shown: Vec<_> = parse(text, false)
+            .unwrap()
+            .iter()
+            .map(|export| export.source.to_string())
+            .collect();
+        let lowers = "dir:/srv/tools over dir:/srv/base";
+        assert_eq!(
+            shown,
+            [format!("upper /srv/vm1 over {lowers}"), lowers.to_owned()]
+        );
+    }
+
+    #[test]
+    fn layers_that_contradict_themselves_are_refused() {
+        for (keys, complaint) in [
+            ("source='/a'\nlowers=['/b']", "either"),
+            ("lowers=[]", "at least one"),
+            ("source='/a'\nwork='/w'", "upper"),
+            ("source='/a'\nupper='/u'\nupper_xattr='root'", "upper_xattr"),
+        ] {
+            let error = parse(&format!("[[export]]\nname='a'\n{keys}\n"), false).unwrap_err();
+            assert!(error.contains(complaint), "{keys}: {error}");
+        }
     }
 
     #[test]

@@ -172,6 +172,14 @@ impl Storage {
         }
     }
 
+    /// Adds an argument that belongs to the source.
+    pub(crate) fn argument(&mut self, argument: impl Into<OsString>) -> &mut Self {
+        if let Kind::Named { arguments, .. } = &mut self.kind {
+            arguments.push(argument.into());
+        }
+        self
+    }
+
     /// What the daemon is told by its environment.
     pub(crate) fn environment(&mut self, variables: Vec<(String, String)>) -> &mut Self {
         self.environment.extend(variables);

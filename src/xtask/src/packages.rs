@@ -48,6 +48,11 @@ pub(crate) const ACL: Package = Package {
     name: "acl",
     provides: "/usr/bin/setfacl",
 };
+/// `getfattr`.
+pub(crate) const ATTR: Package = Package {
+    name: "attr",
+    provides: "/usr/bin/getfattr",
+};
 /// Folders of Python programs.
 pub(crate) const PYTHON_VENV: Package = Package {
     name: "python3-venv",

@@ -9,10 +9,6 @@ use super::spelling::refuse_shared_dir;
 /// Options of `serve` and `mount` that come with storages this version does not have.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LaterOptions {
-    #[arg(long, hide = true, value_parser = refuse_overlay)]
-    upper: Option<String>,
-    #[arg(long, hide = true, value_parser = refuse_overlay)]
-    work: Option<String>,
     #[arg(long, hide = true, value_parser = refuse_remote)]
     state_dir: Option<String>,
     #[arg(long, hide = true, value_parser = refuse_remote)]
@@ -21,10 +17,6 @@ pub(crate) struct LaterOptions {
     cache_size: Option<String>,
     #[arg(long, hide = true, value_parser = refuse_remote)]
     registry_insecure: Option<String>,
-}
-
-fn refuse_overlay(_: &str) -> Result<String, &'static str> {
-    Err("a writable layer over a source is not in this version; leave the option out")
 }
 
 /// Options of virtiofsd that `serve` and `mount` have no use for.

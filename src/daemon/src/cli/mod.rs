@@ -4,6 +4,7 @@ mod caching;
 pub(crate) mod choices;
 mod confinement;
 mod later;
+mod layer;
 mod legacy;
 mod mount;
 mod reporting;
@@ -19,6 +20,7 @@ use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use layer::Marks;
 pub(crate) use volume::VolumeArguments;
 
 use crate::exit::Failure;

@@ -7,6 +7,7 @@ use clap::Args;
 use super::caching::CachingOptions;
 use super::confinement::ConfinementOptions;
 use super::later::{ForeignOptions, LaterOptions};
+use super::layer::LayerOptions;
 use super::reporting::ReportingOptions;
 use super::store::StoreArguments;
 use super::tree::TreeOptions;
@@ -37,6 +38,8 @@ pub(crate) struct MountArguments {
     #[command(flatten)]
     tree: TreeOptions,
     #[command(flatten)]
+    layer: LayerOptions,
+    #[command(flatten)]
     caching: CachingOptions,
     #[command(flatten)]
     store: StoreArguments,
@@ -65,7 +68,7 @@ impl MountArguments {
             rustix::process::getegid().as_raw(),
         );
         Ok(MountSettings {
-            export: ExportSettings::unnamed(self.source, self.tree.readonly),
+            export: ExportSettings::unnamed(self.layer.over(self.source), self.tree.readonly),
             mount_point: self.mount_point,
             allow_other: match (self.allow_other, self.no_allow_other) {
                 (true, _) => Some(true),

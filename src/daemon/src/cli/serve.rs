@@ -9,6 +9,7 @@ use clap::Args;
 use super::caching::CachingOptions;
 use super::confinement::ConfinementOptions;
 use super::later::{ForeignOptions, LaterOptions};
+use super::layer::LayerOptions;
 use super::reporting::ReportingOptions;
 use super::store::StoreArguments;
 use super::tree::TreeOptions;
@@ -37,6 +38,8 @@ pub(crate) struct ServeArguments {
     device: DeviceOptions,
     #[command(flatten)]
     tree: TreeOptions,
+    #[command(flatten)]
+    layer: LayerOptions,
     #[command(flatten)]
     caching: CachingOptions,
     #[command(flatten)]
@@ -111,6 +114,7 @@ impl ServeArguments {
     pub(crate) fn settings(self) -> Result<ServeSettings, Failure> {
         let exports = match (self.source, &self.config) {
             (Some(source), _) => {
+                let source = self.layer.over(source);
                 vec![ExportSettings::unnamed(source, self.tree.readonly)]
             }
             (None, Some(file)) => config::read(file, self.tree.readonly)?,

@@ -231,6 +231,30 @@ fn what_newcomers_type_is_understood_or_answered() {
 }
 
 #[test]
+fn a_writable_layer_goes_over_any_source() {
+    let source = |line: &str| {
+        serve(&format!("--socket-path s {line}")).exports[0]
+            .source
+            .to_string()
+    };
+    assert_eq!(source("/srv --upper /u"), "upper /u over dir:/srv");
+    assert_eq!(
+        source("memory: --upper /u --work /w --upper-xattr user"),
+        "upper /u over memory:"
+    );
+    for (line, named) in [
+        ("--work /w /srv", "--upper"),
+        ("--shared /srv", "--upper"),
+        ("--upper /u --readonly /srv", "--readonly"),
+        ("--upper /u --upper-xattr root /srv", "--upper-xattr"),
+    ] {
+        let (code, text) = refused(&format!("vfsd serve --socket-path s {line}"));
+        assert_eq!(code, 2, "{line}: {text}");
+        assert!(text.contains(named), "{line}: {text}");
+    }
+}
+
+#[test]
 fn the_last_of_repeated_options_counts_for_virtiofsd() {
     let settings = virtiofsd(
         "--shared-dir /a --shared-dir /srv --fd 3 --sandbox none --sandbox CHROOT \

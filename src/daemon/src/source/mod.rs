@@ -3,7 +3,9 @@
 
 mod bucket;
 mod dir;
+mod layers;
 mod memory;
+mod upper;
 mod volume;
 
 use std::ffi::{OsStr, OsString};
@@ -18,6 +20,8 @@ use tokio::runtime::Handle;
 use vfsd_backend::{Backend, Capabilities};
 
 pub(crate) use dir::Dir;
+pub(crate) use layers::Layers;
+pub(crate) use upper::Upper;
 pub(crate) use volume::VolumeSource;
 
 use crate::exit::Failure;

@@ -239,7 +239,11 @@ fn an_ordinary_user_gets_a_sandbox_too() {
     }
     // The program may be where an ordinary user cannot reach it.
     let program = place.path("vfsd");
-    std::fs::copy(env!("CARGO_BIN_EXE_vfsd"), &program).unwrap();
+    // By another process: one that is forked meanwhile must not have the program open to write it.
+    let copied = std::process::Command::new("cp")
+        .args([env!("CARGO_BIN_EXE_vfsd").as_ref(), program.as_os_str()])
+        .status();
+    assert!(copied.unwrap().success());
     let mut command = std::process::Command::new("setpriv");
     command
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])

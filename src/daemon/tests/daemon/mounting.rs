@@ -364,7 +364,11 @@ fn an_ordinary_user_mounts_through_fusermount3_or_is_told_to_install_it() {
     for path in [point.parent().unwrap(), &point] {
         rustix::fs::chown(path, Some(nobody), None).unwrap();
     }
-    std::fs::copy(env!("CARGO_BIN_EXE_vfsd"), &program).unwrap();
+    // By another process: one that is forked meanwhile must not have the program open to write it.
+    let copied = Command::new("cp")
+        .args([env!("CARGO_BIN_EXE_vfsd").as_ref(), program.as_os_str()])
+        .status();
+    assert!(copied.unwrap().success());
     let mut command = Command::new("setpriv");
     command
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])

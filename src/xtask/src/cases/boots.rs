@@ -17,10 +17,21 @@ pub(crate) struct Boot {
     pub(crate) machine: Machine,
     /// The daemon's options.
     pub(crate) options: Options,
+    /// What its root is.
+    pub(crate) root: Root,
     /// What the scripts work in, when it is not the root.
     pub(crate) beside: Option<Beside>,
     /// What runs in it, in this order.
     pub(crate) cases: &'static [Case],
+}
+
+/// How a tree is served as a guest's root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Root {
+    /// As it lies there, to be changed by the guest.
+    Folder,
+    /// Below a writable layer.
+    Layers,
 }
 
 /// A storage that a second daemon serves beside the root.
@@ -82,6 +93,11 @@ const PJDFSTEST: Case = Case {
         600,
     )
 };
+const PJDFSTEST_OVER_LAYERS: Case = Case {
+    name: "pjdfstest passes but for character devices 0/0",
+    judge: judge::pjdfstest_over_layers,
+    ..PJDFSTEST
+};
 const FSX: Case = case(
     "fsx does 100,000 operations with mappings and finds every byte again",
     include_str!("../../guest/cases/fsx.sh"),
@@ -135,6 +151,11 @@ const VANISHING_ENTRIES: Case = case(
     include_str!("../../guest/cases/vanishing_entries.sh"),
     300,
 );
+const LAYERS: Case = case(
+    "files and directories of the lower tree are changed, moved, removed and made again",
+    include_str!("../../guest/cases/layers.sh"),
+    120,
+);
 const BUCKET: Case = case(
     "the objects that another client has put are files with its bytes",
     include_str!("../../guest/cases/bucket.sh"),
@@ -170,6 +191,7 @@ pub(crate) const BOOTS: &[Boot] = &[
         name: "uml",
         machine: Machine::of(Kernel::Uml),
         options: PLAIN,
+        root: Root::Folder,
         beside: None,
         cases: &[
             FLOCK,
@@ -192,6 +214,7 @@ pub(crate) const BOOTS: &[Boot] = &[
             writeback: true,
             ..PLAIN
         },
+        root: Root::Folder,
         beside: None,
         cases: &[WRITE_AFTER_DROP, GIT, SQLITE, APT, FSX],
     },
@@ -202,6 +225,7 @@ pub(crate) const BOOTS: &[Boot] = &[
             open_files: Some(2000),
             ..PLAIN
         },
+        root: Root::Folder,
         beside: None,
         cases: &[DESCRIPTOR_LIMIT],
     },
@@ -213,6 +237,7 @@ pub(crate) const BOOTS: &[Boot] = &[
             further: &["--cache", "always", "--sandbox", "chroot"],
             ..PLAIN
         },
+        root: Root::Folder,
         beside: None,
         cases: &[WRITE_AFTER_DROP, DPKG],
     },
@@ -223,6 +248,7 @@ pub(crate) const BOOTS: &[Boot] = &[
             further: &["--cache", "never", "--allow-mmap", "--sandbox", "none"],
             ..PLAIN
         },
+        root: Root::Folder,
         beside: None,
         cases: &[WRITE_AFTER_DROP, VANISHING_ENTRIES, DPKG],
     },
@@ -230,6 +256,7 @@ pub(crate) const BOOTS: &[Boot] = &[
         name: "uml, memory beside the root",
         machine: Machine::of(Kernel::Uml),
         options: PLAIN,
+        root: Root::Folder,
         beside: Some(Beside::Memory),
         cases: &[WRITE_AFTER_DROP, GIT, SQLITE, FSX, PJDFSTEST],
     },
@@ -237,6 +264,7 @@ pub(crate) const BOOTS: &[Boot] = &[
         name: "uml, a volume beside the root",
         machine: Machine::of(Kernel::Uml),
         options: PLAIN,
+        root: Root::Folder,
         beside: Some(Beside::Volume),
         cases: &[WRITE_AFTER_DROP, GIT, SQLITE, FSX, PJDFSTEST],
     },
@@ -244,13 +272,32 @@ pub(crate) const BOOTS: &[Boot] = &[
         name: "uml, a bucket beside the root",
         machine: Machine::of(Kernel::Uml),
         options: PLAIN,
+        root: Root::Folder,
         beside: Some(Beside::Bucket),
         cases: &[BUCKET],
+    },
+    Boot {
+        name: "uml, a writable layer over the root",
+        machine: Machine::of(Kernel::Uml),
+        options: PLAIN,
+        root: Root::Layers,
+        beside: None,
+        cases: &[
+            LAYERS,
+            WRITE_AFTER_DROP,
+            GIT,
+            SQLITE,
+            DPKG,
+            APT,
+            FSX,
+            PJDFSTEST_OVER_LAYERS,
+        ],
     },
     Boot {
         name: "qemu, 1 queue",
         machine: Machine::of(Kernel::Qemu).with_queues(1),
         options: PLAIN,
+        root: Root::Folder,
         beside: None,
         cases: &[QUEUES],
     },
@@ -258,6 +305,7 @@ pub(crate) const BOOTS: &[Boot] = &[
         name: "qemu, 2 queues",
         machine: Machine::of(Kernel::Qemu).with_queues(2),
         options: PLAIN,
+        root: Root::Folder,
         beside: None,
         cases: &[QUEUES],
     },
@@ -265,6 +313,7 @@ pub(crate) const BOOTS: &[Boot] = &[
         name: "qemu, 4 queues",
         machine: Machine::of(Kernel::Qemu).with_queues(4),
         options: PLAIN,
+        root: Root::Folder,
         beside: None,
         cases: &[QUEUES, PARALLEL],
     },
@@ -275,6 +324,7 @@ pub(crate) const BOOTS: &[Boot] = &[
             ..Machine::of(Kernel::Qemu).with_queues(8)
         },
         options: PLAIN,
+        root: Root::Folder,
         beside: None,
         cases: &[QUEUES],
     },

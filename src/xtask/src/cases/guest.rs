@@ -81,7 +81,10 @@ pub(crate) fn run_boot(
             Duration::ZERO,
         );
     }
-    let verdict = verdict_of_run(&report);
+    let mut verdict = verdict_of_run(&report);
+    if let (Verdict::Passed(_), Err(error)) = (&verdict, scene.verify()) {
+        verdict = Verdict::Failed(format!("what the guest has left: {error:#}"));
+    }
     tell(
         &full_name(boot, Boot::AS_A_WHOLE),
         &verdict,

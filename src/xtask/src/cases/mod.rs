@@ -6,5 +6,6 @@ pub(crate) mod guest;
 pub(crate) mod host_mount;
 pub(crate) mod host_role;
 pub(crate) mod judge;
+mod layers;
 pub(crate) mod native_front_end;
 mod scene;

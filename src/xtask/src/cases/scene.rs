@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use vfsd_testkit::servers::{RunningStore, StoreServer};
 
-use super::boots::{Beside, Boot};
+use super::boots::{Beside, Boot, Root};
+use super::layers::Layer;
 use crate::artifact::Cache;
 use crate::daemon::{Program, Storage};
 use crate::guest::rootfs::{Contents, Tree, pristine};
@@ -26,6 +27,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(crate) struct Scene {
     tree: Tree,
+    layer: Option<Layer>,
     /// What the storage beside the root is kept in.
     _kept: Option<Kept>,
     /// The root.
@@ -63,12 +65,28 @@ impl Scene {
                 (Some(storage), Some(Kept::Store(store)))
             }
         };
+        let layer = match boot.root {
+            Root::Folder => None,
+            Root::Layers => Some(Layer::over(&tree.root(), cache)?),
+        };
         Ok(Self {
-            root: Storage::folder(&tree.root()),
+            root: match &layer {
+                None => Storage::folder(&tree.root()),
+                Some(layer) => layer.root(),
+            },
+            layer,
             tree,
             _kept: kept,
             beside,
         })
+    }
+
+    /// Looks at what the guest has left.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn verify(&self) -> Result<()> {
+        self.layer.as_ref().map_or(Ok(()), Layer::verify)
     }
 
     /// Where the host sees the tree of the root.

@@ -1,0 +1,187 @@
+//! Sources over one another: read-only layers, and a writable one over them (`--upper`).
+
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use vfsd_backend::{Backend, Capabilities, Node};
+use vfsd_overlay::{Namespace, Overlay};
+
+use super::upper::{Place, Upper};
+use super::{Given, Open, Prepared, Source, Storage, StorageOptions};
+use crate::exit::Failure;
+use crate::sandbox::{Needs, Share};
+
+/// Sources over one another.
+#[derive(Debug)]
+pub(crate) struct Layers {
+    /// Read-only, the topmost first: at least one.
+    pub(crate) lowers: Vec<Source>,
+    /// Where changes go.
+    pub(crate) upper: Option<Upper>,
+}
+
+impl fmt::Display for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(upper) = &self.upper {
+            write!(f, "upper {} over ", upper.dir.display())?;
+        }
+        f.write_str(&shown_list(&self.lowers))
+    }
+}
+
+fn shown_list(lowers: &[Source]) -> String {
+    let names: Vec<_> = lowers.iter().map(Source::to_string).collect();
+    names.join(" over ")
+}
+
+impl Storage for Layers {
+    fn is_read_only(&self) -> bool {
+        self.upper.is_none()
+    }
+
+    fn prepare(&self, options: &StorageOptions, readonly: bool) -> Result<Prepared, Failure> {
+        if readonly && self.upper.is_some() {
+            return Err(Failure::usage(
+                "a writable layer cannot be read-only: leave out the upper, or readonly",
+            ));
+        }
+        if options.passthrough.xattr_map.is_some() {
+            return Err(Failure::usage(
+                "--xattr-map would rename what the layers keep in extended attributes: leave it \
+                 out",
+            ));
+        }
+        let mut inner = options.clone();
+        // The layers' own attributes are read whatever the guest is offered.
+        inner.passthrough.xattr = true;
+        let lowers = self
+            .lowers
+            .iter()
+            .map(|lower| lower.prepare(&inner, true))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut shares: Vec<Share> = Vec::new();
+        let mut needs = Needs::default();
+        let mut opened = Vec::new();
+        for lower in lowers {
+            opened.push((lower.shares.len(), lower.open));
+            shares.extend(lower.shares);
+            needs = needs | lower.needs;
+        }
+        let namespace = self.upper.as_ref().map_or_else(default_namespace, |upper| {
+            upper.namespace.unwrap_or_else(default_namespace)
+        });
+        needs.trusted_attributes = namespace == Namespace::Trusted;
+        let place = self.upper.as_ref().map(Place::prepare).transpose()?;
+        if let Some(place) = &place {
+            place.check_apart_from(shares.iter().map(|share| &*share.path))?;
+            shares.push(place.share());
+            needs = needs | super::dir::needs(&inner.passthrough);
+        }
+        let shown = self.to_string();
+        let lowers_name = shown_list(&self.lowers);
+        Ok(Prepared {
+            shares,
+            needs,
+            private: self.upper.as_ref().is_some_and(|upper| !upper.shared),
+            open: Box::new(move |given| {
+                let stack = Stack {
+                    lowers: opened,
+                    place,
+                    lowers_name,
+                    namespace,
+                };
+                stack.open(given, &inner.passthrough, &shown)
+            }),
+        })
+    }
+}
+
+/// Layers that were looked at and are not open yet.
+struct Stack {
+    /// Each with the number of its shares.
+    lowers: Vec<(usize, Open)>,
+    place: Option<Place>,
+    /// Which trees they are, in words.
+    lowers_name: String,
+    namespace: Namespace,
+}
+
+impl Stack {
+    fn open(
+        self,
+        given: Given<'_>,
+        passthrough: &vfsd_passthrough::Options,
+        shown: &str,
+    ) -> Result<Arc<dyn Backend>, Failure> {
+        let failed =
+            |error: &dyn fmt::Display| Failure::run(format!("cannot serve {shown}: {error}"));
+        let mut given = given;
+        let mut roots = std::mem::take(&mut given.roots).into_iter();
+        let mut lowers = Vec::new();
+        for (count, open) in self.lowers {
+            let below = Given {
+                roots: roots.by_ref().take(count).collect(),
+                ..given
+            };
+            lowers.push(open(below)?);
+        }
+        let mut options = vfsd_overlay::Options::new(lowers);
+        options.namespace = self.namespace;
+        let mut locks = None;
+        if let Some(place) = self.place {
+            let root = roots
+                .next()
+                .ok_or_else(|| failed(&"the upper was not taken along"))?;
+            locks = Some(
+                place
+                    .lock(root.descriptor.as_fd())
+                    .map_err(|error| failed(&error))?,
+            );
+            let share = super::dir::open(root, &given, passthrough.clone())
+                .map_err(|error| failed(&error))?;
+            let upper = given.runtime.block_on(place.upper(share.root()));
+            let work = given.runtime.block_on(place.work(share.root()));
+            options.lowers_name = Some(self.lowers_name);
+            options.upper = Some(vfsd_overlay::Upper {
+                backend: Arc::new(share),
+                root: upper.map_err(|error| failed(&error))?,
+                work: work.map_err(|error| failed(&error))?,
+            });
+        }
+        let overlay = given.runtime.block_on(Overlay::open(options));
+        Ok(Arc::new(Locked {
+            overlay: overlay.map_err(|error| failed(&error))?,
+            _locks: locks,
+        }))
+    }
+}
+
+/// An overlay whose upper nobody else uses as long as it is there.
+struct Locked {
+    overlay: Arc<Overlay>,
+    _locks: Option<[OwnedFd; 2]>,
+}
+
+impl Backend for Locked {
+    fn root(&self) -> Arc<dyn Node> {
+        self.overlay.root()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.overlay.capabilities()
+    }
+}
+
+/// `trusted.*` for those who may write it, `user.*` for others.
+fn default_namespace() -> Namespace {
+    use rustix::thread::CapabilitySet;
+    let may = rustix::process::geteuid().is_root()
+        && rustix::thread::capabilities(None)
+            .is_ok_and(|own| own.effective.contains(CapabilitySet::SYS_ADMIN));
+    if may {
+        Namespace::Trusted
+    } else {
+        Namespace::User
+    }
+}
