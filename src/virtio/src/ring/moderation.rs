@@ -11,6 +11,9 @@
 //! - it did not: it was only just woken, elsewhere, or does not run before we sleep. Either way an
 //!   interrupt at once takes nothing away.
 //!
+//! With many requests outstanding it does not matter where the driver runs: we have enough to do until it
+//! is awake, and it is woken once a batch in any case.
+//!
 //! A driver moves to another processor now and then, and may look at its ring at times, so this is
 //! judged all the time. With EVENT_IDX there is one interrupt at most each time the driver falls
 //! asleep; without it there would be one for each reply until the driver runs, so that it always

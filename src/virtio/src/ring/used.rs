@@ -20,6 +20,10 @@ const NO_INTERRUPT: u16 = 1;
 /// held back: so many requests of metadata, or fewer that move data.
 const BATCH: usize = 16;
 
+/// With so many requests to go on with, nobody waits for the driver, wherever it runs: interrupts are held
+/// back.
+const PLENTY: u16 = 32;
+
 /// Bytes of data that take about as long as a request of metadata.
 const BYTES_PER_REQUEST: usize = 8192;
 
@@ -126,7 +130,7 @@ impl Used {
             return false;
         }
         if self.event_idx {
-            if self.moderation.at_once() {
+            if self.moderation.at_once() && self.outstanding() < PLENTY {
                 return false;
             }
             if first {
@@ -181,6 +185,13 @@ impl Used {
             let moved_on = self.event() != asked_at;
             self.moderation.signalled(moved_on);
         }
+    }
+
+    /// Requests that the driver has made available and not got back.
+    fn outstanding(&self) -> u16 {
+        let available = &self.parts.available;
+        let end = available.load_u16(INDEX_AT, Ordering::Relaxed);
+        end.wrapping_sub(self.next)
     }
 
     /// The index at which the driver wants to be interrupted.

@@ -155,6 +155,20 @@ fn a_driver_is_interrupted_once_a_batch_if_it_does_not_say_when_it_fell_asleep()
 }
 
 #[test]
+fn a_driver_that_sleeps_elsewhere_is_not_woken_at_once_while_there_is_plenty_to_do() {
+    for (outstanding, at_once) in [(4, true), (40, false)] {
+        let mut stage = Stage::new(Behaviour::SleepsElsewhere, true);
+        (0..LEARNED).for_each(|_| stage.batch(DEPTH));
+        stage.run_driver();
+        let head = stage.ring.take(&mut stage.ring.available()).unwrap();
+        let used = stage.driver.read_u16(USED + 2);
+        stage.driver.set_index(used.wrapping_add(outstanding));
+        let (_, interrupt) = stage.ring.put_back(head.unwrap(), 0, 0);
+        assert_eq!(interrupt.is_some(), at_once, "{outstanding}");
+    }
+}
+
+#[test]
 fn a_driver_that_moves_to_another_processor_and_back_is_interrupted_as_suits_it() {
     let mut stage = Stage::new(Behaviour::Displaces, true);
     for (behaviour, expected) in [
