@@ -66,6 +66,12 @@ impl OverlayNode {
         }
     }
 
+    /// Whether attributes may be refused because of the kind of file, which comes before whether they are
+    /// there: a symbolic link has no `user.*`.
+    fn refuses_by_kind(&self) -> bool {
+        !matches!(self.kind, FileKind::Regular | FileKind::Directory)
+    }
+
     async fn set_xattr(
         self: Arc<Self>,
         name: Vec<u8>,
@@ -74,7 +80,10 @@ impl OverlayNode {
     ) -> Result<()> {
         let stored = self.shared.namespace.stored(&name)?;
         let stored = XattrName::new(&stored)?;
-        if self.upper().is_none() && flags.intersects(XattrFlags::CREATE | XattrFlags::REPLACE) {
+        if !self.refuses_by_kind()
+            && self.upper().is_none()
+            && flags.intersects(XattrFlags::CREATE | XattrFlags::REPLACE)
+        {
             // Refused before the file is copied.
             match self.real()?.getxattr(stored).await {
                 Ok(_) if flags.contains(XattrFlags::CREATE) => return Err(Errno::EXIST.into()),
@@ -90,7 +99,8 @@ impl OverlayNode {
         let stored = self.shared.namespace.stored(&name)?;
         let stored = XattrName::new(&stored)?;
         // Refused before the file is copied. An ACL can be removed where there is none.
-        if self.upper().is_none() && name != ACL_ACCESS && name != ACL_DEFAULT {
+        let is_acl = name == ACL_ACCESS || name == ACL_DEFAULT;
+        if !is_acl && !self.refuses_by_kind() && self.upper().is_none() {
             self.real()?.getxattr(stored).await?;
         }
         self.copy_up(None).await?;

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
-use vfsd_backend::{Answer, DirEntry, DirSink, Directory, EntrySink, FileKind, Name, Result};
+use vfsd_backend::{
+    Answer, DirEntry, DirSink, Directory, EntrySink, Errno, FileKind, Name, Result,
+};
 
 use crate::merge::{Listed, list};
 use crate::node::OverlayNode;
@@ -38,9 +40,7 @@ impl OverlayDirectory {
         };
         let mut all = Vec::new();
         if self.node.is_removed() {
-            let none: Arc<[Listed]> = Arc::from([]);
-            *listing = Some(none.clone());
-            return Ok(none);
+            return Err(Errno::NOENT.into());
         }
         for (name, inode) in [(&b"."[..], self.node.number()), (b"..", parent)] {
             all.push(Listed {

@@ -137,6 +137,8 @@ impl File for OverlayFile {
                 .first
                 .setattr(changes)
                 .map(|attributes| self.node.shown(attributes)),
+            // It is not open for writing: ftruncate(2).
+            false if changes.size.is_some() => Answer::error(Errno::INVAL),
             false => self.node.setattr(changes),
         }
     }
