@@ -32,6 +32,7 @@ pub mod image;
 pub mod index;
 mod node;
 mod open;
+pub mod registry;
 pub mod tar;
 #[cfg(test)]
 mod testing;

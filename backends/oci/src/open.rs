@@ -1,6 +1,7 @@
 //! Opening an image: its layers are indexed once, its tree is merged once; both are kept.
 //!
 //! ```text
+//! CACHE/blobs/sha256/DIGEST     a manifest, configuration or layer that was fetched
 //! CACHE/layers/DIGEST.index     what a layer's tar says
 //! CACHE/layers/DIGEST-*.content what of it was read
 //! CACHE/trees/DIGEST.tree       the merged tree of an image
@@ -10,7 +11,7 @@
 //! may share a cache.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,14 +20,18 @@ use thiserror::Error;
 
 use crate::OciImage;
 use crate::backend::{LayerCache, Shared};
-use crate::blob::{BlobSource, Sha256Digest};
+use crate::blob::{BlobError, Sha256Digest};
 use crate::content::{ContentError, LayerContent};
 use crate::image::{Image, ImageError, ImageName, Layer, Platform};
-use crate::index::{IndexError, IndexOptions, LayerIndex, build_index};
+use crate::index::{IndexError, IndexOptions, IndexProgress, LayerIndex, build_index};
+use crate::registry;
 use crate::tree::{Tree, TreeBuilder, TreeError};
 
 /// The most layers that are indexed at once: each may take 128 MiB for its decoder.
 const INDEXED_AT_ONCE: usize = 4;
+
+/// How many are indexed at once at least: fetching leaves processors idle.
+const FETCHED_AT_ONCE: usize = 3;
 
 /// What to open, and how.
 pub struct Options {
@@ -36,6 +41,8 @@ pub struct Options {
     pub platform: Option<Platform>,
     /// The folder of the cache, which is made if it is missing.
     pub cache: PathBuf,
+    /// How registries are asked, for an image in one.
+    pub registries: registry::Settings,
     /// Limits and sizes for layers that are indexed.
     pub index: IndexOptions,
     /// Told how far the indexing of a layer is, about once per MiB, by several threads. Never called where all layers
@@ -50,6 +57,7 @@ impl Options {
             name,
             platform: None,
             cache,
+            registries: registry::Settings::default(),
             index: IndexOptions::default(),
             progress: Box::new(|_| {}),
         }
@@ -135,6 +143,20 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether a layer's bytes were wrong, rather than not to be had.
+    fn is_of_content(&self) -> bool {
+        match self {
+            Self::Index {
+                source: IndexError::Blob(BlobError::Io(error)),
+                ..
+            } => error.kind() == io::ErrorKind::InvalidData,
+            Self::Index { .. } | Self::Digest { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 impl OciImage {
     /// Finds an image, and does what has not been done before: index its layers, each verified as a whole on the way,
     /// and merge them. Blocks, for as long as it takes to decode what is new.
@@ -144,7 +166,12 @@ impl OciImage {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(options: &Options) -> Result<Self, OpenError> {
-        let image = Image::open(&options.name, options.platform.as_ref())?;
+        let image = Image::open(
+            &options.name,
+            options.platform.as_ref(),
+            &options.cache,
+            &options.registries,
+        )?;
         let layers = options.cache.join("layers");
         let trees = options.cache.join("trees");
         for folder in [&layers, &trees] {
@@ -224,7 +251,8 @@ fn indexes(
         }
     };
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = processors.min(INDEXED_AT_ONCE).min(numbers.len());
+    let workers = processors.clamp(FETCHED_AT_ONCE, INDEXED_AT_ONCE);
+    let workers = workers.min(numbers.len());
     std::thread::scope(|scope| {
         for _ in 1..workers {
             scope.spawn(work);
@@ -261,29 +289,13 @@ fn index(
     let index = match kept {
         Some(index) => index,
         None => {
-            let reader = BlobReader {
-                source: image.open_layer(layer)?,
-                offset: 0,
-                size: layer.size,
+            let index = match build(image, number, layer, options) {
+                // What had been fetched before may have been wrong, or what was sent now.
+                Err(error) if error.is_of_content() && image.discard_layer(layer) => {
+                    build(image, number, layer, options)?
+                }
+                other => other?,
             };
-            let progress = |progress: crate::index::IndexProgress| {
-                (options.progress)(Progress {
-                    layer: number,
-                    layers: image.layers.len(),
-                    read: progress.compressed,
-                    size: layer.size,
-                });
-            };
-            let index = build_index(reader, &options.index, progress).map_err(|source| {
-                let layer = layer.digest;
-                OpenError::Index { layer, source }
-            })?;
-            if index.blob.digest != layer.digest {
-                return Err(OpenError::Digest {
-                    layer: layer.digest,
-                    found: index.blob.digest,
-                });
-            }
             index.store(&path).map_err(cache_error(&path))?;
             index
         }
@@ -294,6 +306,35 @@ fn index(
             layer: layer.digest,
             diff_id: layer.diff_id,
             found: index.blob.diff_id,
+        }),
+    }
+}
+
+/// Reads a layer once, and verifies it as a whole.
+fn build(
+    image: &Image,
+    number: usize,
+    layer: &Layer,
+    options: &Options,
+) -> Result<LayerIndex, OpenError> {
+    let progress = |progress: IndexProgress| {
+        (options.progress)(Progress {
+            layer: number,
+            layers: image.layers.len(),
+            read: progress.compressed,
+            size: layer.size,
+        });
+    };
+    let reader = image.read_layer(layer)?;
+    let index = build_index(reader, &options.index, progress).map_err(|source| {
+        let layer = layer.digest;
+        OpenError::Index { layer, source }
+    })?;
+    match index.blob.digest == layer.digest {
+        true => Ok(index),
+        false => Err(OpenError::Digest {
+            layer: layer.digest,
+            found: index.blob.digest,
         }),
     }
 }
@@ -332,25 +373,4 @@ fn belongs(tree: &Tree, indexes: &[Arc<LayerIndex>]) -> bool {
         })
     };
     usize::try_from(tree.layers()) == Ok(indexes.len()) && tree.nodes().all(fits)
-}
-
-/// A blob from its first byte to its last.
-struct BlobReader {
-    source: Arc<dyn BlobSource>,
-    offset: u64,
-    size: u64,
-}
-
-impl Read for BlobReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.size.saturating_sub(self.offset);
-        let count = buffer
-            .len()
-            .min(usize::try_from(left).unwrap_or(usize::MAX));
-        let target = buffer.get_mut(..count).unwrap_or_default();
-        self.source.read_at(self.offset, target)?;
-        let read = u64::try_from(count).unwrap_or(u64::MAX);
-        self.offset = self.offset.saturating_add(read);
-        Ok(count)
-    }
 }

@@ -22,6 +22,16 @@ impl BlobSource for File {
     }
 }
 
+impl BlobSource for Vec<u8> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let end_early = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        let start = usize::try_from(offset).map_err(|_| end_early())?;
+        let end = start.checked_add(buffer.len()).ok_or_else(end_early)?;
+        buffer.copy_from_slice(self.get(start..end).ok_or_else(end_early)?);
+        Ok(())
+    }
+}
+
 impl<T: BlobSource + ?Sized> BlobSource for Arc<T> {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         T::read_at(self, offset, buffer)

@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::blob::Sha256Digest;
 
 use super::Platform;
+use crate::registry::RegistryError;
 
 /// Why an image could not be used.
 #[derive(Debug, Error)]
@@ -24,6 +25,9 @@ pub enum ImageError {
     /// Something else could not be read.
     #[error("the image could not be read: {0}")]
     Io(#[from] io::Error),
+    /// A registry does not give it.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// A folder that is no layout.
     #[error("{0} is no OCI image layout (it has no index.json): give the folder that has one")]
     NotALayout(PathBuf),

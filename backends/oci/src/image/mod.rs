@@ -1,7 +1,7 @@
 //! Where an image is found, and what its manifest and configuration say.
 //!
 //! An image is named by an [`ImageName`] and found by [`Image::open`]: in an [OCI layout](ImageName::Layout) or in a
-//! [`docker save` archive](ImageName::Archive), for one [`Platform`]. Every manifest and configuration
+//! [`docker save` archive](ImageName::Archive), or in a [registry](ImageName::Registry), for one [`Platform`]. Every manifest and configuration
 //! is compared with the digest by which it is named, and bounded in size; layers are only found here, and verified
 //! by whoever reads them.
 
@@ -18,11 +18,15 @@ mod select;
 #[cfg(test)]
 mod tests;
 
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::blob::{BlobSource, Sha256Digest};
+use crate::registry;
 
-pub use blobs::Blobs;
+pub(crate) use blobs::JSON_MAX;
+pub use blobs::{Blobs, Document};
 pub use config::{Config, RunConfig};
 pub use error::ImageError;
 pub use manifest::Layer;
@@ -42,18 +46,47 @@ pub struct Image {
 }
 
 impl Image {
-    /// Finds an image on this machine. Blocks, for the disk.
+    /// Finds an image. Blocks, for the disk or a registry.
+    ///
+    /// What a registry sends is kept in the folder `cache`, which is made if it is missing; `registries` says how one
+    /// is asked. Both mean nothing to an image on this machine.
     ///
     /// `platform` is what the image must be for. Without one it is the host's, where there is a choice; where there is
     /// none, the image may be for any.
     ///
     /// # Errors
     /// Each says in a line what to do.
-    pub fn open(name: &ImageName, platform: Option<&Platform>) -> Result<Self, ImageError> {
+    pub fn open(
+        name: &ImageName,
+        platform: Option<&Platform>,
+        cache: &Path,
+        registries: &registry::Settings,
+    ) -> Result<Self, ImageError> {
         match name {
+            ImageName::Registry(name) => registry::find(name, platform, cache, registries),
             ImageName::Layout { path, tag } => layout::open(path, tag.as_deref(), platform),
             ImageName::Archive { path, tag } => archive::open(path, tag.as_deref(), platform),
         }
+    }
+
+    /// The image of an index that has one, or one for the platform.
+    pub(crate) fn of_index(
+        index: &[u8],
+        platform: Option<&Platform>,
+        blobs: Arc<dyn Blobs>,
+    ) -> Result<Self, ImageError> {
+        select::from_layout(index, None, platform, blobs)
+    }
+
+    /// A layer from its first byte to its last, not verified. Where it has to be fetched it is kept.
+    pub(crate) fn read_layer(&self, layer: &Layer) -> Result<Box<dyn Read + Send>, ImageError> {
+        let reader = self.blobs.read(layer.digest, layer.size);
+        reader.map_err(|error| ImageError::blob("layer", layer.digest, error))
+    }
+
+    /// Drops what is kept of a layer that turned out to be wrong; see [`Blobs::discard`].
+    pub(crate) fn discard_layer(&self, layer: &Layer) -> bool {
+        self.blobs.discard(layer.digest)
     }
 
     /// The bytes of a layer as the image has them, not verified.

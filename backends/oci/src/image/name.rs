@@ -1,10 +1,12 @@
-//! How an image on this machine is named.
+//! How an image is named.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-/// An image on this machine.
+use crate::registry::Reference;
+
+/// An image on this machine or in a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageName {
     /// In an OCI image layout.
@@ -21,6 +23,8 @@ pub enum ImageName {
         /// A name that the image has there, like `alpine:3.20`. Needed where there are several.
         tag: Option<String>,
     },
+    /// In a registry.
+    Registry(Reference),
 }
 
 impl ImageName {

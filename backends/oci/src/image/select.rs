@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::blobs::{Blobs, read_json};
+use super::blobs::{Blobs, Document, read_json};
 use super::manifest::{Descriptor, Manifest, Parsed};
 use super::{Config, Image, ImageError, Platform};
 use crate::blob::Sha256Digest;
@@ -119,7 +119,7 @@ fn image(
 ) -> Result<Image, ImageError> {
     for _ in 0..DEPTH_MAX {
         let digest = descriptor.digest()?;
-        let bytes = read_json(&*blobs, "manifest", digest, descriptor.size)?;
+        let bytes = read_json(&*blobs, Document::Manifest, digest, descriptor.size)?;
         match Parsed::parse("manifest", &bytes)? {
             Parsed::Index(entries) => descriptor = by_platform(entries, platform)?,
             Parsed::Manifest(manifest) => return of_manifest(digest, &manifest, platform, blobs),
@@ -139,7 +139,7 @@ fn of_manifest(
     let descriptor = &manifest.config;
     let config = read_json(
         &*blobs,
-        "configuration",
+        Document::Configuration,
         descriptor.digest()?,
         descriptor.size,
     )?;

@@ -31,7 +31,7 @@ fn open(bytes: &[u8], tag: Option<&str>) -> Result<Image, ImageError> {
         path: file.path().to_owned(),
         tag: tag.map(str::to_owned),
     };
-    Image::open(&name, None)
+    open_local(&name, None)
 }
 
 /// What is wrong with an archive, without the file's name.
@@ -189,7 +189,7 @@ fn what_is_no_archive_is_refused_with_a_reason() {
     assert!(refused_for(&[b'x'; 2000]).starts_with("header error"));
     let folder = tempfile::tempdir().unwrap();
     let name = ImageName::archive(folder.path().as_os_str());
-    assert!(refused(Image::open(&name, None)).ends_with("it is no regular file"));
+    assert!(refused(open_local(&name, None)).ends_with("it is no regular file"));
 }
 
 #[test]

@@ -176,7 +176,7 @@ fn a_layer_that_is_not_there_or_has_another_size_is_said_to_be() {
 fn a_folder_that_is_no_layout_is_said_to_be_none() {
     let folder = tempfile::tempdir().unwrap();
     let open =
-        |path: &std::path::Path| refused(Image::open(&ImageName::layout(path.as_os_str()), None));
+        |path: &std::path::Path| refused(open_local(&ImageName::layout(path.as_os_str()), None));
     assert_eq!(
         open(folder.path()),
         format!(

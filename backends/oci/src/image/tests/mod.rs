@@ -2,7 +2,8 @@
 
 use crate::testing::Layout;
 
-use super::{Image, ImageError, ImageName};
+use super::{Image, ImageError, ImageName, Platform};
+use crate::registry::Settings;
 
 mod archive;
 mod layout;
@@ -14,7 +15,17 @@ fn open(layout: &Layout, tag: Option<&str>, platform: Option<&str>) -> Result<Im
         tag: tag.map(str::to_owned),
     };
     let platform = platform.map(|platform| platform.parse().unwrap());
-    Image::open(&name, platform.as_ref())
+    open_local(&name, platform.as_ref())
+}
+
+/// What opening an image on this machine comes to.
+fn open_local(name: &ImageName, platform: Option<&Platform>) -> Result<Image, ImageError> {
+    Image::open(
+        name,
+        platform,
+        "/nonexistent".as_ref(),
+        &Settings::default(),
+    )
 }
 
 /// What is said of it.

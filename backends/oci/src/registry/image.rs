@@ -1,0 +1,169 @@
+//! Finding an image in a registry.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::blob::{BlobSource, Sha256Digest};
+use crate::image::{Blobs, Document, Image, ImageError, JSON_MAX, Platform};
+
+use super::blob::{Place, RegistryBlob, Windows};
+use super::client::{self, Client, Get};
+use super::store::{Download, Store};
+use super::{Reference, RegistryError, Settings, Version};
+
+/// What is understood of manifests.
+const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.docker.distribution.manifest.v2+json";
+
+/// Finds an image in a registry, for a platform; the host's without one. Manifests and configurations are kept in
+/// `cache`: an image that is named by its digest and was found before is found there, and nothing is sent.
+///
+/// # Errors
+/// As [`Image::open`], and whatever the registry answers.
+pub(crate) fn find(
+    reference: &Reference,
+    platform: Option<&Platform>,
+    cache: &Path,
+    settings: &Settings,
+) -> Result<Image, ImageError> {
+    let store = Store::new(cache).map_err(RegistryError::Cache)?;
+    let client = Arc::new(Client::new(reference.clone(), settings)?);
+    let blobs = RegistryBlobs {
+        client,
+        store,
+        windows: Arc::default(),
+    };
+    let (digest, size) = blobs.resolve(reference.version())?;
+    // A layout's index with the one image in it.
+    let index = json!({
+        "schemaVersion": 2,
+        "manifests": [{"digest": digest.to_string(), "size": size}],
+    });
+    let index = index.to_string();
+    Image::of_index(index.as_bytes(), platform, Arc::new(blobs))
+}
+
+/// The blobs of one repository, in the cache or in the registry.
+#[derive(Debug)]
+struct RegistryBlobs {
+    client: Arc<Client>,
+    store: Store,
+    windows: Arc<Windows>,
+}
+
+impl RegistryBlobs {
+    /// The manifest that a tag or a digest leads to.
+    fn resolve(&self, version: &Version) -> Result<(Sha256Digest, u64), RegistryError> {
+        let wanted = match version {
+            Version::Digest(digest) => Some(*digest),
+            Version::Tag(_) => None,
+        };
+        // How long it is, its file says.
+        if let Some(digest) = wanted
+            && let Some(size) = self.store.size(digest).filter(|size| *size <= JSON_MAX)
+            && self.store.read(digest, size).is_some()
+        {
+            return Ok((digest, size));
+        }
+        let bytes = self.fetch("manifests", &version.to_string(), wanted)?;
+        let digest = Sha256Digest::of(&bytes);
+        self.keep(digest, &bytes)?;
+        Ok((digest, u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
+    }
+
+    /// Fetches a document, until it is what it should be.
+    fn fetch(
+        &self,
+        kind: &str,
+        name: &str,
+        wanted: Option<Sha256Digest>,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let image = self.client.image();
+        let what = match wanted {
+            None => image.to_string(),
+            Some(digest) => format!("{}/{}@{digest}", image.registry(), image.repository()),
+        };
+        let url = self.client.url(kind, name)?;
+        self.client.retry(|| {
+            let answer = self.client.get(&Get {
+                what: &what,
+                url: &url,
+                accept: (kind == "manifests").then_some(MANIFESTS),
+                range: None,
+            })?;
+            let response = answer.response;
+            let said = client::text(response.headers(), client::CONTENT_DIGEST);
+            let said = said.and_then(|said| said.parse::<Sha256Digest>().ok());
+            let limits = self.client.limits();
+            let bytes = client::document(response, &what, JSON_MAX, limits)?;
+            let found = Sha256Digest::of(&bytes);
+            match wanted.or(said) {
+                Some(digest) if digest != found => Err(RegistryError::Answer {
+                    what: what.clone(),
+                    reason: format!("with other bytes than those of {digest}"),
+                }),
+                _ => Ok(bytes),
+            }
+        })
+    }
+
+    fn keep(&self, digest: Sha256Digest, bytes: &[u8]) -> Result<(), RegistryError> {
+        self.store
+            .write(digest, bytes)
+            .map_err(RegistryError::Cache)
+    }
+
+    fn place(&self, digest: Sha256Digest, size: u64) -> Result<Arc<Place>, RegistryError> {
+        let client = Arc::clone(&self.client);
+        Ok(Arc::new(Place::new(client, digest, size)?))
+    }
+}
+
+impl Blobs for RegistryBlobs {
+    fn open(&self, digest: Sha256Digest, size: u64) -> io::Result<Arc<dyn BlobSource>> {
+        if let Some(file) = self.store.open(digest, size) {
+            return Ok(Arc::new(file));
+        }
+        let place = self.place(digest, size)?;
+        Ok(Arc::new(RegistryBlob::new(
+            place,
+            Arc::clone(&self.windows),
+        )))
+    }
+
+    fn open_document(
+        &self,
+        kind: Document,
+        digest: Sha256Digest,
+        size: u64,
+    ) -> io::Result<Arc<dyn BlobSource>> {
+        let bytes = match self.store.read(digest, size) {
+            Some(bytes) => bytes,
+            None => {
+                let kind = match kind {
+                    Document::Manifest => "manifests",
+                    Document::Configuration => "blobs",
+                };
+                let bytes = self.fetch(kind, &digest.to_string(), Some(digest))?;
+                self.keep(digest, &bytes)?;
+                bytes
+            }
+        };
+        Ok(Arc::new(bytes))
+    }
+
+    fn read(&self, digest: Sha256Digest, size: u64) -> io::Result<Box<dyn Read + Send>> {
+        let place = self.place(digest, size)?;
+        Ok(Box::new(Download::open(self.store.clone(), place)?))
+    }
+
+    fn discard(&self, digest: Sha256Digest) -> bool {
+        self.store.remove(digest);
+        true
+    }
+}

@@ -1,0 +1,62 @@
+//! Images in a registry: found by name, fetched while they are indexed, then read from the cache or by ranges.
+//!
+//! A [`Reference`] names an image; [`ImageName::Registry`](crate::image::ImageName::Registry) opens it. The first
+//! time, each layer is one request, whose answer is written to the cache and indexed as it arrives. One that breaks
+//! off is taken up where it was, also by the next process. Layers that are indexed but no longer in the cache are
+//! read by ranges of 1 MiB or more.
+//!
+//! Nothing that a registry sends is trusted: manifests, configurations and layers are compared with the digests that
+//! lead to them, and each span with its own before a guest sees it.
+//!
+//! # What it needs of the host
+//! When an image is opened: the files of [`AuthFiles`] and the programs that they name, the roots of trust
+//! (`SSL_CERT_FILE`, `SSL_CERT_DIR`, else the system's), the proxies in `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`,
+//! and the cache. Later, for layers that are not in the cache: sockets to the registry and to wherever it sends us,
+//! `/etc/resolv.conf`, `/etc/hosts` and `/etc/nsswitch.conf` for the C library to find them, and threads, of which
+//! an image has one of its own. Credentials that are refused later are looked for in the files again; where those
+//! cannot be read any more, the error is that they were refused.
+//!
+//! All of it blocks, for no longer than [`Limits`] say. It may be called on any thread but one that drives tasks.
+
+mod auth;
+mod blob;
+mod challenge;
+mod client;
+mod credentials;
+mod error;
+mod helper;
+mod image;
+mod limits;
+mod reference;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use credentials::AuthFiles;
+pub use error::RegistryError;
+pub use limits::Limits;
+pub use reference::{BadReference, Reference, Version};
+
+pub(crate) use image::find;
+
+/// How registries are asked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where credentials are looked for.
+    pub auth: AuthFiles,
+    /// Registries, as a reference names them, that are asked by plain http. Loopback addresses always are.
+    pub insecure: Vec<String>,
+    /// How long they are waited for.
+    pub limits: Limits,
+}
+
+impl Default for Settings {
+    /// The user's files of credentials, and https for all but loopback.
+    fn default() -> Self {
+        Self {
+            auth: AuthFiles::of_user(),
+            insecure: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
