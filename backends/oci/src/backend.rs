@@ -19,6 +19,7 @@ pub struct OciImage {
     root: Arc<ImageNode>,
     pub(crate) digest: Sha256Digest,
     pub(crate) config: Config,
+    pub(crate) notice: Option<String>,
 }
 
 impl OciImage {
@@ -28,6 +29,7 @@ impl OciImage {
             root: Arc::new(ImageNode::new(Arc::new(shared), root)),
             digest,
             config,
+            notice: None,
         }
     }
 
@@ -39,6 +41,11 @@ impl OciImage {
     /// What runs in the image.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What whoever opened it should be told: see [`Image::notice`](crate::image::Image::notice).
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
     }
 
     /// The merged tree.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! CACHE/blobs/sha256/DIGEST     a manifest, configuration or layer that was fetched
+//! CACHE/names/DIGEST            what a tag in a registry meant last
 //! CACHE/layers/DIGEST.index     what a layer's tar says
 //! CACHE/layers/DIGEST-*.content what of it was read
 //! CACHE/trees/DIGEST.tree       the merged tree of an image
@@ -193,7 +194,9 @@ impl OciImage {
             tree,
             layers: caches,
         };
-        Ok(Self::new(shared, image.digest, image.config))
+        let mut opened = Self::new(shared, image.digest, image.config);
+        opened.notice = image.notice;
+        Ok(opened)
     }
 }
 

@@ -189,6 +189,7 @@ fn of_saved(
         digest,
         config,
         layers,
+        notice: None,
         blobs: Arc::new(blobs),
     })
 }

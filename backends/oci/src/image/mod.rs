@@ -42,6 +42,9 @@ pub struct Image {
     pub config: Config,
     /// The layers, from the lowest up.
     pub layers: Vec<Layer>,
+    /// Why this may not be what the name means now: its registry was not to be asked, and this is what the name meant
+    /// before.
+    pub notice: Option<String>,
     blobs: Arc<dyn Blobs>,
 }
 

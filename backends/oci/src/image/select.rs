@@ -149,6 +149,7 @@ fn of_manifest(
         digest,
         layers: manifest.layers(&config)?,
         config,
+        notice: None,
         blobs,
     })
 }

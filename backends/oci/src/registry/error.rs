@@ -99,6 +99,11 @@ impl RegistryError {
         )
     }
 
+    /// Whether what is known of an image from before may be used instead.
+    pub(super) fn is_of_registry(&self) -> bool {
+        self.is_passing() || matches!(self, Self::Unauthorized { .. } | Self::Helper { .. })
+    }
+
     /// How long the registry wants not to be asked.
     pub(super) fn after(&self) -> Option<Duration> {
         match self {

@@ -38,14 +38,16 @@ pub(crate) fn find(
         store,
         windows: Arc::default(),
     };
-    let (digest, size) = blobs.resolve(reference.version())?;
+    let (digest, size, notice) = blobs.resolve()?;
     // A layout's index with the one image in it.
     let index = json!({
         "schemaVersion": 2,
         "manifests": [{"digest": digest.to_string(), "size": size}],
     });
     let index = index.to_string();
-    Image::of_index(index.as_bytes(), platform, Arc::new(blobs))
+    let mut image = Image::of_index(index.as_bytes(), platform, Arc::new(blobs))?;
+    image.notice = notice;
+    Ok(image)
 }
 
 /// The blobs of one repository, in the cache or in the registry.
@@ -57,23 +59,41 @@ struct RegistryBlobs {
 }
 
 impl RegistryBlobs {
-    /// The manifest that a tag or a digest leads to.
-    fn resolve(&self, version: &Version) -> Result<(Sha256Digest, u64), RegistryError> {
-        let wanted = match version {
+    /// The manifest that the image's name leads to, its size, and what is to be said of it.
+    fn resolve(&self) -> Result<(Sha256Digest, u64, Option<String>), RegistryError> {
+        let image = self.client.image();
+        let name = image.to_string();
+        let wanted = match image.version() {
             Version::Digest(digest) => Some(*digest),
             Version::Tag(_) => None,
         };
-        // How long it is, its file says.
-        if let Some(digest) = wanted
-            && let Some(size) = self.store.size(digest).filter(|size| *size <= JSON_MAX)
-            && self.store.read(digest, size).is_some()
-        {
-            return Ok((digest, size));
+        if let Some((digest, size)) = wanted.and_then(|digest| self.there(digest)) {
+            return Ok((digest, size, None));
         }
-        let bytes = self.fetch("manifests", &version.to_string(), wanted)?;
+        let bytes = match self.fetch("manifests", &image.version().to_string(), wanted) {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_of_registry() && wanted.is_none() => {
+                let before = self.store.named(&name);
+                let Some((digest, size)) = before.and_then(|it| self.there(it)) else {
+                    return Err(error);
+                };
+                let notice = format!("{name} is what it was when it was fetched last: {error}");
+                return Ok((digest, size, Some(notice)));
+            }
+            Err(error) => return Err(error),
+        };
         let digest = Sha256Digest::of(&bytes);
         self.keep(digest, &bytes)?;
-        Ok((digest, u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
+        let remembered = self.store.remember(&name, digest);
+        remembered.map_err(RegistryError::Cache)?;
+        Ok((digest, u64::try_from(bytes.len()).unwrap_or(u64::MAX), None))
+    }
+
+    /// A manifest that is in the cache, and its size.
+    fn there(&self, digest: Sha256Digest) -> Option<(Sha256Digest, u64)> {
+        let size = self.store.size(digest).filter(|size| *size <= JSON_MAX)?;
+        self.store.read(digest, size)?;
+        Some((digest, size))
     }
 
     /// Fetches a document, until it is what it should be.

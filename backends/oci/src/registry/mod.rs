@@ -5,6 +5,10 @@
 //! off is taken up where it was, also by the next process. Layers that are indexed but no longer in the cache are
 //! read by ranges of 1 MiB or more.
 //!
+//! What a tag means is asked each time. Where the registry does not answer, or not without other credentials, it is what
+//! the tag meant before, with a [notice](crate::image::Image::notice). An image that is named by its digest needs no
+//! registry once it is there.
+//!
 //! Nothing that a registry sends is trusted: manifests, configurations and layers are compared with the digests that
 //! lead to them, and each span with its own before a guest sees it.
 //!

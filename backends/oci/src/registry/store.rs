@@ -21,13 +21,17 @@ use super::blob::{Place, Transfer};
 #[derive(Debug, Clone)]
 pub(super) struct Store {
     folder: PathBuf,
+    names: PathBuf,
 }
 
 impl Store {
     pub(super) fn new(cache: &Path) -> io::Result<Self> {
         let folder = cache.join("blobs/sha256");
-        std::fs::create_dir_all(&folder)?;
-        Ok(Self { folder })
+        let names = cache.join("names");
+        for folder in [&folder, &names] {
+            std::fs::create_dir_all(folder)?;
+        }
+        Ok(Self { folder, names })
     }
 
     fn path(&self, digest: Sha256Digest) -> PathBuf {
@@ -66,6 +70,29 @@ impl Store {
         file.as_file().sync_all()?;
         file.persist(self.path(digest))?;
         self.sync()
+    }
+
+    /// What a name meant last.
+    pub(super) fn named(&self, name: &str) -> Option<Sha256Digest> {
+        let mut text = String::new();
+        let file = File::open(self.name(name)).ok()?;
+        file.take(100).read_to_string(&mut text).ok()?;
+        text.parse().ok()
+    }
+
+    /// Remembers what a name means.
+    pub(super) fn remember(&self, name: &str, digest: Sha256Digest) -> io::Result<()> {
+        if self.named(name) == Some(digest) {
+            return Ok(());
+        }
+        let mut file = tempfile::NamedTempFile::new_in(&self.names)?;
+        file.write_all(digest.to_string().as_bytes())?;
+        file.persist(self.name(name))?;
+        Ok(())
+    }
+
+    fn name(&self, name: &str) -> PathBuf {
+        self.names.join(Sha256Digest::of(name.as_bytes()).hex())
     }
 
     /// Removes a blob, and what has been fetched of it.

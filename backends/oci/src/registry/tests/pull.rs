@@ -32,6 +32,28 @@ fn an_image_by_its_digest_needs_no_registry_once_it_is_there() {
 }
 
 #[test]
+fn a_tag_means_what_it_meant_before_while_the_registry_does_not_answer() {
+    let scene = Scene::new();
+    assert_eq!(scene.open().unwrap().notice(), None);
+    scene
+        .server
+        .manifest_faults(vec![Fault::Status(503, ""); 4]);
+    let image = scene.open().unwrap();
+    assert_eq!(image.digest(), scene.manifest);
+    let notice = image.notice().unwrap();
+    assert!(notice.contains("answered 503"), "{notice}");
+    // A tag that never was there has no meaning from before, and one that is gone means nothing.
+    scene
+        .server
+        .manifest_faults(vec![Fault::Status(503, ""); 4]);
+    scene.find(":other").unwrap_err();
+    scene.server.manifest_faults([Fault::Status(404, "")]);
+    scene.find(":t").unwrap_err();
+    scene.server.manifest_faults([]);
+    assert_eq!(scene.open().unwrap().notice(), None);
+}
+
+#[test]
 fn a_download_that_broke_off_goes_on_from_its_part() {
     let scene = Scene::new();
     std::fs::create_dir_all(scene.part(scene.layers[0]).parent().unwrap()).unwrap();
