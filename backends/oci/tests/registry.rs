@@ -12,7 +12,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -69,7 +69,23 @@ fn main() -> ExitCode {
             a_killed_download_goes_on,
         ),
     ];
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    let unable = missing_for_https();
+    let name = "a registry is asked by https, and trusted by the roots of SSL_CERT_FILE";
+    let trial = Trial::test(
+        match unable {
+            Some(reason) => format!("{name} ({reason})"),
+            None => name.to_owned(),
+        },
+        || {
+            https_is_trusted_by_its_roots();
+            Ok(())
+        },
+    );
+    let is_ignored = unable.is_some() || !missing.is_empty();
+    let trials = trials
+        .into_iter()
+        .chain([trial.with_ignored_flag(is_ignored)]);
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 
 /// A line for each mebibyte that arrived, and one with the image's digest. Stands still after so many lines, for
@@ -95,6 +111,7 @@ fn open_and_say(words: &str) -> ExitCode {
 fn options(name: &str, folder: &Path) -> Options {
     let name = ImageName::Registry(name.parse().unwrap());
     let mut options = Options::new(name, folder.join("cache"));
+    options.registries.limits.attempts = 3;
     options.registries.auth = AuthFiles::only(folder.join("auth.json"));
     options
 }
@@ -103,11 +120,21 @@ fn options(name: &str, folder: &Path) -> Options {
 struct Registry {
     child: Child,
     address: SocketAddr,
+    host: String,
     folder: TempDir,
 }
 
 impl Registry {
     fn new(format: &str, auth: bool) -> Self {
+        Self::start(format, auth, None)
+    }
+
+    /// One that is asked by https, and has a certificate for this name, which is one of loopback.
+    fn with_certificate(name: &str) -> Self {
+        Self::start("gzip", false, Some(name))
+    }
+
+    fn start(format: &str, auth: bool, name: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         fs::write(path.join("auth.json"), "{}").unwrap();
@@ -119,6 +146,22 @@ impl Registry {
             "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {path}/reg}}}}\nhttp: {{addr: {address}}}\n",
             path = path.display()
         );
+        if let Some(name) = name {
+            let subject = format!("/CN={name}");
+            let extensions = format!(
+                "[req]\ndistinguished_name=name\nx509_extensions=more\n[name]\n\
+                [more]\nbasicConstraints=critical,CA:FALSE\nsubjectAltName=DNS:{name}\n"
+            );
+            fs::write(path.join("openssl.cnf"), extensions).unwrap();
+            let request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -config openssl.cnf \
+                -keyout key.pem -out cert.pem -subj";
+            let mut words: Vec<&str> = request.split_whitespace().collect();
+            words.push(&subject);
+            run(path, &words);
+            let path = path.display();
+            config.truncate(config.len() - 2);
+            config += &format!(", tls: {{certificate: {path}/cert.pem, key: {path}/key.pem}}}}\n");
+        }
         if auth {
             let file = path.join("htpasswd");
             config += &format!(
@@ -137,6 +180,7 @@ impl Registry {
         let registry = Self {
             child,
             address,
+            host: name.unwrap_or("127.0.0.1").to_owned(),
             folder,
         };
         let begun = Instant::now();
@@ -197,7 +241,7 @@ impl Registry {
     }
 
     fn image(&self) -> String {
-        format!("{}/a/b:t", self.address)
+        format!("{}:{}/a/b:t", self.host, self.address.port())
     }
 
     fn options(&self) -> Options {
@@ -207,17 +251,21 @@ impl Registry {
     /// A process that opens the image, and finds programs in the registry's folder. It stands still after so many
     /// lines.
     fn child(&self, lines: usize) -> Child {
+        self.command(lines).spawn().unwrap()
+    }
+
+    fn command(&self, lines: usize) -> Command {
         let path = std::env::var("PATH").unwrap();
-        Command::new(std::env::current_exe().unwrap())
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
             .env(
                 IMAGE,
                 format!("{} {} {lines}", self.image(), self.path().display()),
             )
             .env("PATH", format!("{}:{path}", self.path().display()))
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
+            .stderr(Stdio::null());
+        command
     }
 
     #[track_caller]
@@ -302,6 +350,39 @@ fn a_program_is_asked() {
         said.lines().any(|line| line.starts_with("opened sha256:")),
         "{said}"
     );
+}
+
+/// This machine's name, if that is one of loopback, where https is asked for by a name that is no address.
+fn loopback_name() -> Option<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = name.trim().to_owned();
+    let addresses: Vec<SocketAddr> = (name.as_str(), 1).to_socket_addrs().ok()?.collect();
+    let is_loopback = addresses.iter().all(|it| it.ip().is_loopback());
+    (is_loopback && !addresses.is_empty() && name != "localhost").then_some(name)
+}
+
+fn missing_for_https() -> Option<&'static str> {
+    match (program("", "openssl"), loopback_name()) {
+        (None, _) => Some("install openssl"),
+        (_, None) => Some("needs the host's name to be one of loopback in /etc/hosts"),
+        _ => None,
+    }
+}
+
+fn https_is_trusted_by_its_roots() {
+    let name = loopback_name().unwrap();
+    let registry = Registry::with_certificate(&name);
+    let said = |roots: &str| {
+        let mut child = registry.command(usize::MAX);
+        let child = child.env("SSL_CERT_FILE", registry.path().join(roots));
+        let output = child.stderr(Stdio::inherit()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    fs::write(registry.path().join("none.pem"), "").unwrap();
+    let refused = said("none.pem");
+    assert!(refused.contains("certificate"), "{refused}");
+    let opened = said("cert.pem");
+    assert!(opened.contains("opened sha256:"), "{opened}");
 }
 
 fn a_killed_download_goes_on() {
