@@ -220,9 +220,9 @@ mod tests {
 
     #[test]
     fn a_source_of_another_version_is_refused_with_its_export() {
-        let error = parse("[[export]]\nname='img'\nsource='oci:x'\n", false).unwrap_err();
+        let error = parse("[[export]]\nname='img'\nsource='plugin:x'\n", false).unwrap_err();
         assert!(
-            error.contains("\"img\"") && error.contains("oci:"),
+            error.contains("\"img\"") && error.contains("plugin:"),
             "{error}"
         );
     }

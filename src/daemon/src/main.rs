@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     let outcome = task.and_then(|task| match task {
         Task::Serve(settings) => serve::run(*settings),
         Task::Mount(settings) => mount::run(*settings),
+        Task::Image(arguments) => print(&arguments.run()?),
         Task::Volume(arguments) => print(&arguments.run()?),
         Task::Print(text) => print(&text),
     });

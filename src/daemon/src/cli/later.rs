@@ -12,11 +12,7 @@ pub(crate) struct LaterOptions {
     #[arg(long, hide = true, value_parser = refuse_remote)]
     state_dir: Option<String>,
     #[arg(long, hide = true, value_parser = refuse_remote)]
-    cache_dir: Option<String>,
-    #[arg(long, hide = true, value_parser = refuse_remote)]
     cache_size: Option<String>,
-    #[arg(long, hide = true, value_parser = refuse_remote)]
-    registry_insecure: Option<String>,
 }
 
 /// Options of virtiofsd that `serve` and `mount` have no use for.
@@ -31,11 +27,4 @@ fn refuse_remote(_: &str) -> Result<String, &'static str> {
         "it belongs to image and object store sources, which are not in this version; \
          leave the option out",
     )
-}
-
-/// The rest of a command line whose verb this version does not have.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct LaterVerb {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    rest: Vec<std::ffi::OsString>,
 }

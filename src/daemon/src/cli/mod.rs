@@ -3,6 +3,7 @@
 mod caching;
 pub(crate) mod choices;
 mod confinement;
+mod image;
 mod later;
 mod layer;
 mod legacy;
@@ -20,6 +21,7 @@ use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use image::ImageArguments;
 pub(crate) use layer::Marks;
 pub(crate) use volume::VolumeArguments;
 
@@ -45,8 +47,7 @@ enum Verb {
     Serve(Box<serve::ServeArguments>),
     Mount(Box<mount::MountArguments>),
     Virtiofsd(Box<virtiofsd::VirtiofsdArguments>),
-    /// Images: not in this version
-    Image(later::LaterVerb),
+    Image(Box<image::ImageArguments>),
     Volume(volume::VolumeArguments),
 }
 
@@ -57,6 +58,8 @@ pub(crate) enum Task {
     Serve(Box<ServeSettings>),
     /// Mount on this host.
     Mount(Box<MountSettings>),
+    /// Look at an image, or prepare it.
+    Image(Box<ImageArguments>),
     /// Make or look after a volume.
     Volume(VolumeArguments),
     /// Write this to standard output, and be done.
@@ -77,10 +80,7 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Task, Failure> {
         Verb::Serve(arguments) => Ok(Task::Serve(Box::new(arguments.settings()?))),
         Verb::Mount(arguments) => Ok(Task::Mount(Box::new(arguments.settings()?))),
         Verb::Virtiofsd(arguments) => arguments.task(),
-        Verb::Image(_) => Err(Failure::usage(
-            "vfsd image is not in this version: unpack the image and serve the directory with \
-             `vfsd serve dir:PATH`",
-        )),
+        Verb::Image(arguments) => Ok(Task::Image(arguments)),
         Verb::Volume(arguments) => Ok(Task::Volume(arguments)),
     }
 }

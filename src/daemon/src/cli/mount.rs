@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::caching::CachingOptions;
 use super::confinement::ConfinementOptions;
+use super::image::ImageOptions;
 use super::later::{ForeignOptions, LaterOptions};
 use super::layer::LayerOptions;
 use super::reporting::ReportingOptions;
@@ -13,13 +14,13 @@ use super::store::StoreArguments;
 use super::tree::TreeOptions;
 use crate::exit::Failure;
 use crate::settings::{ExportSettings, MountSettings};
-use crate::source::{Source, SourceParser};
+use crate::source::{SOURCE_HELP, Source, SourceParser};
 
 /// Mount a source on this host through /dev/fuse, until SIGTERM, SIGINT or an unmount
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MountArguments {
-    /// What to mount: PATH or dir:PATH, memory:, volume:file:DIR, s3://BUCKET[/PREFIX] (also gs:// and az://)
-    #[arg(value_name = "SOURCE", value_parser = SourceParser)]
+    /// What to mount
+    #[arg(value_name = "SOURCE", value_parser = SourceParser, help = SOURCE_HELP)]
     source: Source,
 
     /// The directory to mount it on
@@ -44,6 +45,8 @@ pub(crate) struct MountArguments {
     #[command(flatten)]
     store: StoreArguments,
     #[command(flatten)]
+    image: ImageOptions,
+    #[command(flatten)]
     confinement: ConfinementOptions,
     #[command(flatten)]
     reporting: ReportingOptions,
@@ -62,7 +65,7 @@ impl MountArguments {
         let translation = self.tree.translation()?;
         let mut session = self.tree.offers().session(&self.caching, translation);
         session.transport = vfsd_server::Transport::HostKernel;
-        let mut storage = self.tree.storage(&self.caching, &self.store)?;
+        let mut storage = self.tree.storage(&self.caching, &self.store, &self.image)?;
         storage.owner = (
             rustix::process::geteuid().as_raw(),
             rustix::process::getegid().as_raw(),

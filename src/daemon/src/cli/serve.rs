@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::caching::CachingOptions;
 use super::confinement::ConfinementOptions;
+use super::image::ImageOptions;
 use super::later::{ForeignOptions, LaterOptions};
 use super::layer::LayerOptions;
 use super::reporting::ReportingOptions;
@@ -18,14 +19,14 @@ use crate::exit::Failure;
 use crate::settings::{
     DEFAULT_POLL_LIMIT, Device, Endpoint, ExportSettings, MAX_QUEUES, ServeSettings, Tag,
 };
-use crate::source::{Source, SourceParser};
+use crate::source::{SOURCE_HELP, Source, SourceParser};
 
 /// Serve a guest over a vhost-user socket
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ServeArguments {
-    /// What to serve: PATH or dir:PATH, memory:, volume:file:DIR, s3://BUCKET[/PREFIX] (also gs:// and az://)
+    /// What to serve
     #[arg(
-        value_name = "SOURCE", value_parser = SourceParser,
+        value_name = "SOURCE", value_parser = SourceParser, help = SOURCE_HELP,
         required_unless_present = "config", conflicts_with = "config"
     )]
     source: Option<Source>,
@@ -44,6 +45,8 @@ pub(crate) struct ServeArguments {
     caching: CachingOptions,
     #[command(flatten)]
     store: StoreArguments,
+    #[command(flatten)]
+    image: ImageOptions,
     #[command(flatten)]
     confinement: ConfinementOptions,
     #[command(flatten)]
@@ -132,7 +135,7 @@ impl ServeArguments {
         let offers = self.tree.offers();
         Ok(ServeSettings {
             exports,
-            storage: self.tree.storage(&self.caching, &self.store)?,
+            storage: self.tree.storage(&self.caching, &self.store, &self.image)?,
             session: offers.session(&self.caching, self.tree.translation()?),
             device: Device {
                 endpoint,

@@ -166,15 +166,9 @@ fn a_socket_comes_from_a_path_or_a_descriptor_and_not_from_both() {
 #[test]
 fn what_this_version_does_not_have_is_refused_by_name() {
     for (line, named) in [
-        ("vfsd image pull docker://alpine", "vfsd image"),
         ("vfsd volume create volume:s3://b/p", "volumes in a bucket"),
-        ("vfsd serve --socket-path s oci:layout", "oci:"),
         ("vfsd serve --socket-path s plugin:exec:p", "plugin:"),
-        ("vfsd mount docker://alpine /mnt", "docker://"),
-        (
-            "vfsd serve --socket-path s --cache-dir c /srv",
-            "--cache-dir",
-        ),
+        ("vfsd mount plugin:p /mnt", "plugin:"),
         (
             "vfsd serve --socket-path s --cache-size 1 /srv",
             "--cache-size",
@@ -182,10 +176,6 @@ fn what_this_version_does_not_have_is_refused_by_name() {
         (
             "vfsd serve --socket-path s --state-dir d /srv",
             "--state-dir",
-        ),
-        (
-            "vfsd mount --registry-insecure h /srv /mnt",
-            "--registry-insecure",
         ),
         (
             "virtiofsd --shared-dir d --fd 3 --migration-mode find-paths",

@@ -7,6 +7,7 @@ use vfsd_server::SessionOptions;
 
 use super::caching::CachingOptions;
 use super::choices::{FileHandles, Negotiation};
+use super::image::ImageOptions;
 use super::store::StoreArguments;
 use crate::exit::Failure;
 use crate::settings::{LocalLocks, Translation};
@@ -121,6 +122,7 @@ impl TreeOptions {
         &self,
         caching: &CachingOptions,
         store: &StoreArguments,
+        image: &ImageOptions,
     ) -> Result<StorageOptions, Failure> {
         let offers = self.offers();
         Ok(StorageOptions {
@@ -135,6 +137,7 @@ impl TreeOptions {
             withheld: offers.withheld(),
             cached_as_told: caching.is_chosen(),
             store: store.settings(),
+            image: image.settings(),
             ..StorageOptions::default()
         })
     }

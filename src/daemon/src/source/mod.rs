@@ -3,6 +3,7 @@
 
 mod bucket;
 mod dir;
+mod image;
 mod layers;
 mod memory;
 mod upper;
@@ -20,6 +21,7 @@ use tokio::runtime::Handle;
 use vfsd_backend::{Backend, Capabilities};
 
 pub(crate) use dir::Dir;
+pub(crate) use image::{ImageSettings, ImageSource};
 pub(crate) use layers::Layers;
 pub(crate) use upper::Upper;
 pub(crate) use volume::VolumeSource;
@@ -60,6 +62,8 @@ pub(crate) struct StorageOptions {
     pub(crate) cached_as_told: bool,
     /// How buckets are reached.
     pub(crate) store: StoreSettings,
+    /// What is kept of images, and which are meant.
+    pub(crate) image: ImageSettings,
 }
 
 /// How buckets are reached.
@@ -116,14 +120,26 @@ impl Root {
     }
 }
 
+/// What a command line says of sources.
+pub(crate) const SOURCE_HELP: &str = "What to show: PATH or dir:PATH, docker://REGISTRY/NAME[:TAG], \
+    oci:LAYOUT[:TAG], docker-archive:FILE[:NAME], s3://BUCKET[/PREFIX] (also gs:// and az://), \
+    volume:file:DIR, memory:";
+
+/// What a command line says of images.
+pub(crate) const IMAGE_HELP: &str =
+    "Which: docker://REGISTRY/NAME[:TAG], oci:LAYOUT[:TAG] or docker-archive:FILE[:NAME]";
+
 /// Reads what stands behind a prefix, or a whole address.
 type Read = fn(&OsStr) -> Result<Arc<dyn Storage>, SourceError>;
 
 /// The kinds, by the prefix of their names. A word without a prefix is a path.
-const KINDS: [(&str, Read); 3] = [
+const KINDS: [(&str, Read); 6] = [
     ("dir:", dir::read),
     ("memory:", memory::read),
     ("volume:", volume::read),
+    ("oci:", image::read_layout),
+    ("docker-archive:", image::read_archive),
+    ("docker://", image::read_registry),
 ];
 
 /// Kinds that are named by an address, by how it begins.
@@ -135,7 +151,7 @@ const ADDRESSES: [(&str, Read); 3] = [
 
 /// Kinds that the command line reserves. A path that begins like one of them is given as
 /// `dir:PATH`.
-const RESERVED: [&str; 4] = ["oci:", "docker://", "docker-archive:", "plugin:"];
+const RESERVED: [&str; 1] = ["plugin:"];
 
 /// Why a word names nothing that can be served.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ fn usage_errors_end_with_2_and_name_what_is_wrong() {
         (vec!["serve"], "SOURCE"),
         (vec!["serve", "memory:"], "--socket-path"),
         (vec!["serve", "--socket-path", "s", "plugin:x"], "plugin:"),
-        (vec!["image", "list"], "vfsd image"),
+        (vec!["image", "inspect", "x"], "oci:"),
         (vec!["volume", "check", "--all"], "vfsd volume"),
         (vec!["virtiofsd", "--shared-dir", "d"], "--socket-path"),
         (

@@ -32,6 +32,8 @@ pub(crate) enum Root {
     Folder,
     /// Below a writable layer.
     Layers,
+    /// As an OCI image, below a writable layer.
+    Image,
 }
 
 /// A storage that a second daemon serves beside the root.
@@ -155,6 +157,11 @@ const LAYERS: Case = case(
     "files and directories of the lower tree are changed, moved, removed and made again",
     include_str!("../../guest/cases/layers.sh"),
     120,
+);
+const IMAGE: Case = case(
+    "the files of both layers are there byte for byte, and change in the layer above",
+    include_str!("../../guest/cases/image.sh"),
+    180,
 );
 const BUCKET: Case = case(
     "the objects that another client has put are files with its bytes",
@@ -292,6 +299,14 @@ pub(crate) const BOOTS: &[Boot] = &[
             FSX,
             PJDFSTEST_OVER_LAYERS,
         ],
+    },
+    Boot {
+        name: "uml, an image as the root",
+        machine: Machine::of(Kernel::Uml),
+        options: PLAIN,
+        root: Root::Image,
+        beside: None,
+        cases: &[IMAGE, GIT, SQLITE, DPKG, APT],
     },
     Boot {
         name: "qemu, 1 queue",

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use vfsd_testkit::servers::{RunningStore, StoreServer};
 
 use super::boots::{Beside, Boot, Root};
+use super::image::ImageRoot;
 use super::layers::Layer;
 use crate::artifact::Cache;
 use crate::daemon::{Program, Storage};
@@ -27,13 +28,21 @@ const LIMIT: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(crate) struct Scene {
     tree: Tree,
-    layer: Option<Layer>,
+    over: Over,
     /// What the storage beside the root is kept in.
     _kept: Option<Kept>,
     /// The root.
     pub(crate) root: Storage,
     /// What is beside it.
     pub(crate) beside: Option<Storage>,
+}
+
+/// What the tree lies below.
+#[derive(Debug)]
+enum Over {
+    Nothing,
+    Layer(Layer),
+    Image(ImageRoot),
 }
 
 #[derive(Debug)]
@@ -65,16 +74,18 @@ impl Scene {
                 (Some(storage), Some(Kept::Store(store)))
             }
         };
-        let layer = match boot.root {
-            Root::Folder => None,
-            Root::Layers => Some(Layer::over(&tree.root(), cache)?),
+        let over = match boot.root {
+            Root::Folder => Over::Nothing,
+            Root::Layers => Over::Layer(Layer::over(&tree.root(), cache)?),
+            Root::Image => Over::Image(ImageRoot::of(&tree.root(), program, cache)?),
         };
         Ok(Self {
-            root: match &layer {
-                None => Storage::folder(&tree.root()),
-                Some(layer) => layer.root(),
+            root: match &over {
+                Over::Nothing => Storage::folder(&tree.root()),
+                Over::Layer(layer) => layer.root(),
+                Over::Image(image) => image.root(),
             },
-            layer,
+            over,
             tree,
             _kept: kept,
             beside,
@@ -86,7 +97,10 @@ impl Scene {
     /// # Errors
     /// What is wrong with it.
     pub(crate) fn verify(&self) -> Result<()> {
-        self.layer.as_ref().map_or(Ok(()), Layer::verify)
+        match &self.over {
+            Over::Layer(layer) => layer.verify(),
+            Over::Nothing | Over::Image(_) => Ok(()),
+        }
     }
 
     /// Where the host sees the tree of the root.

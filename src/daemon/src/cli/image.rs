@@ -1,0 +1,162 @@
+//! `vfsd image`, and the options of images.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use clap::{Args, Subcommand};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use vfsd_oci::Progress;
+use vfsd_oci::image::Platform;
+
+use crate::exit::Failure;
+use crate::source::{IMAGE_HELP, ImageSettings, ImageSource};
+
+/// Where an image's index and content are kept, and which of several images is meant.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Images")]
+pub(crate) struct ImageOptions {
+    /// Keep what is known and read of images here; several daemons may share it [default:
+    /// /var/cache/vfsd for root, $XDG_CACHE_HOME/vfsd for others]
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+
+    /// The platform that an image is to be for, where it is for several, such as linux/arm64
+    /// [default: this host's]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+
+    /// Ask this registry (HOST or HOST:PORT) by plain http; loopback addresses always are. May be repeated
+    #[arg(long, value_name = "HOST")]
+    registry_insecure: Vec<String>,
+
+    /// Where the credentials for registries are [default: the files of docker and podman]
+    #[arg(long, value_name = "FILE")]
+    registry_auth_file: Option<PathBuf>,
+}
+
+impl ImageOptions {
+    /// What the storages are told.
+    pub(super) fn settings(&self) -> ImageSettings {
+        ImageSettings {
+            cache: self.cache_dir.clone(),
+            platform: self.platform.clone(),
+            insecure: self.registry_insecure.clone(),
+            auth_file: self.registry_auth_file.clone(),
+        }
+    }
+}
+
+/// Look at images, and prepare them to be served
+#[derive(Debug, Clone, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct ImageArguments {
+    #[command(subcommand)]
+    verb: ImageVerb,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum ImageVerb {
+    /// Say what an image is and what runs in it, as JSON
+    Inspect {
+        /// Which
+        #[arg(value_name = "IMAGE", value_parser = ImageSource::parse, help = IMAGE_HELP)]
+        image: ImageSource,
+        #[command(flatten)]
+        options: ImageOptions,
+    },
+    /// Fetch an image, if it is in a registry, and index its layers, so that serving it begins at once
+    #[command(alias = "index")]
+    Pull {
+        /// Which
+        #[arg(value_name = "IMAGE", value_parser = ImageSource::parse, help = IMAGE_HELP)]
+        image: ImageSource,
+        #[command(flatten)]
+        options: ImageOptions,
+    },
+}
+
+impl ImageArguments {
+    /// Does it, and says what was found.
+    ///
+    /// # Errors
+    /// When the image is not there, or is damaged.
+    pub(crate) fn run(self) -> Result<String, Failure> {
+        match self.verb {
+            ImageVerb::Inspect { image, options } => inspect(&image, &options.settings()),
+            ImageVerb::Pull { image, options } => {
+                let settings = options.settings();
+                let opened = if std::io::stderr().is_terminal() {
+                    image.index(&settings, bars())?
+                } else {
+                    image.index(&settings, |_| {})?
+                };
+                let count = opened.contents().count();
+                Ok(format!(
+                    "{image} is ready: {} with {count} layers\n",
+                    opened.digest()
+                ))
+            }
+        }
+    }
+}
+
+fn inspect(image: &ImageSource, settings: &ImageSettings) -> Result<String, Failure> {
+    let found = image.find(settings)?;
+    let run = found.config.run();
+    let layers: Vec<_> = found
+        .layers
+        .iter()
+        .map(|layer| serde_json::json!({ "digest": layer.digest.to_string(), "size": layer.size }))
+        .collect();
+    let told = serde_json::json!({
+        "image": image.to_string(),
+        "digest": found.digest.to_string(),
+        "os": found.config.os,
+        "architecture": found.config.architecture,
+        "variant": found.config.variant,
+        "created": found.config.created,
+        "layers": layers,
+        "config": {
+            "user": run.user,
+            "env": run.env,
+            "entrypoint": run.entrypoint,
+            "cmd": run.cmd,
+            "working_dir": run.working_dir,
+            "stop_signal": run.stop_signal,
+            "labels": run.labels,
+        },
+    });
+    let text = serde_json::to_string_pretty(&told)
+        .map_err(|error| Failure::run(format!("cannot tell of the image: {error}")))?;
+    Ok(text + "\n")
+}
+
+/// A bar for each layer.
+fn bars() -> impl Fn(Progress) + Send + Sync {
+    let all = MultiProgress::new();
+    let bars: Mutex<Vec<ProgressBar>> = Mutex::default();
+    move |progress| {
+        let mut bars = bars
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        while bars.len() < progress.layers {
+            let bar = all.add(ProgressBar::no_length());
+            let number = bars.len().saturating_add(1);
+            bar.set_message(format!("layer {number} of {}", progress.layers));
+            if let Ok(style) = ProgressStyle::with_template(
+                "{msg:16} {bar:30} {bytes:>10} of {total_bytes:10} {eta}",
+            ) {
+                bar.set_style(style);
+            }
+            bars.push(bar);
+        }
+        if let Some(bar) = bars.get(progress.layer) {
+            bar.set_length(progress.size);
+            bar.set_position(progress.read);
+            if progress.read >= progress.size {
+                bar.finish();
+            }
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! `oci:LAYOUT[:TAG]`, `docker-archive:FILE[:NAME]`, `docker://REGISTRY/NAME[:TAG]`: an image, to be read.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use vfsd_oci::image::{Image, ImageName, Platform};
+use vfsd_oci::registry::{self, AuthFiles, BadReference, Reference};
+use vfsd_oci::{OciImage, Progress};
+
+use super::{Prepared, SourceError, Storage, StorageOptions};
+use crate::exit::Failure;
+use crate::sandbox::{Needs, Share};
+
+/// What was read of an image is made durable this often, so that a host that stops need not read it
+/// again.
+const SYNC_PERIOD: Duration = Duration::from_secs(30);
+
+/// An image, as the command line names it.
+#[derive(Debug, Clone)]
+pub(crate) struct ImageSource(ImageName);
+
+/// What an operator decides about images.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ImageSettings {
+    /// Where indexes, trees and content are kept; by default the user's cache.
+    pub(crate) cache: Option<PathBuf>,
+    /// Which of several an image is to be for.
+    pub(crate) platform: Option<Platform>,
+    /// Registries that are asked by plain http.
+    pub(crate) insecure: Vec<String>,
+    /// Where credentials are, instead of the user's files.
+    pub(crate) auth_file: Option<PathBuf>,
+}
+
+impl ImageSettings {
+    fn registries(&self) -> registry::Settings {
+        let mut settings = registry::Settings {
+            insecure: self.insecure.clone(),
+            ..registry::Settings::default()
+        };
+        if let Some(file) = &self.auth_file {
+            settings.auth = AuthFiles::only(file.clone());
+        }
+        settings
+    }
+
+    fn options(&self, name: ImageName, cache: PathBuf) -> vfsd_oci::Options {
+        let mut options = vfsd_oci::Options::new(name, cache);
+        options.platform.clone_from(&self.platform);
+        options.registries = self.registries();
+        options
+    }
+}
+
+/// Reads what stands behind `oci:`.
+///
+/// # Errors
+/// When that is nothing.
+pub(super) fn read_layout(word: &OsStr) -> Result<Arc<dyn Storage>, SourceError> {
+    named(word, "oci:LAYOUT[:TAG]", ImageName::layout)
+}
+
+/// Reads what stands behind `docker-archive:`.
+///
+/// # Errors
+/// When that is nothing.
+pub(super) fn read_archive(word: &OsStr) -> Result<Arc<dyn Storage>, SourceError> {
+    named(word, "docker-archive:FILE[:NAME]", ImageName::archive)
+}
+
+/// Reads what stands behind `docker://`.
+///
+/// # Errors
+/// When it names no image.
+pub(super) fn read_registry(word: &OsStr) -> Result<Arc<dyn Storage>, SourceError> {
+    let name = word.to_str().unwrap_or_default();
+    let reference: Reference = name
+        .parse()
+        .map_err(|error: BadReference| SourceError::Wrong(error.to_string()))?;
+    Ok(Arc::new(ImageSource(ImageName::Registry(reference))))
+}
+
+fn named(
+    word: &OsStr,
+    form: &str,
+    read: fn(&OsStr) -> ImageName,
+) -> Result<Arc<dyn Storage>, SourceError> {
+    if word.is_empty() {
+        return Err(SourceError::Wrong(format!("no image named: use {form}")));
+    }
+    Ok(Arc::new(ImageSource(read(word))))
+}
+
+impl ImageSource {
+    /// Reads a word of a command line that names an image.
+    ///
+    /// # Errors
+    /// When it names none.
+    pub(crate) fn parse(word: &str) -> Result<Self, String> {
+        let name = if let Some(rest) = word.strip_prefix("docker://") {
+            rest.parse()
+                .map(ImageName::Registry)
+                .map_err(|error: BadReference| error.to_string())?
+        } else if let Some(rest) = word.strip_prefix("oci:") {
+            ImageName::layout(OsStr::new(rest))
+        } else if let Some(rest) = word.strip_prefix("docker-archive:") {
+            ImageName::archive(OsStr::new(rest))
+        } else {
+            return Err(
+                "use docker://REGISTRY/NAME[:TAG], oci:LAYOUT[:TAG] or docker-archive:FILE[:NAME]"
+                    .to_owned(),
+            );
+        };
+        Ok(Self(name))
+    }
+
+    /// Finds the image and reads its configuration.
+    ///
+    /// # Errors
+    /// When it is not there, or damaged.
+    pub(crate) fn find(&self, settings: &ImageSettings) -> Result<Image, Failure> {
+        let (platform, cache) = (settings.platform.as_ref(), cache(settings)?);
+        let found = Image::open(&self.0, platform, &cache, &settings.registries());
+        found.map_err(Failure::run).inspect(|image| {
+            if let Some(notice) = &image.notice {
+                tracing::warn!("{notice}");
+            }
+        })
+    }
+
+    /// Fetches and indexes the layers of the image that are not in the cache yet.
+    ///
+    /// # Errors
+    /// When the image is damaged, or the cache cannot be written to.
+    pub(crate) fn index(
+        &self,
+        settings: &ImageSettings,
+        progress: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Result<OciImage, Failure> {
+        let mut options = settings.options(self.0.clone(), cache(settings)?);
+        options.progress = Box::new(progress);
+        OciImage::open(&options).map_err(Failure::run)
+    }
+
+    /// Where the image lies, when it lies on this host.
+    fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            ImageName::Layout { path, .. } | ImageName::Archive { path, .. } => Some(path),
+            ImageName::Registry(_) => None,
+        }
+    }
+}
+
+/// The same image at another path.
+fn moved(name: &ImageName, place: &Path) -> ImageName {
+    let mut name = name.clone();
+    if let ImageName::Layout { path, .. } | ImageName::Archive { path, .. } = &mut name {
+        place.clone_into(path);
+    }
+    name
+}
+
+/// The image that a tag leads to now, by its digest: found again without asking.
+fn pinned(reference: &Reference, image: &Image) -> Result<ImageName, Failure> {
+    let (registry, repository) = (reference.registry(), reference.repository());
+    format!("{registry}/{repository}@{}", image.digest)
+        .parse()
+        .map(ImageName::Registry)
+        .map_err(|error: BadReference| Failure::run(error))
+}
+
+impl fmt::Display for ImageSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, path, tag) = match &self.0 {
+            ImageName::Layout { path, tag } => ("oci", path, tag),
+            ImageName::Archive { path, tag } => ("docker-archive", path, tag),
+            ImageName::Registry(reference) => return write!(f, "docker://{reference}"),
+        };
+        write!(f, "{kind}:{}", path.display())?;
+        match tag {
+            Some(tag) if tag.starts_with("sha256:") => write!(f, "@{tag}"),
+            Some(tag) => write!(f, ":{tag}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Storage for ImageSource {
+    fn is_read_only(&self) -> bool {
+        true
+    }
+
+    fn prepare(&self, options: &StorageOptions, _: bool) -> Result<Prepared, Failure> {
+        // An image that is not there is told by its name on the host, before there is a socket; and
+        // only here are the operator's credentials to be had.
+        let found = self.find(&options.image)?;
+        let cache = cache(&options.image)?;
+        let mut shares = vec![Share {
+            path: cache,
+            readonly: false,
+        }];
+        let name = match &self.0 {
+            ImageName::Registry(reference) => pinned(reference, &found)?,
+            name => name.clone(),
+        };
+        if let Some(path) = self.path() {
+            let path = path.canonicalize().map_err(|error| {
+                Failure::run(format!(
+                    "cannot serve {self}: {error}; name an image that exists"
+                ))
+            })?;
+            shares.push(Share {
+                path,
+                readonly: true,
+            });
+        }
+        let needs = Needs {
+            network: self.path().is_none(),
+            ..Needs::default()
+        };
+        let places: Vec<PathBuf> = shares.iter().map(|share| share.path.clone()).collect();
+        let (settings, shown) = (options.image.clone(), self.to_string());
+        Ok(Prepared {
+            shares,
+            needs,
+            private: false,
+            open: Box::new(move |given| {
+                let Some(kept) = given.roots.first() else {
+                    return Err(Failure::run(format!(
+                        "cannot serve {shown}: no cache was taken along"
+                    )));
+                };
+                let name = match given.roots.get(1) {
+                    Some(place) => moved(&name, &place.path),
+                    None => name,
+                };
+                let mut options = settings.options(name, kept.path.clone());
+                options.progress = Box::new(log_progress());
+                let opened = OciImage::open(&options).map_err(|error| {
+                    let told = given.roots.iter().zip(&places);
+                    Failure::run(told.fold(error.to_string(), |told, (root, place)| {
+                        root.on_host(place, &told)
+                    }))
+                })?;
+                let opened = Arc::new(opened);
+                keep_durable(&opened, given.runtime);
+                Ok(opened)
+            }),
+        })
+    }
+}
+
+/// Makes what is read durable now and then, as long as the image is served.
+fn keep_durable(image: &Arc<OciImage>, runtime: &Handle) {
+    let image = Arc::downgrade(image);
+    runtime.spawn(async move {
+        loop {
+            tokio::time::sleep(SYNC_PERIOD).await;
+            let Some(image) = image.upgrade() else {
+                return;
+            };
+            let synced = tokio::task::spawn_blocking(move || {
+                for content in image.contents() {
+                    if let Err(error) = content.sync() {
+                        tracing::warn!("the image's cache is not durable: {error}");
+                    }
+                }
+            });
+            if synced.await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Tells the log of each tenth of a layer that is indexed.
+fn log_progress() -> impl Fn(Progress) + Send + Sync {
+    let told = Mutex::new(Vec::new());
+    move |progress| {
+        let tenths = progress.read.saturating_mul(10) / progress.size.max(1);
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        let layers = progress.layers.max(told.len());
+        told.resize(layers, 0);
+        let Some(last) = told.get_mut(progress.layer).filter(|last| **last < tenths) else {
+            return;
+        };
+        *last = tenths;
+        tracing::info!(
+            "indexing layer {} of {}: {}0 % of {} bytes",
+            progress.layer.saturating_add(1),
+            progress.layers,
+            tenths,
+            progress.size
+        );
+    }
+}
+
+/// The cache's folder, made unless it is there.
+fn cache(settings: &ImageSettings) -> Result<PathBuf, Failure> {
+    let folder = match &settings.cache {
+        Some(folder) => folder.clone(),
+        None => default_cache()?,
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .and_then(|()| folder.canonicalize())
+        .map_err(|error| {
+            Failure::run(format!(
+                "cannot use the cache {}: {error}; choose another with --cache-dir",
+                folder.display()
+            ))
+        })
+}
+
+/// The system's cache for root, and the user's own for others (XDG base directories).
+fn default_cache() -> Result<PathBuf, Failure> {
+    if rustix::process::geteuid().is_root() {
+        return Ok("/var/cache/vfsd".into());
+    }
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .map(|caches| caches.join("vfsd"))
+        .ok_or_else(|| Failure::run("there is no HOME to keep a cache in: name a --cache-dir"))
+}
