@@ -2,6 +2,9 @@
 
 use std::sync::Mutex;
 
+use vfsd_backend::{Backend as _, Errno, OpenFlags};
+use vfsd_testkit::place::Place;
+
 use super::*;
 
 #[test]
@@ -118,6 +121,25 @@ fn a_layer_whose_blob_was_dropped_is_read_by_ranges() {
     assert_eq!(
         ranges,
         [Some(format!("bytes=5000-{}", 5000 + (1 << 20) - 1))]
+    );
+}
+
+#[test]
+fn a_wrong_byte_in_a_range_is_an_error_for_the_guest_and_never_data() {
+    let scene = Scene::new();
+    scene.open().unwrap();
+    std::fs::remove_file(scene.kept(scene.layers[0])).unwrap();
+    let image = scene.open().unwrap();
+    let large = Place(image.root()).lookup("large").unwrap();
+    let handle = large.open(OpenFlags::READ).unwrap();
+    scene.server.seen();
+    scene.server.faults([Fault::Wrong(5000)]);
+    assert_eq!(handle.read(0, 4096), Err(Errno::IO));
+    assert_eq!(scene.server.left(), 0, "it happened");
+    let expected = noise(3 << 20, 1);
+    assert_eq!(
+        handle.read(2 << 20, 4096).unwrap(),
+        expected[2 << 20..(2 << 20) + 4096]
     );
 }
 
