@@ -172,6 +172,22 @@ impl Storage {
         }
     }
 
+    /// The command that serves it, as a user types it.
+    pub(crate) fn shown(&self) -> String {
+        let mut words = vec![format!(
+            "vfsd serve --tag {} --socket-path SOCKET",
+            self.tag
+        )];
+        match &self.kind {
+            Kind::Folder(folder) => words.push(format!("dir:{}", folder.display())),
+            Kind::Named { source, arguments } => {
+                let rest = arguments.iter().chain([source]);
+                words.extend(rest.map(|word| word.to_string_lossy().into_owned()));
+            }
+        }
+        words.join(" ")
+    }
+
     /// Adds an argument that belongs to the source.
     pub(crate) fn argument(&mut self, argument: impl Into<OsString>) -> &mut Self {
         if let Kind::Named { arguments, .. } = &mut self.kind {

@@ -9,10 +9,11 @@ use anyhow::Result;
 
 use super::boots::{Boot, Case, Interpreter};
 use super::host_role::HostRole;
-use super::scene::Scene;
+use super::scene::{Scene, Setting};
 use crate::artifact::Cache;
 use crate::daemon::Program;
 use crate::guest::kernel_log;
+use crate::guest::rootfs::Contents;
 use crate::guest::run::{self, Observer, Outcome, Plan};
 use crate::guest::session::{Script, Session};
 use crate::progress::Step;
@@ -38,7 +39,12 @@ pub(crate) fn run_boot(
     tell: &mut dyn FnMut(&str, &Verdict, Duration),
 ) -> Result<()> {
     let kernel = boot.machine.kernel.fetch(cache)?;
-    let scene = Scene::make(boot, program, cache)?;
+    let setting = Setting {
+        contents: Contents::Tests,
+        root: boot.root,
+        beside: boot.beside,
+    };
+    let scene = Scene::make(setting, program, cache)?;
     let session = FILES.iter().fold(
         Session::of(cases.iter().map(|case| script(case, boot)).collect()),
         |session, (name, content)| session.with_file(name, content),

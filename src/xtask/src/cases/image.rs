@@ -58,8 +58,13 @@ impl ImageRoot {
             .argument("--cache-dir")
             .argument(self.kept())
             .argument("--upper")
-            .argument(self.folder.path().join("upper"));
+            .argument(self.upper());
         storage
+    }
+
+    /// Where changes go.
+    pub(crate) fn upper(&self) -> PathBuf {
+        self.folder.path().join("upper")
     }
 
     fn source(&self) -> String {

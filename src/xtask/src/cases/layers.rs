@@ -48,7 +48,8 @@ impl Layer {
         storage
     }
 
-    fn upper(&self) -> PathBuf {
+    /// Where changes go.
+    pub(crate) fn upper(&self) -> PathBuf {
         self.folder.path().join("upper")
     }
 

@@ -9,4 +9,4 @@ mod image;
 pub(crate) mod judge;
 mod layers;
 pub(crate) mod native_front_end;
-mod scene;
+pub(crate) mod scene;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use vfsd_testkit::servers::{RunningStore, StoreServer};
 
-use super::boots::{Beside, Boot, Root};
+use super::boots::{Beside, Root};
 use super::image::ImageRoot;
 use super::layers::Layer;
 use crate::artifact::Cache;
@@ -52,17 +52,30 @@ enum Kept {
     Store(RunningStore),
 }
 
+/// What a scene is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    /// What the root's tree holds.
+    pub(crate) contents: Contents,
+    /// How it is served.
+    pub(crate) root: Root,
+    /// What is served beside it.
+    pub(crate) beside: Option<Beside>,
+}
+
 impl Scene {
-    /// Makes what a boot is to be served.
+    /// Makes what is to be served. A tree for tests has their tools in it.
     ///
     /// # Errors
     /// A tree, a tool or a storage cannot be made.
-    pub(crate) fn make(boot: &Boot, program: &Program, cache: &Cache) -> Result<Self> {
-        let tree = Tree::copy_of(&pristine(cache, Contents::Tests)?, cache)?;
-        for tool in [PJDFSTEST, FSX] {
-            tool.copy_into(&tree.root(), cache)?;
+    pub(crate) fn make(setting: Setting, program: &Program, cache: &Cache) -> Result<Self> {
+        let tree = Tree::copy_of(&pristine(cache, setting.contents)?, cache)?;
+        if setting.contents == Contents::Tests {
+            for tool in [PJDFSTEST, FSX] {
+                tool.copy_into(&tree.root(), cache)?;
+            }
         }
-        let (beside, kept) = match boot.beside {
+        let (beside, kept) = match setting.beside {
             None => (None, None),
             Some(Beside::Memory) => (Some(Storage::named("data", "memory:")), None),
             Some(Beside::Volume) => {
@@ -74,7 +87,7 @@ impl Scene {
                 (Some(storage), Some(Kept::Store(store)))
             }
         };
-        let over = match boot.root {
+        let over = match setting.root {
             Root::Folder => Over::Nothing,
             Root::Layers => Over::Layer(Layer::over(&tree.root(), cache)?),
             Root::Image => Over::Image(ImageRoot::of(&tree.root(), program, cache)?),
@@ -106,6 +119,15 @@ impl Scene {
     /// Where the host sees the tree of the root.
     pub(crate) fn folder(&self) -> PathBuf {
         self.tree.root()
+    }
+
+    /// Where the host sees what the guest changes in its root.
+    pub(crate) fn changes(&self) -> PathBuf {
+        match &self.over {
+            Over::Layer(layer) => layer.upper(),
+            Over::Image(image) => image.upper(),
+            Over::Nothing => self.folder(),
+        }
     }
 }
 

@@ -6,12 +6,14 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::artifact::Cache;
-use crate::daemon::{BUILD_LIMIT, Options, Profile, Program, Storage};
-use crate::guest::rootfs::{Contents, Tree, pristine};
+use crate::cases::boots::{Beside, Root};
+use crate::cases::scene::{Scene, Setting};
+use crate::daemon::{BUILD_LIMIT, Options, Profile, Program};
+use crate::guest::rootfs::{Contents, pristine};
 use crate::guest::run::{self, Observer, Outcome, Plan};
 use crate::guest::session::{Script, Session};
 use crate::guest::{Kernel, Machine};
@@ -20,18 +22,82 @@ use crate::process::{Background, output_of, tail_of_file};
 use crate::progress::Step;
 use crate::workspace::Workspace;
 
-const SCRIPT: &str = include_str!("../../guest/demo.sh");
 const LIBRARY_FIRST: &str = ". /vfsd/lib.sh\n";
+
+/// How what the guest has changed is listed: names of its own with their types.
+const LISTED: [&str; 9] = [
+    "-mindepth",
+    "2",
+    "-maxdepth",
+    "3",
+    "!",
+    "-path",
+    "*/var/*",
+    "-printf",
+    "%y /%P\\n",
+];
 
 /// Arguments of the task.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
+    /// What stands behind the guest's file system
+    #[arg(value_enum, default_value = "directory")]
+    shown: Shown,
     /// Which guest; neither needs KVM
     #[arg(long, value_enum, default_value = "uml")]
     kernel: Kernel,
     /// Use this vfsd instead of building one
     #[arg(long, value_name = "PROGRAM")]
     vfsd: Option<PathBuf>,
+}
+
+/// What a demo is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Shown {
+    /// A directory of the host is the root
+    Directory,
+    /// A writable layer over a directory is the root
+    Layers,
+    /// An OCI image, made on the spot, is the root
+    Oci,
+    /// A bucket of a real S3 server, started for it, is beside the root
+    S3,
+    /// A volume is beside the root
+    Volume,
+}
+
+impl Shown {
+    fn script(self) -> &'static str {
+        match self {
+            Self::Directory => include_str!("../../guest/demo.sh"),
+            Self::Layers => include_str!("../../guest/demo-layers.sh"),
+            Self::Oci => include_str!("../../guest/demo-oci.sh"),
+            Self::S3 => include_str!("../../guest/demo-s3.sh"),
+            Self::Volume => include_str!("../../guest/demo-volume.sh"),
+        }
+    }
+
+    fn setting(self) -> Setting {
+        Setting {
+            contents: Contents::Minimal,
+            root: match self {
+                Self::Layers => Root::Layers,
+                Self::Oci => Root::Image,
+                Self::Directory | Self::S3 | Self::Volume => Root::Folder,
+            },
+            beside: match self {
+                Self::S3 => Some(Beside::Bucket),
+                Self::Volume => Some(Beside::Volume),
+                Self::Directory | Self::Layers | Self::Oci => None,
+            },
+        }
+    }
+
+    /// The word of the command line.
+    fn word(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 /// Runs the demo.
@@ -52,32 +118,41 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         None => Some(Build::start(&workspace)?),
     };
     let kernel = arguments.kernel.fetch(&cache)?;
-    let tree = Tree::copy_of(&pristine(&cache, Contents::Minimal)?, &cache)?;
+    // Made while the build runs.
+    pristine(&cache, Contents::Minimal)?;
     let program = match (&arguments.vfsd, build) {
         (Some(program), _) => program.clone(),
         (None, Some(build)) => build.finish(&workspace)?,
         (None, None) => bail!("no vfsd to run"),
     };
-    let root = tree.root();
+    let program = Program::Vfsd(program);
+    let scene = Scene::make(arguments.shown.setting(), &program, &cache)?;
     let session = Session::of(vec![Script {
-        text: format!("{LIBRARY_FIRST}{SCRIPT}"),
+        text: format!("{LIBRARY_FIRST}{}", arguments.shown.script()),
         limit: Duration::from_secs(120),
     }]);
     let plan = Plan {
         machine: Machine::of(arguments.kernel),
         kernel: &kernel,
-        program: &Program::Vfsd(program.clone()),
+        program: &program,
         options: Options::default(),
-        root: &Storage::folder(&root),
-        data: None,
+        root: &scene.root,
+        data: scene.beside.as_ref(),
         session: &session,
     };
-    println!(
-        "\nA guest boots. Its root is the folder {}, served by:",
-        root.display()
-    );
-    println!("    vfsd serve --tag root --socket-path SOCKET dir:FOLDER\n");
-    let report = run::run(&plan, &mut Shown { root: &root })?;
+    println!("\nA guest boots. Its root is served by:");
+    println!("    {}", scene.root.shown());
+    if let Some(beside) = &scene.beside {
+        println!("and what it works in, by another daemon:");
+        println!("    {}", beside.shown());
+    }
+    println!();
+    let report = run::run(
+        &plan,
+        &mut Screen {
+            root: &scene.changes(),
+        },
+    )?;
     let worked = report
         .outcomes
         .first()
@@ -94,7 +169,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         "\nThe guest booted in {boot:.1} s, unmounted and powered off; the daemon ended with it."
     );
     println!("All of it took {} s.\n", started.elapsed().as_secs());
-    print_how_to_attach(&program);
+    let (Program::Vfsd(vfsd) | Program::Virtiofsd(vfsd)) = &program;
+    print_how_to_attach(vfsd);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -149,7 +225,13 @@ fn again_as_root(arguments: &Arguments, workspace: &Workspace) -> Result<ExitCod
     };
     let status = Command::new("sudo")
         .arg(std::env::current_exe().context("find this program")?)
-        .args(["demo", "--kernel", kernel, "--vfsd"])
+        .args([
+            "demo",
+            &arguments.shown.word(),
+            "--kernel",
+            kernel,
+            "--vfsd",
+        ])
         .arg(vfsd)
         .status()
         .context("start sudo")?;
@@ -161,11 +243,11 @@ fn again_as_root(arguments: &Arguments, workspace: &Workspace) -> Result<ExitCod
 }
 
 /// Prints what the guest does, and what the host sees at the same time.
-struct Shown<'a> {
+struct Screen<'a> {
     root: &'a Path,
 }
 
-impl Observer for Shown<'_> {
+impl Observer for Screen<'_> {
     fn started(&mut self, _index: usize) {}
 
     fn printed(&mut self, _index: usize, line: &str) {
@@ -175,6 +257,15 @@ impl Observer for Shown<'_> {
     fn ended(&mut self, _index: usize, _outcome: &Outcome) {}
 
     fn asked(&mut self, _index: usize, words: &[&str]) -> Result<()> {
+        if let ["list"] = words {
+            println!(
+                "host  | what the guest has changed, in {}:",
+                self.root.display()
+            );
+            let listed = output_of(Command::new("find").arg(self.root).args(LISTED))?;
+            listed.lines().for_each(|line| println!("host  |   {line}"));
+            return Ok(());
+        }
         let [verb, path] = words else {
             bail!("unknown request")
         };
