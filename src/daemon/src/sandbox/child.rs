@@ -54,7 +54,7 @@ pub(crate) fn fork() -> io::Result<Fork> {
 ///
 /// # Errors
 /// As [`fork`].
-pub(super) fn spawn(work: impl FnOnce() -> Result<(), Failure>) -> io::Result<Child> {
+pub(crate) fn spawn(work: impl FnOnce() -> Result<(), Failure>) -> io::Result<Child> {
     match fork()? {
         Fork::Parent(child) => Ok(child),
         Fork::Child => {

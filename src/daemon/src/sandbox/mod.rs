@@ -22,7 +22,7 @@ use rustix::process::{Resource, Rlimit};
 use rustix::thread::CapabilitySet;
 
 pub(crate) use capabilities::{CapabilityChanges, Needs};
-pub(crate) use child::{Child, Fork, fork};
+pub(crate) use child::{Child, Fork, fork, spawn};
 pub(crate) use id_range::IdRange;
 
 use vfsd_passthrough::FileHandles;

@@ -6,6 +6,7 @@ mod dir;
 mod image;
 mod layers;
 mod memory;
+mod plugin;
 mod upper;
 mod volume;
 
@@ -133,13 +134,14 @@ pub(crate) const IMAGE_HELP: &str =
 type Read = fn(&OsStr) -> Result<Arc<dyn Storage>, SourceError>;
 
 /// The kinds, by the prefix of their names. A word without a prefix is a path.
-const KINDS: [(&str, Read); 6] = [
+const KINDS: [(&str, Read); 7] = [
     ("dir:", dir::read),
     ("memory:", memory::read),
     ("volume:", volume::read),
     ("oci:", image::read_layout),
     ("docker-archive:", image::read_archive),
     ("docker://", image::read_registry),
+    ("plugin:", plugin::read),
 ];
 
 /// Kinds that are named by an address, by how it begins.
@@ -149,15 +151,9 @@ const ADDRESSES: [(&str, Read); 3] = [
     ("az://", bucket::read),
 ];
 
-/// Kinds that the command line reserves. A path that begins like one of them is given as
-/// `dir:PATH`.
-const RESERVED: [&str; 1] = ["plugin:"];
-
 /// Why a word names nothing that can be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SourceError {
-    /// A kind of source that this version does not have.
-    NotInThisVersion(&'static str),
     /// What stands behind the prefix is wrong: what to do.
     Wrong(String),
 }
@@ -165,11 +161,6 @@ pub(crate) enum SourceError {
 impl fmt::Display for SourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotInThisVersion(kind) => write!(
-                f,
-                "{kind} sources are not in this version: serve a directory (PATH or dir:PATH) or \
-                 memory: (a directory of that name is dir:./{kind}...)"
-            ),
             Self::Wrong(advice) => f.write_str(advice),
         }
     }
@@ -199,13 +190,7 @@ impl Source {
                 return read(word).map(Self);
             }
         }
-        let reserved = RESERVED
-            .into_iter()
-            .find(|kind| bytes.starts_with(kind.as_bytes()));
-        match reserved {
-            Some(kind) => Err(SourceError::NotInThisVersion(kind)),
-            None => dir::read(word).map(Self),
-        }
+        dir::read(word).map(Self)
     }
 
     /// As [`Storage::is_read_only`].
@@ -303,16 +288,33 @@ mod tests {
     }
 
     #[test]
-    fn kinds_to_come_are_refused_by_name() {
-        for kind in RESERVED {
-            let word = format!("{kind}something");
-            assert_eq!(parse(&word), Err(SourceError::NotInThisVersion(kind)));
+    fn each_kind_is_shown_as_it_is_named() {
+        for word in [
+            "oci:layout:tag",
+            "docker-archive:a.tar:debian:12",
+            "docker://registry.example/debian:12",
+            "s3://bucket/prefix",
+            "volume:file:/srv/volume",
+            "plugin:/run/plugin.sock",
+            "plugin:exec:./program --option value",
+        ] {
+            assert!(
+                parse(word).is_ok_and(|shown| shown.starts_with(word)),
+                "{word}"
+            );
         }
     }
 
     #[test]
     fn a_source_without_a_path_is_refused() {
-        for word in ["", "dir:"] {
+        for word in [
+            "",
+            "dir:",
+            "plugin:",
+            "plugin:exec:",
+            "oci:",
+            "volume:file:",
+        ] {
             assert!(matches!(parse(word), Err(SourceError::Wrong(_))));
         }
     }

@@ -8,7 +8,7 @@ fn usage_errors_end_with_2_and_name_what_is_wrong() {
         (vec![], "Usage:"),
         (vec!["serve"], "SOURCE"),
         (vec!["serve", "memory:"], "--socket-path"),
-        (vec!["serve", "--socket-path", "s", "plugin:x"], "plugin:"),
+        (vec!["serve", "--socket-path", "s", "plugin:"], "plugin:"),
         (vec!["image", "inspect", "x"], "oci:"),
         (vec!["volume", "check", "--all"], "vfsd volume"),
         (vec!["virtiofsd", "--shared-dir", "d"], "--socket-path"),

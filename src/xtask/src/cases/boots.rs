@@ -45,6 +45,8 @@ pub(crate) enum Beside {
     Volume,
     /// A bucket of a real S3 server, filled by another client, to be read.
     Bucket,
+    /// The example plugin that shows an archive.
+    Plugin,
 }
 
 impl Boot {
@@ -162,6 +164,11 @@ const IMAGE: Case = case(
     "the files of both layers are there byte for byte, and change in the layer above",
     include_str!("../../guest/cases/image.sh"),
     180,
+);
+const PLUGIN: Case = case(
+    "an archive that a plugin shows has the files that were put into it",
+    include_str!("../../guest/cases/plugin.sh"),
+    120,
 );
 const BUCKET: Case = case(
     "the objects that another client has put are files with its bytes",
@@ -282,6 +289,14 @@ pub(crate) const BOOTS: &[Boot] = &[
         root: Root::Folder,
         beside: Some(Beside::Bucket),
         cases: &[BUCKET],
+    },
+    Boot {
+        name: "uml, a plugin beside the root",
+        machine: Machine::of(Kernel::Uml),
+        options: PLAIN,
+        root: Root::Folder,
+        beside: Some(Beside::Plugin),
+        cases: &[PLUGIN],
     },
     Boot {
         name: "uml, a writable layer over the root",

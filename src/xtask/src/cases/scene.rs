@@ -1,6 +1,6 @@
 //! What the daemons of a boot serve: made before it, gone after it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -15,11 +15,24 @@ use crate::artifact::Cache;
 use crate::daemon::{Program, Storage};
 use crate::guest::rootfs::{Contents, Tree, pristine};
 use crate::guest::tools::{FSX, PJDFSTEST};
+use crate::packages::{self, PYTHON_VENV};
 use crate::process::run_ok;
 use crate::stores::StorePrograms;
 
 /// Fills a bucket.
 const FILL: &str = include_str!("../../guest/bucket/fill.py");
+
+/// The example plugin, and the SDK that it imports.
+const PLUGIN_FILES: [(&str, &str); 2] = [
+    (
+        "archive.py",
+        include_str!("../../../../examples/plugins/archive.py"),
+    ),
+    (
+        "vfsd_plugin.py",
+        include_str!("../../../../plugins/python/vfsd_plugin.py"),
+    ),
+];
 
 /// How long a storage may take to be made.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -80,6 +93,10 @@ impl Scene {
             Some(Beside::Memory) => (Some(Storage::named("data", "memory:")), None),
             Some(Beside::Volume) => {
                 let (storage, folder) = volume(program, cache)?;
+                (Some(storage), Some(Kept::Folder(folder)))
+            }
+            Some(Beside::Plugin) => {
+                let (storage, folder) = plugin(&tree.root(), cache)?;
                 (Some(storage), Some(Kept::Folder(folder)))
             }
             Some(Beside::Bucket) => {
@@ -144,6 +161,27 @@ fn volume(program: &Program, cache: &Cache) -> Result<(Storage, TempDir)> {
     let mut create = Command::new(vfsd);
     create.args(["volume", "create", &source]);
     run_ok(&create, LIMIT, &mut |_| {}).context("make a volume")?;
+    Ok((Storage::named("data", source), folder))
+}
+
+/// An archive of a part of the tree, shown by the example plugin.
+fn plugin(tree: &Path, cache: &Cache) -> Result<(Storage, TempDir)> {
+    packages::install(&[PYTHON_VENV])?;
+    let folder = tempfile::Builder::new()
+        .prefix("plugin-")
+        .tempdir_in(cache.folder())
+        .context("make a folder for the plugin")?;
+    for (name, text) in PLUGIN_FILES {
+        std::fs::write(folder.path().join(name), text).context("write the plugin")?;
+    }
+    let archive = folder.path().join("archive.tar");
+    let mut tar = Command::new("tar");
+    tar.arg("-cf").arg(&archive).arg("-C");
+    tar.arg(tree.join("usr/share")).arg("perl5");
+    run_ok(&tar, LIMIT, &mut |_| {}).context("make an archive")?;
+    let program = folder.path().join("archive.py");
+    let (program, archive) = (program.display(), archive.display());
+    let source = format!("plugin:exec:/usr/bin/python3 {program} {archive}");
     Ok((Storage::named("data", source), folder))
 }
 

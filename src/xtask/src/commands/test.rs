@@ -13,8 +13,8 @@ use crate::cases::guest::{full_name, run_boot};
 use crate::cases::{host_mount, native_front_end};
 use crate::checks::{CARGO_TEST, CHECKS, cargo_test};
 use crate::daemon::Program;
-use crate::packages::{self, UMOCI};
-use crate::stores::StorePrograms;
+use crate::packages::{self, SKOPEO, UMOCI};
+use crate::stores::{self, StorePrograms};
 use crate::verdict::{Tally, Verdict};
 use crate::workspace::Workspace;
 
@@ -117,9 +117,11 @@ fn source_checks(arguments: &Arguments, workspace: &Workspace, results: &mut Res
 /// missing in the tests that need it, which say so.
 fn programs_of_others(workspace: &Workspace) -> Vec<(String, String)> {
     let install = || -> Result<Vec<(String, String)>> {
-        packages::install(&[UMOCI])?;
+        packages::install(&[UMOCI, SKOPEO])?;
         let cache = Cache::open(workspace.guest_cache())?;
-        Ok(StorePrograms::fetch(&cache)?.environment())
+        let mut environment = StorePrograms::fetch(&cache)?.environment();
+        environment.push(stores::path_with_registry(&cache)?);
+        Ok(environment)
     };
     install().unwrap_or_else(|error| {
         println!("     cargo's tests do without other programs: {error:#}");
