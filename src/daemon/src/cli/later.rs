@@ -9,9 +9,9 @@ use super::spelling::refuse_shared_dir;
 /// Options of `serve` and `mount` that come with storages this version does not have.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LaterOptions {
-    #[arg(long, hide = true, value_parser = refuse_remote)]
+    #[arg(long, hide = true, value_parser = refuse)]
     state_dir: Option<String>,
-    #[arg(long, hide = true, value_parser = refuse_remote)]
+    #[arg(long, hide = true, value_parser = refuse)]
     cache_size: Option<String>,
 }
 
@@ -22,9 +22,6 @@ pub(crate) struct ForeignOptions {
     shared_dir: Option<String>,
 }
 
-fn refuse_remote(_: &str) -> Result<String, &'static str> {
-    Err(
-        "it belongs to image and object store sources, which are not in this version; \
-         leave the option out",
-    )
+fn refuse(_: &str) -> Result<String, &'static str> {
+    Err("it is not in this version; leave the option out")
 }

@@ -219,6 +219,18 @@ fn what_newcomers_type_is_understood_or_answered() {
 }
 
 #[test]
+fn an_image_without_a_name_is_refused_wherever_it_is_named() {
+    for form in ["oci:", "docker-archive:", "docker://"] {
+        for line in [
+            format!("vfsd image inspect {form}"),
+            format!("vfsd serve --socket-path s {form}"),
+        ] {
+            assert_eq!(refused(&line).0, 2, "{line}");
+        }
+    }
+}
+
+#[test]
 fn a_writable_layer_goes_over_any_source() {
     let source = |line: &str| {
         serve(&format!("--socket-path s {line}")).exports[0]

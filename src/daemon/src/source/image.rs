@@ -63,7 +63,7 @@ impl ImageSettings {
 /// # Errors
 /// When that is nothing.
 pub(super) fn read_layout(word: &OsStr) -> Result<Arc<dyn Storage>, SourceError> {
-    named(word, "oci:LAYOUT[:TAG]", ImageName::layout)
+    Ok(Arc::new(layout(word)?))
 }
 
 /// Reads what stands behind `docker-archive:`.
@@ -71,7 +71,7 @@ pub(super) fn read_layout(word: &OsStr) -> Result<Arc<dyn Storage>, SourceError>
 /// # Errors
 /// When that is nothing.
 pub(super) fn read_archive(word: &OsStr) -> Result<Arc<dyn Storage>, SourceError> {
-    named(word, "docker-archive:FILE[:NAME]", ImageName::archive)
+    Ok(Arc::new(archive(word)?))
 }
 
 /// Reads what stands behind `docker://`.
@@ -79,22 +79,31 @@ pub(super) fn read_archive(word: &OsStr) -> Result<Arc<dyn Storage>, SourceError
 /// # Errors
 /// When it names no image.
 pub(super) fn read_registry(word: &OsStr) -> Result<Arc<dyn Storage>, SourceError> {
-    let name = word.to_str().unwrap_or_default();
-    let reference: Reference = name
-        .parse()
-        .map_err(|error: BadReference| SourceError::Wrong(error.to_string()))?;
-    Ok(Arc::new(ImageSource(ImageName::Registry(reference))))
+    Ok(Arc::new(in_registry(word.to_str().unwrap_or_default())?))
 }
 
-fn named(
-    word: &OsStr,
-    form: &str,
-    read: fn(&OsStr) -> ImageName,
-) -> Result<Arc<dyn Storage>, SourceError> {
+fn layout(word: &OsStr) -> Result<ImageSource, SourceError> {
+    check_named(word, "oci:LAYOUT[:TAG]")?;
+    Ok(ImageSource(ImageName::layout(word)))
+}
+
+fn archive(word: &OsStr) -> Result<ImageSource, SourceError> {
+    check_named(word, "docker-archive:FILE[:NAME]")?;
+    Ok(ImageSource(ImageName::archive(word)))
+}
+
+fn in_registry(word: &str) -> Result<ImageSource, SourceError> {
+    let reference = word
+        .parse()
+        .map_err(|error: BadReference| SourceError::Wrong(error.to_string()))?;
+    Ok(ImageSource(ImageName::Registry(reference)))
+}
+
+fn check_named(word: &OsStr, form: &str) -> Result<(), SourceError> {
     if word.is_empty() {
         return Err(SourceError::Wrong(format!("no image named: use {form}")));
     }
-    Ok(Arc::new(ImageSource(read(word))))
+    Ok(())
 }
 
 impl ImageSource {
@@ -102,22 +111,19 @@ impl ImageSource {
     ///
     /// # Errors
     /// When it names none.
-    pub(crate) fn parse(word: &str) -> Result<Self, String> {
-        let name = if let Some(rest) = word.strip_prefix("docker://") {
-            rest.parse()
-                .map(ImageName::Registry)
-                .map_err(|error: BadReference| error.to_string())?
+    pub(crate) fn parse(word: &str) -> Result<Self, SourceError> {
+        if let Some(rest) = word.strip_prefix("docker://") {
+            in_registry(rest)
         } else if let Some(rest) = word.strip_prefix("oci:") {
-            ImageName::layout(OsStr::new(rest))
+            layout(OsStr::new(rest))
         } else if let Some(rest) = word.strip_prefix("docker-archive:") {
-            ImageName::archive(OsStr::new(rest))
+            archive(OsStr::new(rest))
         } else {
-            return Err(
+            Err(SourceError::Wrong(
                 "use docker://REGISTRY/NAME[:TAG], oci:LAYOUT[:TAG] or docker-archive:FILE[:NAME]"
                     .to_owned(),
-            );
-        };
-        Ok(Self(name))
+            ))
+        }
     }
 
     /// Finds the image and reads its configuration.
