@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::artifact::Cache;
 use crate::daemon::{Program, Storage};
+use crate::guest::rootfs::folder_in;
 use crate::packages::{self, UMOCI};
 use crate::process::run_ok;
 
@@ -34,10 +35,7 @@ impl ImageRoot {
             bail!("only vfsd serves images")
         };
         packages::install(&[UMOCI])?;
-        let folder = tempfile::Builder::new()
-            .prefix(&format!("tree-{}-image-", std::process::id()))
-            .tempdir_in(cache.folder())
-            .context("make a folder for the image")?;
+        let folder = folder_in(cache.folder()).context("make a folder for the image")?;
         let this = Self { folder };
         let mut make = Command::new("sh");
         make.args(["-c", MAKE, "image"])

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::artifact::Cache;
 use crate::daemon::Storage;
+use crate::guest::rootfs::folder_in;
 use crate::packages::{self, ATTR};
 use crate::process::{output_of, run_ok};
 
@@ -31,10 +32,7 @@ impl Layer {
     /// No folder can be made, or the tree cannot be read.
     pub(crate) fn over(lower: &Path, cache: &Cache) -> Result<Self> {
         Ok(Self {
-            folder: tempfile::Builder::new()
-                .prefix(&format!("tree-{}-upper-", std::process::id()))
-                .tempdir_in(cache.folder())
-                .context("make a folder for the writable layer")?,
+            folder: folder_in(cache.folder()).context("make a folder for the writable layer")?,
             lower: lower.to_path_buf(),
             fingerprint: fingerprint(lower)?,
         })

@@ -13,7 +13,7 @@ use super::image::ImageRoot;
 use super::layers::Layer;
 use crate::artifact::Cache;
 use crate::daemon::{Program, Storage};
-use crate::guest::rootfs::{Contents, Tree, pristine};
+use crate::guest::rootfs::{Contents, Tree, folder_in, pristine};
 use crate::guest::tools::{FSX, PJDFSTEST};
 use crate::packages::{self, PYTHON_VENV};
 use crate::process::run_ok;
@@ -153,10 +153,7 @@ fn volume(program: &Program, cache: &Cache) -> Result<(Storage, TempDir)> {
     let Program::Vfsd(vfsd) = program else {
         bail!("only vfsd has volumes")
     };
-    let folder = tempfile::Builder::new()
-        .prefix("volume-")
-        .tempdir_in(cache.folder())
-        .context("make a folder for the volume")?;
+    let folder = folder_in(cache.folder()).context("make a folder for the volume")?;
     let source = format!("volume:file:{}", folder.path().join("volume").display());
     let mut create = Command::new(vfsd);
     create.args(["volume", "create", &source]);
@@ -167,10 +164,7 @@ fn volume(program: &Program, cache: &Cache) -> Result<(Storage, TempDir)> {
 /// An archive of a part of the tree, shown by the example plugin.
 fn plugin(tree: &Path, cache: &Cache) -> Result<(Storage, TempDir)> {
     packages::install(&[PYTHON_VENV])?;
-    let folder = tempfile::Builder::new()
-        .prefix("plugin-")
-        .tempdir_in(cache.folder())
-        .context("make a folder for the plugin")?;
+    let folder = folder_in(cache.folder()).context("make a folder for the plugin")?;
     for (name, text) in PLUGIN_FILES {
         std::fs::write(folder.path().join(name), text).context("write the plugin")?;
     }

@@ -177,10 +177,7 @@ impl Tree {
     /// # Errors
     /// As [`Tree::copy_of`].
     pub(crate) fn copy_into(parent: &Path, pristine: &Path) -> Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix(&format!("{TREE_PREFIX}{}-", std::process::id()))
-            .tempdir_in(parent)
-            .context("make a folder for a guest's root")?;
+        let folder = folder_in(parent).context("make a folder for a guest's root")?;
         let mut command = Command::new("cp");
         command
             .args(["-a", "--reflink=auto"])
@@ -194,6 +191,17 @@ impl Tree {
     pub(crate) fn root(&self) -> PathBuf {
         self.folder.path().join("root")
     }
+}
+
+/// A folder for what is served to one guest. It is removed when dropped, and after a run that was killed
+/// by the next one that copies a tree.
+///
+/// # Errors
+/// `parent` cannot be written to.
+pub(crate) fn folder_in(parent: &Path) -> Result<tempfile::TempDir> {
+    Ok(tempfile::Builder::new()
+        .prefix(&format!("{TREE_PREFIX}{}-", std::process::id()))
+        .tempdir_in(parent)?)
 }
 
 /// How a tree's folder is named: this, the process that made it, a random part.
