@@ -1,6 +1,8 @@
 //! The configuration file: several exports for one guest.
 //!
 //! ```toml
+//! local_locks = "all"      # as --local-locks; a guest agrees on it once for all of its exports
+//!
 //! [[export]]
 //! name = "home"            # the directory that the guest sees
 //! source = "dir:/srv/home" # as on the command line
@@ -25,13 +27,15 @@ use serde::Deserialize;
 use vfsd_overlay::Namespace;
 
 use crate::cli::Marks;
+use crate::cli::choices::Locks;
 use crate::exit::Failure;
-use crate::settings::ExportSettings;
+use crate::settings::{ExportSettings, LocalLocks};
 use crate::source::{Layers, Source, Upper};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    local_locks: Option<Locks>,
     #[serde(default)]
     export: Vec<Entry>,
 }
@@ -49,11 +53,18 @@ struct Entry {
     readonly: Option<bool>,
 }
 
-/// Reads the exports of a file. With `readonly` all of them are, and none may say otherwise.
+/// What a file says.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Configuration {
+    pub(crate) exports: Vec<ExportSettings>,
+    pub(crate) local_locks: LocalLocks,
+}
+
+/// Reads a file. With `readonly` all exports are, and none may say otherwise.
 ///
 /// # Errors
 /// When the file cannot be read or understood, or contradicts `--readonly`.
-pub(crate) fn read(path: &Path, readonly: bool) -> Result<Vec<ExportSettings>, Failure> {
+pub(crate) fn read(path: &Path, readonly: bool) -> Result<Configuration, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::run(format!(
             "cannot read the configuration {}: {error}",
@@ -64,15 +75,18 @@ pub(crate) fn read(path: &Path, readonly: bool) -> Result<Vec<ExportSettings>, F
         .map_err(|error| Failure::usage(format!("configuration {}: {error}", path.display())))
 }
 
-fn parse(text: &str, readonly: bool) -> Result<Vec<ExportSettings>, String> {
+fn parse(text: &str, readonly: bool) -> Result<Configuration, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
     if file.export.is_empty() {
         return Err("it lists no export: add an [[export]] with name and source".to_owned());
     }
-    file.export
-        .into_iter()
-        .map(|entry| entry.settings(readonly))
-        .collect()
+    let exports = file.export.into_iter();
+    Ok(Configuration {
+        exports: exports
+            .map(|entry| entry.settings(readonly))
+            .collect::<Result<_, _>>()?,
+        local_locks: file.local_locks.map(Locks::into).unwrap_or_default(),
+    })
 }
 
 impl Entry {
@@ -127,6 +141,10 @@ impl Entry {
 mod tests {
     use super::*;
 
+    fn exports(text: &str, readonly: bool) -> Result<Vec<ExportSettings>, String> {
+        parse(text, readonly).map(|read| read.exports)
+    }
+
     #[test]
     fn exports_are_read_in_order() {
         let text = "
@@ -150,7 +168,29 @@ mod tests {
                 readonly: false,
             },
         ];
-        assert_eq!(parse(text, false), Ok(expected));
+        assert_eq!(exports(text, false), Ok(expected));
+    }
+
+    #[test]
+    fn locks_can_be_kept_in_the_guest_for_all_exports() {
+        let export = "[[export]]\nname='a'\nsource='memory:'\n";
+        let read = |line: &str| parse(&format!("{line}\n{export}"), false);
+        for (line, flock, posix) in [
+            ("", false, false),
+            ("local_locks = 'all'", true, true),
+            ("local_locks = 'flock'", true, false),
+            ("local_locks = 'posix'", false, true),
+        ] {
+            let expected = LocalLocks { flock, posix };
+            assert_eq!(read(line).unwrap().local_locks, expected, "{line}");
+        }
+        assert!(
+            read("local_locks = 'none'")
+                .unwrap_err()
+                .contains("local_locks")
+        );
+        let within = parse(&format!("{export}local_locks = 'all'\n"), false);
+        assert!(within.unwrap_err().contains("local_locks"));
     }
 
     #[test]
@@ -188,7 +228,7 @@ mod tests {
             name = 'tools'
             lowers = ['/srv/tools', '/srv/base']
         ";
-        let shown: Vec<_> = parse(text, false)
+        let shown: Vec<_> = exports(text, false)
             .unwrap()
             .iter()
             .map(|export| export.source.to_string())
@@ -231,7 +271,7 @@ mod tests {
     fn readonly_on_the_command_line_holds_for_all_and_cannot_be_contradicted() {
         let silent = "[[export]]\nname='a'\nsource='memory:'\n";
         assert!(
-            parse(silent, true)
+            exports(silent, true)
                 .unwrap()
                 .iter()
                 .all(|export| export.readonly)

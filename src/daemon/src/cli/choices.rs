@@ -1,7 +1,10 @@
 //! Values that options choose from.
 
 use clap::ValueEnum;
+use serde::Deserialize;
 use vfsd_server::{CacheMode, Offer};
+
+use crate::settings::LocalLocks;
 
 /// What the guest may cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -47,6 +50,27 @@ impl From<Negotiation> for Offer {
             Negotiation::Never => Self::Never,
             Negotiation::Auto => Self::Auto,
             Negotiation::Always => Self::Always,
+        }
+    }
+}
+
+/// Which locks stay within the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Locks {
+    /// All
+    All,
+    /// Those of flock(2)
+    Flock,
+    /// Those of fcntl(2)
+    Posix,
+}
+
+impl From<Locks> for LocalLocks {
+    fn from(locks: Locks) -> Self {
+        Self {
+            flock: locks != Locks::Posix,
+            posix: locks != Locks::Flock,
         }
     }
 }

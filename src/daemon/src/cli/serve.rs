@@ -115,12 +115,17 @@ impl ServeArguments {
     /// # Errors
     /// When an option's value cannot be read, or the configuration file.
     pub(crate) fn settings(self) -> Result<ServeSettings, Failure> {
+        let mut storage = self.tree.storage(&self.caching, &self.store, &self.image)?;
         let exports = match (self.source, &self.config) {
             (Some(source), _) => {
                 let source = self.layer.over(source);
                 vec![ExportSettings::unnamed(source, self.tree.readonly)]
             }
-            (None, Some(file)) => config::read(file, self.tree.readonly)?,
+            (None, Some(file)) => {
+                let read = config::read(file, self.tree.readonly)?;
+                storage.withheld |= read.local_locks.withheld();
+                read.exports
+            }
             (None, None) => return Err(Failure::usage("name a SOURCE, or --config FILE")),
         };
         let endpoint = match (self.device.socket_path, self.device.fd) {
@@ -135,7 +140,7 @@ impl ServeArguments {
         let offers = self.tree.offers();
         Ok(ServeSettings {
             exports,
-            storage: self.tree.storage(&self.caching, &self.store, &self.image)?,
+            storage,
             session: offers.session(&self.caching, self.tree.translation()?),
             device: Device {
                 endpoint,

@@ -6,9 +6,10 @@ use std::ffi::OsString;
 use crate::exit::Failure;
 
 /// Options whose value is optional, and so stands behind an equals sign; and their values.
-const OPTIONAL_VALUES: [(&str, &[&str]); 3] = [
+const OPTIONAL_VALUES: [(&str, &[&str]); 4] = [
     ("--posix-acl", &["never", "auto", "always"]),
     ("--security-label", &["never", "auto", "always"]),
+    ("--local-locks", &["all", "flock", "posix"]),
     ("--inode-file-handles", &["never", "prefer", "mandatory"]),
 ];
 

@@ -351,6 +351,21 @@ fn locks_are_shared_unless_a_list_says_otherwise() {
 }
 
 #[test]
+fn locks_can_be_kept_in_the_guest() {
+    let both = Capabilities::FLOCK | Capabilities::POSIX_LOCKS;
+    for (option, expected) in [
+        ("", Capabilities::empty()),
+        ("--local-locks", both),
+        ("--local-locks=all", both),
+        ("--local-locks flock", Capabilities::FLOCK),
+        ("--local-locks=posix", Capabilities::POSIX_LOCKS),
+    ] {
+        let settings = serve(&format!("--socket-path s {option} /srv"));
+        assert_eq!(settings.storage.withheld, expected, "{option}");
+    }
+}
+
+#[test]
 fn a_list_with_what_virtiofsd_does_not_know_is_a_usage_error() {
     for list in [
         "cache=never",

@@ -6,7 +6,7 @@ use vfsd_passthrough::XattrMap;
 use vfsd_server::SessionOptions;
 
 use super::caching::CachingOptions;
-use super::choices::{FileHandles, Negotiation};
+use super::choices::{FileHandles, Locks, Negotiation};
 use super::image::ImageOptions;
 use super::store::StoreArguments;
 use crate::exit::Failure;
@@ -91,6 +91,14 @@ pub(crate) struct TreeOptions {
     #[arg(long)]
     no_device_nodes: bool,
 
+    /// Locks of the guest exclude nobody outside it, and a guest process that waits for one can be
+    /// killed: all of them, or those of flock(2) or fcntl(2) only
+    #[arg(
+        long, value_enum, value_name = "all|flock|posix", hide_possible_values = true,
+        require_equals = true, num_args = 0..=1, default_missing_value = "all"
+    )]
+    local_locks: Option<Locks>,
+
     /// Honour O_NOATIME of guest programs instead of dropping it
     #[arg(long)]
     preserve_noatime: bool,
@@ -110,7 +118,7 @@ impl TreeOptions {
             posix_acl: self.posix_acl.unwrap_or(acl_by_default),
             security_label: self.security_label,
             kill_privileges: !self.no_killpriv_v2,
-            local_locks: LocalLocks::default(),
+            local_locks: self.local_locks.map(Locks::into).unwrap_or_default(),
         }
     }
 

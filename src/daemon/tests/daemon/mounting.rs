@@ -314,6 +314,44 @@ fn a_wait_for_a_lock_ends_with_the_process_that_waits() {
 }
 
 #[test]
+fn local_locks_exclude_nobody_outside() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let source = format!("dir:{}", text(&place.share()));
+    let host = File::create(place.share().join("f")).unwrap();
+    for style in STYLES {
+        lock(&host, style, FlockOperation::NonBlockingLockExclusive).unwrap();
+    }
+    for (options, shared) in [
+        (&[][..], &STYLES[..]),
+        (&["--local-locks"], &[]),
+        (&["--local-locks=flock"], &["fcntl"]),
+        (&["--local-locks=posix"], &["flock"]),
+    ] {
+        let mut mounted = Mounted::new(&place, options, &source);
+        let file = File::options().write(true).open(mounted.path("f")).unwrap();
+        for style in STYLES {
+            let taken = lock(&file, style, FlockOperation::NonBlockingLockExclusive);
+            assert_eq!(
+                taken.is_err(),
+                shared.contains(&style),
+                "{style} {options:?}"
+            );
+        }
+        let other = File::options().write(true).open(mounted.path("f")).unwrap();
+        let taken = lock(&other, "flock", FlockOperation::NonBlockingLockExclusive);
+        assert!(
+            taken.is_err(),
+            "users of the mount exclude each other: {options:?}"
+        );
+        drop((file, other));
+        mounted.daemon.stop(Signal::TERM);
+    }
+}
+
+#[test]
 fn a_write_beyond_the_limit_of_a_files_size_ends_nothing() {
     if cannot_mount() {
         return;
