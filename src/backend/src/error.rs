@@ -4,6 +4,9 @@ use std::fmt;
 
 pub use rustix::io::Errno;
 
+/// Of what a peer said, no more is shown.
+const MOST_CHARACTERS: usize = 600;
+
 /// The result of a backend's work.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -47,6 +50,30 @@ impl std::error::Error for Error {
     }
 }
 
+/// An error and its causes on one line, for a log or an operator: each cause that the text before does
+/// not say already, without line breaks and control characters, cut after 600 characters.
+pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    let text: String = text
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
+    match text.char_indices().nth(MOST_CHARACTERS) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
 impl From<Errno> for Error {
     fn from(errno: Errno) -> Self {
         Self::Errno(errno)
@@ -59,5 +86,47 @@ impl From<std::io::Error> for Error {
             Some(errno) => Self::Errno(errno),
             None => Self::Storage(Box::new(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Told(&'static str, Option<Box<Told>>);
+
+    impl fmt::Display for Told {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl std::error::Error for Told {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            self.1
+                .as_deref()
+                .map(|cause| cause as &(dyn std::error::Error + 'static))
+        }
+    }
+
+    #[test]
+    fn causes_follow_on_one_line_and_are_said_once() {
+        let root = Told("no\n\tanswer\x1b[2J", None);
+        let middle = Told("cannot connect", Some(Box::new(root)));
+        let top = Told("failed: cannot connect", Some(Box::new(middle)));
+        assert_eq!(
+            one_line(&top),
+            "failed: cannot connect: no answer [2J",
+            "a cause that is said already, line breaks and control characters"
+        );
+    }
+
+    #[test]
+    fn a_long_text_is_cut() {
+        let long: &'static str = Box::leak("x".repeat(700).into_boxed_str());
+        let line = one_line(&Told(long, None));
+        assert_eq!(line.len(), MOST_CHARACTERS + 3);
+        assert!(line.ends_with("..."));
     }
 }

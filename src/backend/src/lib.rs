@@ -52,7 +52,7 @@ pub use caller::{Caller, Identity};
 pub use capabilities::Capabilities;
 pub use create::{Created, Entry, Lookup, NewDevice, NewInode, Opened, Rename, SecurityContext};
 pub use directory::{DirEntry, DirSink, Directory, EntrySink};
-pub use error::{Errno, Error, Result};
+pub use error::{Errno, Error, Result, one_line};
 pub use extent::{Extent, ExtentSource};
 pub use file::{CopyRange, File, ReadRequest, WriteRequest};
 pub use flags::{AccessMask, FallocateMode, OpenFlags, RenameFlags, SeekFrom, XattrFlags};

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use vfsd_backend::FileKind;
+use vfsd_backend::{FileKind, one_line};
 use vfsd_virtio::{Device, DeviceOptions, End};
 
 use crate::cli::choices::SandboxMode;
@@ -90,7 +90,7 @@ fn serve(
     };
     let device = Device::new(listener, Arc::new(Arc::clone(&session)), &options)
         .map(Arc::new)
-        .map_err(|error| Failure::run(chain(&error)))?;
+        .map_err(|error| Failure::run(one_line(&error)))?;
     let shutdown = device.shutdown_handle();
     signals
         .on_stop(move || shutdown.shut_down())
@@ -108,18 +108,6 @@ fn serve(
     runtime.shutdown_background();
     match end {
         Ok(End::FrontEndLeft | End::ShutDown) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(Failure::run(chain(&error))),
+        Err(error) => Err(Failure::run(one_line(&error))),
     }
-}
-
-/// An error with what caused it, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
 }

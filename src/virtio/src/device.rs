@@ -1,6 +1,5 @@
 //! A device: its socket, and the front ends that come and go.
 
-use std::error::Error as _;
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use vfsd_backend::one_line;
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 
 use crate::config_space::ConfigSpace;
@@ -239,11 +239,5 @@ fn explain(error: &VhostError) -> String {
     let VhostError::ReqHandlerError(refusal) = error else {
         return error.to_string();
     };
-    let mut text = refusal.to_string();
-    let mut cause = refusal.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    one_line(refusal)
 }

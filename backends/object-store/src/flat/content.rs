@@ -49,7 +49,7 @@ impl From<Error> for Failure {
         match error {
             Error::NotFound { .. } | Error::Precondition { .. } => Self::Replaced,
             error if crate::store::is_denied(&error) => Self::Denied,
-            error => Self::Failed(crate::store::one_line(&error)),
+            error => Self::Failed(vfsd_backend::one_line(&error)),
         }
     }
 }

@@ -10,8 +10,9 @@ use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::list::PaginatedListStore;
 use object_store::local::LocalFileSystem;
 use object_store::{ClientOptions, ObjectStore};
+use vfsd_backend::one_line;
 
-use super::error::{no_retries, one_line};
+use super::error::no_retries;
 use super::http::Connector;
 use super::list::{Lister, PageLister, PathLister};
 use super::{OpenError, Patience, Provider, StoreOptions, StoreUrl, aws_files};

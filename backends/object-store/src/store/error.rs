@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use object_store::RetryConfig;
+use vfsd_backend::one_line;
 
 /// Why a bucket cannot be opened. Its text is one line.
 #[derive(Debug, thiserror::Error)]
@@ -149,29 +150,6 @@ fn advice(error: &object_store::Error) -> String {
     format!("{advice} ({text})")
 }
 
-/// An error with its causes, without line breaks and of bounded length.
-pub(crate) fn one_line(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        source = error.source();
-    }
-    let text: String = text
-        .split(|c: char| c.is_whitespace() || c.is_control())
-        .filter(|word| !word.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ");
-    match text.char_indices().nth(600) {
-        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
-        None => text,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,14 +166,5 @@ mod tests {
             "{shown}"
         );
         assert!(!shown.contains(['\n', '\r']), "{shown}");
-    }
-
-    #[test]
-    fn an_endless_message_is_cut() {
-        let error = object_store::Error::Generic {
-            store: "S3",
-            source: "\u{e4}".repeat(5000).into(),
-        };
-        assert!(one_line(&error).chars().count() < 700);
     }
 }

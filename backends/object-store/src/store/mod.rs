@@ -25,7 +25,7 @@ mod url;
 
 pub use counters::{Counters, Requests};
 pub use error::OpenError;
-pub(crate) use error::{is_denied, one_line};
+pub(crate) use error::is_denied;
 #[cfg(any(test, feature = "testing"))]
 pub use fault::{Fault, FaultStore, Faults};
 pub use list::{ListPage, ListRequest, ListedObject, Lister};

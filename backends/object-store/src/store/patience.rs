@@ -148,7 +148,7 @@ impl Pauses<'_> {
         if self.end.is_some_and(|end| turn >= end) {
             return Err(error);
         }
-        tracing::debug!(error = %super::error::one_line(&error), "a request is repeated");
+        tracing::debug!(error = %vfsd_backend::one_line(&error), "a request is repeated");
         self.pause = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
         sleep_until(turn).await;
         Ok(())

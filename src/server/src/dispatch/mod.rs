@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vfsd_backend::{
-    Attributes, Caller, Capabilities, Entry, Errno, Error, FileKind, Identity, Name, Ttl,
+    Attributes, Caller, Capabilities, Entry, Errno, Error, FileKind, Identity, Name, Ttl, one_line,
 };
 use vfsd_fuse::wire::{EntryOut, INVALID_ID};
 use vfsd_fuse::{Effect, InitFlags, Opcode, Operation, ReplyKind, RequestHeader};
@@ -298,7 +298,7 @@ impl<'a> Call<'a> {
     }
 
     /// Logs a failure of the storage.
-    fn report(&self, source: &(dyn std::error::Error + Send + Sync)) {
+    fn report(&self, source: &(dyn std::error::Error + Send + Sync + 'static)) {
         let export = self.node().map_or_else(
             |_| self.exports.get(ExportId::default()),
             |node| self.export(&node),
@@ -306,13 +306,7 @@ impl<'a> Call<'a> {
         let Some(untold) = export.failures.raise() else {
             return;
         };
-        let mut reason = source.to_string();
-        let mut next = source.source();
-        while let Some(source) = next {
-            reason.push_str(": ");
-            reason.push_str(&source.to_string());
-            next = source.source();
-        }
+        let reason = one_line(source);
         tracing::error!(
             export = export.name,
             opcode = self.opcode.name(),
