@@ -13,6 +13,7 @@ use crate::buffers::Buffers;
 use crate::device::Device;
 use crate::exchange::{KernelExchange, Origin, Payload};
 use crate::readers::Readers;
+use crate::room::Bell;
 
 /// A connection to the kernel on which requests for one mount arrive.
 #[derive(Debug)]
@@ -99,8 +100,10 @@ fn take_requests(
     intake: &mut dyn Intake<KernelExchange>,
 ) -> io::Result<()> {
     let mut buffer = buffers.take();
+    let bell = Arc::new(Bell::new()?);
     loop {
         intake.pause();
+        bell.wait_for_room(device, intake);
         let length = match device.receive(&mut buffer) {
             Ok(length) => length,
             Err(Errno::NODEV) => return Ok(()),

@@ -23,6 +23,7 @@ mod fusermount;
 mod mount;
 mod mount_id;
 mod readers;
+mod room;
 
 pub use connection::Connection;
 pub use fusermount::FusermountError;

@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 use vfsd_backend::Errno;
 use vfsd_fuse::{InitFlags, Layout};
 
+use crate::admission::Admission;
 use crate::exports::Exports;
 use crate::handles::HandleTable;
 use crate::nodes::NodeTable;
@@ -21,6 +22,7 @@ pub(crate) struct Epoch {
     pub(crate) nodes: NodeTable,
     pub(crate) handles: HandleTable,
     pub(crate) waits: Arc<Waits>,
+    pub(crate) admission: Arc<Admission>,
 }
 
 /// What all epochs of a session hold together.
@@ -28,6 +30,7 @@ pub(crate) struct Epoch {
 pub(crate) struct Holdings {
     nodes: Arc<Census>,
     handles: Arc<Census>,
+    pub(crate) admission: Arc<Admission>,
     /// Told when much of what the guest knew is forgotten.
     pub(crate) shrunk: Arc<Notify>,
 }
@@ -38,6 +41,7 @@ impl Holdings {
         Self {
             nodes: Arc::new(Census::new(budget.nodes)),
             handles: Arc::new(Census::new(budget.handles)),
+            admission: Admission::new(budget.deferred),
             shrunk: Arc::default(),
         }
     }
@@ -62,7 +66,8 @@ impl Epoch {
             layout,
             nodes: NodeTable::new(export, root, nodes, shrunk)?,
             handles: HandleTable::new(Arc::clone(&holdings.handles)),
-            waits: Waits::new(lock_waits),
+            waits: Waits::new(lock_waits, Arc::clone(&holdings.admission)),
+            admission: Arc::clone(&holdings.admission),
         })
     }
 

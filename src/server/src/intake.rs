@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use vfsd_fuse::Opcode;
 
+use crate::admission::Deferred;
 use crate::exchange::{Exchange, Incoming};
 use crate::metrics::Counter;
 use crate::session::Session;
@@ -21,7 +22,19 @@ pub trait Intake<E: Exchange> {
     /// Takes a request in. What can be answered at once is answered before this returns; the rest
     /// moves to the runtime. Neither a request nor a panic while serving it comes back to the
     /// caller: its exchange is always ended.
-    fn submit(&mut self, incoming: Incoming<E>);
+    fn submit(&mut self, incoming: Incoming<E>) -> Submitted;
+
+    /// Whether the session may be given requests: not while as many as it may have were
+    /// [deferred](Submitted::Deferred). Cannot have become false but by a request that was deferred.
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    /// Ready when the session may be given requests again. For a transport to wait for, together with
+    /// whatever else may end its wait.
+    fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// An empty buffer for [`Incoming::inline`]: that of a request that has ended, so that none has
     /// to be allocated for each.
@@ -34,6 +47,15 @@ pub trait Intake<E: Exchange> {
     /// Requests that are submitted without a pause between them are taken to have waited for one
     /// another, which spares a look at the clock for each.
     fn pause(&mut self) {}
+}
+
+/// What became of a request that was submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// It has ended.
+    Ended,
+    /// It goes on in the runtime.
+    Deferred,
 }
 
 /// What is left of a request.
@@ -82,7 +104,7 @@ where
     S: FnMut(Arc<Session>, Incoming<E>) -> F,
     F: Future<Output = Served> + Send + 'static,
 {
-    fn submit(&mut self, incoming: Incoming<E>) {
+    fn submit(&mut self, incoming: Incoming<E>) -> Submitted {
         let started = self.clock.take().unwrap_or_else(Instant::now);
         let session = self.hold.take();
         let session = session.unwrap_or_else(|| Arc::clone(self.session));
@@ -113,11 +135,23 @@ where
                     .deferred
                     .fetch_add(1, Ordering::Relaxed);
                 let work = std::mem::replace(&mut self.work, Box::pin(None));
-                self.session.runtime.spawn(end_elsewhere(work, started));
+                let deferred = self.session.holdings.admission.defer();
+                let work = end_elsewhere(work, started, deferred);
+                self.session.runtime.spawn(work);
+                return Submitted::Deferred;
             }
             // Counted and answered as it unwound.
             Ok(Poll::Ready(None)) | Err(_) => {}
         }
+        Submitted::Ended
+    }
+
+    fn has_room(&self) -> bool {
+        self.session.holdings.admission.has_room()
+    }
+
+    fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.session.holdings.admission.room())
     }
 
     fn buffer(&mut self) -> Vec<u8> {
@@ -142,7 +176,7 @@ fn poll<F: Future>(
 }
 
 /// A request that was not ready at once.
-async fn end_elsewhere<F>(mut work: Pin<Box<Option<F>>>, started: Instant)
+async fn end_elsewhere<F>(mut work: Pin<Box<Option<F>>>, started: Instant, _deferred: Deferred)
 where
     F: Future<Output = Served>,
 {

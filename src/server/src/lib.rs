@@ -27,6 +27,7 @@
     )
 )]
 
+mod admission;
 mod complaint;
 mod dispatch;
 mod epoch;
@@ -53,7 +54,7 @@ pub use exchange::{Body, Delivery, Exchange, HEADER_LENGTH, Incoming, inline_len
 pub use export::Export;
 pub use exports::{Exports, ExportsError};
 pub use idmap::{IdMap, IdMapError};
-pub use intake::Intake;
+pub use intake::{Intake, Submitted};
 pub use metrics::{Gauges, MetricsSnapshot, OperationSnapshot};
 pub use options::{Budget, CacheMode, CachePolicy, Offer, SessionOptions, Transport};
 pub use session::Session;

@@ -203,6 +203,8 @@ pub struct Gauges {
     pub handles: usize,
     /// Requests that wait for a lock.
     pub lock_waits: usize,
+    /// Other requests that have not ended on the thread that took them in, and go on.
+    pub deferred: usize,
 }
 
 /// The counters of one opcode.
@@ -287,6 +289,11 @@ impl fmt::Display for MetricsSnapshot {
                 "vfsd_lock_waits",
                 "gauge",
                 u64::try_from(self.gauges.lock_waits).unwrap_or(u64::MAX),
+            ),
+            (
+                "vfsd_deferred_requests",
+                "gauge",
+                u64::try_from(self.gauges.deferred).unwrap_or(u64::MAX),
             ),
         ] {
             writeln!(f, "# TYPE {name} {kind}\n{name} {value}")?;

@@ -85,6 +85,9 @@ pub struct Budget {
     pub handles: usize,
     /// Requests that may wait at the same time for a lock, ENOLCK beyond.
     pub lock_waits: usize,
+    /// Other requests that may go on at the same time because they were not ready at once. Beyond, the
+    /// transport takes none in until one has ended.
+    pub deferred: usize,
 }
 
 impl Default for Budget {
@@ -93,6 +96,7 @@ impl Default for Budget {
             nodes: 4_000_000,
             handles: 1_000_000,
             lock_waits: 4_096,
+            deferred: 512,
         }
     }
 }

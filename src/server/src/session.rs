@@ -31,7 +31,7 @@ pub struct Session {
     pub(crate) metrics: Metrics,
     pub(crate) runtime: Handle,
     epoch: ArcSwapOption<Epoch>,
-    holdings: Holdings,
+    pub(crate) holdings: Holdings,
     /// Sessions that the guest starts.
     inits: Complaint,
 }
@@ -102,7 +102,10 @@ impl Session {
                 nodes: epoch.nodes.live(),
                 handles: epoch.handles.live(),
                 lock_waits: epoch.waits.count(),
+                ..Gauges::default()
             });
+        let deferred = self.holdings.admission.count();
+        let gauges = Gauges { deferred, ..gauges };
         self.metrics.snapshot(gauges)
     }
 

@@ -7,11 +7,14 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use vfsd_backend::Errno;
 
+use crate::admission::{Admission, LockWait};
+
 /// The waiting requests of a session.
 #[derive(Debug)]
 pub(crate) struct Waits {
     state: Mutex<State>,
     limit: usize,
+    admission: Arc<Admission>,
 }
 
 #[derive(Debug, Default)]
@@ -29,13 +32,15 @@ pub(crate) struct Wait {
     waits: Arc<Waits>,
     key: (u64, u64),
     ended: oneshot::Receiver<Errno>,
+    _uncounted: LockWait,
 }
 
 impl Waits {
-    pub(crate) fn new(limit: usize) -> Arc<Self> {
+    pub(crate) fn new(limit: usize, admission: Arc<Admission>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             limit,
+            admission,
         })
     }
 
@@ -59,6 +64,7 @@ impl Waits {
             waits: Arc::clone(self),
             key,
             ended,
+            _uncounted: self.admission.wait_for_lock(),
         })
     }
 
@@ -116,7 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_in_a_session_that_has_ended() {
-        let waits = Waits::new(2);
+        let waits = Waits::new(2, Admission::new(1));
         let mut before = waits.enter(1).unwrap();
         waits.end_all();
         assert_eq!(before.ended().await, Errno::AGAIN);

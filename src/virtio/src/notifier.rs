@@ -1,9 +1,11 @@
-//! Kicks from the driver and interrupts to it: the eventfds of a ring.
+//! Kicks from the driver and interrupts to it: the eventfds of a ring; and our own.
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 
@@ -41,7 +43,7 @@ impl Kick {
     }
 
     /// Waits for a kick, or for `other` to become readable, which comes first when both happened.
-    pub(crate) fn wait(&self, other: &impl std::os::fd::AsFd) -> Wake {
+    pub(crate) fn wait(&self, other: &impl AsFd) -> Wake {
         loop {
             let mut fds = [
                 PollFd::new(other, PollFlags::IN),
@@ -85,5 +87,48 @@ impl Call {
     /// the other end wants none.
     pub(crate) fn signal(&self) {
         while rustix::io::write(&self.file, &1_u64.to_ne_bytes()) == Err(Errno::INTR) {}
+    }
+}
+
+/// What a thread of ours is woken with: an eventfd, or the waker of a future that the thread waits for.
+#[derive(Debug)]
+pub(crate) struct Bell(OwnedFd);
+
+impl Bell {
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self(eventfd(0, flags)?))
+    }
+
+    /// Ends a wait: the one that lasts, or the next.
+    pub(crate) fn ring(&self) {
+        // An eventfd that is full is readable already.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+
+    /// Waits until it is rung.
+    pub(crate) fn wait(&self) {
+        // Whatever ends it, the caller looks at what it waits for again.
+        let _ = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None);
+        self.silence();
+    }
+
+    /// What was rung is known: the next wait does not end for it.
+    pub(crate) fn silence(&self) {
+        let _ = rustix::io::read(&self.0, &mut [0_u8; 8]);
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl std::task::Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.ring();
     }
 }

@@ -1,23 +1,23 @@
 //! The thread of a queue: takes chains as they come and submits what they ask for.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::event::{EventfdFlags, eventfd};
 use vfsd_backend::take_seat;
-use vfsd_server::{Incoming, Intake};
+use vfsd_server::{Incoming, Intake, Submitted};
 
 use crate::ChainExchange;
 use crate::consumer::Consumer;
 use crate::lookout::Lookout;
-use crate::notifier::{Kick, Wake};
+use crate::notifier::{Bell, Kick, Wake};
 use crate::polling::Poller;
 use crate::ring::{Ring, RingFault};
 use crate::seat::{Absence, Seat, Sitter};
@@ -54,7 +54,8 @@ pub(crate) struct Post {
     service: Service,
     seat: Arc<Seat>,
     stop: AtomicBool,
-    wake: OwnedFd,
+    /// Ends a wait of the thread that has the seat.
+    bell: Arc<Bell>,
     /// The thread that has the seat, as long as there is one.
     running: Users,
     threads: Mutex<Threads>,
@@ -89,7 +90,7 @@ impl QueueThread {
             service,
             seat: Arc::default(),
             stop: AtomicBool::new(false),
-            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            bell: Arc::new(Bell::new()?),
             running: Users::default(),
             threads: Mutex::default(),
         });
@@ -103,8 +104,7 @@ impl QueueThread {
     /// counts as ended: it does nothing more with the ring than to give that request back.
     pub(crate) fn ask_to_stop(&self) {
         self.post.stop.store(true, Ordering::SeqCst);
-        // An eventfd that is full is readable already.
-        let _ = rustix::io::write(&self.post.wake, &1_u64.to_ne_bytes());
+        self.post.bell.ring();
         self.dismiss();
     }
 
@@ -208,6 +208,10 @@ impl Post {
     fn work(&self, sitter: &Sitter, intake: &mut Requests<'_>) -> Result<Leave, RingFault> {
         let mut poller = Poller::new(self.service.poll_limit);
         while !self.is_to_stop() {
+            if !intake.has_room() {
+                self.wait_for_room(intake);
+                continue;
+            }
             self.ring.available().spare_kicks();
             let emptied = self.take_batch(sitter, intake);
             if sitter.is_relieved() {
@@ -232,8 +236,10 @@ impl Post {
             drop(available);
             intake.pause();
             let asleep = Instant::now();
-            if self.kick.wait(&self.wake) == Wake::Dead {
-                return Err(RingFault::DeadKick);
+            match self.kick.wait(self.bell.as_ref()) {
+                Wake::Dead => return Err(RingFault::DeadKick),
+                Wake::Called => self.bell.silence(),
+                Wake::Kicked => {}
             }
             poller.slept(asleep, Instant::now());
         }
@@ -244,8 +250,22 @@ impl Post {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// Waits until the session takes more requests, or the thread is to stop. What the driver makes
+    /// available meanwhile stays in the ring, and the driver need not kick for it.
+    fn wait_for_room(&self, intake: &mut Requests<'_>) {
+        self.ring.announce();
+        intake.pause();
+        let waker = Waker::from(Arc::clone(&self.bell));
+        let mut context = Context::from_waker(&waker);
+        let mut room = intake.room();
+        while !self.is_to_stop() && Pin::new(&mut room).poll(&mut context).is_pending() {
+            self.bell.wait();
+        }
+    }
+
     /// Submits what the driver made available, up to the budget, and says whether that was all.
-    /// A thread that was relieved, or is to stop, takes nothing more.
+    /// A thread that was relieved, or is to stop, takes nothing more, nor does one whose session has no
+    /// room for it.
     fn take_batch(&self, sitter: &Sitter, intake: &mut Requests<'_>) -> Result<bool, RingFault> {
         for _ in 0..BUDGET {
             if sitter.is_relieved() || self.is_to_stop() {
@@ -262,18 +282,22 @@ impl Post {
                 return Ok(true);
             };
             let ring = Arc::clone(&self.ring);
-            if let Some(request) = ChainExchange::open(ring, head, chain, intake.buffer()) {
-                self.submit(intake, request);
+            if let Some(request) = ChainExchange::open(ring, head, chain, intake.buffer())
+                && self.submit(intake, request) == Submitted::Deferred
+                && !intake.has_room()
+            {
+                break;
             }
         }
         Ok(false)
     }
 
     /// Submits a request. One that panics has been answered by its exchange, and harms no other.
-    fn submit(&self, intake: &mut Requests<'_>, request: Incoming<ChainExchange>) {
-        if catch_unwind(AssertUnwindSafe(|| intake.submit(request))).is_err() {
+    fn submit(&self, intake: &mut Requests<'_>, request: Incoming<ChainExchange>) -> Submitted {
+        catch_unwind(AssertUnwindSafe(|| intake.submit(request))).unwrap_or_else(|_| {
             tracing::error!(queue = self.ring.name(), "a request panicked on its queue");
-        }
+            Submitted::Ended
+        })
     }
 }
 

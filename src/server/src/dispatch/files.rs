@@ -182,7 +182,8 @@ impl<'a> Call<'a> {
         if arg.flags != 0 {
             return Err(Errno::INVAL.into());
         }
-        let length = arg.len.min(MAX_COPY);
+        let share = self.epoch.admission.copy(arg.len.min(MAX_COPY));
+        let length = share.length;
         if range_end(arg.off_in, length).is_none() {
             return Err(Errno::INVAL.into());
         }

@@ -13,7 +13,7 @@ use vfsd_fuse::wire::EntryOut;
 use vfsd_server::{Budget, Exports, SessionOptions};
 use zerocopy::IntoBytes;
 
-use crate::guest::{Guest, memory};
+use crate::guest::{Guest, RUNTIME, Wire, memory};
 use crate::tables::read_in;
 
 const EIO: i32 = 5;
@@ -72,6 +72,10 @@ impl Node for Trouble {
 }
 
 fn trouble() -> (Guest, Arc<Notify>, Arc<AtomicU32>) {
+    trouble_within(Budget::default())
+}
+
+fn trouble_within(budget: Budget) -> (Guest, Arc<Notify>, Arc<AtomicU32>) {
     let (released, waits) = (Arc::new(Notify::new()), Arc::new(AtomicU32::new(0)));
     let root = memory().root();
     let backend = Trouble {
@@ -79,11 +83,49 @@ fn trouble() -> (Guest, Arc<Notify>, Arc<AtomicU32>) {
         released: Arc::clone(&released),
         waits: Arc::clone(&waits),
     };
-    (
-        Guest::with(backend, SessionOptions::default()),
-        released,
-        waits,
-    )
+    let options = SessionOptions {
+        budget,
+        ..SessionOptions::default()
+    };
+    (Guest::with(backend, options), released, waits)
+}
+
+#[test]
+fn a_session_with_enough_deferred_requests_has_room_again_when_one_has_ended() {
+    let (guest, released, waits) = trouble_within(Budget {
+        deferred: 3,
+        ..Budget::default()
+    });
+    let pending: Vec<_> = (0..3)
+        .map(|_| {
+            assert!(guest.has_room());
+            let answer = guest.submit(Opcode::Lookup, 1, &[b"wait\0"]);
+            (answer, guest.last_unique())
+        })
+        .collect();
+    assert!(!guest.has_room());
+    assert_eq!(guest.session.metrics().gauges.deferred, 3);
+    assert_eq!(guest.lookup(1, "none").unwrap_err(), 2, "for who asks");
+    while waits.load(Ordering::SeqCst) < 3 {
+        std::thread::yield_now();
+    }
+    guest.session.reset();
+    guest.init().unwrap();
+    assert!(
+        !guest.has_room(),
+        "what the session before left to do counts"
+    );
+    let session = Arc::clone(&guest.session);
+    let waiter = std::thread::spawn(move || {
+        session.attend::<Wire, _>(|intake| RUNTIME.handle().block_on(intake.room()));
+    });
+    released.notify_one();
+    waiter.join().unwrap();
+    released.notify_one();
+    released.notify_one();
+    for (answer, unique) in &pending {
+        assert_eq!(guest.result(answer, *unique), Err(2));
+    }
 }
 
 #[test]

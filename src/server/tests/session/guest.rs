@@ -34,7 +34,8 @@ pub enum Answer {
     Nothing,
 }
 
-struct Wire {
+/// The way back of one request.
+pub struct Wire {
     payload: Vec<u8>,
     taken: usize,
     reply: Vec<u8>,
@@ -205,6 +206,11 @@ impl Guest {
         };
         self.session.attend(|intake| intake.submit(incoming));
         receiver
+    }
+
+    /// Whether a transport would submit one more.
+    pub fn has_room(&self) -> bool {
+        self.session.attend::<Wire, _>(|intake| intake.has_room())
     }
 
     pub fn request(&self, opcode: u32, node: u64, body: &[&[u8]]) -> Vec<u8> {

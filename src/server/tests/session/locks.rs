@@ -121,9 +121,10 @@ fn a_session_that_ends_leaves_no_wait_behind() {
 }
 
 #[test]
-fn the_number_of_waits_is_bounded() {
+fn waits_have_a_bound_of_their_own_and_take_nobodys_room() {
     let budget = Budget {
         lock_waits: 2,
+        deferred: 1,
         ..Budget::default()
     };
     let guest = Guest::with(
@@ -150,6 +151,7 @@ fn the_number_of_waits_is_bounded() {
             )
         })
         .collect();
+    assert!(guest.has_room());
     let one_more = lock(open.fh, 9, WRITE);
     assert_eq!(
         guest.call(Opcode::Setlkw, file.nodeid, &[one_more.as_bytes()]),

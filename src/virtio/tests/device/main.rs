@@ -10,6 +10,7 @@
     clippy::indexing_slicing
 )]
 
+mod admission;
 mod hostile;
 mod life;
 mod memory;

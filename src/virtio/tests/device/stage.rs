@@ -4,16 +4,16 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{MemfdFlags, memfd_create};
 use vfsd_backend::{Answer, Wait};
-use vfsd_server::{Body, Delivery, Exchange, Incoming, Intake};
+use vfsd_server::{Body, Delivery, Exchange, Incoming, Intake, Submitted};
 use vfsd_testkit::frontend::channel::{Channel, Request};
 use vfsd_testkit::frontend::device::{Device as FrontEnd, Options};
 use vfsd_testkit::frontend::wire::opcode;
@@ -29,7 +29,7 @@ pub(crate) const PANIC: u32 = opcode::STATFS;
 pub(crate) const DROP: u32 = opcode::ACCESS;
 /// The exchange is kept until waits are cancelled.
 pub(crate) const HOLD: u32 = opcode::SETLKW;
-/// The exchange is kept until [`Play::release`].
+/// The exchange is kept until [`Play::release`], and has taken its room.
 pub(crate) const KEEP: u32 = opcode::FSYNC;
 /// The thread leaves its seat until [`Play::free`], then answers like an echo.
 pub(crate) const STUCK: u32 = opcode::MKDIR;
@@ -53,6 +53,11 @@ pub(crate) struct Play {
     pub(crate) lost: AtomicUsize,
     held: Mutex<Vec<Incoming<ChainExchange>>>,
     kept: Mutex<Vec<Incoming<ChainExchange>>>,
+    /// So many there is room for.
+    room: AtomicUsize,
+    /// So many there were at most.
+    most_kept: AtomicUsize,
+    held_up: Mutex<Vec<Waker>>,
     arrived: Condvar,
     stuck: Mutex<Stuck>,
     freed: Condvar,
@@ -139,6 +144,17 @@ impl Play {
         for request in std::mem::take(&mut *self.kept.lock()) {
             self.echo(request);
         }
+        self.held_up.lock().drain(..).for_each(Waker::wake);
+    }
+
+    /// Leaves room for so many KEEP requests at a time.
+    pub(crate) fn leave_room(&self, count: usize) {
+        self.room.store(count, Ordering::SeqCst);
+    }
+
+    /// How many KEEP requests there were at most.
+    pub(crate) fn most_kept(&self) -> usize {
+        self.most_kept.load(Ordering::SeqCst)
     }
 }
 
@@ -150,7 +166,7 @@ fn header(inline: &[u8], length: usize) -> [u8; 16] {
 }
 
 impl Intake<ChainExchange> for Actor {
-    fn submit(&mut self, mut request: Incoming<ChainExchange>) {
+    fn submit(&mut self, mut request: Incoming<ChainExchange>) -> Submitted {
         let play = &self.0;
         let opcode = u32::from_le_bytes(request.inline[4..8].try_into().unwrap());
         let file = play.file.as_fd();
@@ -160,8 +176,11 @@ impl Intake<ChainExchange> for Actor {
             DROP => drop(request),
             HOLD => play.held.lock().push(request),
             KEEP => {
-                play.kept.lock().push(request);
+                let mut kept = play.kept.lock();
+                kept.push(request);
+                play.most_kept.fetch_max(kept.len(), Ordering::SeqCst);
                 play.arrived.notify_all();
+                return Submitted::Deferred;
             }
             STUCK => {
                 assert!(play.get_stuck(), "the thread has a seat");
@@ -192,6 +211,21 @@ impl Intake<ChainExchange> for Actor {
             }
             _ => play.echo(request),
         }
+        Submitted::Ended
+    }
+
+    fn has_room(&self) -> bool {
+        self.0.kept.lock().len() < self.0.room.load(Ordering::SeqCst)
+    }
+
+    fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::poll_fn(|context| {
+            self.0.held_up.lock().push(context.waker().clone());
+            match self.has_room() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        }))
     }
 }
 
@@ -235,6 +269,9 @@ impl Served {
             lost: AtomicUsize::new(0),
             held: Mutex::default(),
             kept: Mutex::default(),
+            room: AtomicUsize::new(usize::MAX),
+            most_kept: AtomicUsize::new(0),
+            held_up: Mutex::default(),
             arrived: Condvar::new(),
             stuck: Mutex::default(),
             freed: Condvar::new(),
