@@ -13,10 +13,8 @@ use vfsd_backend::{
 use crate::budget::Descriptor;
 use crate::credentials::check_thread;
 use crate::inode::Inode;
+use crate::kept_pieces::{Kept, KeptPieces, PIECE};
 use crate::syscalls::getdents;
-
-/// Entries are read from the host in pieces of this size.
-const PIECE: usize = 32 * 1024;
 
 /// An open directory. The cookies are the host's own (`d_off`), of which nothing is known: a file system may
 /// have any 64 bits in them, and they come in any order.
@@ -37,6 +35,10 @@ struct Listing {
     /// Entries that were read from the host; those before `taken` were given out.
     entries: Vec<u8>,
     taken: usize,
+    /// The host's own position is behind `entries`.
+    in_place: bool,
+    /// The right to keep `entries` from one read to the next.
+    kept: Option<Kept>,
 }
 
 impl OpenDirectory {
@@ -53,13 +55,20 @@ impl OpenDirectory {
     }
 
     /// Gives entries to `take` until there are no more, or it has no room for one.
-    fn list(
+    fn list(&self, cookie: u64, take: impl FnMut(&DirEntry<'_>) -> ControlFlow<()>) -> Result<()> {
+        check_thread()?;
+        let mut listing = self.listing.lock();
+        let listed = self.list_on(&mut listing, cookie, take);
+        listing.pause(&self.node.share().pieces);
+        listed
+    }
+
+    fn list_on(
         &self,
+        listing: &mut Listing,
         cookie: u64,
         mut take: impl FnMut(&DirEntry<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
-        check_thread()?;
-        let mut listing = self.listing.lock();
         // The start is always read anew, so that rewinddir(3) shows what is there now.
         if cookie == 0 || !listing.has(cookie) {
             listing.seek(self.fd(), cookie)?;
@@ -88,6 +97,9 @@ impl Listing {
     /// Goes to a cookie in the piece at hand, if it is there: a guest whose program took less than it had
     /// asked for asks again from inside.
     fn has(&mut self, cookie: u64) -> bool {
+        if !self.in_place {
+            return false;
+        }
         if cookie == self.cookie {
             return true;
         }
@@ -142,6 +154,25 @@ impl Listing {
         self.start = cookie;
         self.entries.clear();
         self.taken = 0;
+        self.in_place = true;
+    }
+
+    /// Keeps the piece for the next read, if one is to be expected and not too many keep theirs;
+    /// otherwise the next one finds its place by the cookie.
+    fn pause(&mut self, pieces: &Arc<KeptPieces>) {
+        if self.entries.is_empty() {
+            self.entries = Vec::new();
+            self.kept = None;
+            return;
+        }
+        if self.kept.is_none() {
+            self.kept = pieces.keep();
+        }
+        if self.kept.is_none() {
+            self.entries = Vec::new();
+            self.taken = 0;
+            self.in_place = false;
+        }
     }
 
     /// Gives all entries out, to nobody.
@@ -159,10 +190,7 @@ impl Listing {
         let read = getdents(directory, &mut self.entries);
         self.entries.truncate(*read.as_ref().unwrap_or(&0));
         match read {
-            Ok(0) => {
-                self.entries = Vec::new();
-                Ok(false)
-            }
+            Ok(0) => Ok(false),
             Ok(_) => Ok(true),
             Err(errno) => Err(errno.into()),
         }
@@ -221,5 +249,73 @@ impl Directory for OpenDirectory {
             };
             Ok(sync?)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+    use std::collections::BTreeSet;
+
+    use vfsd_backend::Backend;
+
+    use super::*;
+    use crate::kept_pieces::MOST_KEPT;
+    use crate::{Options, Passthrough};
+
+    /// Names from a cookie on, `room` at most, and the cookie to go on from.
+    fn read(directory: &OpenDirectory, cookie: u64, room: usize) -> (Vec<Vec<u8>>, u64) {
+        let (mut names, mut next) = (Vec::new(), cookie);
+        directory
+            .list(cookie, |entry| {
+                if names.len() == room {
+                    return ControlFlow::Break(());
+                }
+                names.push(entry.name.to_vec());
+                next = entry.next;
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        (names, next)
+    }
+
+    #[test]
+    fn open_directories_keep_a_bounded_part_of_their_listings_and_all_go_on_where_they_were() {
+        const FILES: usize = 40;
+        let host = tempfile::tempdir().unwrap();
+        for number in 0..FILES {
+            std::fs::write(host.path().join(format!("file {number}")), b"").unwrap();
+        }
+        let fs = Passthrough::open(host.path(), Options::default()).unwrap();
+        let root = fs.root();
+        let root: &dyn Any = root.as_ref();
+        let root = root.downcast_ref::<Inode>().unwrap();
+        let pieces = &root.share().pieces;
+        let others: Vec<_> = (2..MOST_KEPT).map(|_| pieces.keep().unwrap()).collect();
+        let open = || {
+            let permit = root.share().permit().unwrap();
+            let file = std::fs::File::open(host.path()).unwrap();
+            OpenDirectory::new(root.this().unwrap(), permit.hold(file.into()))
+        };
+        let directories: Vec<_> = (0..8).map(|_| open()).collect();
+        let mut read_on: Vec<_> = directories.iter().map(|one| read(one, 0, 3)).collect();
+        assert!(pieces.keep().is_none());
+        let held = |one: &&OpenDirectory| one.listing.lock().entries.capacity() > 0;
+        assert_eq!(directories.iter().filter(held).count(), 2);
+        for _ in 0..FILES {
+            for (directory, (names, cookie)) in directories.iter().zip(&mut read_on) {
+                let (more, next) = read(directory, *cookie, 3);
+                names.extend(more);
+                *cookie = next;
+            }
+        }
+        for (names, _) in &read_on {
+            assert_eq!(names.len(), FILES + 2);
+            assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), FILES + 2);
+        }
+        assert_eq!(directories.iter().filter(held).count(), 0, "all have ended");
+        drop(others);
+        let all: Vec<_> = (0..MOST_KEPT).map(|_| pieces.keep()).collect();
+        assert!(all.iter().all(Option::is_some), "all was given back");
     }
 }

@@ -60,6 +60,7 @@ mod file;
 mod inode;
 mod inode_flags;
 mod inode_table;
+mod kept_pieces;
 mod lock_ranges;
 mod locks;
 mod mounts;

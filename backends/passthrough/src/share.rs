@@ -10,6 +10,7 @@ use vfsd_backend::{Errno, Name};
 
 use crate::anchor_cache::AnchorCache;
 use crate::budget::{Budget, Permit};
+use crate::kept_pieces::KeptPieces;
 use crate::locks::LockTables;
 use crate::mounts::MountTable;
 use crate::options::Options;
@@ -28,6 +29,7 @@ pub(crate) struct Share {
     pub(crate) anchors: AnchorCache,
     pub(crate) mounts: MountTable,
     pub(crate) locks: LockTables,
+    pub(crate) pieces: Arc<KeptPieces>,
     pub(crate) seen: SeenNames,
     pub(crate) xattrs: XattrAccess,
     /// What `security.capability` is called on the host, where the xattr map renames it: then the
@@ -65,6 +67,7 @@ impl Share {
             locks: LockTables::default(),
             anchors: AnchorCache::new(cached),
             mounts: MountTable::default(),
+            pieces: Arc::default(),
             seen: SeenNames::default(),
             xattrs: XattrAccess::default(),
             renamed_capability,
