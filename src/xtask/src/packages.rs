@@ -33,6 +33,11 @@ pub(crate) const QEMU: Package = Package {
     name: "qemu-system-x86",
     provides: "/usr/bin/qemu-system-x86_64",
 };
+/// Reads what is said of an image, for the example that runs one.
+pub(crate) const JQ: Package = Package {
+    name: "jq",
+    provides: "/usr/bin/jq",
+};
 /// Unpacks the kernel inside a bzImage.
 pub(crate) const ZSTD: Package = Package {
     name: "zstd",

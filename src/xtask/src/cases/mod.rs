@@ -9,4 +9,5 @@ mod image;
 pub(crate) mod judge;
 mod layers;
 pub(crate) mod native_front_end;
+pub(crate) mod run_image;
 pub(crate) mod scene;

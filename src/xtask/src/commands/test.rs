@@ -10,7 +10,7 @@ use super::DaemonArguments;
 use crate::artifact::Cache;
 use crate::cases::boots::{BOOTS, Boot, Case};
 use crate::cases::guest::{full_name, run_boot};
-use crate::cases::{host_mount, native_front_end};
+use crate::cases::{host_mount, native_front_end, run_image};
 use crate::checks::{CARGO_TEST, CHECKS, cargo_test};
 use crate::daemon::Program;
 use crate::packages::{self, SKOPEO, UMOCI};
@@ -75,7 +75,7 @@ fn list(arguments: &Arguments) {
     });
     let mounts = host_mount::CASES.iter().map(|case| case.name.to_owned());
     for name in checks
-        .chain([native_front_end::NAME.to_owned()])
+        .chain([native_front_end::NAME, run_image::NAME].map(ToOwned::to_owned))
         .chain(guests)
         .chain(mounts)
         .filter(|name| arguments.wants(name))
@@ -146,7 +146,8 @@ fn with_a_front_end(
         .filter(|case| arguments.wants(case.name))
         .collect();
     let front_end = arguments.wants(native_front_end::NAME);
-    if boots.is_empty() && mounts.is_empty() && !front_end {
+    let example = arguments.wants(run_image::NAME);
+    if boots.is_empty() && mounts.is_empty() && !front_end && !example {
         return Ok(());
     }
     let cache = Cache::open(workspace.guest_cache())?;
@@ -159,6 +160,11 @@ fn with_a_front_end(
     };
     if front_end {
         native_front_end_case(&program, results);
+    }
+    if example {
+        let (verdict, elapsed) = run_image::run_case(&program, workspace, &cache)
+            .unwrap_or_else(|error| (failed(error), Duration::ZERO));
+        results.tell(run_image::NAME, &verdict, elapsed);
     }
     for (boot, cases) in boots {
         guest_cases(boot, &cases, &program, &cache, results);
