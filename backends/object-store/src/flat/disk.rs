@@ -5,6 +5,7 @@
 //! or in memory: several daemons may share a directory, and each of them holds it below its own limit.
 
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, fstat, futimens,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, fstat, futimens,
     mkdirat, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
@@ -41,6 +42,8 @@ struct Shared {
     /// Since the directory was looked through.
     written: AtomicU64,
     looking: AtomicBool,
+    /// Told apart from those of other processes: in namespaces they may have the same id.
+    process: u64,
     temporary: AtomicU64,
 }
 
@@ -68,7 +71,7 @@ impl DiskCache {
     pub fn open(directory: &Path, limit: u64) -> std::io::Result<Self> {
         std::fs::create_dir_all(directory)?;
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
-        let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+        let directory = openat(CWD, directory, flags, Mode::empty())?;
         for folder in 0..FOLDERS {
             match mkdirat(&directory, format!("{folder:02x}"), Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -82,6 +85,7 @@ impl DiskCache {
                 // The first block that is written has it looked through.
                 written: AtomicU64::new(limit),
                 looking: AtomicBool::new(false),
+                process: RandomState::new().build_hasher().finish(),
                 temporary: AtomicU64::new(0),
             }),
         })
@@ -116,15 +120,24 @@ impl DiskCache {
         (right && bytes.len() == length).then(|| content.slice(HEADER..))
     }
 
-    /// Keeps a block. Waits for the disk; what cannot be written is not kept.
+    /// Keeps a block. Waits for the disk; what cannot be written is not kept, nor what comes while there is
+    /// no room yet.
     pub(super) fn put(&self, name: &BlockName, bytes: &[u8]) {
+        let shared = &self.shared;
+        let share = shared.limit / LOOK_AFTER;
+        let full = shared.written.load(Ordering::Relaxed) >= share.saturating_mul(2);
+        if full && shared.looking.load(Ordering::Acquire) {
+            return;
+        }
         if self.write(name, bytes).is_err() {
             tracing::debug!("a block is not kept on the disk");
         }
-        let shared = &self.shared;
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let written = shared.written.fetch_add(length, Ordering::Relaxed);
-        if written >= shared.limit / LOOK_AFTER && !shared.looking.swap(true, Ordering::AcqRel) {
+        shared.written.fetch_add(length, Ordering::Relaxed);
+        // Whoever wrote meanwhile did not look, so this one looks again.
+        while shared.written.load(Ordering::Relaxed) >= share
+            && !shared.looking.swap(true, Ordering::AcqRel)
+        {
             shared.written.store(0, Ordering::Relaxed);
             self.make_room();
             shared.looking.store(false, Ordering::Release);
@@ -135,7 +148,7 @@ impl DiskCache {
         let directory = &self.shared.directory;
         let (folder, file) = name.place();
         let number = self.shared.temporary.fetch_add(1, Ordering::Relaxed);
-        let temporary = format!("{folder}/new-{}-{number}", std::process::id());
+        let temporary = format!("{folder}/new-{:016x}-{number}", self.shared.process);
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let opened = openat(directory, &temporary, flags, Mode::RUSR | Mode::WUSR)?;
@@ -173,7 +186,11 @@ impl DiskCache {
                 if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
                     continue;
                 }
-                let size = u64::try_from(stat.st_size).unwrap_or(0);
+                // A small file takes a whole block of the disk; one just written may have none yet.
+                let taken = u64::try_from(stat.st_blocks)
+                    .unwrap_or(0)
+                    .saturating_mul(512);
+                let size = u64::try_from(stat.st_size).unwrap_or(0).max(taken);
                 total = total.saturating_add(size);
                 let name = entry.file_name().to_string_lossy().into_owned();
                 files.push((
@@ -279,6 +296,21 @@ mod tests {
         assert!(total <= limit + limit / 8, "{total}");
         assert!(total > limit / 2, "{total}");
         assert!(cache.get(&name("0"), block.len()).is_none());
+    }
+
+    #[test]
+    fn what_a_killed_daemon_left_half_written_goes_like_anything_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = 1 << 20;
+        let cache = DiskCache::open(dir.path(), limit).unwrap();
+        let left = dir.path().join("00/new-0000000000000001-7");
+        std::fs::write(&left, vec![1; 16 << 10]).unwrap();
+        for number in 0..100 {
+            cache.put(&name(&number.to_string()), &[7; 16 << 10]);
+        }
+        assert!(!left.exists());
+        let total: u64 = files(dir.path()).iter().map(|(_, size)| size).sum();
+        assert!(total <= limit + limit / 8, "{total}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use vfsd_backend::{Errno, OpenFlags};
-use vfsd_object_store::{FlatBucket, FlatOptions, Patience, Store, StoreUrl};
+use vfsd_object_store::{DiskCache, FlatBucket, FlatOptions, Patience, Store, StoreUrl};
 use vfsd_testkit::place::Place;
 use vfsd_testkit::servers::{ACCESS_KEY, SECRET_KEY, StoreServer};
 
@@ -22,6 +22,11 @@ pub(crate) const TESTS: &[Test] = &[
         "a_large_object_is_read_in_sequence_and_by_jumps",
         GOOD,
         large,
+    ),
+    test(
+        "a_second_client_reads_what_the_first_left_on_the_disk",
+        GOOD,
+        shared_disk,
     ),
     test(
         "keys_that_are_no_names_are_hidden_and_the_others_shown",
@@ -181,6 +186,33 @@ fn large(servers: &Servers, kind: StoreServer) {
         assert!(got == body[offset..(offset + 4096).min(body.len())]);
     }
     assert!(bucket.store().counters().requests().bytes_read <= 24 << 20);
+}
+
+fn shared_disk(servers: &Servers, kind: StoreServer) {
+    let scene = servers.bucket(kind);
+    let body = content(5_000_000);
+    scene.put("f", body.clone());
+    let folder = tempfile::tempdir().unwrap();
+    let gets = || {
+        // As another daemon would.
+        let bucket = scene.flat(
+            "",
+            FlatOptions {
+                disk: Some(DiskCache::open(folder.path(), 64 << 20).unwrap()),
+                ..FlatOptions::default()
+            },
+        );
+        let file = place(&bucket).lookup("f").unwrap();
+        assert!(file.content().unwrap() == body);
+        bucket.store().counters().requests().gets
+    };
+    assert!(gets() > 0);
+    // What came while the disk was busy is kept by the next one.
+    let rounds = (0..50).take_while(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        gets() > 0
+    });
+    assert!(rounds.count() < 50);
 }
 
 fn odd_keys(servers: &Servers, kind: StoreServer) {

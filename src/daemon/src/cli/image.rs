@@ -9,18 +9,14 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use vfsd_oci::Progress;
 use vfsd_oci::image::Platform;
 
+use super::cache::CacheArguments;
 use crate::exit::Failure;
 use crate::source::{IMAGE_HELP, ImageSettings, ImageSource};
 
-/// Where an image's index and content are kept, and which of several images is meant.
+/// Which of several images is meant, and how a registry is asked.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Images")]
 pub(crate) struct ImageOptions {
-    /// Keep what is known and read of images here; several daemons may share it [default:
-    /// /var/cache/vfsd for root, $XDG_CACHE_HOME/vfsd for others]
-    #[arg(long, value_name = "DIR")]
-    cache_dir: Option<PathBuf>,
-
     /// The platform that an image is to be for, where it is for several, such as linux/arm64
     /// [default: this host's]
     #[arg(long, value_name = "PLATFORM")]
@@ -37,9 +33,9 @@ pub(crate) struct ImageOptions {
 
 impl ImageOptions {
     /// What the storages are told.
-    pub(super) fn settings(&self) -> ImageSettings {
+    pub(super) fn settings(&self, cache: &CacheArguments) -> ImageSettings {
         ImageSettings {
-            cache: self.cache_dir.clone(),
+            cache: cache.settings(),
             platform: self.platform.clone(),
             insecure: self.registry_insecure.clone(),
             auth_file: self.registry_auth_file.clone(),
@@ -64,6 +60,8 @@ enum ImageVerb {
         image: ImageSource,
         #[command(flatten)]
         options: ImageOptions,
+        #[command(flatten)]
+        cache: CacheArguments,
     },
     /// Fetch an image, if it is in a registry, and index its layers, so that serving it begins at once
     #[command(alias = "index")]
@@ -73,6 +71,8 @@ enum ImageVerb {
         image: ImageSource,
         #[command(flatten)]
         options: ImageOptions,
+        #[command(flatten)]
+        cache: CacheArguments,
     },
 }
 
@@ -83,9 +83,17 @@ impl ImageArguments {
     /// When the image is not there, or is damaged.
     pub(crate) fn run(self) -> Result<String, Failure> {
         match self.verb {
-            ImageVerb::Inspect { image, options } => inspect(&image, &options.settings()),
-            ImageVerb::Pull { image, options } => {
-                let settings = options.settings();
+            ImageVerb::Inspect {
+                image,
+                options,
+                cache,
+            } => inspect(&image, &options.settings(&cache)),
+            ImageVerb::Pull {
+                image,
+                options,
+                cache,
+            } => {
+                let settings = options.settings(&cache);
                 let opened = if std::io::stderr().is_terminal() {
                     image.index(&settings, bars())?
                 } else {

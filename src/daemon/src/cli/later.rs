@@ -11,8 +11,6 @@ use super::spelling::refuse_shared_dir;
 pub(crate) struct LaterOptions {
     #[arg(long, hide = true, value_parser = refuse)]
     state_dir: Option<String>,
-    #[arg(long, hide = true, value_parser = refuse)]
-    cache_size: Option<String>,
 }
 
 /// Options of virtiofsd that `serve` and `mount` have no use for.

@@ -1,5 +1,6 @@
 //! The command line: what an operator can say, and what it comes to.
 
+mod cache;
 mod caching;
 pub(crate) mod choices;
 mod confinement;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::cache::CacheArguments;
 use super::caching::CachingOptions;
 use super::confinement::ConfinementOptions;
 use super::image::ImageOptions;
@@ -14,7 +15,7 @@ use super::store::StoreArguments;
 use super::tree::TreeOptions;
 use crate::exit::Failure;
 use crate::settings::{ExportSettings, MountSettings};
-use crate::source::{SOURCE_HELP, Source, SourceParser};
+use crate::source::{SOURCE_HELP, Source, SourceParser, StorageOptions};
 
 /// Mount a source on this host through /dev/fuse, until SIGTERM, SIGINT or an unmount
 #[derive(Debug, Clone, Args)]
@@ -43,6 +44,8 @@ pub(crate) struct MountArguments {
     #[command(flatten)]
     caching: CachingOptions,
     #[command(flatten)]
+    cache: CacheArguments,
+    #[command(flatten)]
     store: StoreArguments,
     #[command(flatten)]
     image: ImageOptions,
@@ -65,11 +68,16 @@ impl MountArguments {
         let translation = self.tree.translation()?;
         let mut session = self.tree.offers().session(&self.caching, translation);
         session.transport = vfsd_server::Transport::HostKernel;
-        let mut storage = self.tree.storage(&self.caching, &self.store, &self.image)?;
-        storage.owner = (
-            rustix::process::geteuid().as_raw(),
-            rustix::process::getegid().as_raw(),
-        );
+        let storage = StorageOptions {
+            owner: (
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            ),
+            store: self.store.settings(),
+            image: self.image.settings(&self.cache),
+            cache: self.cache.settings(),
+            ..self.tree.storage(&self.caching)?
+        };
         Ok(MountSettings {
             export: ExportSettings::unnamed(self.layer.over(self.source), self.tree.readonly),
             mount_point: self.mount_point,

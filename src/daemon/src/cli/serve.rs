@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::cache::CacheArguments;
 use super::caching::CachingOptions;
 use super::confinement::ConfinementOptions;
 use super::image::ImageOptions;
@@ -19,7 +20,7 @@ use crate::exit::Failure;
 use crate::settings::{
     DEFAULT_POLL_LIMIT, Device, Endpoint, ExportSettings, MAX_QUEUES, ServeSettings, Tag,
 };
-use crate::source::{SOURCE_HELP, Source, SourceParser};
+use crate::source::{SOURCE_HELP, Source, SourceParser, StorageOptions};
 
 /// Serve a guest over a vhost-user socket
 #[derive(Debug, Clone, Args)]
@@ -43,6 +44,8 @@ pub(crate) struct ServeArguments {
     layer: LayerOptions,
     #[command(flatten)]
     caching: CachingOptions,
+    #[command(flatten)]
+    cache: CacheArguments,
     #[command(flatten)]
     store: StoreArguments,
     #[command(flatten)]
@@ -115,7 +118,12 @@ impl ServeArguments {
     /// # Errors
     /// When an option's value cannot be read, or the configuration file.
     pub(crate) fn settings(self) -> Result<ServeSettings, Failure> {
-        let mut storage = self.tree.storage(&self.caching, &self.store, &self.image)?;
+        let mut storage = StorageOptions {
+            store: self.store.settings(),
+            image: self.image.settings(&self.cache),
+            cache: self.cache.settings(),
+            ..self.tree.storage(&self.caching)?
+        };
         let exports = match (self.source, &self.config) {
             (Some(source), _) => {
                 let source = self.layer.over(source);

@@ -168,10 +168,6 @@ fn what_this_version_does_not_have_is_refused_by_name() {
     for (line, named) in [
         ("vfsd volume create volume:s3://b/p", "volumes in a bucket"),
         (
-            "vfsd serve --socket-path s --cache-size 1 /srv",
-            "--cache-size",
-        ),
-        (
             "vfsd serve --socket-path s --state-dir d /srv",
             "--state-dir",
         ),
@@ -216,6 +212,18 @@ fn what_newcomers_type_is_understood_or_answered() {
         assert_eq!(code, 2, "{line}: {text}");
         assert!(text.contains(answer), "{line}: {text}");
     }
+}
+
+#[test]
+fn the_cache_on_disk_is_one_for_all_storages() {
+    let settings = serve("--socket-path s --cache-dir /c --cache-size 2G s3://b");
+    for cache in [&settings.storage.cache, &settings.storage.image.cache] {
+        assert_eq!(cache.dir.as_deref(), Some(Path::new("/c")));
+        assert_eq!(cache.size, Some(2 << 30));
+    }
+    assert!(!serve("--socket-path s s3://b").storage.cache.is_given());
+    let (code, text) = refused("vfsd serve --socket-path s --cache-size 2X s3://b");
+    assert!(code == 2 && text.contains("500M"), "{text}");
 }
 
 #[test]

@@ -7,8 +7,6 @@ use vfsd_server::SessionOptions;
 
 use super::caching::CachingOptions;
 use super::choices::{FileHandles, Locks, Negotiation};
-use super::image::ImageOptions;
-use super::store::StoreArguments;
 use crate::exit::Failure;
 use crate::settings::{LocalLocks, Translation};
 use crate::source::StorageOptions;
@@ -122,16 +120,11 @@ impl TreeOptions {
         }
     }
 
-    /// How storages are opened.
+    /// How trees are opened.
     ///
     /// # Errors
     /// When the rules for extended attributes cannot be read.
-    pub(super) fn storage(
-        &self,
-        caching: &CachingOptions,
-        store: &StoreArguments,
-        image: &ImageOptions,
-    ) -> Result<StorageOptions, Failure> {
+    pub(super) fn storage(&self, caching: &CachingOptions) -> Result<StorageOptions, Failure> {
         let offers = self.offers();
         Ok(StorageOptions {
             passthrough: vfsd_passthrough::Options {
@@ -144,8 +137,6 @@ impl TreeOptions {
             },
             withheld: offers.withheld(),
             cached_as_told: caching.is_chosen(),
-            store: store.settings(),
-            image: image.settings(),
             ..StorageOptions::default()
         })
     }

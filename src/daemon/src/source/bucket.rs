@@ -2,14 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vfsd_object_store::{FlatBucket, FlatOptions, Patience, Store, StoreUrl};
+use vfsd_object_store::{DiskCache, FlatBucket, FlatOptions, Patience, Store, StoreUrl};
 
-use super::{Prepared, SourceError, Storage, StorageOptions};
+use super::{Prepared, Root, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
-use crate::sandbox::Needs;
+use crate::sandbox::{Needs, Share};
 
 /// A bucket, or what is below a prefix of it.
 #[derive(Debug)]
@@ -17,6 +18,10 @@ struct Bucket(StoreUrl);
 
 /// How long one attempt of a request may be without a sign of life.
 const ATTEMPT: Duration = Duration::from_secs(10);
+/// How much of the content of buckets is kept on the disk, unless the operator says.
+const CACHE_SIZE: u64 = 10 << 30;
+/// Where in the cache.
+const CACHE_FOLDER: &str = "objects";
 
 /// Reads an address.
 ///
@@ -52,17 +57,31 @@ impl Storage for Bucket {
         let store = Store::open(&self.0, &store_options, patience).map_err(Failure::run)?;
         let prefix = self.0.prefix().to_owned();
         let (uid, gid) = options.owner;
+        let mut shares = Vec::new();
+        let kept = options.cache.is_given().then(|| options.cache.folder());
+        if let Some(folder) = kept.transpose()? {
+            shares.push(Share {
+                path: folder,
+                readonly: false,
+            });
+        }
+        let places: Vec<_> = shares.iter().map(|share| share.path.clone()).collect();
+        let size = options.cache.size.unwrap_or(CACHE_SIZE);
         Ok(Prepared {
-            shares: Vec::new(),
+            shares,
             needs: Needs {
                 network: true,
                 ..Needs::default()
             },
             private: false,
             open: Box::new(move |given| {
+                let disk = given.roots.first().zip(places.first());
                 let options = FlatOptions {
                     uid,
                     gid,
+                    disk: disk
+                        .map(|(root, place)| disk_cache(root, place, size))
+                        .transpose()?,
                     ..FlatOptions::default()
                 };
                 let opened = given
@@ -72,4 +91,14 @@ impl Storage for Bucket {
             }),
         })
     }
+}
+
+/// The part of the cache that is of buckets; `place` is where the host has the cache.
+fn disk_cache(root: &Root, place: &Path, size: u64) -> Result<DiskCache, Failure> {
+    DiskCache::open(&root.path.join(CACHE_FOLDER), size).map_err(|error| {
+        Failure::run(format!(
+            "cannot use the cache {}: {error}; choose another with --cache-dir",
+            place.display()
+        ))
+    })
 }

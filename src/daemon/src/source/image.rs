@@ -2,8 +2,6 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +11,7 @@ use vfsd_oci::image::{Image, ImageName, Platform};
 use vfsd_oci::registry::{self, AuthFiles, BadReference, Reference};
 use vfsd_oci::{OciImage, Progress};
 
-use super::{Prepared, SourceError, Storage, StorageOptions};
+use super::{CacheSettings, Prepared, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
 
@@ -28,8 +26,8 @@ pub(crate) struct ImageSource(ImageName);
 /// What an operator decides about images.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ImageSettings {
-    /// Where indexes, trees and content are kept; by default the user's cache.
-    pub(crate) cache: Option<PathBuf>,
+    /// Where indexes, trees and content are kept.
+    pub(crate) cache: CacheSettings,
     /// Which of several an image is to be for.
     pub(crate) platform: Option<Platform>,
     /// Registries that are asked by plain http.
@@ -309,35 +307,10 @@ fn log_progress() -> impl Fn(Progress) + Send + Sync {
 
 /// The cache's folder, made unless it is there.
 fn cache(settings: &ImageSettings) -> Result<PathBuf, Failure> {
-    let folder = match &settings.cache {
-        Some(folder) => folder.clone(),
-        None => default_cache()?,
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&folder)
-        .and_then(|()| folder.canonicalize())
-        .map_err(|error| {
-            Failure::run(format!(
-                "cannot use the cache {}: {error}; choose another with --cache-dir",
-                folder.display()
-            ))
-        })
-}
-
-/// The system's cache for root, and the user's own for others (XDG base directories).
-fn default_cache() -> Result<PathBuf, Failure> {
-    if rustix::process::geteuid().is_root() {
-        return Ok("/var/cache/vfsd".into());
+    if settings.cache.size.is_some() {
+        return Err(Failure::usage(
+            "--cache-size is for buckets: the cache of an image is as large as its content",
+        ));
     }
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    absolute("XDG_CACHE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
-        .map(|caches| caches.join("vfsd"))
-        .ok_or_else(|| Failure::run("there is no HOME to keep a cache in: name a --cache-dir"))
+    settings.cache.folder()
 }

@@ -2,6 +2,7 @@
 //! opened. A kind has a file of its own here and a line in [`KINDS`].
 
 mod bucket;
+mod cache;
 mod dir;
 mod image;
 mod layers;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use vfsd_backend::{Backend, Capabilities};
 
+pub(crate) use cache::CacheSettings;
 pub(crate) use dir::Dir;
 pub(crate) use image::{ImageSettings, ImageSource};
 pub(crate) use layers::Layers;
@@ -63,6 +65,8 @@ pub(crate) struct StorageOptions {
     pub(crate) cached_as_told: bool,
     /// How buckets are reached.
     pub(crate) store: StoreSettings,
+    /// What is kept on this host's disk for the next time.
+    pub(crate) cache: CacheSettings,
     /// What is kept of images, and which are meant.
     pub(crate) image: ImageSettings,
 }

@@ -43,7 +43,7 @@ pub(crate) struct Scene {
     tree: Tree,
     over: Over,
     /// What the storage beside the root is kept in.
-    _kept: Option<Kept>,
+    kept: Option<Kept>,
     /// The root.
     pub(crate) root: Storage,
     /// What is beside it.
@@ -59,10 +59,12 @@ enum Over {
 }
 
 #[derive(Debug)]
-#[expect(dead_code, reason = "held until it is dropped")]
 enum Kept {
-    Folder(TempDir),
-    Store(RunningStore),
+    Folder(#[expect(dead_code, reason = "held until it is dropped")] TempDir),
+    Store(
+        #[expect(dead_code, reason = "held until it is dropped")] RunningStore,
+        TempDir,
+    ),
 }
 
 /// What a scene is made of.
@@ -100,8 +102,8 @@ impl Scene {
                 (Some(storage), Some(Kept::Folder(folder)))
             }
             Some(Beside::Bucket) => {
-                let (storage, store) = bucket(cache)?;
-                (Some(storage), Some(Kept::Store(store)))
+                let (storage, store, kept) = bucket(cache)?;
+                (Some(storage), Some(Kept::Store(store, kept)))
             }
         };
         let over = match setting.root {
@@ -117,7 +119,7 @@ impl Scene {
             },
             over,
             tree,
-            _kept: kept,
+            kept,
             beside,
         })
     }
@@ -128,8 +130,12 @@ impl Scene {
     /// What is wrong with it.
     pub(crate) fn verify(&self) -> Result<()> {
         match &self.over {
-            Over::Layer(layer) => layer.verify(),
-            Over::Nothing | Over::Image(_) => Ok(()),
+            Over::Layer(layer) => layer.verify()?,
+            Over::Nothing | Over::Image(_) => {}
+        }
+        match &self.kept {
+            Some(Kept::Store(_, kept)) => verify_kept(kept.path()),
+            Some(Kept::Folder(_)) | None => Ok(()),
         }
     }
 
@@ -179,8 +185,11 @@ fn plugin(tree: &Path, cache: &Cache) -> Result<(Storage, TempDir)> {
     Ok((Storage::named("data", source), folder))
 }
 
-/// A bucket of a server that runs, filled.
-fn bucket(cache: &Cache) -> Result<(Storage, RunningStore)> {
+/// What is kept on the disk of a bucket: less than the guest reads of it.
+const KEPT_MIB: u64 = 24;
+
+/// A bucket of a server that runs, filled, and where content of it is kept.
+fn bucket(cache: &Cache) -> Result<(Storage, RunningStore, TempDir)> {
     let programs = StorePrograms::fetch(cache)?;
     let store = StoreServer::SeaweedFs
         .start_program(&programs.program("weed"))
@@ -190,5 +199,23 @@ fn bucket(cache: &Cache) -> Result<(Storage, RunningStore)> {
     run_ok(&fill, LIMIT, &mut |_| {}).context("fill a bucket")?;
     let mut storage = Storage::named("data", "s3://data");
     storage.environment(store.environment());
-    Ok((storage, store))
+    let kept = folder_in(cache.folder()).context("make a folder for a cache")?;
+    storage.argument("--cache-dir").argument(kept.path());
+    storage.argument(format!("--cache-size={KEPT_MIB}M"));
+    Ok((storage, store, kept))
+}
+
+/// Looks at what was kept: a good part of the size that is allowed, and little more.
+fn verify_kept(folder: &Path) -> Result<()> {
+    let mut size = 0;
+    for shard in std::fs::read_dir(folder.join("objects")).context("list what was kept")? {
+        for block in std::fs::read_dir(shard?.path()).context("list what was kept")? {
+            size += block?.metadata().context("look at what was kept")?.len();
+        }
+    }
+    let most = KEPT_MIB << 20;
+    if size < most / 2 || size > most + most / 4 {
+        bail!("{size} bytes are kept on the disk where {most} are allowed");
+    }
+    Ok(())
 }
