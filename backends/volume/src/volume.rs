@@ -128,7 +128,7 @@ fn join(thread: Option<JoinHandle<()>>, name: &str) {
 fn fill(layout: &Layout, options: &VolumeOptions) -> Result<()> {
     meta::create(&layout.database(), &layout.journal())?;
     DataFolder::create(&layout.data())?;
-    let (meta, applier) = Meta::open(&layout.database(), &layout.journal())?;
+    let (meta, applier) = Meta::open(&layout.database(), &layout.journal(), None)?;
     let permissions = options.root_permissions & 0o7777;
     let mut row = NodeRow::new(FileKind::Directory, permissions, Timestamp::now());
     row.uid = options.uid;
@@ -147,7 +147,7 @@ fn fill(layout: &Layout, options: &VolumeOptions) -> Result<()> {
 
 fn open(layout: &Layout, lock: Lock, options: &VolumeOptions) -> Result<Volume> {
     let data = DataFolder::open(&layout.data())?;
-    let (meta, applier) = Meta::open(&layout.database(), &layout.journal())?;
+    let (meta, applier) = Meta::open(&layout.database(), &layout.journal(), None)?;
     let (upkeep, jobs) = upkeep::channel();
     let owner = (options.uid, options.gid);
     let core = Arc::new(Core::new(meta, data, upkeep, owner));

@@ -53,6 +53,7 @@ impl Ahead {
                 Change::Unsettled(ino, there) => {
                     self.unsettled.insert(ino, there);
                 }
+                Change::Hole(..) => {}
             }
         }
     }

@@ -28,6 +28,9 @@ pub(crate) enum Change {
     Orphan(u64, bool),
     /// An inode whose size and modification time are newer in its data file than in its row.
     Unsettled(u64, bool),
+    /// A hole was made in the content of an inode: from where to where, in bytes. No table has it: it tells those who
+    /// read the journal a hole from what is not in the data file because it is elsewhere.
+    Hole(u64, u64, u64),
 }
 
 const NODE: u8 = 1;
@@ -35,6 +38,7 @@ const ENTRY: u8 = 2;
 const XATTR: u8 = 3;
 const ORPHAN: u8 = 4;
 const UNSETTLED: u8 = 5;
+const HOLE: u8 = 6;
 /// Set beside a kind: the row is gone.
 const GONE: u8 = 0x80;
 
@@ -75,6 +79,12 @@ impl Change {
                 to.u8(kind(UNSETTLED, *there));
                 to.u64(*ino);
             }
+            Self::Hole(ino, start, end) => {
+                to.u8(HOLE);
+                to.u64(*ino);
+                to.u64(*start);
+                to.u64(*end);
+            }
         }
     }
 
@@ -96,6 +106,7 @@ impl Change {
             }
             ORPHAN => Self::Orphan(ino, there),
             UNSETTLED => Self::Unsettled(ino, there),
+            HOLE if there => Self::Hole(ino, from.u64()?, from.u64()?),
             _ => return Err(BadRecord),
         })
     }
@@ -180,6 +191,7 @@ mod tests {
             Change::Orphan(9, false),
             Change::Unsettled(9, true),
             Change::Unsettled(u64::MAX, false),
+            Change::Hole(9, 4096, u64::MAX),
         ]
     }
 

@@ -138,9 +138,13 @@ fn header_bytes() -> u64 {
 }
 
 impl Journal {
-    /// Begins a journal after the record `last`, which is in no file of it.
+    /// Begins a new file after the record `last`, the last one of the files that are there, if any are.
     pub(crate) fn begin(folder: &Path, last: Lsn) -> io::Result<Self> {
         let next = last.saturating_add(1);
+        let full = full_files(folder, next)?;
+        let bytes = full
+            .iter()
+            .fold(header_bytes(), |sum, full| sum.saturating_add(full.bytes));
         let journal = Self {
             folder: folder.to_owned(),
             tail: Mutex::new(Tail {
@@ -151,8 +155,8 @@ impl Journal {
                 next,
                 unsynced: Vec::new(),
                 folder_unsynced: true,
-                full: Vec::new(),
-                bytes: header_bytes(),
+                full,
+                bytes,
                 failed: false,
                 #[cfg(test)]
                 disk_is_full: false,
@@ -289,6 +293,126 @@ fn files(folder: &Path) -> io::Result<Vec<(Lsn, PathBuf)>> {
     Ok(files)
 }
 
+/// What is kept of the files whose records come before `next`.
+fn full_files(folder: &Path, next: Lsn) -> io::Result<Vec<Full>> {
+    let files = files(folder)?;
+    let firsts = files.iter().map(|(first, _)| *first);
+    let ends: Vec<Lsn> = firsts.skip(1).chain([next]).collect();
+    let mut full = Vec::new();
+    for ((first, path), end) in files.iter().zip(ends) {
+        // What begins there is begun anew: no record of it is whole.
+        if *first < next {
+            full.push(Full {
+                first: *first,
+                last: end.min(next).saturating_sub(1),
+                bytes: std::fs::metadata(path)?.len(),
+            });
+        }
+    }
+    Ok(full)
+}
+
+/// Reads records while others are appended.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    folder: PathBuf,
+    file: Option<File>,
+    offset: u64,
+    /// The record that comes next.
+    next: Lsn,
+}
+
+impl Cursor {
+    /// Before the first record after `after`.
+    pub(crate) fn new(folder: &Path, after: Lsn) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            file: None,
+            offset: 0,
+            next: after.saturating_add(1),
+        }
+    }
+
+    /// Reads on up to and with the record `last`, which was appended before.
+    ///
+    /// # Errors
+    /// One of them is not there.
+    pub(crate) fn read_to(&mut self, last: Lsn) -> io::Result<Vec<(Lsn, Vec<u8>)>> {
+        let mut records = Vec::new();
+        // Not kept: behind the last record there are zeros that others are written over.
+        let mut buffer: Vec<u8> = Vec::new();
+        let mut done: usize = 0;
+        while self.next <= last {
+            let rest = buffer.get(done..).unwrap_or_default();
+            if let Some((lsn, record, after)) = frame(rest)
+                && lsn <= self.next
+            {
+                if lsn == self.next {
+                    records.push((lsn, record.to_vec()));
+                    self.next = lsn.saturating_add(1);
+                }
+                let length = rest.len().saturating_sub(after.len());
+                done = done.saturating_add(length);
+                self.offset = self.offset.saturating_add(length as u64);
+                continue;
+            }
+            if self.begin_next_file()? {
+                buffer.clear();
+                done = 0;
+                continue;
+            }
+            buffer.drain(..done.min(buffer.len()));
+            done = 0;
+            let file = self.file.as_ref().ok_or(Errno::NOENT)?;
+            let old = buffer.len();
+            buffer.resize(old.saturating_add(GROWTH), 0);
+            let at = self.offset.saturating_add(old as u64);
+            let space = buffer.get_mut(old..).unwrap_or_default();
+            let count = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *space, at))?;
+            buffer.truncate(old.saturating_add(count));
+            if count == 0 || old > GROWTH.saturating_add(MAX_RECORD_BYTES as usize) {
+                let lost = format!("record {} of the journal is not there", self.next);
+                return Err(io::Error::other(lost));
+            }
+        }
+        Ok(records)
+    }
+
+    /// Goes to the file that the next record is in, unless that is the one that is read.
+    fn begin_next_file(&mut self) -> io::Result<bool> {
+        let path = match &self.file {
+            // A file is named by its first record.
+            Some(_) => path_of(&self.folder, self.next),
+            None => {
+                let files = files(&self.folder)?.into_iter().rev();
+                let holds = files.into_iter().find(|(first, _)| *first <= self.next);
+                holds.ok_or(Errno::NOENT)?.1
+            }
+        };
+        match File::open(path) {
+            Ok(file) => {
+                let same = match &self.file {
+                    Some(old) => same_file(old, &file)?,
+                    None => false,
+                };
+                if !same {
+                    self.file = Some(file);
+                    self.offset = header_bytes();
+                }
+                Ok(!same)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn same_file(one: &File, other: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let (one, other) = (one.metadata()?, other.metadata()?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+}
+
 /// Reads the records after `after`, in order, until the first that is missing or not whole, and says which was
 /// the last.
 pub(crate) fn read(
@@ -384,6 +508,50 @@ mod tests {
         assert_eq!(records(dir.path(), 8), (9, both[1..].to_vec()));
         assert_eq!(records(dir.path(), 9), (9, Vec::new()));
         assert_eq!(records(dir.path(), 3), (3, Vec::new()), "a gap");
+    }
+
+    #[test]
+    fn records_are_read_while_others_are_appended() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::begin(dir.path(), 0).unwrap();
+        let mut cursor = Cursor::new(dir.path(), 0);
+        let large = vec![3; usize::try_from(MAX_RECORD_BYTES).unwrap()];
+        let mut at = 0;
+        for round in 0..60_u64 {
+            let size = if round % 3 == 0 { large.len() } else { 70 };
+            for _ in 0..round % 4 {
+                journal
+                    .append(&large[..size], Purpose::Usual, |_| ())
+                    .unwrap();
+            }
+            let last = journal.last();
+            let read = cursor.read_to(last).unwrap();
+            let numbers: Vec<Lsn> = read.iter().map(|(lsn, _)| *lsn).collect();
+            assert_eq!(numbers, (at + 1..=last).collect::<Vec<_>>());
+            assert!(read.iter().all(|(_, record)| record.len() == size));
+            at = last;
+        }
+        let mut late = Cursor::new(dir.path(), at - 40);
+        assert_eq!(late.read_to(at).unwrap().len(), 40);
+        assert!(late.read_to(at + 1).is_err(), "not appended");
+    }
+
+    #[test]
+    fn a_journal_goes_on_after_the_files_that_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::begin(dir.path(), 0).unwrap();
+        journal.append(b"one", Purpose::Usual, |_| ()).unwrap();
+        drop(journal);
+        let journal = Journal::begin(dir.path(), 1).unwrap();
+        drop(journal);
+        let journal = Journal::begin(dir.path(), 1).unwrap();
+        journal.append(b"two", Purpose::Usual, |_| ()).unwrap();
+        let both = vec![(1, b"one".to_vec()), (2, b"two".to_vec())];
+        assert_eq!(records(dir.path(), 0), (2, both.clone()));
+        assert_eq!(Cursor::new(dir.path(), 0).read_to(2).unwrap(), both);
+        journal.trim(1).unwrap();
+        assert_eq!(files(dir.path()).unwrap().len(), 1);
+        assert!(Cursor::new(dir.path(), 0).read_to(2).is_err());
     }
 
     #[test]

@@ -8,9 +8,11 @@
 pub(crate) mod ahead;
 pub(crate) mod change;
 mod codec;
+#[allow(dead_code, reason = "what volumes in a bucket need")]
 pub(crate) mod journal;
 mod row;
 mod schema;
+#[allow(dead_code, reason = "what volumes in a bucket need")]
 mod store;
 pub(crate) mod tables;
 

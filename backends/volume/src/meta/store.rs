@@ -46,6 +46,8 @@ pub(crate) struct Meta {
     readers: Mutex<Vec<Connection>>,
     path: PathBuf,
     newest_inode: AtomicU64,
+    /// Records after this one stay in the journal, whether the tables have them or not.
+    kept_after: AtomicU64,
 }
 
 /// What the tables do not have yet.
@@ -82,10 +84,20 @@ pub(crate) fn figures(database: &Path) -> Result<Figures> {
 
 impl Meta {
     /// Brings the tables up to what the journal has, and begins a new journal. Also starts the thread that
-    /// applies records.
-    pub(crate) fn open(database: &Path, folder: &Path) -> Result<(Arc<Self>, JoinHandle<()>)> {
+    /// applies records. Records after `kept_after` stay in the journal until [`Meta::keep_after`] lets go of
+    /// them.
+    pub(crate) fn open(
+        database: &Path,
+        folder: &Path,
+        kept_after: Option<Lsn>,
+    ) -> Result<(Arc<Self>, JoinHandle<()>)> {
         let mut db = schema::writer(database).map_err(storage)?;
         let last = recover(&mut db, folder)?;
+        match kept_after {
+            None => journal::remove(folder)?,
+            Some(lsn) if lsn >= last => journal::remove(folder)?,
+            Some(_) => {}
+        }
         let newest = tables::state(&db, tables::NEWEST_INODE).map_err(storage)?;
         let meta = Arc::new(Self {
             journal: Journal::begin(folder, last)?,
@@ -98,6 +110,7 @@ impl Meta {
             readers: Mutex::default(),
             path: database.to_owned(),
             newest_inode: AtomicU64::new(newest),
+            kept_after: AtomicU64::new(kept_after.unwrap_or(Lsn::MAX)),
         });
         let applier = meta.clone();
         let thread = std::thread::Builder::new()
@@ -137,6 +150,16 @@ impl Meta {
             }
         })?;
         Ok(lsn)
+    }
+
+    /// Number of the last record.
+    pub(crate) fn last(&self) -> Lsn {
+        self.journal.last()
+    }
+
+    /// Records up to this one need not stay in the journal.
+    pub(crate) fn keep_after(&self, lsn: Lsn) {
+        self.kept_after.store(lsn, Ordering::Release);
     }
 
     /// Waits until everything that was committed is on the disk.
@@ -231,6 +254,8 @@ impl Meta {
     /// The thread's work.
     fn apply_all(&self, mut db: Connection) {
         let mut journal_at_checkpoint: Lsn = self.waiting.lock().applied;
+        // What stays in the journal though the tables have it is no reason for a checkpoint.
+        let mut kept: u64 = 0;
         loop {
             let (ahead, stop) = self.next_to_apply(journal_at_checkpoint);
             if !ahead.is_empty() {
@@ -238,9 +263,14 @@ impl Meta {
             }
             let applied = self.waiting.lock().applied;
             let idle = ahead.is_empty() && applied > journal_at_checkpoint;
-            if idle || self.journal.bytes() > CHECKPOINT_BYTES {
+            if idle || self.journal.bytes().saturating_sub(kept) > CHECKPOINT_BYTES {
                 match self.checkpoint(&db, applied) {
-                    Ok(true) => journal_at_checkpoint = applied,
+                    Ok(true) => {
+                        journal_at_checkpoint = applied;
+                        if self.kept_after.load(Ordering::Acquire) < applied {
+                            kept = self.journal.bytes();
+                        }
+                    }
                     Ok(false) if stop => return,
                     Ok(false) => {}
                     Err(error) => {
@@ -317,13 +347,15 @@ impl Meta {
     fn checkpoint(&self, db: &Connection, applied: Lsn) -> Result<bool> {
         let done = tables::checkpoint(db).map_err(storage)?;
         if done {
-            self.journal.trim(applied)?;
+            let kept_after = self.kept_after.load(Ordering::Acquire);
+            self.journal.trim(applied.min(kept_after))?;
         }
         Ok(done)
     }
 }
 
-/// Applies what the journal has and the tables have not, and removes the journal. Answers the last record.
+/// Applies what the journal has and the tables have not, after which the journal is not needed for them. Answers
+/// the last record.
 fn recover(db: &mut Connection, folder: &Path) -> Result<Lsn> {
     let applied = tables::state(db, tables::APPLIED).map_err(storage)?;
     let mut ahead = Ahead::default();
@@ -345,6 +377,5 @@ fn recover(db: &mut Connection, folder: &Path) -> Result<Lsn> {
     if !tables::checkpoint(db).map_err(storage)? {
         return Err(io::Error::other("another process reads the volume's tables").into());
     }
-    journal::remove(folder)?;
     Ok(last)
 }

@@ -1,0 +1,623 @@
+//! Where the content of a file is: here alone, on its way into the bucket, in both, or in the bucket alone.
+//!
+//! A range is *dirty* when the bucket does not have what it is now. A [cut](super::cut) turns dirty ranges
+//! into *frozen* ones: the content of that moment is read and shipped while the guest goes on. Who is about
+//! to change a frozen range that was not read yet copies it aside first. A range is *missing* when
+//! the bucket has it and the data file has a hole there. Everything else is the same in both.
+//!
+//! What is said about content between a [`ContentMap`]'s calls holds as long as the caller keeps the
+//! file's content (shared, for ranges that are not missing; alone otherwise).
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+use rustix::fs::{copy_file_range, seek};
+use rustix::io::{pread, retry_on_intr};
+use vfsd_backend::{Errno, Result};
+
+use super::ranges::{RangeSet, around};
+
+/// All files that have dirty or frozen ranges.
+#[derive(Debug, Default)]
+pub(crate) struct Dirty {
+    files: Mutex<HashMap<u64, Arc<ContentMap>>>,
+    /// Written bytes that the bucket does not have. Holes count nothing.
+    bytes: AtomicU64,
+}
+
+/// Where the content of one file is.
+#[derive(Debug)]
+pub(crate) struct ContentMap {
+    ino: u64,
+    ranges: Mutex<Ranges>,
+    /// Nothing is missing, so that nobody has to ask which.
+    whole: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Ranges {
+    dirty: RangeSet,
+    /// How many bytes of the dirty ranges were written.
+    dirty_bytes: u64,
+    frozen: RangeSet,
+    frozen_bytes: u64,
+    /// Frozen, and not read yet.
+    unread: RangeSet,
+    aside: Option<Aside>,
+    /// In blocks. None: the data file is not open, so that it is not known.
+    missing: Option<RangeSet>,
+    /// Missing, and asked for.
+    pub(crate) fetching: RangeSet,
+    /// How many fetches failed.
+    pub(crate) failures: u64,
+}
+
+/// Frozen content that was about to change.
+#[derive(Debug)]
+struct Aside {
+    file: OwnedFd,
+    ranges: RangeSet,
+}
+
+/// A part of a frozen range.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Frozen {
+    Data { offset: u64, bytes: Vec<u8> },
+    Hole { offset: u64, length: u64 },
+}
+
+impl Dirty {
+    /// The map of a file: the one that is known, or a new one.
+    pub(crate) fn map(&self, ino: u64) -> Arc<ContentMap> {
+        let known = self.files.lock().get(&ino).cloned();
+        known.unwrap_or_else(|| {
+            Arc::new(ContentMap {
+                ino,
+                ranges: Mutex::default(),
+                whole: AtomicBool::new(false),
+            })
+        })
+    }
+
+    /// All files with dirty or frozen ranges.
+    pub(crate) fn all(&self) -> Vec<(u64, Arc<ContentMap>)> {
+        let files = self.files.lock();
+        files.iter().map(|(ino, map)| (*ino, map.clone())).collect()
+    }
+
+    /// Written bytes that the bucket does not have.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_dirty(&self, ino: u64) -> bool {
+        self.files.lock().contains_key(&ino)
+    }
+
+    /// A file is gone for good, and nothing of it is on its way.
+    pub(crate) fn forget(&self, ino: u64) {
+        if let Some(map) = self.files.lock().remove(&ino) {
+            let mut ranges = map.ranges.lock();
+            self.less(ranges.dirty_bytes);
+            *ranges = Ranges::default();
+        }
+    }
+
+    fn less(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl ContentMap {
+    /// Whether nothing is missing: then it stays so until the data file is closed.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Ranges> {
+        self.ranges.lock()
+    }
+
+    /// The parts of a range that are missing.
+    pub(crate) fn missing(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        if self.is_whole() {
+            return Vec::new();
+        }
+        self.ranges.lock().missing_in(range)
+    }
+
+    /// Whether anything of a range is missing.
+    pub(crate) fn misses(&self, range: &Range<u64>) -> bool {
+        !self.is_whole() && self.ranges.lock().misses(range)
+    }
+
+    /// Bytes that are missing, counted in blocks.
+    pub(crate) fn missing_bytes(&self) -> u64 {
+        if self.is_whole() {
+            return 0;
+        }
+        let ranges = self.ranges.lock();
+        ranges.missing.as_ref().map_or(0, RangeSet::total)
+    }
+
+    /// Notes what is missing when the data file is opened: of what the bucket has, all that is neither in `here`, the data
+    /// of the data file, nor dirty or frozen.
+    pub(crate) fn opened(
+        &self,
+        bucket: impl FnOnce() -> Result<Vec<Range<u64>>>,
+        here: &[Range<u64>],
+    ) -> Result<()> {
+        // Before the bucket's side is looked at: what was dirty when that was not yet newer masks it.
+        let newer = {
+            let ranges = self.ranges.lock();
+            let both = ranges.dirty.iter().chain(ranges.frozen.iter());
+            both.collect::<RangeSet>()
+        };
+        let mut missing: RangeSet = bucket()?.iter().map(around).collect();
+        for range in here.iter().map(around).chain(newer.iter()) {
+            missing.remove(&range);
+        }
+        let mut ranges = self.ranges.lock();
+        self.whole.store(missing.is_empty(), Ordering::Release);
+        ranges.missing = Some(missing);
+        Ok(())
+    }
+
+    /// Nothing is missing of a file that has just been made.
+    pub(crate) fn made(&self) {
+        self.ranges.lock().missing = Some(RangeSet::default());
+        self.whole.store(true, Ordering::Release);
+    }
+
+    /// The data file is closed.
+    pub(crate) fn closed(&self) {
+        let mut ranges = self.ranges.lock();
+        self.whole.store(false, Ordering::Release);
+        ranges.missing = None;
+    }
+
+    /// Ranges are here now.
+    pub(crate) fn arrived(&self, ranges: &mut Ranges, range: &Range<u64>) {
+        if let Some(missing) = &mut ranges.missing {
+            missing.remove(range);
+            if missing.is_empty() {
+                self.whole.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    /// Prepares a change of a range: its frozen content is copied aside from the data file, and the blocks that
+    /// it is in are dirty from then on, and no longer missing. `written` unless a hole is made.
+    ///
+    /// # Errors
+    /// As the copy says. Then nothing is different.
+    pub(crate) fn change(
+        self: &Arc<Self>,
+        dirty: &Dirty,
+        live: &OwnedFd,
+        range: &Range<u64>,
+        written: bool,
+        aside: impl FnOnce() -> Result<OwnedFd, Errno>,
+    ) -> Result<(), Errno> {
+        let range = around(range);
+        let mut ranges = self.ranges.lock();
+        ranges.copy_aside(live, &range, aside)?;
+        self.arrived(&mut ranges, &range);
+        let known = !ranges.dirty.is_empty() || !ranges.frozen.is_empty();
+        let added = ranges.dirty.insert(range);
+        if written {
+            ranges.dirty_bytes = ranges.dirty_bytes.saturating_add(added);
+            dirty.bytes.fetch_add(added, Ordering::Relaxed);
+        }
+        if !known {
+            dirty.files.lock().insert(self.ino, self.clone());
+        }
+        Ok(())
+    }
+
+    /// Takes note of what was dirty before the volume was opened.
+    pub(crate) fn was_dirty(self: &Arc<Self>, dirty: &Dirty, range: &Range<u64>, written: bool) {
+        let mut ranges = self.ranges.lock();
+        let added = ranges.dirty.insert(around(range));
+        if written {
+            ranges.dirty_bytes = ranges.dirty_bytes.saturating_add(added);
+            dirty.bytes.fetch_add(added, Ordering::Relaxed);
+        }
+        dirty.files.lock().insert(self.ino, self.clone());
+    }
+
+    /// Freezes what is dirty, at a cut. False: nothing is.
+    pub(crate) fn freeze(&self) -> bool {
+        let mut ranges = self.ranges.lock();
+        let ranges = &mut *ranges;
+        if ranges.dirty.is_empty() {
+            return false;
+        }
+        ranges.frozen = std::mem::take(&mut ranges.dirty);
+        ranges.frozen_bytes = std::mem::take(&mut ranges.dirty_bytes);
+        ranges.unread = ranges.frozen.clone();
+        true
+    }
+
+    /// The frozen ranges are in the bucket.
+    pub(crate) fn shipped(&self, dirty: &Dirty) {
+        let mut ranges = self.ranges.lock();
+        ranges.frozen = RangeSet::default();
+        ranges.unread = RangeSet::default();
+        ranges.aside = None;
+        dirty.less(std::mem::take(&mut ranges.frozen_bytes));
+        if ranges.dirty.is_empty() {
+            dirty.files.lock().remove(&self.ino);
+        }
+    }
+
+    /// The next part of the frozen ranges that was not read yet, at most `most` bytes of data. The file had `size` bytes at the
+    /// cut: what is after them is a hole.
+    pub(crate) fn read_frozen(
+        &self,
+        live: Option<&OwnedFd>,
+        size: u64,
+        most: u64,
+    ) -> Result<Option<Frozen>, Errno> {
+        let mut ranges = self.ranges.lock();
+        let Some(range) = ranges.unread.iter().next() else {
+            return Ok(None);
+        };
+        let aside = ranges.aside.as_ref();
+        let (source, end) =
+            match aside.and_then(|aside| Some((aside, aside.ranges.within(&range).next()?))) {
+                Some((aside, part)) if part.start == range.start => (Some(&aside.file), part.end),
+                Some((_, part)) => (live, part.start),
+                None => (live, range.end),
+            };
+        let part = range.start..end;
+        let data = match source {
+            Some(file) => first_data(file, &(part.start..part.end.min(size)))?,
+            None => None,
+        };
+        let (frozen, done) = match data {
+            Some(data) if data.start == part.start => {
+                let end = data.end.min(part.start.saturating_add(most)).min(size);
+                let bytes = match source {
+                    Some(file) => read_exactly(file, &(part.start..end))?,
+                    None => Vec::new(),
+                };
+                let offset = part.start;
+                // The rest of the last block is a hole, told next.
+                (Frozen::Data { offset, bytes }, part.start..end)
+            }
+            data => {
+                let offset = part.start;
+                let end = data.map_or(part.end, |data| data.start);
+                let length = end.saturating_sub(offset);
+                (Frozen::Hole { offset, length }, part.start..end)
+            }
+        };
+        ranges.unread.remove(&done);
+        Ok(Some(frozen))
+    }
+}
+
+impl Ranges {
+    pub(crate) fn missing_in(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        match &self.missing {
+            Some(missing) => missing.within(range).collect(),
+            None => vec![range.clone()],
+        }
+    }
+
+    fn misses(&self, range: &Range<u64>) -> bool {
+        self.missing
+            .as_ref()
+            .is_none_or(|missing| missing.overlaps(range))
+    }
+
+    fn copy_aside(
+        &mut self,
+        live: &OwnedFd,
+        range: &Range<u64>,
+        make: impl FnOnce() -> Result<OwnedFd, Errno>,
+    ) -> Result<(), Errno> {
+        let known = self.aside.take();
+        let parts: Vec<_> = {
+            let copied = known.as_ref().map(|aside| &aside.ranges);
+            let unread = self.unread.within(range);
+            unread
+                .flat_map(|part| {
+                    copied.map_or_else(|| vec![part.clone()], |copied| copied.gaps(&part))
+                })
+                .collect()
+        };
+        if parts.is_empty() {
+            self.aside = known;
+            return Ok(());
+        }
+        let mut aside = match known {
+            Some(aside) => aside,
+            None => Aside {
+                file: make()?,
+                ranges: RangeSet::default(),
+            },
+        };
+        let copied = parts.into_iter().try_for_each(|part| {
+            copy_data(live, &aside.file, &part)?;
+            aside.ranges.insert(part);
+            Ok(())
+        });
+        self.aside = Some(aside);
+        copied
+    }
+}
+
+/// The first run of data in a range, in blocks.
+fn first_data(file: &OwnedFd, range: &Range<u64>) -> Result<Option<Range<u64>>, Errno> {
+    if range.start >= range.end {
+        return Ok(None);
+    }
+    let start = match seek(file, rustix::fs::SeekFrom::Data(range.start)) {
+        Ok(start) if start < range.end => start,
+        Ok(_) | Err(Errno::NXIO) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    let end = seek(file, rustix::fs::SeekFrom::Hole(start))?;
+    let data = around(&(start..end));
+    Ok(Some(data.start.max(range.start)..data.end.min(range.end)))
+}
+
+/// All runs of data of a file, in blocks.
+pub(crate) fn all_data(file: &OwnedFd, size: u64) -> Result<Vec<Range<u64>>, Errno> {
+    let mut all = Vec::new();
+    let mut at = 0;
+    while let Some(data) = first_data(file, &(at..size))? {
+        at = data.end;
+        all.push(data);
+    }
+    Ok(all)
+}
+
+fn read_exactly(file: &OwnedFd, range: &Range<u64>) -> Result<Vec<u8>, Errno> {
+    let length = usize::try_from(range.end.saturating_sub(range.start)).map_err(|_| Errno::FBIG)?;
+    let mut bytes = vec![0; length];
+    let mut done = 0;
+    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        let offset = range
+            .start
+            .saturating_add(u64::try_from(done).unwrap_or(u64::MAX));
+        match retry_on_intr(|| pread(file, &mut *rest, offset))? {
+            // The file ends in the middle of its last block.
+            0 => break,
+            count => done = done.saturating_add(count),
+        }
+    }
+    Ok(bytes)
+}
+
+/// Copies the data in a range to the same place of another file, and leaves holes.
+fn copy_data(from: &OwnedFd, to: &OwnedFd, range: &Range<u64>) -> Result<(), Errno> {
+    let mut at = range.start;
+    while let Some(data) = first_data(from, &(at..range.end))? {
+        let (mut read_at, mut write_at) = (data.start, data.start);
+        while read_at < data.end {
+            let left = usize::try_from(data.end.saturating_sub(read_at)).unwrap_or(usize::MAX);
+            match copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), left) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        at = data.end;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{FallocateFlags, fallocate, ftruncate};
+    use rustix::io::pwrite;
+
+    struct Bench {
+        dirty: Dirty,
+        map: Arc<ContentMap>,
+        live: OwnedFd,
+    }
+
+    fn file() -> OwnedFd {
+        tempfile::tempfile_in("/var/tmp").unwrap().into()
+    }
+
+    fn bench() -> Bench {
+        let dirty = Dirty::default();
+        let map = dirty.map(7);
+        map.made();
+        Bench {
+            dirty,
+            map,
+            live: file(),
+        }
+    }
+
+    impl Bench {
+        fn write(&self, offset: u64, bytes: &[u8]) {
+            let range = offset..offset + bytes.len() as u64;
+            self.map
+                .change(&self.dirty, &self.live, &range, true, || Ok(file()))
+                .unwrap();
+            pwrite(&self.live, bytes, offset).unwrap();
+        }
+
+        fn cut(&self, range: Range<u64>) {
+            self.map
+                .change(&self.dirty, &self.live, &range, false, || Ok(file()))
+                .unwrap();
+        }
+
+        /// The frozen content, holes as zeros, and its size.
+        fn frozen(&self, size: u64) -> Vec<(u64, Vec<u8>)> {
+            let mut all = Vec::new();
+            while let Some(frozen) = self
+                .map
+                .read_frozen(Some(&self.live), size, 1 << 20)
+                .unwrap()
+            {
+                all.push(match frozen {
+                    Frozen::Data { offset, bytes } => (offset, bytes),
+                    Frozen::Hole { offset, length } => {
+                        (offset, vec![0; usize::try_from(length).unwrap()])
+                    }
+                });
+            }
+            all
+        }
+    }
+
+    #[test]
+    fn what_is_shipped_is_the_content_at_the_cut() {
+        let bench = bench();
+        bench.write(0, &[1; 5000]);
+        assert!(bench.map.freeze());
+        bench.write(100, &[2; 10]);
+        bench.cut(4096..8192);
+        ftruncate(&bench.live, 4096).unwrap();
+        assert_eq!(bench.dirty.bytes(), 8192 + 4096);
+        let told = bench.frozen(5000);
+        let content: Vec<u8> = told.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+        assert_eq!(content[..5000], [1; 5000]);
+        assert!(content[5000..].iter().all(|&byte| byte == 0));
+        assert_eq!(content.len(), 8192, "a hole up to the end of the block");
+        bench.map.shipped(&bench.dirty);
+        assert_eq!(bench.dirty.bytes(), 4096);
+        assert!(bench.dirty.is_dirty(7), "the second write");
+        assert!(bench.map.freeze());
+        let again = bench.frozen(4096);
+        assert_eq!(again[0].1[99..111], [1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1]);
+        assert_eq!(again[1], (4096, vec![0; 4096]));
+        bench.map.shipped(&bench.dirty);
+        assert!(!bench.dirty.is_dirty(7) && !bench.map.freeze());
+        assert_eq!(bench.dirty.bytes(), 0);
+    }
+
+    #[test]
+    fn holes_stay_holes_aside_and_on_their_way() {
+        let bench = bench();
+        bench.write(0, &[1; 4096]);
+        bench.cut(4096..1 << 30);
+        bench.write(1 << 30, &[3; 1]);
+        bench.map.freeze();
+        bench.write(8192, &[9; 4096]);
+        fallocate(
+            &bench.live,
+            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            0,
+            4096,
+        )
+        .unwrap();
+        let mut told = Vec::new();
+        while let Some(frozen) = bench
+            .map
+            .read_frozen(Some(&bench.live), (1 << 30) + 1, 4096)
+            .unwrap()
+        {
+            told.push(frozen);
+        }
+        // The punch did not ask first, so that it is seen.
+        let hole = |offset, length| Frozen::Hole { offset, length };
+        let byte = Frozen::Data {
+            offset: 1 << 30,
+            bytes: vec![3],
+        };
+        let expected = [
+            hole(0, 8192),
+            hole(8192, 4096),
+            hole(12_288, (1 << 30) - 12_288),
+            byte,
+            hole((1 << 30) + 1, 4095),
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn what_the_bucket_has_is_missing_unless_it_is_here_or_newer() {
+        let bench = bench();
+        bench.write(4096, &[1; 4096]);
+        bench.map.closed();
+        assert!(bench.map.misses(&(0..1)), "not known");
+        let here: Vec<_> = std::iter::once(16_384..16_385).collect();
+        bench
+            .map
+            .opened(|| Ok(std::iter::once(0..20_000).collect()), &here)
+            .unwrap();
+        assert_eq!(bench.map.missing(&(0..u64::MAX)), [0..4096, 8192..16_384]);
+        assert_eq!(bench.map.missing_bytes(), 12_288);
+        assert!(!bench.map.misses(&(4096..8192)) && bench.map.misses(&(0..4097)));
+        bench.write(0, &[1; 4096]);
+        let mut ranges = bench.map.lock();
+        bench.map.arrived(&mut ranges, &(8192..16_384));
+        drop(ranges);
+        assert!(bench.map.is_whole());
+    }
+
+    /// Random writes, holes, cuts and reads, against copies of the whole file.
+    #[test]
+    fn every_cut_is_shipped_as_it_was_whatever_goes_on() {
+        const SIZE: usize = 1 << 16;
+        let bench = bench();
+        let mut random = 1_u64;
+        let mut next = |bound: usize| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(random >> 33).unwrap() % bound
+        };
+        let (mut live, mut bucket, mut at_cut) = (vec![0_u8; SIZE], vec![0_u8; SIZE], None);
+        ftruncate(&bench.live, SIZE as u64).unwrap();
+        for step in 0..4000_usize {
+            let start = next(SIZE - 1);
+            let length = (next(20_000) + 1).min(SIZE - start);
+            let range = start as u64..(start + length) as u64;
+            match next(10) {
+                0..5 => {
+                    let byte = u8::try_from(step % 255 + 1).unwrap();
+                    bench.write(range.start, &vec![byte; length]);
+                    live[start..start + length].fill(byte);
+                }
+                5 => {
+                    bench.cut(range.clone());
+                    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                    fallocate(&bench.live, flags, range.start, length as u64).unwrap();
+                    live[start..start + length].fill(0);
+                }
+                6 if at_cut.is_none() && bench.map.freeze() => at_cut = Some(live.clone()),
+                _ => {
+                    let Some(cut) = &at_cut else { continue };
+                    match bench
+                        .map
+                        .read_frozen(Some(&bench.live), SIZE as u64, 8192)
+                        .unwrap()
+                    {
+                        Some(Frozen::Data { offset, bytes }) => {
+                            let at = usize::try_from(offset).unwrap();
+                            bucket[at..at + bytes.len()].copy_from_slice(&bytes);
+                        }
+                        Some(Frozen::Hole { offset, length }) => {
+                            let (at, length) = (
+                                usize::try_from(offset).unwrap(),
+                                usize::try_from(length).unwrap(),
+                            );
+                            bucket[at..at + length].fill(0);
+                        }
+                        None => {
+                            assert!(bucket == *cut, "step {step}");
+                            bench.map.shipped(&bench.dirty);
+                            at_cut = None;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
