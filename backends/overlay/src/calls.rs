@@ -13,6 +13,7 @@ use vfsd_backend::{
 
 use crate::directory::OverlayDirectory;
 use crate::file::OverlayFile;
+use crate::nested::is_for_the_kernel;
 use crate::new::{New, What};
 use crate::node::OverlayNode;
 use crate::rename::Move;
@@ -187,6 +188,9 @@ impl Node for OverlayNode {
     }
 
     fn open(&self, request: OpenRequest) -> Answer<'_, Opened> {
+        if self.is_nested_whiteout() {
+            return Answer::error(Errno::BADF);
+        }
         if request.flags.modifies() {
             if self.shared.upper.is_none() {
                 return Answer::error(Errno::ROFS);
@@ -251,13 +255,13 @@ impl Node for OverlayNode {
         name: Name<'a>,
         new: NewDevice<'a>,
     ) -> Answer<'a, Entry> {
-        // It would be a whiteout.
-        if new.kind == FileKind::CharDevice && new.device == Device::default() {
-            return Answer::error(Errno::PERM);
-        }
+        let what = match (new.kind, new.device) {
+            (FileKind::CharDevice, device) if device == Device::default() => What::Whiteout,
+            (kind, device) => What::Special(kind, device),
+        };
         let new = New {
             caller,
-            what: What::Special(new.kind, new.device),
+            what,
             inode: new.inode.into(),
         };
         self.make_new(name, new)
@@ -299,7 +303,7 @@ impl Node for OverlayNode {
         self.change_with(move |node| async move { node.remove(Name::new(&name)?, true).await })
     }
 
-    fn rename<'a>(&'a self, _caller: Caller, rename: Rename<'a>) -> Answer<'a, ()> {
+    fn rename<'a>(&'a self, caller: Caller, rename: Rename<'a>) -> Answer<'a, ()> {
         let to = match self.of(rename.new_parent) {
             Ok(to) => to,
             Err(error) => return Answer::error(error),
@@ -312,6 +316,7 @@ impl Node for OverlayNode {
             let new_name = Name::new(&new_name)?;
             let (from, to) = (&from, &to);
             let rename = Move {
+                caller,
                 from,
                 name,
                 to,
@@ -340,6 +345,9 @@ impl Node for OverlayNode {
         if stored.len() == name.as_bytes().len() {
             return self.call(|real| real.getxattr(name));
         }
+        if self.is_nested_whiteout() && is_for_the_kernel(self.shared.namespace, name.as_bytes()) {
+            return Answer::error(Errno::NODATA);
+        }
         let stored = stored.into_owned();
         Answer::later(async move { self.real()?.getxattr(XattrName::new(&stored)?).await })
     }
@@ -349,8 +357,12 @@ impl Node for OverlayNode {
             return Answer::error(error);
         }
         let namespace = self.shared.namespace;
-        self.call(|real| real.listxattr())
-            .map(move |stored| namespace.shown_list(&stored))
+        let is_device = self.is_nested_whiteout();
+        self.call(|real| real.listxattr()).map(move |stored| {
+            namespace.shown_list(&stored, |name| {
+                !(is_device && is_for_the_kernel(namespace, name))
+            })
+        })
     }
 
     fn setxattr<'a>(

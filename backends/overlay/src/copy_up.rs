@@ -13,6 +13,7 @@ use vfsd_backend::{
 
 use crate::content;
 use crate::layers::UpperLayer;
+use crate::nested;
 use crate::new::{Inode, New, What};
 use crate::node::{OverlayNode, Place};
 use crate::work::{DAEMON, Temporary, rename};
@@ -116,6 +117,9 @@ impl OverlayNode {
         let copy = entry.node;
         self.copy_attributes(lower, &copy, &attributes, &entry.attributes)
             .await?;
+        if self.is_nested_whiteout() {
+            nested::mark(self.shared.namespace, copy.as_ref()).await?;
+        }
         let number = self.number().to_string();
         if attributes.kind != FileKind::Directory {
             let set = self
@@ -246,6 +250,9 @@ impl OverlayNode {
             let name = Name::new(name)?;
             let directory = parent.upper().ok_or(Errno::IO)?;
             parent.mark_impure().await?;
+            if self.is_nested_whiteout() {
+                parent.mark_devices().await?;
+            }
             let before = directory.getattr().await?;
             if indexed {
                 directory.link(copy.as_ref(), name).await?;

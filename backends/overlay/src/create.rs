@@ -10,6 +10,7 @@ use vfsd_backend::{
 
 use crate::file::OverlayFile;
 use crate::layers::UpperLayer;
+use crate::nested;
 use crate::new::{Inode, New, What};
 use crate::node::{OverlayNode, Place};
 use crate::work::{DAEMON, rename};
@@ -139,11 +140,15 @@ impl OverlayNode {
         let upper = self.shared.upper()?;
         let directory = self.upper().ok_or(Errno::IO)?;
         let mut marks = Marks::default();
-        if whiteout {
+        let is_device = matches!(new.what, What::Whiteout);
+        if is_device {
+            self.mark_devices().await?;
+        }
+        if whiteout || is_device {
             if new.is_directory() {
                 marks.opacity = Opacity::Opaque;
             }
-            let (entry, opened) = self.make_over_whiteout(upper, directory, name, new).await?;
+            let (entry, opened) = self.make_elsewhere(upper, directory, name, new).await?;
             return Ok((entry, marks, opened));
         }
         let (mut entry, opened) = new.make(directory, name).await?;
@@ -162,9 +167,12 @@ impl OverlayNode {
         Ok((entry, marks, opened))
     }
 
-    /// Makes something elsewhere and moves it over a whiteout: at no time does the name show what is
-    /// below. It is made in a directory that passes on what the real one does.
-    async fn make_over_whiteout(
+    /// Makes something elsewhere and moves it to its name, over a whiteout or not: at no time does the name show
+    /// what is below, or half of what is made. It is made in a directory that passes on what the real one does.
+    ///
+    /// # Errors
+    /// Those of the upper.
+    pub(crate) async fn make_elsewhere(
         &self,
         upper: &UpperLayer,
         directory: &Arc<dyn Node>,
@@ -182,17 +190,25 @@ impl OverlayNode {
             pass_on(directory, &scratch.node).await?;
             let made = Name::new(MADE)?;
             let (mut entry, opened) = new.make(&scratch.node, made).await?;
-            let flags = match new.is_directory() {
-                true => {
-                    let namespace = self.shared.namespace;
-                    namespace.set(entry.node.as_ref(), OPAQUE, b"y").await?;
+            let namespace = self.shared.namespace;
+            let node = entry.node.as_ref();
+            let flags = match new.what {
+                What::Directory => {
+                    namespace.set(node, OPAQUE, b"y").await?;
                     RenameFlags::EXCHANGE
                 }
-                false => RenameFlags::empty(),
+                What::Whiteout => {
+                    nested::mark(namespace, node).await?;
+                    RenameFlags::empty()
+                }
+                _ => RenameFlags::empty(),
             };
             rename(&scratch.node, made, directory, name, flags).await?;
             // Its name, and perhaps a mark, came after it was made.
             entry.attributes = entry.node.getattr().await?;
+            if matches!(new.what, What::Whiteout) {
+                entry.attributes = nested::as_device(entry.attributes);
+            }
             Ok((entry, opened))
         }
         .await;
@@ -227,6 +243,9 @@ impl OverlayNode {
         let directory = self.upper().ok_or(Errno::IO)?;
         if target.has_other_number() {
             self.mark_impure().await?;
+        }
+        if target.is_nested_whiteout() {
+            self.mark_devices().await?;
         }
         let file = target.upper().ok_or(Errno::IO)?;
         if spot.whiteout {

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `options`, `open` | what an overlay is made of, and what is checked before |
 //! | `layers`, `numbers`, `table` | what all nodes have in common |
-//! | `resolve`, `whiteout`, `xattr` | what a name stands for, and what the layers say of it |
+//! | `resolve`, `whiteout`, `nested`, `xattr` | what a name stands for, and what the layers say of it |
 //! | `node`, `calls`, `file`, `directory`, `merge` | what a file is, and can do |
 //! | `copy_up`, `content`, `index`, `work` | how a file comes into the upper |
 //! | `new`, `create`, `remove`, `rename` | names that come, go and move |
@@ -30,6 +30,9 @@
 //!   stays after a restart. The kernel's own way, `origin`, is a file handle, which only a directory of the
 //!   host has; it is neither written nor followed. A symbolic link or special file cannot keep it in
 //!   `user.overlay.*`: its number changes with a restart.
+//! - `vfsd.device` on a file, `vfsd.devices` on its directory, which the kernel does not know: the file is a
+//!   character device 0/0 that a program has made, a whiteout of an overlay over this one. For the kernel it is
+//!   an escaped whiteout.
 //! - `vfsd.lowers` on the upper's root: which lower layers it belongs to.
 //! - `vfsd-index` in the work directory has the copies of lower files with several names, by inode number: all
 //!   names stay one file, and `nlink` (`U+1`) says how many more than the copy's own there are. The kernel, which
@@ -72,6 +75,7 @@ mod file;
 mod index;
 mod layers;
 mod merge;
+mod nested;
 mod new;
 mod node;
 mod numbers;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use vfsd_backend::{DirEntry, DirSink, FileKind, Lookup, Name, Node, Result};
 
 use crate::layers::Layer;
+use crate::nested;
 use crate::node::OverlayNode;
 use crate::resolve::Part;
 use crate::whiteout::{is_suspect, is_whiteout};
@@ -76,13 +77,14 @@ pub(crate) async fn list(directory: &Arc<OverlayNode>) -> Result<Vec<Listed>> {
             if seen.contains(&entry.name) {
                 continue;
             }
-            let hidden = is_hidden(directory, part, &entry).await?;
+            let kind = kind_of(directory, part, &entry).await?;
             if index < last {
                 seen.insert(entry.name.clone());
             }
-            if hidden {
+            let Some(kind) = kind else {
                 continue;
-            }
+            };
+            entry.kind = kind;
             entry.inode = match shows_another_number(directory, part, &entry) {
                 true => match directory.find(Name::new(&entry.name)?).await? {
                     Some((node, _)) => node.number(),
@@ -96,19 +98,30 @@ pub(crate) async fn list(directory: &Arc<OverlayNode>) -> Result<Vec<Listed>> {
     Ok(merged)
 }
 
-/// Whether an entry of a layer is a whiteout, or went away meanwhile.
-async fn is_hidden(directory: &OverlayNode, part: &Part, entry: &Listed) -> Result<bool> {
+/// The kind of an entry of a layer as programs see it, if that is known. `None` when it is a whiteout, or went
+/// away meanwhile.
+async fn kind_of(
+    directory: &OverlayNode,
+    part: &Part,
+    entry: &Listed,
+) -> Result<Option<Option<FileKind>>> {
     let marked = part.has_marked_whiteouts();
-    if !is_suspect(marked, entry.kind) {
-        return Ok(false);
+    let devices = part.marks.devices;
+    if !is_suspect(marked || devices, entry.kind) {
+        return Ok(Some(entry.kind));
     }
-    match part.node.lookup(Name::new(&entry.name)?).await? {
-        Lookup::Missing { .. } => Ok(true),
-        Lookup::Found(found) => {
-            let namespace = directory.shared.namespace;
-            is_whiteout(namespace, marked, &found.node, &found.attributes).await
-        }
+    let Lookup::Found(found) = part.node.lookup(Name::new(&entry.name)?).await? else {
+        return Ok(None);
+    };
+    let namespace = directory.shared.namespace;
+    if is_whiteout(namespace, marked, &found.node, &found.attributes).await? {
+        return Ok(None);
     }
+    let is_device = nested::is_device(namespace, devices, &found.node, &found.attributes).await?;
+    Ok(Some(match is_device {
+        true => Some(FileKind::CharDevice),
+        false => entry.kind,
+    }))
 }
 
 /// Whether a file of the upper may show another number than its own: a directory may be merged, and

@@ -61,6 +61,8 @@ pub(crate) enum What {
     Directory,
     Symlink(Vec<u8>),
     Special(FileKind, Device),
+    /// What becomes a whiteout of another overlay, once it is marked so.
+    Whiteout,
 }
 
 /// A request to make something.
@@ -101,6 +103,14 @@ impl New {
                 let new = NewDevice {
                     kind: *kind,
                     device: *device,
+                    inode,
+                };
+                parent.mknod(caller, name, new).await?
+            }
+            What::Whiteout => {
+                let new = NewDevice {
+                    kind: FileKind::Regular,
+                    device: Device::default(),
                     inode,
                 };
                 parent.mknod(caller, name, new).await?

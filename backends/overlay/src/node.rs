@@ -8,8 +8,10 @@ use vfsd_backend::posix::LockTable;
 use vfsd_backend::{Attributes, Entry, Errno, FileKind, Name, Node, Result};
 
 use crate::layers::{Layer, Shared};
+use crate::nested;
 use crate::resolve::{Found, Part, Parts, resolve};
 use crate::table::Key;
+use crate::whiteout::is_device;
 use crate::xattr::{INODE, Marks, NLINK};
 
 /// A name of a file: where it is copied up to.
@@ -37,6 +39,8 @@ pub(crate) struct OverlayNode {
     this: Weak<Self>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) kind: FileKind,
+    /// A program's character device 0/0, which is a regular file in its layer.
+    nested_whiteout: bool,
     /// The inode number that programs see: it stays when the file is copied up.
     number: u64,
     pub(crate) serial: u64,
@@ -98,6 +102,8 @@ impl OverlayNode {
             this: this.clone(),
             shared: shared.clone(),
             kind: parts.attributes.kind,
+            // One of the overlay's own is no node.
+            nested_whiteout: is_device(&parts.attributes),
             number: number.unwrap_or(own),
             serial: shared.next_serial(),
             upper: upper.map_or_else(OnceLock::new, OnceLock::from),
@@ -136,6 +142,11 @@ impl OverlayNode {
     /// The node itself, to be handed out or kept.
     pub(crate) fn this(&self) -> Result<Arc<Self>> {
         Ok(self.this.upgrade().ok_or(Errno::STALE)?)
+    }
+
+    /// Whether it is a program's character device 0/0, which is a regular file in its layer.
+    pub(crate) fn is_nested_whiteout(&self) -> bool {
+        self.nested_whiteout
     }
 
     pub(crate) fn number(&self) -> u64 {
@@ -294,6 +305,10 @@ impl OverlayNode {
                 let links = i64::from(attributes.links).saturating_add(self.links_changed());
                 u32::try_from(links).unwrap_or(0)
             }
+        };
+        let attributes = match self.nested_whiteout {
+            true => nested::as_device(attributes),
+            false => attributes,
         };
         Attributes {
             inode: self.number,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vfsd_backend::{Attributes, Errno, FileKind, Name, Node, RenameFlags, Result};
+use vfsd_backend::{Attributes, Caller, Errno, FileKind, Name, Node, RenameFlags, Result};
 
 use crate::layers::UpperLayer;
 use crate::merge::{entries_of, list};
@@ -16,6 +16,8 @@ const REDIRECT_MAX: usize = 256;
 
 /// A rename, whose ends are named.
 pub(crate) struct Move<'a> {
+    /// Owns the whiteout that is left, if one is.
+    pub(crate) caller: Caller,
     pub(crate) from: &'a Arc<OverlayNode>,
     pub(crate) name: Name<'a>,
     pub(crate) to: &'a Arc<OverlayNode>,
@@ -36,12 +38,11 @@ impl Move<'_> {
     /// Does it.
     ///
     /// # Errors
-    /// Those of renameat2(2); EINVAL to leave a whiteout, as by the kernel's overlay; EXDEV for a
-    /// directory of a lower layer where redirects are not written.
+    /// Those of renameat2(2); EXDEV for a directory of a lower layer where redirects are not written.
     pub(crate) async fn make(&self) -> Result<()> {
         self.from.check_directory()?;
         self.to.check_directory()?;
-        if self.flags.contains(RenameFlags::WHITEOUT) {
+        if self.exchanges() && self.flags.contains(RenameFlags::WHITEOUT) {
             return Err(Errno::INVAL.into());
         }
         let upper = self.from.shared.upper()?;
@@ -184,7 +185,9 @@ impl Move<'_> {
             self.to.mark_impure().await?;
             make_really_empty(upper, to, self.new_name, other).await?;
         }
-        let below = is_in_lowers(self.from, self.name).await?;
+        let leaves = self.flags.contains(RenameFlags::WHITEOUT);
+        // For a moment it is one of this overlay: the name does not show what is below.
+        let below = leaves || is_in_lowers(self.from, self.name).await?;
         let is_directory = moved.kind == FileKind::Directory;
         let flags = match (below, new.whiteout) {
             (true, false) => RenameFlags::WHITEOUT,
@@ -198,6 +201,9 @@ impl Move<'_> {
         moved.is_moved_to(self.to, self.new_name);
         if flags == RenameFlags::EXCHANGE && !below {
             from.unlink(self.name).await?;
+        }
+        if leaves {
+            self.from.put_device(upper, self.name, self.caller).await?;
         }
         if let Some((other, _)) = other {
             let in_upper = new.in_upper;
@@ -218,6 +224,9 @@ impl Move<'_> {
     ) -> Result<()> {
         if node.has_other_number() {
             new_parent.mark_impure().await?;
+        }
+        if node.is_nested_whiteout() {
+            new_parent.mark_devices().await?;
         }
         if node.kind != FileKind::Directory {
             return Ok(());
@@ -289,6 +298,9 @@ async fn link_up(
     let directory = parent.upper().ok_or(Errno::IO)?;
     let file = node.upper().ok_or(Errno::IO)?;
     parent.mark_impure().await?;
+    if node.is_nested_whiteout() {
+        parent.mark_devices().await?;
+    }
     directory.link(file.as_ref(), name).await?;
     node.change_links(-1);
     node.store_links(file, node.links_changed()).await

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use vfsd_backend::{Attributes, Errno, FileKind, Lookup, Name, Node, Result, Ttl};
 
 use crate::layers::{Layer, Shared};
+use crate::nested;
 use crate::node::OverlayNode;
 use crate::table::Key;
 use crate::whiteout::is_whiteout;
@@ -210,10 +211,15 @@ impl Search<'_> {
             self.whiteout = is_last;
             return Ok(Step::Nothing);
         }
+        let marked = base.marks.devices;
+        let mut attributes = entry.attributes;
+        if nested::is_device(namespace, marked, &entry.node, &attributes).await? {
+            attributes = nested::as_device(attributes);
+        }
         let mut part = Part {
             layer: base.layer,
             node: entry.node,
-            inode: entry.attributes.inode,
+            inode: attributes.inode,
             marks: Marks::default(),
         };
         let is_directory = part.node.kind() == FileKind::Directory;
@@ -225,12 +231,12 @@ impl Search<'_> {
         }
         if is_last && self.found.is_none() {
             if let Some(node) = self.shared.nodes.get(part.key()) {
-                return Ok(Step::Known(node, entry.attributes));
+                return Ok(Step::Known(node, attributes));
             }
-            self.found = Some(entry.attributes);
+            self.found = Some(attributes);
         }
         if !is_directory {
-            if is_metacopy(self.shared, &part, &entry.attributes).await? {
+            if is_metacopy(self.shared, &part, &attributes).await? {
                 tracing::warn!("a file of a layer is a metacopy, without its content");
                 return Err(Errno::IO.into());
             }

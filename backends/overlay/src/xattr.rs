@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use vfsd_backend::{Errno, Error, Name, Node, Result, XattrFlags, XattrName};
 
+use crate::nested::DEVICES;
+
 /// Where the overlay keeps its own extended attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Namespace {
@@ -64,11 +66,11 @@ impl Namespace {
         }
     }
 
-    /// A list of stored names, each ended by a NUL, as programs see it.
-    pub(crate) fn shown_list(self, stored: &[u8]) -> Vec<u8> {
+    /// Those names of a stored list, each ended by a NUL, that programs see and `wanted` takes.
+    pub(crate) fn shown_list(self, stored: &[u8], wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         let mut list = Vec::with_capacity(stored.len());
         for name in names(stored) {
-            if let Some(shown) = self.shown(name) {
+            if let Some(shown) = self.shown(name).filter(|shown| wanted(shown)) {
                 list.extend_from_slice(&shown);
                 list.push(0);
             }
@@ -136,6 +138,8 @@ pub(crate) struct Marks {
     pub(crate) redirect: Option<Vec<u8>>,
     /// Names in it may be of files that show another inode number than their own.
     pub(crate) impure: bool,
+    /// Files in it may be shown as character devices 0/0.
+    pub(crate) devices: bool,
 }
 
 pub(crate) const OPAQUE: &str = "opaque";
@@ -177,6 +181,8 @@ impl Marks {
                 marks.redirect = value.map(checked_redirect).transpose()?;
             } else if mark == IMPURE.as_bytes() {
                 marks.impure = true;
+            } else if mark == DEVICES.as_bytes() {
+                marks.devices = true;
             }
         }
         Ok(marks)
@@ -217,7 +223,14 @@ mod tests {
             assert_eq!(trusted.shown(name).unwrap(), name);
         }
         let list = b"user.a\0trusted.overlay.origin\0trusted.overlay.overlay.b\0";
-        assert_eq!(trusted.shown_list(list), b"user.a\0trusted.overlay.b\0");
+        assert_eq!(
+            trusted.shown_list(list, |_| true),
+            b"user.a\0trusted.overlay.b\0"
+        );
+        assert_eq!(
+            trusted.shown_list(list, |name| name != b"user.a"),
+            b"trusted.overlay.b\0"
+        );
     }
 
     #[test]

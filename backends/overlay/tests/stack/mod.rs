@@ -165,8 +165,6 @@ pub(crate) fn fixture(writable: Writable) -> Fixture {
         Some(host) => vfsd_testkit::host::features(host.path()),
         None => Features::all(),
     };
-    // A whiteout would be the overlay's own.
-    let features = features - Features::WHITEOUT;
     Fixture::new(writable.overlay, features).holding(writable.host)
 }
 

@@ -97,11 +97,6 @@ const PJDFSTEST: Case = Case {
         600,
     )
 };
-const PJDFSTEST_OVER_LAYERS: Case = Case {
-    name: "pjdfstest passes but for character devices 0/0",
-    judge: judge::pjdfstest_over_layers,
-    ..PJDFSTEST
-};
 const FSX: Case = case(
     "fsx does 100,000 operations with mappings and finds every byte again",
     include_str!("../../guest/cases/fsx.sh"),
@@ -158,6 +153,11 @@ const VANISHING_ENTRIES: Case = case(
 const LAYERS: Case = case(
     "files and directories of the lower tree are changed, moved, removed and made again",
     include_str!("../../guest/cases/layers.sh"),
+    120,
+);
+const NESTED: Case = case(
+    "an overlay of the guest's own lies on the writable layer and is there again after a remount",
+    include_str!("../../guest/cases/nested.sh"),
     120,
 );
 const IMAGE: Case = case(
@@ -306,13 +306,14 @@ pub(crate) const BOOTS: &[Boot] = &[
         beside: None,
         cases: &[
             LAYERS,
+            NESTED,
             WRITE_AFTER_DROP,
             GIT,
             SQLITE,
             DPKG,
             APT,
             FSX,
-            PJDFSTEST_OVER_LAYERS,
+            PJDFSTEST,
         ],
     },
     Boot {

@@ -10,9 +10,6 @@ const SKIPPED: i32 = 77;
 /// What pjdfstest must at least pass: virtiofsd 1.14's result.
 const PJDFSTEST_PASSED: usize = 382;
 
-/// How many of its test cases make a character device.
-const CHARACTER_DEVICES: usize = 41;
-
 /// How many test cases pjdfstest 0.2.2 has.
 const PJDFSTEST_TOTAL: usize = 398;
 
@@ -60,30 +57,6 @@ pub(crate) fn pjdfstest(outcome: &Outcome) -> Verdict {
         "{counts}\n{}",
         with_detail(&outcome.output, "skipped")
     ))
-}
-
-/// pjdfstest over layers: its character devices are all 0/0, which overlayfs keeps for itself (EPERM, as the
-/// kernel's answers). Nothing else may fail, and each of these has to.
-pub(crate) fn pjdfstest_over_layers(outcome: &Outcome) -> Verdict {
-    let Some(summary) = PjdfstestSummary::find(&outcome.output) else {
-        return pjdfstest(outcome);
-    };
-    let failures = with_detail(&outcome.output, "FAILED");
-    let expected = |line: &str| line.contains("::char FAILED") && line.contains("EPERM");
-    let refused = failures.lines().filter(|line| expected(line)).count();
-    let counts = format!(
-        "{} passed, {} failed ({refused} of them character devices 0/0), {} skipped of {}",
-        summary.passed, summary.failed, summary.skipped, summary.total
-    );
-    if refused != CHARACTER_DEVICES
-        || summary.failed != refused
-        || summary.passed + refused < PJDFSTEST_PASSED
-        || summary.total != PJDFSTEST_TOTAL
-    {
-        let others: Vec<_> = failures.lines().filter(|line| !expected(line)).collect();
-        return Verdict::Failed(format!("{counts}\n{}", others.join("\n")));
-    }
-    Verdict::Passed(counts)
 }
 
 #[derive(Debug, PartialEq, Eq)]

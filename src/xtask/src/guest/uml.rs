@@ -52,8 +52,8 @@ pub(crate) fn fetch(cache: &Cache) -> Result<KernelFiles> {
         std::fs::remove_dir_all(&packages).context("remove the downloaded packages")
     })?;
     let root = folder.join("root");
-    let modules = ["fuse.ko", "virtiofs.ko"]
-        .map(|name| find_module(&root.join("usr/lib/uml/modules"), name))
+    let modules = ["fuse/fuse.ko", "fuse/virtiofs.ko", "overlayfs/overlay.ko"]
+        .map(|path| find_module(&root.join("usr/lib/uml/modules"), path))
         .into_iter()
         .collect::<Result<Vec<_>>>()?;
     Ok(KernelFiles {
@@ -108,12 +108,13 @@ fn memory_folder() -> &'static str {
     if allowed { "/dev/shm" } else { "/run/vfsd" }
 }
 
-fn find_module(folder: &Path, name: &str) -> Result<PathBuf> {
+/// A module of a file system.
+fn find_module(folder: &Path, path: &str) -> Result<PathBuf> {
     let versions =
         std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
     versions
         .filter_map(std::result::Result::ok)
-        .map(|version| version.path().join("kernel/fs/fuse").join(name))
+        .map(|version| version.path().join("kernel/fs").join(path))
         .find(|path| path.is_file())
-        .with_context(|| format!("the kernel package has no {name}"))
+        .with_context(|| format!("the kernel package has no {path}"))
 }
