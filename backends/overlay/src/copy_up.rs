@@ -111,6 +111,11 @@ impl OverlayNode {
                 let from = lower.open(request).await?;
                 content::copy(from.file.as_ref(), opened.file.as_ref(), length).await?;
                 from.file.release().await?;
+                // A host that loses power must not find the name without the content.
+                match opened.file.fsync(true).await {
+                    Err(error) if is_unsupported(&error) => {}
+                    other => other?,
+                }
             }
             opened.file.release().await?;
         }

@@ -10,6 +10,7 @@ use vfsd_backend::{
 
 use crate::index::Index;
 use crate::layers::{Layer, Shared, UpperLayer};
+use crate::merge::entries_of;
 use crate::new::{Inode, New, What};
 use crate::node::OverlayNode;
 use crate::options::{OpenError, Options, Upper, Which};
@@ -23,6 +24,12 @@ const MOST_LOWERS: usize = 65_000;
 
 /// The file in the work directory that keeps a second daemon away.
 const LOCK: &[u8] = b"vfsd.lock";
+
+/// The directory in the work directory where files are made, as the kernel has it.
+const WORK: &str = "work";
+
+/// The directory in that one where the kernel notes what forbids another mount.
+const INCOMPATIBLE: &[u8] = b"incompat";
 
 /// The longest process id that is read from it, in bytes.
 const HOLDER_MAX: usize = 20;
@@ -122,7 +129,10 @@ async fn open_upper(options: &Options, given: &Upper) -> Result<UpperLayer, Open
         error,
     };
     let lock = lock(outer).await?;
-    let work = WorkDirectory::open(outer, "work").await.map_err(unusable)?;
+    if let Some(feature) = incompatible(outer).await.map_err(unusable)? {
+        return Err(OpenError::Incompatible { feature });
+    }
+    let work = WorkDirectory::open(outer, WORK).await.map_err(unusable)?;
     probe(options.namespace, given, &work).await?;
     if let Some(wanted) = &options.lowers_name {
         check_lowers(options.namespace, &given.root, wanted).await?;
@@ -135,6 +145,23 @@ async fn open_upper(options: &Options, given: &Upper) -> Result<UpperLayer, Open
         index,
         _lock: lock,
     })
+}
+
+/// The mount option with which the kernel has used the upper, if nobody may use it after that.
+async fn incompatible(outer: &Arc<dyn Node>) -> Result<Option<String>> {
+    let mut directory = outer.clone();
+    for name in [WORK.as_bytes(), INCOMPATIBLE] {
+        match directory.lookup(Name::new(name)?).await? {
+            Lookup::Found(entry) if entry.node.kind() == FileKind::Directory => {
+                directory = entry.node;
+            }
+            _ => return Ok(None),
+        }
+    }
+    let noted = entries_of(&directory).await?;
+    Ok(noted
+        .first()
+        .map(|entry| entry.name.escape_ascii().to_string()))
 }
 
 /// Keeps other daemons away from the upper, for as long as the file is open. `None` where the upper

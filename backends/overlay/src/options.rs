@@ -126,6 +126,14 @@ pub enum OpenError {
         /// Its process id, as it told it.
         holder: String,
     },
+    /// The kernel has written the upper without making anything durable (`volatile`).
+    #[error(
+        "the kernel's overlay was mounted on the upper with {feature:?}, so that a crash may have damaged it: if the host has not crashed since, remove work/incompat in the work directory"
+    )]
+    Incompatible {
+        /// The mount option.
+        feature: String,
+    },
     /// The upper has the changes to other trees.
     #[error(
         "the upper has the changes to {found}, not to {wanted}: choose an empty upper, or the lower that it belongs to"

@@ -141,6 +141,42 @@ fn a_file_is_copied_up_whole_or_not_at_all() {
 }
 
 #[test]
+fn the_content_of_a_copy_is_durable_before_it_has_its_name() {
+    let store = Store::memory(Namespace::Trusted);
+    let lowers = store.lowers(&[&fill]);
+    let upper = stack::memory();
+    let faults = Arc::new(Faults::default());
+    let faulty: Arc<dyn Backend> = Arc::new(Faulty::new(upper.clone(), faults.clone()));
+    let options = Options {
+        upper: Some(upper_of(&faulty)),
+        ..Options::new(lowers)
+    };
+    let overlay = block_on(Overlay::open(options)).expect("an overlay");
+    let root = Place(overlay.root());
+    root.lookup("dir").unwrap().chmod(0o750).unwrap();
+    let top = root.lookup("top").unwrap();
+    let flags = OpenFlags::WRITE | OpenFlags::TRUNCATE;
+    top.open(flags).unwrap();
+    assert_eq!(faults.syncs(), 0, "nothing was copied");
+    let file = root.lookup("dir").unwrap().lookup("file").unwrap();
+    let named = || {
+        let dir = Place(upper.root()).lookup("upper")?.lookup("dir")?;
+        dir.lookup("file")
+    };
+    // Cut off after each call, until the name is there.
+    for skip in 0..MOST_CALLS {
+        faults.after(skip, Fault::Fail(Errno::IO));
+        let done = file.chmod(0o600);
+        if named().is_ok() {
+            break;
+        }
+        assert!(done.is_err(), "changed without a name in the upper");
+    }
+    assert!(named().is_ok(), "it takes more than {MOST_CALLS} calls");
+    assert!(faults.syncs() > 0, "a name before the content");
+}
+
+#[test]
 fn a_directory_is_removed_or_not() {
     cut_off("rmdir of a lower directory", nothing, |root| {
         root.rmdir("empty")

@@ -434,6 +434,23 @@ fn a_program_has_attributes_of_the_overlays_names_for_itself() {
 }
 
 #[test]
+fn an_upper_that_the_kernel_has_not_made_durable_is_refused() {
+    every_store(|store| {
+        let stack = Stack::new(store, &|_, _| ());
+        stack.run(|root| root.put("file", b"").map(drop).unwrap());
+        let work = Place(stack.tree.root()).lookup("work").unwrap();
+        let incompatible = work.lookup("work").unwrap().mkdir("incompat").unwrap();
+        incompatible.mkdir("volatile").unwrap();
+        match block_on(Overlay::open(stack.options())) {
+            Err(OpenError::Incompatible { feature }) => assert_eq!(feature, "volatile"),
+            other => panic!("{other:?}"),
+        }
+        incompatible.rmdir("volatile").unwrap();
+        stack.run(|root| assert_eq!(root.names().unwrap(), ["file"]));
+    });
+}
+
+#[test]
 fn without_redirects_a_lower_directory_stays_where_it_is() {
     every_store(|store| {
         let stack = Stack::new(store, &|lower, _| {

@@ -36,6 +36,7 @@ pub struct Faults {
 #[derive(Debug, Default)]
 struct Plan {
     calls: u64,
+    syncs: u64,
     armed: Option<Armed>,
 }
 
@@ -67,6 +68,11 @@ impl Faults {
     /// How many calls there were so far, those that failed among them.
     pub fn calls(&self) -> u64 {
         self.plan.lock().calls
+    }
+
+    /// How many of those that did not fail made a file's content durable.
+    pub fn syncs(&self) -> u64 {
+        self.plan.lock().syncs
     }
 
     fn arm(&self, skip: u64, times: u64, fault: Fault) {
@@ -452,8 +458,13 @@ impl File for FaultyFile {
     }
 
     fn fsync(&self, data_only: bool) -> Answer<'_, ()> {
-        self.faults
-            .around_losing(|| (), move || self.inner.fsync(data_only))
+        let call = move || {
+            let mut plan = self.faults.plan.lock();
+            plan.syncs = plan.syncs.saturating_add(1);
+            drop(plan);
+            self.inner.fsync(data_only)
+        };
+        self.faults.around_losing(|| (), call)
     }
 
     fn release(&self) -> Answer<'_, ()> {
