@@ -21,14 +21,23 @@ pub struct Limits {
 impl Limits {
     /// What tmpfs(5) allows by default: half of the memory, and an inode for each two pages of it.
     pub fn half_of_memory() -> Self {
+        Self::of_size(Self::machine() / 2)
+    }
+
+    /// So many bytes, and an inode for each block of them, as tmpfs(5) has with `size=`.
+    pub fn of_size(bytes: u64) -> Self {
+        Self {
+            bytes,
+            inodes: (bytes / BLOCK_BYTES).max(1024),
+        }
+    }
+
+    /// Bytes of memory that this machine has.
+    pub fn machine() -> u64 {
         let info = rustix::system::sysinfo();
         // Fields of `struct sysinfo` are C longs: 64 bits wide or narrower.
         #[allow(clippy::useless_conversion)]
-        let total = u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit));
-        Self {
-            bytes: total / 2,
-            inodes: (total / BLOCK_BYTES / 2).max(1024),
-        }
+        u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit))
     }
 }
 

@@ -39,6 +39,11 @@ impl Storages {
         options: &StorageOptions,
         descriptors: usize,
     ) -> Result<Self, Failure> {
+        let shares = exports.iter().map(|export| export.source.memory_shares());
+        let options = &StorageOptions {
+            memory_shares: shares.sum(),
+            ..options.clone()
+        };
         let exports = exports
             .iter()
             .map(|export| {
@@ -131,5 +136,57 @@ impl Backend for Shown {
 
     fn capabilities(&self) -> Capabilities {
         (self.backend.capabilities() | self.added) - self.withheld
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::fs::File;
+
+    use super::*;
+    use crate::source::Source;
+
+    /// How large each tree of these sources may grow.
+    fn sizes(words: &[&str]) -> Vec<u64> {
+        let exports: Vec<_> = words
+            .iter()
+            .map(|word| ExportSettings {
+                name: Some((*word).to_owned()),
+                source: Source::parse(OsStr::new(word)).unwrap(),
+                readonly: false,
+            })
+            .collect();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let storages = Storages::new(&exports, &StorageOptions::default(), 100).unwrap();
+        let opened = storages.exports.into_iter().map(|export| {
+            let given = Given {
+                roots: Vec::new(),
+                proc_self_fd: &File::open("/proc/self/fd").unwrap().into(),
+                descriptors: 100,
+                runtime: runtime.handle(),
+            };
+            let root = (export.storage.open)(given).unwrap().root();
+            let size = runtime.block_on(root.statfs()).unwrap();
+            size.blocks * u64::from(size.block_size)
+        });
+        opened.collect()
+    }
+
+    #[test]
+    fn trees_in_memory_share_half_of_it_unless_they_have_a_size() {
+        let alone = sizes(&["memory:"])[0];
+        let (page, half) = (4096, vfsd_memory::Limits::half_of_memory().bytes);
+        assert!(alone <= half && alone + page > half);
+        for size in sizes(&["memory:", "memory:", "memory:"]) {
+            assert!(size <= alone / 3 && size + page > alone / 3, "{size}");
+        }
+        assert_eq!(
+            sizes(&["memory:", "memory:?size=1M"]),
+            [alone, 1 << 20],
+            "a tree with a size takes no share"
+        );
     }
 }

@@ -40,6 +40,10 @@ impl Storage for Layers {
         self.upper.is_none()
     }
 
+    fn memory_shares(&self) -> u64 {
+        self.lowers.iter().map(Source::memory_shares).sum()
+    }
+
     fn prepare(&self, options: &StorageOptions, readonly: bool) -> Result<Prepared, Failure> {
         if readonly && self.upper.is_some() {
             return Err(Failure::usage(

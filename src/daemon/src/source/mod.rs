@@ -48,6 +48,11 @@ pub(crate) trait Storage: fmt::Debug + fmt::Display + Send + Sync {
     fn is_read_only(&self) -> bool {
         false
     }
+
+    /// How many trees in memory it has that take an equal share each.
+    fn memory_shares(&self) -> u64 {
+        0
+    }
 }
 
 /// What an operator decides about storages, whichever they are.
@@ -60,6 +65,8 @@ pub(crate) struct StorageOptions {
     pub(crate) withheld: Capabilities,
     /// Owner and group of the root of a tree that the daemon makes.
     pub(crate) owner: (u32, u32),
+    /// Trees in memory that have what may be used of it together, each as much as the others.
+    pub(crate) memory_shares: u64,
     /// The operator chose what the guest may cache: nothing is remembered longer because it is the
     /// guest's own.
     pub(crate) cached_as_told: bool,
@@ -128,7 +135,7 @@ impl Root {
 /// What a command line says of sources.
 pub(crate) const SOURCE_HELP: &str = "What to show: PATH or dir:PATH, docker://REGISTRY/NAME[:TAG], \
     oci:LAYOUT[:TAG], docker-archive:FILE[:NAME], s3://BUCKET[/PREFIX] (also gs:// and az://), \
-    volume:file:DIR, memory:";
+    volume:file:DIR, memory:[?size=SIZE]";
 
 /// What a command line says of images.
 pub(crate) const IMAGE_HELP: &str =
@@ -200,6 +207,11 @@ impl Source {
     /// As [`Storage::is_read_only`].
     pub(crate) fn is_read_only(&self) -> bool {
         self.0.is_read_only()
+    }
+
+    /// As [`Storage::memory_shares`].
+    pub(crate) fn memory_shares(&self) -> u64 {
+        self.0.memory_shares()
     }
 
     /// As [`Storage::prepare`].
@@ -285,10 +297,15 @@ mod tests {
     }
 
     #[test]
-    fn memory_takes_nothing_behind_it() {
+    fn memory_takes_a_size_and_nothing_else_behind_it() {
         assert_eq!(parse("memory:"), Ok("memory:".to_owned()));
-        let refused = parse("memory:64M").unwrap_err().to_string();
-        assert!(refused.contains("\"64M\""), "{refused}");
+        assert_eq!(parse("memory:?size=25%"), Ok("memory:?size=25%".to_owned()));
+        assert_eq!(parse("memory:?size=1k"), Ok("memory:?size=1024".to_owned()));
+        for rest in ["64M", "?size=", "?size=x", "?Size=1G", "?size=1G,mode=0"] {
+            let refused = parse(&format!("memory:{rest}")).unwrap_err().to_string();
+            assert!(refused.contains(&format!("{rest:?}")), "{refused}");
+            assert!(refused.contains("?size=512M"), "{refused}");
+        }
     }
 
     #[test]

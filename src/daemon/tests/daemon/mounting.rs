@@ -352,6 +352,23 @@ fn local_locks_exclude_nobody_outside() {
 }
 
 #[test]
+fn a_tree_in_memory_is_as_large_as_it_was_said_to_be() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let mut mounted = Mounted::new(&place, &[], "memory:?size=8M");
+    let size = || rustix::fs::statvfs(&mounted.point).unwrap();
+    assert_eq!(size().f_blocks * size().f_frsize, 8 << 20);
+    let error = std::fs::write(mounted.path("f"), vec![1; 9 << 20]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    assert!(size().f_bfree < 16);
+    std::fs::remove_file(mounted.path("f")).unwrap();
+    std::fs::write(mounted.path("g"), vec![1; 7 << 20]).unwrap();
+    mounted.daemon.stop(Signal::TERM);
+}
+
+#[test]
 fn a_write_beyond_the_limit_of_a_files_size_ends_nothing() {
     if cannot_mount() {
         return;
