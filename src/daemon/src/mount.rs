@@ -30,7 +30,7 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
     let Outside {
         inherited,
         signals,
-        storages,
+        mut storages,
     } = startup::outside(
         None,
         &settings.log,
@@ -50,6 +50,10 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
         allow_other: settings.allow_other.unwrap_or(root),
         read_only: settings.export.readonly,
     };
+    // What it does not find there the mount itself will say.
+    if let Ok(point) = settings.mount_point.canonicalize() {
+        storages.keep_out(&point, &settings.confinement)?;
+    }
     let (mount, connection) =
         HostMount::mount(&settings.mount_point, &options).map_err(Failure::run)?;
     let outcome = match sandbox::fork() {

@@ -1,5 +1,6 @@
 //! The storages of a daemon together: looked at outside the sandbox, opened inside.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -8,7 +9,7 @@ use vfsd_server::{Export, Exports};
 
 use crate::exit::Failure;
 use crate::sandbox::{Inside, Needs, Share};
-use crate::settings::ExportSettings;
+use crate::settings::{Confinement, ExportSettings};
 use crate::source::{Given, Prepared, StorageOptions};
 
 /// The storages of a daemon, as far as they are known before the sandbox is entered.
@@ -63,6 +64,22 @@ impl Storages {
             withheld: options.withheld,
             cached_as_told: options.cached_as_told,
             exports,
+        })
+    }
+
+    /// As [`Share::keep_out`], for all of them.
+    ///
+    /// # Errors
+    /// When a share contains `point`, and the sandbox cannot keep it out.
+    pub(crate) fn keep_out(
+        &mut self,
+        point: &Path,
+        confinement: &Confinement,
+    ) -> Result<(), Failure> {
+        let mut exports = self.exports.iter_mut();
+        exports.try_for_each(|export| {
+            let mut shares = export.storage.shares.iter_mut();
+            shares.try_for_each(|share| share.keep_out(point, confinement))
         })
     }
 

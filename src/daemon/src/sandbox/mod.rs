@@ -16,6 +16,7 @@ mod user_namespace;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
@@ -38,6 +39,59 @@ pub(crate) struct Share {
     /// Absolute.
     pub(crate) path: PathBuf,
     pub(crate) readonly: bool,
+    /// What is used of it.
+    pub(crate) used: Vec<PathBuf>,
+    /// Its mounts as they were before another was made on top of it or below.
+    pub(crate) tree: Option<Arc<OwnedFd>>,
+}
+
+impl Share {
+    /// A place of the host, with what is mounted there when the sandbox is entered.
+    pub(crate) fn at(path: PathBuf, readonly: bool) -> Self {
+        Self {
+            used: vec![path.clone()],
+            path,
+            readonly,
+            tree: None,
+        }
+    }
+
+    /// Keeps out of it what will be mounted on `point`, which may be a used part of the share or lie
+    /// below: who serves a mount and waits for it at the same time waits for good.
+    ///
+    /// # Errors
+    /// When `point` lies there, and the sandbox cannot keep it out.
+    pub(crate) fn keep_out(
+        &mut self,
+        point: &Path,
+        confinement: &Confinement,
+    ) -> Result<(), Failure> {
+        let identity = |path: &Path| {
+            let status = rustix::fs::lstat(path).ok()?;
+            Some((status.st_dev, status.st_ino))
+        };
+        let above: Vec<_> = point.ancestors().filter_map(identity).collect();
+        let mut used = self.used.iter().filter_map(|path| identity(path));
+        if !used.any(|used| above.contains(&used)) {
+            return Ok(());
+        }
+        let private = match confinement.sandbox {
+            SandboxMode::Namespace if rustix::process::geteuid().is_root() => {
+                namespace::take_tree(&self.path)
+            }
+            _ => Err(rustix::io::Errno::PERM),
+        };
+        let tree = private.map_err(|_| {
+            Failure::run(format!(
+                "cannot mount on {}: it is a part of {}, which is to be shown there; choose another \
+                 place (root can mount there with --sandbox=namespace)",
+                point.display(),
+                self.path.display()
+            ))
+        })?;
+        self.tree = Some(Arc::new(tree));
+        Ok(())
+    }
 }
 
 /// Which process this is, behind [`enter`].

@@ -153,9 +153,31 @@ fn empty_file_system() -> rustix::io::Result<OwnedFd> {
     )
 }
 
+/// The mounts at `path` and below as they are now. None that is made later appears among them.
+///
+/// # Errors
+/// When the caller may not mount.
+pub(super) fn take_tree(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let tree = clone_mounts(CWD, path, OpenTreeFlags::AT_RECURSIVE)?;
+    change_mounts(
+        tree.as_fd(),
+        Depth::All,
+        libc::mount_attr {
+            attr_set: 0,
+            attr_clr: 0,
+            propagation: MountPropagationFlags::PRIVATE.bits().into(),
+            userns_fd: 0,
+        },
+    )?;
+    Ok(tree)
+}
+
 /// Mounts the tree of a share at `name` below `root`, with all that is mounted below it.
 fn take_along(share: &Share, root: &OwnedFd, name: &str) -> rustix::io::Result<()> {
-    let tree = clone_mounts(CWD, &*share.path, OpenTreeFlags::AT_RECURSIVE)?;
+    let tree = match &share.tree {
+        Some(tree) => tree.try_clone().map_err(|_| Errno::MFILE)?,
+        None => clone_mounts(CWD, &*share.path, OpenTreeFlags::AT_RECURSIVE)?,
+    };
     let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, share.readonly);
     set_attributes(tree.as_fd(), Depth::All, attributes)?;
@@ -234,12 +256,23 @@ fn set_attributes(
     depth: Depth,
     added: MountAttrFlags,
 ) -> rustix::io::Result<()> {
-    let attributes = libc::mount_attr {
-        attr_set: u64::from(added.bits()),
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
+    change_mounts(
+        tree,
+        depth,
+        libc::mount_attr {
+            attr_set: u64::from(added.bits()),
+            attr_clr: 0,
+            propagation: 0,
+            userns_fd: 0,
+        },
+    )
+}
+
+fn change_mounts(
+    tree: BorrowedFd<'_>,
+    depth: Depth,
+    attributes: libc::mount_attr,
+) -> rustix::io::Result<()> {
     let recursive = if depth == Depth::All {
         libc::AT_RECURSIVE
     } else {

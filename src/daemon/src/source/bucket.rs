@@ -60,10 +60,7 @@ impl Storage for Bucket {
         let mut shares = Vec::new();
         let kept = options.cache.is_given().then(|| options.cache.folder());
         if let Some(folder) = kept.transpose()? {
-            shares.push(Share {
-                path: folder,
-                readonly: false,
-            });
+            shares.push(Share::at(folder, false));
         }
         let places: Vec<_> = shares.iter().map(|share| share.path.clone()).collect();
         let size = options.cache.size.unwrap_or(CACHE_SIZE);

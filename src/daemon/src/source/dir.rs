@@ -107,8 +107,5 @@ fn share(path: &Path, readonly: bool) -> Result<Share, Failure> {
     if kind.is_dir() {
         std::fs::read_dir(&absolute).map(drop).map_err(failed)?;
     }
-    Ok(Share {
-        path: absolute,
-        readonly,
-    })
+    Ok(Share::at(absolute, readonly))
 }

@@ -205,10 +205,7 @@ impl Storage for ImageSource {
         // only here are the operator's credentials to be had.
         let found = self.find(&options.image)?;
         let cache = cache(&options.image)?;
-        let mut shares = vec![Share {
-            path: cache,
-            readonly: false,
-        }];
+        let mut shares = vec![Share::at(cache, false)];
         let name = match &self.0 {
             ImageName::Registry(reference) => pinned(reference, &found)?,
             name => name.clone(),
@@ -219,10 +216,7 @@ impl Storage for ImageSource {
                     "cannot serve {self}: {error}; name an image that exists"
                 ))
             })?;
-            shares.push(Share {
-                path,
-                readonly: true,
-            });
+            shares.push(Share::at(path, true));
         }
         let needs = Needs {
             network: self.path().is_none(),

@@ -123,8 +123,8 @@ impl Place {
     /// What the sandbox takes along.
     pub(super) fn share(&self) -> Share {
         Share {
-            path: self.above.clone(),
-            readonly: false,
+            used: vec![self.upper.clone(), self.work.clone()],
+            ..Share::at(self.above.clone(), false)
         }
     }
 

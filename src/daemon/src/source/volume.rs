@@ -98,11 +98,8 @@ impl Storage for VolumeSource {
         if !path.join("volume.json").exists() {
             return Err(Failure::run(VolumeError::Missing(path)));
         }
-        let share = Share {
-            path: path.clone(),
-            // Read-only exports read their volume by writing its locks.
-            readonly: false,
-        };
+        // Read-only exports read their volume by writing its locks.
+        let share = Share::at(path.clone(), false);
         let (uid, gid) = options.owner;
         Ok(Prepared {
             shares: vec![share],

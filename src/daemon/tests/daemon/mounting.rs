@@ -12,12 +12,27 @@ use crate::process::{
     Daemon, Helper, Place, ask, children, not_root, outcome, text, vfsd, wait_until,
 };
 
+/// How many file systems are mounted there, one over another.
+fn mounts(point: &Path) -> usize {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let points = table.lines().map(|line| line.split(' ').nth(4));
+    points.filter(|at| *at == point.to_str()).count()
+}
+
 /// Whether a file system is mounted there.
 fn is_mounted(point: &Path) -> bool {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    table
-        .lines()
-        .any(|line| line.split(' ').nth(4) == point.to_str())
+    mounts(point) > 0
+}
+
+/// A place where nothing is mounted any more when this is dropped.
+struct Unmounted(PathBuf);
+
+impl Drop for Unmounted {
+    fn drop(&mut self) {
+        while is_mounted(&self.0) {
+            rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
+        }
+    }
 }
 
 pub(crate) fn cannot_mount() -> bool {
@@ -365,6 +380,92 @@ fn a_tree_in_memory_is_as_large_as_it_was_said_to_be() {
     assert!(size().f_bfree < 16);
     std::fs::remove_file(mounted.path("f")).unwrap();
     std::fs::write(mounted.path("g"), vec![1; 7 << 20]).unwrap();
+    mounted.daemon.stop(Signal::TERM);
+}
+
+/// The names in a directory, by a program that a test can leave behind.
+fn names(directory: &Path) -> String {
+    let mut listing = Command::new("timeout");
+    listing.args(["20", "ls"]).arg(directory);
+    let (code, names, errors) = outcome(&mut listing);
+    assert_eq!(code, 0, "{}: {errors}", directory.display());
+    names.replace('\n', " ")
+}
+
+#[test]
+fn a_source_is_mounted_over_itself_or_below_and_does_not_contain_the_mount() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let below = place.path("mnt/sub/point");
+    std::fs::create_dir_all(&below).unwrap();
+    let bound = place.path("bound");
+    std::fs::create_dir(&bound).unwrap();
+    rustix::mount::mount_bind(place.path("mnt"), &bound).unwrap();
+    let _unbound = Unmounted(bound.clone());
+    for (source, point) in [
+        (place.path("mnt"), place.path("mnt")),
+        (place.path("mnt"), below.clone()),
+        (place.path("mnt"), bound.join("sub/point")),
+        (place.path("mnt/sub/.."), bound.clone()),
+        ("/".into(), below.clone()),
+    ] {
+        let under = mounts(&point);
+        let mut daemon = Daemon::start(&mut vfsd(["mount", text(&source), text(&point)]));
+        wait_until("the mount", || {
+            assert!(daemon.runs(), "{}", daemon.errors());
+            mounts(&point) == under + 1
+        });
+        let _unmounted = Unmounted(point.clone());
+        if source == Path::new("/") {
+            let again = point.join(below.strip_prefix("/").unwrap());
+            assert_eq!(names(&again), "");
+        } else {
+            let again = point.join("sub/point");
+            assert_eq!((names(&point), names(&again)), ("sub ".into(), "".into()));
+            std::fs::write(again.join("f"), "written").unwrap();
+            assert_eq!(names(&again), "f ");
+            std::fs::remove_file(again.join("f")).unwrap();
+        }
+        daemon.stop(Signal::TERM);
+        assert_eq!(mounts(&point), under);
+    }
+}
+
+#[test]
+fn a_mount_below_its_source_is_refused_where_it_cannot_be_kept_out() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let below = place.path("mnt/sub");
+    std::fs::create_dir(&below).unwrap();
+    for (source, point) in [
+        (place.path("mnt"), place.path("mnt")),
+        (place.path("mnt"), below.clone()),
+        (place.path(""), below),
+    ] {
+        let words = ["mount", "--sandbox=none", text(&source), text(&point)];
+        let mut daemon = Daemon::start(&mut vfsd(words));
+        assert_eq!(daemon.end().code(), Some(1));
+        let errors = daemon.errors();
+        assert!(errors.contains("choose another place"), "{errors}");
+        assert!(!is_mounted(&point));
+    }
+    // Beside a writable layer is not in it.
+    let upper = place.path("upper");
+    let mut mounted = Mounted::new(
+        &place,
+        &[
+            "--sandbox=none",
+            "--upper-xattr=user",
+            "--upper",
+            text(&upper),
+        ],
+        text(&place.share()),
+    );
+    std::fs::write(mounted.path("f"), "").unwrap();
     mounted.daemon.stop(Signal::TERM);
 }
 
