@@ -31,6 +31,7 @@
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod attributes;
+pub mod bucket;
 mod check;
 mod content;
 mod core;

@@ -42,7 +42,7 @@ impl Encoder {
 pub(crate) struct Decoder<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Decoder<'a> {
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], BadRecord> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], BadRecord> {
         let (value, rest) = self.0.split_first_chunk::<N>().ok_or(BadRecord)?;
         self.0 = rest;
         Ok(*value)

@@ -7,7 +7,7 @@
 
 pub(crate) mod ahead;
 pub(crate) mod change;
-mod codec;
+pub(crate) mod codec;
 #[allow(dead_code, reason = "what volumes in a bucket need")]
 pub(crate) mod journal;
 mod row;

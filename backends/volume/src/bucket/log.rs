@@ -1,0 +1,519 @@
+//! Log objects: the chain that says what a volume is.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 16 | [`MAGIC`], its last byte the version |
+//! | 16, 16 | the volume's uuid, the writer's nonce |
+//! | 8, 8 | epoch, number |
+//! | 8, 8 | first and last redo record |
+//! | 32 | SHA-256 of the log object before |
+//! | 4, 4, 4 | bytes of inline frames, of the body, of the body when it is unpacked |
+//! | 4 | 0 |
+//! | ... | inline frames |
+//! | ... | body: records, then pieces; zstd, unless that saves little |
+//! | 4 | CRC-32 of all before |
+//!
+//! Integers are little-endian. Inline frames come before the body, so that their places are known before that is.
+
+use bytes::Bytes;
+
+use super::damage::Damage;
+use super::frame::{Frame, FrameWriter, compressor, deflate, inflate};
+use super::place::{ChainHash, MIN_PIECE_BYTES, ObjectId, Piece, Point};
+use crate::meta::codec::{Decoder, Encoder};
+use crate::meta::journal::Lsn;
+
+/// The first bytes of each log object.
+const MAGIC: [u8; 16] = *b"vfsd log\0\0\0\0\0\0\0\x01";
+const HEADER_BYTES: usize = 128;
+const TRAILER_BYTES: usize = 4;
+/// Bytes that a record takes in the body at least.
+const MIN_RECORD_BYTES: usize = 12;
+/// All inline frames of a log object together.
+pub const MAX_INLINE_BYTES: usize = 128 << 10;
+/// Records and pieces of a log object together. Reading one takes about twice as much memory.
+pub const MAX_BODY_BYTES: usize = 64 << 20;
+/// No log object is longer.
+pub(super) const MAX_LOG_BYTES: u64 = (64 << 20) + (256 << 10);
+
+/// A volume's name, given when it is made.
+pub type Uuid = [u8; 16];
+
+/// What happened to a volume in a range of redo records, and where content lies after them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogObject {
+    /// Its number: one more than that of the object before.
+    pub seq: u64,
+    /// Of its writer: never less than in the object before.
+    pub epoch: u64,
+    /// The record that comes next after those of the object before.
+    pub first: Lsn,
+    /// The last record, also if that is not in [`records`](Self::records); `first - 1` where there are none.
+    pub last: Lsn,
+    /// Redo records with ascending numbers in `first..=last`.
+    pub records: Vec<(Lsn, Vec<u8>)>,
+    /// What content is after these records, in the order in which to apply them.
+    pub pieces: Vec<Piece>,
+    /// The inline frames as they are stored.
+    pub inline: Vec<u8>,
+}
+
+/// What ties a log object to its volume, its writer and its predecessor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) uuid: Uuid,
+    /// Told in HEAD, too.
+    pub(super) nonce: u128,
+    pub(super) previous: ChainHash,
+}
+
+/// Why a log object cannot be made of what was given.
+#[derive(Debug, thiserror::Error)]
+pub enum Unwritable {
+    /// More than a log object takes.
+    #[error("{what} of one log object have {bytes} bytes, {limit} are possible")]
+    TooLarge {
+        /// Of what it is too much.
+        what: &'static str,
+        /// So many bytes.
+        bytes: usize,
+        /// At most as many.
+        limit: usize,
+    },
+    /// Figures that no reader would take.
+    #[error("{0}")]
+    Unsound(Damage),
+    /// No memory to compress with.
+    #[error("compression: {0}")]
+    Compression(#[from] std::io::Error),
+}
+
+impl LogObject {
+    /// The place of the chain that it is, when `bytes` is what [`encode`](Self::encode) made of it.
+    pub(super) fn point(&self, bytes: &[u8]) -> Point {
+        Point {
+            seq: self.seq,
+            lsn: self.last,
+            hash: ChainHash::of(bytes),
+            epoch: self.epoch,
+        }
+    }
+
+    pub(super) fn encode(&self, link: &Link) -> Result<Bytes, Unwritable> {
+        self.check().map_err(Unwritable::Unsound)?;
+        let body = self.body();
+        fits("records and pieces", body.len(), MAX_BODY_BYTES)?;
+        let packed = deflate(&mut compressor()?, &body)?;
+        let stored = packed.as_deref().unwrap_or(&body);
+        let mut to = Encoder(Vec::with_capacity(
+            self.inline
+                .len()
+                .saturating_add(stored.len())
+                .saturating_add(256),
+        ));
+        to.0.extend_from_slice(&MAGIC);
+        to.0.extend_from_slice(&link.uuid);
+        to.0.extend_from_slice(&link.nonce.to_le_bytes());
+        for value in [self.epoch, self.seq, self.first, self.last] {
+            to.u64(value);
+        }
+        to.0.extend_from_slice(&link.previous.0);
+        for length in [self.inline.len(), stored.len(), body.len(), 0] {
+            to.u32(u32::try_from(length).unwrap_or(u32::MAX));
+        }
+        to.0.extend_from_slice(&self.inline);
+        to.0.extend_from_slice(stored);
+        let crc = crc32fast::hash(&to.0);
+        to.u32(crc);
+        Ok(to.0.into())
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let mut body = Encoder::default();
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        body.u32(count(self.records.len()));
+        for (lsn, record) in &self.records {
+            body.u64(*lsn);
+            body.bytes(record);
+        }
+        body.u32(count(self.pieces.len()));
+        for piece in &self.pieces {
+            piece.encode(&mut body);
+        }
+        body.0
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<(Self, Link), Damage> {
+        let (header, link, lengths) = read_header(bytes)?;
+        let [inline, stored, raw] = lengths;
+        let start = HEADER_BYTES;
+        let middle = start.saturating_add(inline);
+        let end = middle.saturating_add(stored);
+        if inline > MAX_INLINE_BYTES || raw > MAX_BODY_BYTES || stored > raw {
+            return Err(Damage("it is longer than any vfsd writes it"));
+        }
+        if bytes.len() != end.saturating_add(TRAILER_BYTES) {
+            return Err(Damage("it is cut short"));
+        }
+        let part = |range| bytes.get(range).ok_or(Damage("it is cut short"));
+        let crc = crc32fast::hash(part(0..end)?).to_le_bytes();
+        if part(end..bytes.len())? != crc {
+            return Err(Damage("its checksum is wrong"));
+        }
+        let body = part(middle..end)?;
+        let unpacked = match stored == raw {
+            true => None,
+            false => Some(inflate(body, u32::try_from(raw).unwrap_or(u32::MAX))?),
+        };
+        let (records, pieces) = read_body(unpacked.as_deref().unwrap_or(body))?;
+        let object = Self {
+            records,
+            pieces,
+            inline: part(start..middle)?.to_vec(),
+            ..header
+        };
+        object.check()?;
+        Ok((object, link))
+    }
+
+    /// Whether it agrees with itself.
+    fn check(&self) -> Result<(), Damage> {
+        if self.seq == 0 || self.first == 0 || self.last < self.first.saturating_sub(1) {
+            return Err(Damage("its numbers make no sense"));
+        }
+        let range = self.first..=self.last;
+        let ascending = self.records.is_sorted_by(|(one, _), (next, _)| one < next);
+        if !ascending || !self.records.iter().all(|(lsn, _)| range.contains(lsn)) {
+            return Err(Damage("its records are not in order"));
+        }
+        let fits = |piece: &Piece| piece.is_sound() && self.may_name(piece);
+        if !self.pieces.iter().all(fits) {
+            return Err(Damage("a piece lies where no content can be"));
+        }
+        if self.inline.len() > MAX_INLINE_BYTES {
+            return Err(Damage("it carries too much content"));
+        }
+        Ok(())
+    }
+
+    /// Whether the object that a piece names was there before this one, or is this one.
+    fn may_name(&self, piece: &Piece) -> bool {
+        let Some((frame, _)) = piece.place else {
+            return true;
+        };
+        let start = header_bytes();
+        let inline = u64::try_from(self.inline.len()).unwrap_or(u64::MAX);
+        match frame.object {
+            ObjectId::Segment { epoch, .. } => epoch <= self.epoch,
+            ObjectId::Log(seq) if seq == self.seq => {
+                frame.offset >= start && frame.end() <= start.saturating_add(inline)
+            }
+            ObjectId::Log(seq) => (1..self.seq).contains(&seq) && frame.offset >= start,
+        }
+    }
+}
+
+fn header_bytes() -> u64 {
+    HEADER_BYTES as u64
+}
+
+fn fits(what: &'static str, bytes: usize, limit: usize) -> Result<(), Unwritable> {
+    match bytes <= limit {
+        true => Ok(()),
+        false => Err(Unwritable::TooLarge { what, bytes, limit }),
+    }
+}
+
+/// An object without its records and pieces, and the lengths of the parts.
+fn read_header(bytes: &[u8]) -> Result<(LogObject, Link, [usize; 3]), Damage> {
+    let mut from = Decoder(bytes);
+    let magic = from.array::<16>()?;
+    match (magic.split_last(), MAGIC.split_last()) {
+        (Some((found, name)), Some((known, expected))) if name == expected => {
+            if found > known {
+                return Err(Damage("a newer vfsd wrote it: use that"));
+            } else if found < known {
+                return Err(Damage("it has a version that never was"));
+            }
+        }
+        _ => return Err(Damage("it is no log object")),
+    }
+    let uuid = from.array()?;
+    let nonce = u128::from_le_bytes(from.array()?);
+    let object = LogObject {
+        epoch: from.u64()?,
+        seq: from.u64()?,
+        first: from.u64()?,
+        last: from.u64()?,
+        ..LogObject::default()
+    };
+    let previous = ChainHash(from.array()?);
+    let mut length = || usize::try_from(from.u32()?).map_err(|_| Damage("it is too long"));
+    let lengths = [length()?, length()?, length()?];
+    let link = Link {
+        uuid,
+        nonce,
+        previous,
+    };
+    Ok((object, link, lengths))
+}
+
+type Body = (Vec<(Lsn, Vec<u8>)>, Vec<Piece>);
+
+fn read_body(bytes: &[u8]) -> Result<Body, Damage> {
+    let mut from = Decoder(bytes);
+    // What a count may lead to reserve memory for.
+    let at_most = |count: u32, each: usize| {
+        let room = bytes.len().checked_div(each).unwrap_or(0);
+        usize::try_from(count).unwrap_or(usize::MAX).min(room)
+    };
+    let count = from.u32()?;
+    let mut records = Vec::with_capacity(at_most(count, MIN_RECORD_BYTES));
+    for _ in 0..count {
+        records.push((from.u64()?, from.bytes()?.to_vec()));
+    }
+    let count = from.u32()?;
+    let mut pieces = Vec::with_capacity(at_most(count, MIN_PIECE_BYTES));
+    for _ in 0..count {
+        pieces.push(Piece::decode(&mut from)?);
+    }
+    from.end()?;
+    Ok((records, pieces))
+}
+
+/// Collects small content for the next log object.
+#[derive(Debug)]
+pub struct Inline(FrameWriter);
+
+impl Inline {
+    pub(super) fn new(seq: u64) -> std::io::Result<Self> {
+        Ok(Self(FrameWriter::new(ObjectId::Log(seq), header_bytes())?))
+    }
+
+    /// Whether a run of so many bytes fits, whatever it is compressed to.
+    pub fn has_room(&self, length: usize) -> bool {
+        self.0.bytes.len().saturating_add(length) <= MAX_INLINE_BYTES
+    }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes.len()
+    }
+
+    /// Appends a run of 1 to [`MAX_FRAME_BYTES`](super::MAX_FRAME_BYTES) bytes; the frame is where a piece finds it.
+    ///
+    /// # Errors
+    /// The run is empty or too long, or there is no memory.
+    pub fn append(&mut self, raw: &[u8]) -> std::io::Result<Frame> {
+        self.0.append(raw)
+    }
+
+    /// The frames as they are stored.
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.0.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) const LINK: Link = Link {
+        uuid: *b"0123456789abcdef",
+        nonce: u128::MAX - 5,
+        previous: ChainHash([7; 32]),
+    };
+
+    fn of_everything() -> LogObject {
+        let mut inline = Inline::new(9).unwrap();
+        let small = inline.append(b"a small file").unwrap();
+        let zeros = inline.append(&[0; 5000]).unwrap();
+        let segment = Frame {
+            object: ObjectId::Segment { epoch: 3, seq: 1 },
+            offset: 64,
+            stored: 4096,
+            length: 4096,
+            crc: 5,
+        };
+        let piece = |ino, offset, length, place| Piece {
+            ino,
+            offset,
+            length,
+            place,
+        };
+        LogObject {
+            seq: 9,
+            epoch: 3,
+            first: 100,
+            last: 110,
+            records: vec![
+                (100, b"first".repeat(30)),
+                (103, Vec::new()),
+                (110, vec![1]),
+            ],
+            pieces: vec![
+                piece(4, 0, 12, Some((small, 0))),
+                piece(5, 4096, 100, Some((zeros, 4000))),
+                piece(6, 1 << 40, 4096, Some((segment, 0))),
+                piece(6, 0, 1 << 40, None),
+            ],
+            inline: inline.finish(),
+        }
+    }
+
+    fn fence() -> LogObject {
+        LogObject {
+            seq: 1,
+            epoch: 1,
+            first: 1,
+            last: 0,
+            ..LogObject::default()
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_decodes_to_the_same_object() {
+        for object in [of_everything(), fence()] {
+            let bytes = object.encode(&LINK).unwrap();
+            assert_eq!(LogObject::decode(&bytes), Ok((object, LINK)));
+        }
+    }
+
+    #[test]
+    fn inline_frames_lie_in_the_object_where_their_pieces_say() {
+        let object = of_everything();
+        let bytes = object.encode(&LINK).unwrap();
+        let (frame, _) = object.pieces[0].place.unwrap();
+        let start = usize::try_from(frame.offset).unwrap();
+        let end = usize::try_from(frame.end()).unwrap();
+        assert_eq!(
+            frame.unpack(&bytes.slice(start..end)).unwrap(),
+            "a small file"
+        );
+    }
+
+    #[test]
+    fn an_object_that_is_cut_anywhere_is_refused() {
+        let bytes = of_everything().encode(&LINK).unwrap();
+        for length in 0..bytes.len() {
+            assert!(LogObject::decode(&bytes[..length]).is_err(), "{length}");
+        }
+        assert!(LogObject::decode(&[&bytes[..], b"x"].concat()).is_err());
+    }
+
+    #[test]
+    fn no_changed_byte_passes() {
+        let bytes = of_everything().encode(&LINK).unwrap();
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut damaged = bytes.to_vec();
+                damaged[at] ^= 1 << bit;
+                assert!(LogObject::decode(&damaged).is_err(), "{at}");
+            }
+        }
+    }
+
+    /// Whoever wrote the checksum, too, does no harm: what is read is sound, or refused.
+    #[test]
+    fn changed_bytes_with_a_fitting_checksum_do_no_harm() {
+        let bytes = of_everything().encode(&LINK).unwrap();
+        for at in 0..bytes.len() - TRAILER_BYTES {
+            for value in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut damaged = bytes.to_vec();
+                damaged.truncate(bytes.len() - TRAILER_BYTES);
+                damaged[at] = value;
+                let crc = crc32fast::hash(&damaged);
+                damaged.extend_from_slice(&crc.to_le_bytes());
+                if let Ok((object, _)) = LogObject::decode(&damaged) {
+                    assert!(object.pieces.iter().all(Piece::is_sound));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_that_lies_about_its_counts_is_refused() {
+        let mut body = Encoder::default();
+        body.u32(u32::MAX);
+        assert!(read_body(&body.0).is_err());
+        let mut body = Encoder::default();
+        body.u32(0);
+        body.u32(u32::MAX);
+        assert!(read_body(&body.0).is_err());
+    }
+
+    #[test]
+    fn a_piece_in_an_object_that_is_not_there_yet_is_refused() {
+        let good = of_everything();
+        let (frame, within) = good.pieces[0].place.unwrap();
+        let elsewhere = [
+            Frame {
+                object: ObjectId::Log(10),
+                ..frame
+            },
+            Frame {
+                object: ObjectId::Log(0),
+                ..frame
+            },
+            Frame {
+                object: ObjectId::Segment { epoch: 4, seq: 0 },
+                ..frame
+            },
+            Frame { offset: 0, ..frame },
+            Frame {
+                offset: 5000,
+                ..frame
+            },
+        ];
+        for frame in elsewhere {
+            let mut object = good.clone();
+            object.pieces[0].place = Some((frame, within));
+            assert!(object.encode(&LINK).is_err(), "{frame:?}");
+        }
+    }
+
+    #[test]
+    fn records_out_of_order_or_range_are_refused() {
+        for records in [
+            vec![(99, vec![])],
+            vec![(111, vec![])],
+            vec![(101, vec![]), (101, vec![])],
+        ] {
+            let object = LogObject {
+                records,
+                ..of_everything()
+            };
+            assert!(object.encode(&LINK).is_err());
+        }
+        let object = LogObject {
+            last: 98,
+            records: Vec::new(),
+            ..of_everything()
+        };
+        assert!(object.encode(&LINK).is_err());
+    }
+
+    #[test]
+    fn more_than_an_object_takes_is_refused_before_it_is_written() {
+        let record = vec![0; MAX_BODY_BYTES];
+        let object = LogObject {
+            records: vec![(100, record)],
+            ..of_everything()
+        };
+        let refused = object.encode(&LINK).unwrap_err().to_string();
+        assert!(refused.contains("67108864 are possible"), "{refused}");
+        let object = LogObject {
+            inline: vec![0; MAX_INLINE_BYTES + 1],
+            ..of_everything()
+        };
+        assert!(object.encode(&LINK).is_err());
+    }
+
+    #[test]
+    fn an_object_of_a_newer_version_says_so() {
+        let mut bytes = fence().encode(&LINK).unwrap().to_vec();
+        bytes[15] = 2;
+        let refused = LogObject::decode(&bytes).unwrap_err();
+        assert!(refused.0.contains("newer vfsd"), "{refused}");
+    }
+}

@@ -1,0 +1,298 @@
+//! Segments: objects of up to 16 MiB that hold content and nothing else.
+//!
+//! A header of 64 bytes, frames, then for each frame which range of which file it was written for, then a
+//! footer of 64 bytes. What lies where is told by log objects and checkpoints; the map at the end is for
+//! whoever has lost these, and to check a segment by itself.
+
+use bytes::Bytes;
+
+use super::damage::Damage;
+use super::frame::{Frame, FrameWriter};
+use super::log::Uuid;
+use super::place::ObjectId;
+use crate::meta::codec::{Decoder, Encoder};
+
+const HEADER_MAGIC: [u8; 16] = *b"vfsd segment\0\0\0\x01";
+const FOOTER_MAGIC: [u8; 16] = *b"vfsd footer\0\0\0\0\x01";
+const HEADER_BYTES: usize = 64;
+const FOOTER_BYTES: usize = 64;
+const ENTRY_BYTES: usize = 36;
+/// A segment is full at this size.
+const FULL_BYTES: usize = 16 << 20;
+/// No segment is longer: full, then one more frame, and the map of frames of one byte each.
+pub(super) const MAX_SEGMENT_BYTES: u64 = 1 << 30;
+
+/// A frame of a segment and what it was written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The file's inode number.
+    pub ino: u64,
+    /// Where the content was in the file, in bytes.
+    pub offset: u64,
+    /// Where it is in the segment.
+    pub frame: Frame,
+}
+
+/// Collects content for a segment.
+#[derive(Debug)]
+pub struct SegmentWriter {
+    id: ObjectId,
+    frames: FrameWriter,
+    entries: Vec<Entry>,
+}
+
+/// A segment that is ready to be stored.
+#[derive(Debug, Clone)]
+pub struct Segment {
+    pub(super) id: ObjectId,
+    pub(super) bytes: Bytes,
+}
+
+impl Segment {
+    /// Which one it is.
+    pub fn id(&self) -> ObjectId {
+        self.id
+    }
+
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Never: each has a header.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+impl SegmentWriter {
+    pub(super) fn new(uuid: Uuid, epoch: u64, seq: u64) -> std::io::Result<Self> {
+        let id = ObjectId::Segment { epoch, seq };
+        let mut frames = FrameWriter::new(id, 0)?;
+        let mut header = Encoder::default();
+        header.0.extend_from_slice(&HEADER_MAGIC);
+        header.0.extend_from_slice(&uuid);
+        header.u64(epoch);
+        header.u64(seq);
+        header.0.resize(HEADER_BYTES, 0);
+        frames.bytes = header.0;
+        Ok(Self {
+            id,
+            frames,
+            entries: Vec::new(),
+        })
+    }
+
+    /// Appends a run of 1 to [`MAX_FRAME_BYTES`](super::MAX_FRAME_BYTES) bytes that lies at `offset` in file `ino`; the frame
+    /// is where a piece finds it.
+    ///
+    /// # Errors
+    /// The run is empty or too long, or there is no memory.
+    pub fn append(&mut self, ino: u64, offset: u64, raw: &[u8]) -> std::io::Result<Frame> {
+        let frame = self.frames.append(raw)?;
+        self.entries.push(Entry { ino, offset, frame });
+        Ok(frame)
+    }
+
+    /// Whether nothing more should be appended.
+    pub fn is_full(&self) -> bool {
+        self.bytes() >= FULL_BYTES
+    }
+
+    /// Whether there is nothing in it to store.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> usize {
+        self.frames.bytes.len()
+    }
+
+    /// The whole segment.
+    pub fn finish(self) -> Segment {
+        let ObjectId::Segment { epoch, seq } = self.id else {
+            return Segment {
+                id: self.id,
+                bytes: Bytes::new(),
+            };
+        };
+        let mut to = Encoder(self.frames.bytes);
+        let map = to.0.len();
+        for entry in &self.entries {
+            to.u64(entry.ino);
+            to.u64(entry.offset);
+            to.u64(entry.frame.offset);
+            to.u32(entry.frame.stored);
+            to.u32(entry.frame.length);
+            to.u32(entry.frame.crc);
+        }
+        let map_crc = crc32fast::hash(to.0.get(map..).unwrap_or_default());
+        let whole = to.0.len().saturating_add(FOOTER_BYTES);
+        let mut footer = Encoder::default();
+        footer.0.extend_from_slice(&FOOTER_MAGIC);
+        footer.u64(epoch);
+        footer.u64(seq);
+        footer.u64(u64::try_from(whole).unwrap_or(u64::MAX));
+        footer.u64(u64::try_from(map).unwrap_or(u64::MAX));
+        footer.u32(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
+        footer.u32(map_crc);
+        footer.u32(0);
+        let crc = crc32fast::hash(&footer.0);
+        footer.u32(crc);
+        to.0.extend_from_slice(&footer.0);
+        Segment {
+            id: self.id,
+            bytes: to.0.into(),
+        }
+    }
+}
+
+/// The frames of a segment, all of whose bytes are checked but the frames' own.
+pub(super) fn read_map(id: ObjectId, uuid: Uuid, bytes: &[u8]) -> Result<Vec<Entry>, Damage> {
+    const SHORT: Damage = Damage("it is cut short");
+    const NONE: Damage = Damage("it is not this volume's segment of that name");
+    let ObjectId::Segment { epoch, seq } = id else {
+        return Err(NONE);
+    };
+    let mut header = Decoder(bytes);
+    let mut expected = Encoder::default();
+    expected.u64(epoch);
+    expected.u64(seq);
+    let found: [u8; 48] = header.array()?;
+    if found != *[&HEADER_MAGIC[..], &uuid, &expected.0].concat() {
+        return Err(NONE);
+    }
+    let footer_at = bytes.len().checked_sub(FOOTER_BYTES).ok_or(SHORT)?;
+    let footer = bytes.get(footer_at..).ok_or(SHORT)?;
+    let (sealed, crc) = footer.split_last_chunk::<4>().ok_or(SHORT)?;
+    let mut from = Decoder(sealed);
+    if from.array::<16>()? != FOOTER_MAGIC || crc32fast::hash(sealed).to_le_bytes() != *crc {
+        return Err(Damage("its footer is damaged, or it is cut short"));
+    }
+    let named = (from.u64()?, from.u64()?) == (epoch, seq);
+    if !named || usize::try_from(from.u64()?) != Ok(bytes.len()) {
+        return Err(NONE);
+    }
+    let map_at = usize::try_from(from.u64()?).map_err(|_| SHORT)?;
+    let count = usize::try_from(from.u32()?).map_err(|_| SHORT)?;
+    let map = bytes.get(map_at..footer_at).ok_or(SHORT)?;
+    if count.checked_mul(ENTRY_BYTES) != Some(map.len()) || crc32fast::hash(map) != from.u32()? {
+        return Err(Damage("its map is damaged"));
+    }
+    let map_at = u64::try_from(map_at).map_err(|_| SHORT)?;
+    let mut from = Decoder(map);
+    let mut entries = Vec::with_capacity(count);
+    for _ in 0..count {
+        let entry = Entry {
+            ino: from.u64()?,
+            offset: from.u64()?,
+            frame: Frame {
+                object: id,
+                offset: from.u64()?,
+                stored: from.u32()?,
+                length: from.u32()?,
+                crc: from.u32()?,
+            },
+        };
+        if !entry.frame.is_sound() || entry.frame.end() > map_at {
+            return Err(Damage("its map is damaged"));
+        }
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: Uuid = *b"0123456789abcdef";
+
+    fn segment() -> (Segment, Vec<Frame>) {
+        let mut writer = SegmentWriter::new(UUID, 5, 0x1ff).unwrap();
+        assert!(writer.is_empty());
+        let frames = vec![
+            writer.append(7, 4096, b"some content").unwrap(),
+            writer.append(8, 0, &[0; 300]).unwrap(),
+        ];
+        (writer.finish(), frames)
+    }
+
+    fn read(segment: &Segment, bytes: &[u8]) -> Result<Vec<Entry>, Damage> {
+        read_map(segment.id(), UUID, bytes)
+    }
+
+    #[test]
+    fn a_segment_knows_what_its_frames_were_written_for() {
+        let (segment, frames) = segment();
+        let entries = read(&segment, &segment.bytes).unwrap();
+        let found: Vec<_> = entries.iter().map(|entry| entry.frame).collect();
+        assert_eq!(found, frames);
+        assert_eq!((entries[0].ino, entries[0].offset), (7, 4096));
+        let first = frames[0];
+        let start = usize::try_from(first.offset).unwrap();
+        let end = usize::try_from(first.end()).unwrap();
+        let content = first.unpack(&segment.bytes.slice(start..end)).unwrap();
+        assert_eq!(content, "some content");
+    }
+
+    #[test]
+    fn a_segment_without_frames_can_be_read() {
+        let empty = SegmentWriter::new(UUID, 1, 1).unwrap().finish();
+        assert_eq!(read(&empty, &empty.bytes), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_segment_that_is_cut_anywhere_is_refused() {
+        let (segment, _) = segment();
+        for length in 0..segment.len() {
+            assert!(
+                read(&segment, &segment.bytes[..length]).is_err(),
+                "{length}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_changed_byte_outside_of_frames_and_padding_passes() {
+        let (segment, frames) = segment();
+        let frames_end = usize::try_from(frames[1].end()).unwrap();
+        for at in (0..48).chain(frames_end..segment.len()) {
+            let mut damaged = segment.bytes.to_vec();
+            damaged[at] ^= 4;
+            assert!(read(&segment, &damaged).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn another_volumes_segment_is_refused() {
+        let (segment, _) = segment();
+        let read = read_map(segment.id(), [0; 16], &segment.bytes);
+        assert!(read.is_err());
+        let other = ObjectId::Segment { epoch: 5, seq: 0 };
+        assert!(read_map(other, UUID, &segment.bytes).is_err());
+    }
+
+    #[test]
+    fn a_segment_is_full_at_16_mib() {
+        let mut writer = SegmentWriter::new(UUID, 1, 1).unwrap();
+        let mut state = 1_u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let noise: Vec<u8> = (0..1 << 17).flat_map(|_| next().to_le_bytes()).collect();
+        let mut frames = 0;
+        while !writer.is_full() {
+            writer.append(1, frames << 20, &noise).unwrap();
+            frames += 1;
+        }
+        assert_eq!(frames, 16);
+        let segment = writer.finish();
+        assert!(segment.len() < (17 << 20));
+        assert_eq!(read(&segment, &segment.bytes).unwrap().len(), 16);
+    }
+}
