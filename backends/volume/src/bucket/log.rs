@@ -89,12 +89,12 @@ pub enum Unwritable {
 }
 
 impl LogObject {
-    /// The place of the chain that it is, when `bytes` is what [`encode`](Self::encode) made of it.
-    pub(super) fn point(&self, bytes: &[u8]) -> Point {
+    /// The place of the chain that it is, when its bytes have this hash.
+    pub(super) fn point(&self, hash: ChainHash) -> Point {
         Point {
             seq: self.seq,
             lsn: self.last,
-            hash: ChainHash::of(bytes),
+            hash,
             epoch: self.epoch,
         }
     }

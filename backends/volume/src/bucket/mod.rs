@@ -1,17 +1,30 @@
 //! The bucket's side of a volume: what lies there, and who may write it.
 
-#![allow(dead_code, reason = "what sends and fetches these is not there yet")]
+#![allow(dead_code, reason = "the parts that use the rest are not there yet")]
 
+mod chain;
 mod damage;
+mod error;
 mod frame;
+mod head;
 mod log;
 mod names;
+mod objects;
+mod open;
 mod place;
+mod read;
+mod remote;
 mod segment;
+#[cfg(test)]
+mod tests;
 
 pub use damage::Damage;
+pub use error::{BucketError, ShipError};
 pub use frame::{Frame, MAX_FRAME_BYTES};
+pub use head::{Checkpoint, Head, Owner};
 pub use log::{Inline, LogObject, MAX_BODY_BYTES, MAX_INLINE_BYTES, Unwritable, Uuid};
 pub use names::Names;
+pub use open::{Opened, Opener};
 pub use place::{ChainHash, ObjectId, Piece, Point};
+pub use remote::{Clock, Remote, Sealed, host_clock};
 pub use segment::{Entry, Segment, SegmentWriter};

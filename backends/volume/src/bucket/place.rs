@@ -121,7 +121,7 @@ impl ChainHash {
 
 impl fmt::Display for ChainHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hexadecimal(&self.0))
     }
 }
 
@@ -141,20 +141,27 @@ impl TryFrom<String> for ChainHash {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        const BAD: &str = "not 64 hexadecimal digits";
-        let mut hash = [0; 32];
-        if text.len() != 64 {
-            return Err(BAD);
-        }
-        for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| BAD)?;
-            if !pair.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-                return Err(BAD);
-            }
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| BAD)?;
-        }
-        Ok(Self(hash))
+        from_hexadecimal(&text).map(Self)
     }
+}
+
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Exactly `N` bytes of two digits each.
+pub(super) fn from_hexadecimal<const N: usize>(text: &str) -> Result<[u8; N], &'static str> {
+    const BAD: &str = "not the right number of hexadecimal digits";
+    let digits = text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if !digits || Some(text.len()) != N.checked_mul(2) {
+        return Err(BAD);
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        let pair = std::str::from_utf8(pair).map_err(|_| BAD)?;
+        *byte = u8::from_str_radix(pair, 16).map_err(|_| BAD)?;
+    }
+    Ok(bytes)
 }
 
 /// A place of the chain: a log object that is in it, and what all up to it amount to.

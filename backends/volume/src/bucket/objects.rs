@@ -1,0 +1,203 @@
+//! The objects of a volume: reads and conditional writes, without a notion of what they mean.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use object_store::path::Path;
+use object_store::{Error, GetOptions, ObjectStoreExt, PutMode, PutOptions, UpdateVersion};
+use vfsd_object_store::Store;
+use vfsd_object_store::store::{ListRequest, ListedObject};
+
+use super::damage::Damage;
+use super::error::BucketError;
+use super::names::Names;
+
+type Result<T> = std::result::Result<T, BucketError>;
+
+/// A prefix of a bucket that is, or becomes, a volume.
+#[derive(Debug, Clone)]
+pub(super) struct Objects {
+    pub(super) store: Store,
+    pub(super) names: Names,
+    /// For messages.
+    pub(super) place: Arc<str>,
+}
+
+/// What a conditional read found.
+pub(super) enum Found {
+    Same,
+    Other(Bytes, UpdateVersion),
+    Nothing,
+}
+
+impl Objects {
+    pub(super) fn new(store: Store, prefix: &str) -> Result<Self> {
+        let names = Names::new(prefix).map_err(|error| BucketError::Store {
+            what: "use this prefix",
+            source: error.into(),
+        })?;
+        let place = format!("{}/{}", store.name(), names.below(""));
+        Ok(Self {
+            store,
+            names,
+            place: place.trim_end_matches('/').into(),
+        })
+    }
+
+    /// A whole object of at most `limit` bytes, and what tells this content from later ones.
+    pub(super) async fn read(
+        &self,
+        key: &Path,
+        limit: u64,
+    ) -> Result<Option<(Bytes, UpdateVersion)>> {
+        match self.read_unless(key, limit, None).await? {
+            Found::Other(bytes, version) => Ok(Some((bytes, version))),
+            Found::Same | Found::Nothing => Ok(None),
+        }
+    }
+
+    /// As [`read`](Self::read), unless the object has this version still.
+    pub(super) async fn read_unless(
+        &self,
+        key: &Path,
+        limit: u64,
+        known: Option<&UpdateVersion>,
+    ) -> Result<Found> {
+        let options = GetOptions {
+            if_none_match: known.and_then(|version| version.e_tag.clone()),
+            ..GetOptions::default()
+        };
+        let failed = BucketError::store("read an object");
+        let found = match self.store.objects().get_opts(key, options).await {
+            Ok(found) => found,
+            Err(Error::NotFound { .. }) => return Ok(Found::Nothing),
+            Err(Error::NotModified { .. }) => return Ok(Found::Same),
+            Err(error) => return Err(failed(error)),
+        };
+        if found.meta.size > limit {
+            return Err(BucketError::damaged(key)(Damage(
+                "it is longer than any vfsd writes it",
+            )));
+        }
+        let version = UpdateVersion {
+            e_tag: found.meta.e_tag.clone(),
+            version: found.meta.version.clone(),
+        };
+        let bytes = found.bytes().await.map_err(failed)?;
+        Ok(Found::Other(bytes, version))
+    }
+
+    /// Part of an object. A part that is not there is a damage.
+    pub(super) async fn read_range(
+        &self,
+        key: &Path,
+        range: std::ops::Range<u64>,
+    ) -> Result<Bytes> {
+        match self.store.objects().get_range(key, range).await {
+            Ok(bytes) => Ok(bytes),
+            Err(Error::NotFound { .. }) => {
+                Err(BucketError::damaged(key)(Damage("it is not there")))
+            }
+            Err(error) => Err(BucketError::store("read a part of an object")(error)),
+        }
+    }
+
+    /// Size and time of writing, by the store's clock.
+    pub(super) async fn look(&self, key: &Path) -> Result<Option<(u64, SystemTime)>> {
+        match self.store.objects().head(key).await {
+            Ok(meta) => Ok(Some((meta.size, meta.last_modified.into()))),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(BucketError::store("look for an object")(error)),
+        }
+    }
+
+    /// Whether the object was made; `false` where there is one already.
+    pub(super) async fn create(&self, key: &Path, bytes: Bytes) -> Result<bool> {
+        let options = PutOptions::from(PutMode::Create);
+        match self
+            .store
+            .objects()
+            .put_opts(key, bytes.into(), options)
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
+            Err(error) => Err(BucketError::store("make an object")(error)),
+        }
+    }
+
+    /// The object's new version; `None` where it is no longer the one that is to be replaced.
+    pub(super) async fn replace(
+        &self,
+        key: &Path,
+        bytes: Bytes,
+        old: UpdateVersion,
+    ) -> Result<Option<UpdateVersion>> {
+        let options = PutOptions::from(PutMode::Update(old));
+        match self
+            .store
+            .objects()
+            .put_opts(key, bytes.into(), options)
+            .await
+        {
+            Ok(done) => Ok(Some(done.into())),
+            Err(
+                Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotFound { .. },
+            ) => Ok(None),
+            Err(error) => Err(BucketError::store("replace an object")(error)),
+        }
+    }
+
+    /// Tells `each` of all objects whose keys begin with `relative` and come after the key `after`.
+    pub(super) async fn list(
+        &self,
+        relative: &str,
+        after: Option<&Path>,
+        mut each: impl FnMut(ListedObject),
+    ) -> Result<()> {
+        let mut request = ListRequest {
+            prefix: self.names.below(relative),
+            after: after.map(ToString::to_string),
+            ..ListRequest::default()
+        };
+        loop {
+            let page = self.store.list(&request).await;
+            let page = page.map_err(BucketError::store("list objects"))?;
+            page.objects.into_iter().for_each(&mut each);
+            if page.next.is_none() {
+                return Ok(());
+            }
+            request.token = page.next;
+        }
+    }
+
+    /// Whether there is any object under the prefix.
+    pub(super) async fn is_empty(&self) -> Result<bool> {
+        let request = ListRequest {
+            prefix: self.names.below(""),
+            limit: Some(1),
+            ..ListRequest::default()
+        };
+        let page = self.store.list(&request).await;
+        let page = page.map_err(BucketError::store("list objects"))?;
+        Ok(page.objects.is_empty() && page.prefixes.is_empty())
+    }
+
+    /// Deletes objects; those that are gone already count as deleted. The number, and the first failure.
+    pub(super) async fn delete(&self, keys: Vec<Path>) -> (u64, Option<BucketError>) {
+        let keys = stream::iter(keys).map(Ok).boxed();
+        let mut results = self.store.objects().delete_stream(keys);
+        let (mut deleted, mut failure) = (0_u64, None);
+        while let Some(result) = results.next().await {
+            match result {
+                Ok(_) | Err(Error::NotFound { .. }) => deleted = deleted.saturating_add(1),
+                Err(error) => {
+                    failure.get_or_insert(BucketError::store("delete an object")(error));
+                }
+            }
+        }
+        (deleted, failure)
+    }
+}
