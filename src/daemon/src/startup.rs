@@ -11,6 +11,7 @@ use vfsd_server::{Session, SessionOptions};
 use crate::exit::Failure;
 use crate::inherited::Inherited;
 use crate::logging::LogSettings;
+use crate::runtime::ThreadCounts;
 use crate::sandbox::{self, Inside};
 use crate::settings::{Confinement, ExportSettings};
 use crate::signals::Signals;
@@ -63,8 +64,9 @@ pub(crate) fn inside(
     // Whoever makes a file says which permissions it has.
     rustix::process::umask(Mode::empty());
     sandbox::give_up_privileges(confinement, storages.needs, &inside)?;
-    let runtime = runtime::start(confinement.thread_pool_size)?;
-    let exports = storages.open(inside, runtime.handle())?;
+    let threads = ThreadCounts::new(confinement.thread_pool_size, storages.len());
+    let runtime = runtime::start(threads)?;
+    let exports = storages.open(inside, runtime.handle(), threads.for_each_export)?;
     let session = Session::new(exports, options, runtime.handle().clone());
     allocator::give_back_after(Arc::clone(&session), runtime.handle());
     Ok((runtime, session))

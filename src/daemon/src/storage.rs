@@ -91,11 +91,21 @@ impl Storages {
             .collect()
     }
 
-    /// Opens them, from inside the sandbox. `runtime` is what they wait on.
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.exports.len()
+    }
+
+    /// Opens them, from inside the sandbox. `runtime` is what they wait on, each with so many `threads`.
     ///
     /// # Errors
     /// When a storage cannot be opened.
-    pub(crate) fn open(self, inside: Inside, runtime: &Handle) -> Result<Exports, Failure> {
+    pub(crate) fn open(
+        self,
+        inside: Inside,
+        runtime: &Handle,
+        threads: usize,
+    ) -> Result<Exports, Failure> {
         let mut roots = inside.roots.into_iter();
         let mut opened = Vec::new();
         for export in self.exports {
@@ -116,24 +126,22 @@ impl Storages {
                 shown.added |= Capabilities::PRIVATE;
             }
             let backend: Arc<dyn Backend> = Arc::new(shown);
-            opened.push((export.name, backend, export.readonly));
+            let is_root = export.name.is_none();
+            let name = export.name.unwrap_or_default();
+            let export = Export::new(name, backend, export.readonly);
+            opened.push((is_root, export.with_threads(threads)));
         }
         join(opened)
     }
 }
 
-type Opened = (Option<String>, Arc<dyn Backend>, bool);
-
-fn join(mut opened: Vec<Opened>) -> Result<Exports, Failure> {
-    if let [(None, ..)] = opened.as_slice()
-        && let Some((_, backend, readonly)) = opened.pop()
+fn join(mut opened: Vec<(bool, Export)>) -> Result<Exports, Failure> {
+    if let [(true, _)] = opened.as_slice()
+        && let Some((_, export)) = opened.pop()
     {
-        return Ok(Exports::single(backend, readonly));
+        return Ok(Exports::root_of(export));
     }
-    let named = opened
-        .into_iter()
-        .map(|(name, backend, readonly)| Export::new(name.unwrap_or_default(), backend, readonly))
-        .collect();
+    let named = opened.into_iter().map(|(_, export)| export).collect();
     Exports::named(named).map_err(Failure::usage)
 }
 

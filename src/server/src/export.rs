@@ -3,8 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::complaint::Complaint;
 use vfsd_backend::{Backend, Capabilities, FileCaching, Ttl};
+
+use crate::complaint::Complaint;
+use crate::threads::Threads;
 
 /// One storage, and how it is served.
 #[derive(Clone)]
@@ -20,6 +22,8 @@ pub struct Export {
     pub(crate) failures: Arc<Complaint>,
     /// Nobody else changes it, so that the guest may remember all of it.
     pub(crate) steady: bool,
+    /// What its requests may hold of the runtime.
+    pub(crate) threads: Arc<Threads>,
 }
 
 /// Tells the exports of a session apart: 0 is that of the root directory.
@@ -38,6 +42,17 @@ impl Export {
             readonly,
             id: ExportId::default(),
             failures: Arc::default(),
+            threads: Threads::usual(),
+        }
+    }
+
+    /// Lets its requests block so many threads of the runtime at a time; more wait for one another. There
+    /// should be as many as those of all exports need, and some more.
+    #[must_use]
+    pub fn with_threads(self, count: usize) -> Self {
+        Self {
+            threads: Threads::at_most(count),
+            ..self
         }
     }
 

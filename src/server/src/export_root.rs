@@ -88,7 +88,7 @@ impl Node for ExportRoot {
             let node = export.backend.root();
             let attributes = Attributes {
                 mount_root: true,
-                ..node.getattr().await?
+                ..export.threads.run(node.getattr()).await?
             };
             Ok(Lookup::Found(Entry {
                 node,

@@ -7,6 +7,7 @@ use vfsd_backend::{Backend, Capabilities, FileKind, Name, Node};
 
 use crate::export::{Export, ExportId};
 use crate::export_root::ExportRoot;
+use crate::threads::Threads;
 
 /// The exports of a session.
 #[derive(Debug, Clone)]
@@ -49,11 +50,15 @@ impl std::error::Error for ExportsError {}
 impl Exports {
     /// One storage as the root of the file system.
     pub fn single(backend: Arc<dyn Backend>, readonly: bool) -> Self {
-        let root = Arc::new(Export::new("", backend, readonly));
+        Self::root_of(Export::new("", backend, readonly))
+    }
+
+    /// One export as the root of the file system; its name is not used.
+    pub fn root_of(export: Export) -> Self {
         Self {
-            root,
+            all_writable: !export.readonly,
+            root: Arc::new(export),
             named: Arc::new([]),
-            all_writable: !readonly,
         }
     }
 
@@ -85,7 +90,11 @@ impl Exports {
         let named: Arc<[Arc<Export>]> = exports.into_iter().map(Arc::new).collect();
         let backend = Arc::new(ExportRoot::new(Arc::clone(&named)));
         Ok(Self {
-            root: Arc::new(Export::new("", backend, true)),
+            root: Arc::new(Export {
+                // Where it asks an export, it does so with that one's.
+                threads: Threads::all(),
+                ..Export::new("", backend, true)
+            }),
             named,
             // The root is not.
             all_writable: false,

@@ -13,6 +13,7 @@ use crate::admission::Deferred;
 use crate::exchange::{Exchange, Incoming};
 use crate::metrics::Counter;
 use crate::session::Session;
+use crate::threads::Threads;
 
 /// Longer buffers are not kept for the next request.
 const SPARE: usize = 4096;
@@ -108,6 +109,7 @@ where
         let started = self.clock.take().unwrap_or_else(Instant::now);
         let session = self.hold.take();
         let session = session.unwrap_or_else(|| Arc::clone(self.session));
+        let node = node_of(&incoming.inline);
         self.work.set(Some((self.serve)(session, incoming)));
         let mut context = Context::from_waker(Waker::noop());
         let work = AssertUnwindSafe(|| poll(self.work.as_mut(), &mut context));
@@ -136,7 +138,8 @@ where
                     .fetch_add(1, Ordering::Relaxed);
                 let work = std::mem::replace(&mut self.work, Box::pin(None));
                 let deferred = self.session.holdings.admission.defer();
-                let work = end_elsewhere(work, started, deferred);
+                let threads = self.session.threads_of(node);
+                let work = end_elsewhere(work, started, threads, deferred);
                 self.session.runtime.spawn(work);
                 return Submitted::Deferred;
             }
@@ -175,12 +178,23 @@ fn poll<F: Future>(
     }
 }
 
+/// The number of the node that a request is about.
+fn node_of(inline: &[u8]) -> Option<u64> {
+    let number = inline.get(16..)?.first_chunk()?;
+    Some(u64::from_ne_bytes(*number))
+}
+
 /// A request that was not ready at once.
-async fn end_elsewhere<F>(mut work: Pin<Box<Option<F>>>, started: Instant, _deferred: Deferred)
-where
+async fn end_elsewhere<F>(
+    mut work: Pin<Box<Option<F>>>,
+    started: Instant,
+    threads: Arc<Threads>,
+    _deferred: Deferred,
+) where
     F: Future<Output = Served>,
 {
-    let served = std::future::poll_fn(|context| poll(work.as_mut(), context)).await;
+    let polled = std::future::poll_fn(|context| poll(work.as_mut(), context));
+    let served = threads.run(polled).await;
     if let Some(Served {
         session,
         ended: Some((opcode, failed)),

@@ -47,6 +47,7 @@ mod responder;
 mod session;
 mod shards;
 mod slots;
+mod threads;
 mod waits;
 
 pub use complaint::Complaint;

@@ -15,12 +15,14 @@ use crate::complaint::Complaint;
 use crate::dispatch::Call;
 use crate::epoch::{Epoch, Holdings};
 use crate::exchange::{Exchange, Incoming};
+use crate::export::ExportId;
 use crate::exports::Exports;
 use crate::intake::{Desk, Intake, Served};
 use crate::metrics::{Gauges, Metrics, MetricsSnapshot};
 use crate::negotiation::{Negotiation, negotiate};
 use crate::options::{SessionOptions, Transport};
 use crate::responder::{Reply, Responder, Sent};
+use crate::threads::Threads;
 
 /// One guest: what it negotiated, knows and has open, and what it is served.
 ///
@@ -107,6 +109,17 @@ impl Session {
         let deferred = self.holdings.admission.count();
         let gauges = Gauges { deferred, ..gauges };
         self.metrics.snapshot(gauges)
+    }
+
+    /// The threads that requests about a node may hold.
+    pub(crate) fn threads_of(&self, node: Option<u64>) -> Arc<Threads> {
+        let epoch = self.epoch.load();
+        let export = epoch
+            .as_ref()
+            .zip(node)
+            .and_then(|(epoch, node)| epoch.nodes.get(node).ok())
+            .map_or_else(ExportId::default, |record| record.export);
+        Arc::clone(&self.exports.get(export).threads)
     }
 
     /// Waits until the guest has forgotten much of what it knew: a good time to give memory back to

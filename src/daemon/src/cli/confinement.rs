@@ -47,7 +47,8 @@ pub(crate) struct ConfinementOptions {
     #[arg(long, value_name = "N")]
     pub(crate) rlimit_nofile: Option<u64>,
 
-    /// Threads that may wait for a disk at the same time; 0 for as many as serve well
+    /// Threads that may wait for the storage of each export at the same time; 0 for as many as
+    /// serve well
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) thread_pool_size: usize,
 }

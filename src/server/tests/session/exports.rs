@@ -1,8 +1,10 @@
 //! Several storages under one root.
 
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 
-use vfsd_backend::{Backend, Capabilities, Node};
+use vfsd_backend::{
+    Answer, Attributes, Backend, Capabilities, FileKind, Lookup, Name, Node, NodeIdentity,
+};
 use vfsd_fuse::Opcode;
 use vfsd_fuse::wire::{ATTR_SUBMOUNT, AttrOut, GetattrIn, GetxattrIn, OpenOut, ReadIn, fopen};
 use vfsd_memory::Memory;
@@ -218,4 +220,96 @@ fn exports_need_names_that_can_be_directories() {
         error.to_string(),
         "two exports are named \"a\": rename one of them"
     );
+}
+
+/// A storage whose lookups need a thread, until it is free; which all are until it answers.
+#[derive(Clone)]
+struct Slow {
+    root: Arc<dyn Node>,
+    answers: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Slow {
+    fn new(answers: bool) -> Self {
+        Self {
+            root: memory().root(),
+            answers: Arc::new((Mutex::new(answers), Condvar::new())),
+        }
+    }
+
+    fn wait(&self) {
+        let (answers, changed) = self.answers.as_ref();
+        let waiting = changed.wait_while(answers.lock().unwrap(), |answers| !*answers);
+        drop(waiting.unwrap());
+    }
+
+    fn answer(&self) {
+        let (answers, changed) = self.answers.as_ref();
+        *answers.lock().unwrap() = true;
+        changed.notify_all();
+    }
+}
+
+impl Backend for Slow {
+    fn root(&self) -> Arc<dyn Node> {
+        Arc::new(self.clone())
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::empty()
+    }
+}
+
+impl Node for Slow {
+    fn identity(&self) -> NodeIdentity {
+        self.root.identity()
+    }
+
+    fn kind(&self) -> FileKind {
+        FileKind::Directory
+    }
+
+    fn getattr(&self) -> Answer<'_, Attributes> {
+        self.root.getattr()
+    }
+
+    fn lookup<'a>(&'a self, name: Name<'a>) -> Answer<'a, Lookup> {
+        Answer::blocking(|| {
+            self.wait();
+            Ok(())
+        })
+        .then(move |_| self.root.lookup(name))
+    }
+}
+
+#[test]
+fn an_export_that_does_not_answer_leaves_the_threads_of_the_others() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(4)
+        .build();
+    // Its end would wait for the export, if anything fails before that answers.
+    let runtime = Box::leak(Box::new(runtime.unwrap()));
+    let (hung, well) = (Slow::new(false), Slow::new(true));
+    let exports = Exports::named(vec![
+        Export::new("hung", Arc::new(hung.clone()), false).with_threads(2),
+        Export::new("well", Arc::new(well), false).with_threads(2),
+    ]);
+    let guest = Guest::on(runtime, exports.unwrap(), SessionOptions::default());
+    let directory = guest.lookup(1, "hung").unwrap().nodeid;
+    let pending: Vec<_> = (0..20)
+        .map(|_| {
+            let answer = guest.submit(Opcode::Lookup, directory, &[b"none\0"]);
+            (answer, guest.last_unique())
+        })
+        .collect();
+    for _ in 0..20 {
+        let other = guest.lookup(1, "well").unwrap().nodeid;
+        assert_eq!(guest.lookup(other, "none").unwrap_err(), 2);
+    }
+    assert!(pending.iter().all(|(answer, _)| answer.try_recv().is_err()));
+    hung.answer();
+    for (answer, unique) in &pending {
+        assert_eq!(guest.result(answer, *unique), Err(2));
+    }
 }

@@ -150,7 +150,11 @@ pub struct Guest {
 
 impl Guest {
     pub fn of(exports: Exports, options: SessionOptions) -> Self {
-        let session = Session::new(exports, options, RUNTIME.handle().clone());
+        Self::on(&RUNTIME, exports, options)
+    }
+
+    pub fn on(runtime: &Runtime, exports: Exports, options: SessionOptions) -> Self {
+        let session = Session::new(exports, options, runtime.handle().clone());
         let guest = Self {
             session,
             uid: 0,
