@@ -6,6 +6,7 @@ use std::sync::Arc;
 use vfsd_backend::{Attributes, Backend, Capabilities, Entry, FsStatistics, Node, Ttl};
 
 use crate::blob::Sha256Digest;
+use crate::catalogue::Lease;
 use crate::content::LayerContent;
 use crate::image::Config;
 use crate::node::ImageNode;
@@ -20,16 +21,18 @@ pub struct OciImage {
     pub(crate) digest: Sha256Digest,
     pub(crate) config: Config,
     pub(crate) notice: Option<String>,
+    lease: Lease,
 }
 
 impl OciImage {
-    pub(crate) fn new(shared: Shared, digest: Sha256Digest, config: Config) -> Self {
+    pub(crate) fn new(shared: Shared, digest: Sha256Digest, config: Config, lease: Lease) -> Self {
         let root = shared.tree.root();
         Self {
             root: Arc::new(ImageNode::new(Arc::new(shared), root)),
             digest,
             config,
             notice: None,
+            lease,
         }
     }
 
@@ -46,6 +49,11 @@ impl OciImage {
     /// What whoever opened it should be told: see [`Image::notice`](crate::image::Image::notice).
     pub fn notice(&self) -> Option<&str> {
         self.notice.as_deref()
+    }
+
+    /// Keeps the image from being removed from the cache; to be renewed now and then.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     /// The merged tree.

@@ -506,7 +506,7 @@ fn a_cache_that_cannot_be_made_is_named() {
     };
     let message = OciImage::open(&options).unwrap_err().to_string();
     assert!(
-        message.starts_with(&format!("the cache {}/layers: ", file.display())),
+        message.starts_with(&format!("the cache {}: ", file.display())),
         "{message}"
     );
 }

@@ -24,6 +24,7 @@ mod backend;
 #[cfg(test)]
 mod backend_tests;
 pub mod blob;
+pub mod catalogue;
 pub mod content;
 mod directory;
 mod entry;

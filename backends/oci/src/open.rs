@@ -1,6 +1,7 @@
 //! Opening an image: its layers are indexed once, its tree is merged once; both are kept.
 //!
 //! ```text
+//! CACHE/images/DIGEST.*          the catalogue: which images there are, and who uses them
 //! CACHE/blobs/sha256/DIGEST     a manifest, configuration or layer that was fetched
 //! CACHE/names/DIGEST            what a tag in a registry meant last
 //! CACHE/layers/DIGEST.index     what a layer's tar says
@@ -22,6 +23,7 @@ use thiserror::Error;
 use crate::OciImage;
 use crate::backend::{LayerCache, Shared};
 use crate::blob::{BlobError, Sha256Digest};
+use crate::catalogue::Catalogue;
 use crate::content::{ContentError, LayerContent};
 use crate::image::{Image, ImageError, ImageName, Layer, Platform};
 use crate::index::{IndexError, IndexOptions, IndexProgress, LayerIndex, build_index};
@@ -44,6 +46,9 @@ pub struct Options {
     pub cache: PathBuf,
     /// How registries are asked, for an image in one.
     pub registries: registry::Settings,
+    /// What the cache's catalogue calls the image; by default its name. None for one that is there under its name
+    /// already.
+    pub known_as: Option<String>,
     /// Limits and sizes for layers that are indexed.
     pub index: IndexOptions,
     /// Told how far the indexing of a layer is, about once per MiB, by several threads. Never called where all layers
@@ -55,6 +60,7 @@ impl Options {
     /// Options for an image, for the host's platform, and without anybody who is told of progress.
     pub fn new(name: ImageName, cache: PathBuf) -> Self {
         Self {
+            known_as: Some(name.to_string()),
             name,
             platform: None,
             cache,
@@ -173,6 +179,10 @@ impl OciImage {
             &options.cache,
             &options.registries,
         )?;
+        let catalogue = Catalogue::new(&options.cache);
+        let lease = catalogue
+            .enter(options.known_as.as_deref(), &image)
+            .map_err(cache_error(&options.cache))?;
         let layers = options.cache.join("layers");
         let trees = options.cache.join("trees");
         for folder in [&layers, &trees] {
@@ -194,7 +204,7 @@ impl OciImage {
             tree,
             layers: caches,
         };
-        let mut opened = Self::new(shared, image.digest, image.config);
+        let mut opened = Self::new(shared, image.digest, image.config, lease);
         opened.notice = image.notice;
         Ok(opened)
     }

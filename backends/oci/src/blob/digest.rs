@@ -3,16 +3,23 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// The SHA-256 of some bytes. Written `sha256:` and 64 lowercase hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Sha256Digest(pub [u8; 32]);
 
 impl Sha256Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self::from(Sha256::new_with_prefix(bytes))
+    }
+
+    /// The digest that 64 digits without the algorithm's name are: what a file of a cache is called.
+    pub(crate) fn from_hex(digits: &str) -> Option<Self> {
+        format!("sha256:{digits}").parse().ok()
     }
 
     /// The 64 digits, without the algorithm's name.
@@ -29,6 +36,20 @@ impl Sha256Digest {
 impl From<Sha256> for Sha256Digest {
     fn from(state: Sha256) -> Self {
         Self(state.finalize().into())
+    }
+}
+
+impl From<Sha256Digest> for String {
+    fn from(digest: Sha256Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for Sha256Digest {
+    type Error = BadDigest;
+
+    fn try_from(text: String) -> Result<Self, BadDigest> {
+        text.parse()
     }
 }
 

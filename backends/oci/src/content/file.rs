@@ -1,13 +1,14 @@
 //! The cache file: which spans it holds, and their contents.
 //!
 //! ```text
-//! header, one page | a byte for each span, to the end of a page | contents
+//! header, one page | a byte for each span | a SHA-256 for each span | contents, from a page on
 //! ```
 //!
 //! A span's byte says `WRITTEN` after its contents were written, and `DURABLE` after they were
 //! synced. What was written outlives the process, however it ends, but not the host: so `WRITTEN`
 //! counts only in the boot that the header names. No byte has to be taken back after a crash, and
-//! none has to be verified again.
+//! none has to be verified again. The SHA-256 is that of what the span has in this file: whoever
+//! doubts the disk can [look](super::verify_content) without the layer.
 //!
 //! Several daemons may use a file at once. Only verified bytes are ever written, and the same by
 //! all, so that writing them twice does no harm.
@@ -23,7 +24,10 @@ use super::layout::PAGE;
 use crate::blob::Sha256Digest;
 
 const MAGIC: &[u8; 8] = b"vfsdcach";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// Bytes of a SHA-256.
+const SUM: u64 = 32;
 
 /// States of a span.
 pub(super) const ABSENT: u8 = 0;
@@ -61,13 +65,16 @@ pub(super) struct Shape {
 
 /// Where contents begin in a file with so many spans.
 pub(super) fn contents_start(spans: u64) -> Option<u64> {
-    PAGE.checked_add(spans)?.checked_next_multiple_of(PAGE)
+    let states_and_sums = spans.checked_mul(SUM.checked_add(1)?)?;
+    PAGE.checked_add(states_and_sums)?
+        .checked_next_multiple_of(PAGE)
 }
 
 /// A cache file.
 #[derive(Debug)]
 pub(super) struct CacheFile {
     writable: File,
+    spans: u64,
     /// The same file for reading only: for those who hand it on.
     pub(super) readable: File,
 }
@@ -94,10 +101,30 @@ impl CacheFile {
             };
             let readable = File::open(path)?;
             if same_file(&writable, &readable)? {
-                return Ok((Self { writable, readable }, states));
+                let spans = shape.spans;
+                let file = Self {
+                    writable,
+                    spans,
+                    readable,
+                };
+                return Ok((file, states));
             }
         }
         Err(io::Error::other("the cache file changes all the time"))
+    }
+
+    /// The cache file at `path` and the states of its spans, if there is one of this shape.
+    pub(super) fn existing(
+        path: &Path,
+        shape: Shape,
+        boot: Boot,
+    ) -> io::Result<Option<(Self, Vec<u8>)>> {
+        match std::fs::metadata(path) {
+            Ok(found) if found.len() == shape.end => Self::open(path, shape, boot).map(Some),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The state of a span, which another daemon may have changed.
@@ -109,6 +136,25 @@ impl CacheFile {
 
     pub(super) fn set_state(&self, span: usize, state: u8) -> io::Result<()> {
         self.writable.write_all_at(&[state], place(span))
+    }
+
+    /// The SHA-256 of what a span has here, which counts once its state says that it is there.
+    pub(super) fn set_sum(&self, span: usize, sum: Sha256Digest) -> io::Result<()> {
+        self.writable.write_all_at(&sum.0, self.sum_place(span))
+    }
+
+    pub(super) fn sum(&self, span: usize) -> io::Result<Sha256Digest> {
+        let mut sum = [0; 32];
+        self.writable
+            .read_exact_at(&mut sum, self.sum_place(span))?;
+        Ok(Sha256Digest(sum))
+    }
+
+    fn sum_place(&self, span: usize) -> u64 {
+        let before = u64::try_from(span).unwrap_or(u64::MAX).saturating_mul(SUM);
+        PAGE.saturating_add(self.spans)
+            .saturating_add(before)
+            .min(u64::MAX / 2)
     }
 
     pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -123,6 +169,39 @@ impl CacheFile {
 fn place(span: usize) -> u64 {
     PAGE.saturating_add(u64::try_from(span).unwrap_or(u64::MAX / 2))
 }
+
+/// The states of the spans of any cache file, as they hold in this boot; none if it is no such file.
+pub(super) fn states_of(path: &Path, boot: Boot) -> io::Result<Option<Vec<u8>>> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut found = [0; HEADER];
+    if length < PAGE {
+        return Ok(None);
+    }
+    file.read_exact_at(&mut found, 0)?;
+    let Some((key, rest)) = found
+        .strip_prefix(MAGIC.as_slice())
+        .and_then(|rest| rest.strip_prefix(VERSION.to_le_bytes().as_slice()))
+        .and_then(|rest| rest.split_first_chunk::<32>())
+    else {
+        return Ok(None);
+    };
+    let Some((spans, _)) = rest.split_first_chunk::<8>() else {
+        return Ok(None);
+    };
+    let shape = Shape {
+        key: Sha256Digest(*key),
+        spans: u64::from_le_bytes(*spans),
+        end: length,
+    };
+    match contents_start(shape.spans).filter(|start| *start <= length) {
+        Some(_) => read_states(&file, shape, boot).map(|found| found.map(|(states, _)| states)),
+        None => Ok(None),
+    }
+}
+
+/// Bytes of the header.
+const HEADER: usize = 8 + 4 + 32 + 8 + 36;
 
 fn header(shape: Shape, boot: Boot) -> Vec<u8> {
     let mut header = Vec::with_capacity(128);
@@ -156,6 +235,19 @@ fn adopt(file: &File, shape: Shape, boot: Boot) -> io::Result<Option<Vec<u8>>> {
     if file.metadata()?.len() != shape.end {
         return Ok(None);
     }
+    let Some((states, of_this_boot)) = read_states(file, shape, boot)? else {
+        return Ok(None);
+    };
+    if !of_this_boot {
+        // The header last: until it is there, the bytes of the earlier boot count for nothing.
+        file.write_all_at(&states, PAGE)?;
+        file.write_all_at(&header(shape, boot), 0)?;
+    }
+    Ok(Some(states))
+}
+
+/// The states of the spans, and whether they were written in this boot.
+fn read_states(file: &File, shape: Shape, boot: Boot) -> io::Result<Option<(Vec<u8>, bool)>> {
     let expected = header(shape, boot);
     let mut found = vec![0; expected.len()];
     file.read_exact_at(&mut found, 0)?;
@@ -169,17 +261,15 @@ fn adopt(file: &File, shape: Shape, boot: Boot) -> io::Result<Option<Vec<u8>>> {
     if states.iter().any(|state| *state > DURABLE) {
         return Ok(None);
     }
-    if found != expected {
+    let of_this_boot = found == expected;
+    if !of_this_boot {
         for state in &mut states {
             if *state == WRITTEN {
                 *state = ABSENT;
             }
         }
-        // The header last: until it is there, the bytes of the earlier boot count for nothing.
-        file.write_all_at(&states, PAGE)?;
-        file.write_all_at(&expected, 0)?;
     }
-    Ok(Some(states))
+    Ok(Some((states, of_this_boot)))
 }
 
 fn same_file(one: &File, other: &File) -> io::Result<bool> {

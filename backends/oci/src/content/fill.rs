@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::ops::Range;
 
+use sha2::{Digest as _, Sha256};
+
 use super::file::{ABSENT, DURABLE, WRITTEN};
 use super::{ContentError, LayerContent};
-use crate::blob::SpanFault;
+use crate::blob::{Sha256Digest, SpanFault};
 
 /// How much is written at once, about.
 const PIECE: usize = 1 << 20;
@@ -37,7 +39,8 @@ impl LayerContent {
             // Meanwhile, by another thread; or by another daemon.
             if !self.residency.has(span) {
                 if self.index.blob.spans.get(span).is_none() || self.file.state(span)? == ABSENT {
-                    self.fetch(span)?;
+                    let sum = self.fetch(span)?;
+                    self.file.set_sum(span, sum)?;
                     self.file.set_state(span, WRITTEN)?;
                 }
                 self.residency.set(span);
@@ -73,12 +76,14 @@ impl LayerContent {
         Ok(synced?)
     }
 
-    /// Reads a span, verifies it, and only then writes its contents to their places.
-    fn fetch(&self, span: usize) -> Result<(), ContentError> {
+    /// Reads a span, verifies it, and only then writes its contents to their places; gives the SHA-256 of those.
+    fn fetch(&self, span: usize) -> Result<Sha256Digest, ContentError> {
+        let mut sum = Sha256::new();
         match self.reader.read(span, self.in_memory) {
             Ok(bytes) => {
                 let range = self.decoded_range(span);
-                return Ok(self.scatter(&bytes, range.start)?);
+                self.scatter(&bytes, range.start, &mut sum)?;
+                return Ok(sum.into());
             }
             Err(error) if matches!(error.reason, SpanFault::TooLarge { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -88,9 +93,9 @@ impl LayerContent {
         let mut buffer = vec![0; PIECE];
         loop {
             match verified.read(&mut buffer) {
-                Ok(0) => return Ok(()),
+                Ok(0) => return Ok(sum.into()),
                 Ok(count) => {
-                    self.scatter(buffer.get(..count).unwrap_or_default(), at)?;
+                    self.scatter(buffer.get(..count).unwrap_or_default(), at, &mut sum)?;
                     at = at.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -116,7 +121,7 @@ impl LayerContent {
     ///
     /// Places ascend as data do in the tar, and what is between them is padding: so one write does
     /// for many small files.
-    fn scatter(&self, bytes: &[u8], tar_offset: u64) -> io::Result<()> {
+    fn scatter(&self, bytes: &[u8], tar_offset: u64, sum: &mut Sha256) -> io::Result<()> {
         let length = u64::try_from(bytes.len()).map_err(io::Error::other)?;
         let end = tar_offset.saturating_add(length);
         let mut gathered: Vec<u8> = Vec::new();
@@ -139,6 +144,7 @@ impl LayerContent {
             } else {
                 gathered.resize(gap, 0);
             }
+            sum.update(piece);
             gathered.extend_from_slice(piece);
         }
         self.file.write(start, &gathered)

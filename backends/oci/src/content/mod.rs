@@ -12,11 +12,12 @@ mod layout;
 mod residency;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use error::ContentError;
@@ -25,6 +26,8 @@ use flight::Flights;
 pub use layout::ContentPiece;
 use layout::Layout;
 use residency::Residency;
+pub(crate) use verify::resident_spans_of;
+pub use verify::{VerifiedContent, verify_content};
 
 use crate::EntryKind;
 use crate::blob::{BlobSource, SpanReader};
@@ -68,22 +71,8 @@ impl LayerContent {
         source: Arc<dyn BlobSource>,
         boot: Boot,
     ) -> Result<Self, ContentError> {
-        let spans = u64::try_from(index.blob.spans.len()).map_err(io::Error::other)?;
-        let start = contents_start(spans).ok_or(ContentError::TooLarge)?;
-        let layout = Layout::new(&index, start)?;
-        let key = layout.key(&index);
-        let shape = Shape {
-            key,
-            spans,
-            end: layout.end,
-        };
-        let key = key.hex();
-        let name = format!(
-            "{}-{}.content",
-            index.blob.digest.hex(),
-            key.get(..16).unwrap_or(&key)
-        );
-        let (file, states) = CacheFile::open(&folder.join(name), shape, boot)?;
+        let (path, shape, layout) = place(folder, &index)?;
+        let (file, states) = CacheFile::open(&path, shape, boot)?;
         Ok(Self {
             reader: SpanReader::new(source, Arc::clone(&index.blob)),
             index,
@@ -153,4 +142,24 @@ impl LayerContent {
     pub fn resident_spans(&self) -> usize {
         self.residency.count()
     }
+}
+
+/// The cache file of a layer, what it has to be, and what stands where in it.
+fn place(folder: &Path, index: &LayerIndex) -> Result<(PathBuf, Shape, Layout), ContentError> {
+    let spans = u64::try_from(index.blob.spans.len()).map_err(io::Error::other)?;
+    let start = contents_start(spans).ok_or(ContentError::TooLarge)?;
+    let layout = Layout::new(index, start)?;
+    let key = layout.key(index);
+    let shape = Shape {
+        key,
+        spans,
+        end: layout.end,
+    };
+    let key = key.hex();
+    let name = format!(
+        "{}-{}.content",
+        index.blob.digest.hex(),
+        key.get(..16).unwrap_or(&key)
+    );
+    Ok((folder.join(name), shape, layout))
 }

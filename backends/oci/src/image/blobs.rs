@@ -48,6 +48,11 @@ pub trait Blobs: Send + Sync {
         }))
     }
 
+    /// The manifests, indexes and configurations that were read and are kept in the cache.
+    fn documents(&self) -> Vec<Sha256Digest> {
+        Vec::new()
+    }
+
     /// Drops what is kept of a blob, because it turned out to be wrong. Tells whether [`read`](Self::read) may yield
     /// something else now.
     fn discard(&self, digest: Sha256Digest) -> bool {

@@ -87,6 +87,23 @@ impl Image {
         reader.map_err(|error| ImageError::blob("layer", layer.digest, error))
     }
 
+    /// What it is for: `linux/amd64`. Empty where the image does not say it.
+    pub fn platform(&self) -> String {
+        let config = &self.config;
+        let words = [&config.os, &config.architecture].into_iter();
+        let words = words.chain(&config.variant);
+        let words: Vec<&str> = words
+            .map(String::as_str)
+            .filter(|word| !word.is_empty())
+            .collect();
+        words.join("/")
+    }
+
+    /// See [`Blobs::documents`].
+    pub(crate) fn documents(&self) -> Vec<Sha256Digest> {
+        self.blobs.documents()
+    }
+
     /// Drops what is kept of a layer that turned out to be wrong; see [`Blobs::discard`].
     pub(crate) fn discard_layer(&self, layer: &Layer) -> bool {
         self.blobs.discard(layer.digest)

@@ -1,6 +1,7 @@
 //! How an image is named.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
@@ -38,6 +39,23 @@ impl ImageName {
     pub fn archive(word: &OsStr) -> Self {
         let (path, tag) = split(word);
         Self::Archive { path, tag }
+    }
+}
+
+/// As a command line has it: `docker://...`, `oci:...`, `docker-archive:...`.
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, path, tag) = match self {
+            Self::Layout { path, tag } => ("oci", path, tag),
+            Self::Archive { path, tag } => ("docker-archive", path, tag),
+            Self::Registry(reference) => return write!(f, "docker://{reference}"),
+        };
+        write!(f, "{kind}:{}", path.display())?;
+        match tag {
+            Some(tag) if tag.starts_with("sha256:") => write!(f, "@{tag}"),
+            Some(tag) => write!(f, ":{tag}"),
+            None => Ok(()),
+        }
     }
 }
 

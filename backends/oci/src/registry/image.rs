@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::blob::{BlobSource, Sha256Digest};
@@ -37,6 +38,7 @@ pub(crate) fn find(
         client,
         store,
         windows: Arc::default(),
+        documents: Mutex::default(),
     };
     let (digest, size, notice) = blobs.resolve()?;
     // A layout's index with the one image in it.
@@ -56,6 +58,7 @@ struct RegistryBlobs {
     client: Arc<Client>,
     store: Store,
     windows: Arc<Windows>,
+    documents: Mutex<Vec<Sha256Digest>>,
 }
 
 impl RegistryBlobs {
@@ -174,12 +177,17 @@ impl Blobs for RegistryBlobs {
                 bytes
             }
         };
+        self.documents.lock().push(digest);
         Ok(Arc::new(bytes))
     }
 
     fn read(&self, digest: Sha256Digest, size: u64) -> io::Result<Box<dyn Read + Send>> {
         let place = self.place(digest, size)?;
         Ok(Box::new(Download::open(self.store.clone(), place)?))
+    }
+
+    fn documents(&self) -> Vec<Sha256Digest> {
+        self.documents.lock().clone()
     }
 
     fn discard(&self, digest: Sha256Digest) -> bool {

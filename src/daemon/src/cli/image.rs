@@ -10,6 +10,7 @@ use vfsd_oci::Progress;
 use vfsd_oci::image::Platform;
 
 use super::cache::CacheArguments;
+use super::image_cache::{ListArguments, PruneArguments, VerifyArguments};
 use crate::exit::Failure;
 use crate::source::{IMAGE_HELP, ImageSettings, ImageSource};
 
@@ -43,7 +44,7 @@ impl ImageOptions {
     }
 }
 
-/// Look at images, and prepare them to be served
+/// Look at images, prepare them to be served, and look after what is kept of them
 #[derive(Debug, Clone, Args)]
 #[command(arg_required_else_help = true)]
 pub(crate) struct ImageArguments {
@@ -58,11 +59,20 @@ enum ImageVerb {
         /// Which
         #[arg(value_name = "IMAGE", value_parser = ImageSource::parse, help = IMAGE_HELP)]
         image: ImageSource,
+        /// Only what runs in it: entry point, arguments, environment, user, directory
+        #[arg(long)]
+        config: bool,
         #[command(flatten)]
         options: ImageOptions,
         #[command(flatten)]
         cache: CacheArguments,
     },
+    /// Say which images are kept, and how much of them
+    List(ListArguments),
+    /// Read what is kept and compare it with its digests; what is damaged is removed
+    Verify(VerifyArguments),
+    /// Remove images that were not used lately, and what belongs to none
+    Prune(PruneArguments),
     /// Fetch an image, if it is in a registry, and index its layers, so that serving it begins at once
     #[command(alias = "index")]
     Pull {
@@ -85,9 +95,13 @@ impl ImageArguments {
         match self.verb {
             ImageVerb::Inspect {
                 image,
+                config,
                 options,
                 cache,
-            } => inspect(&image, &options.settings(&cache)),
+            } => inspect(&image, config, &options.settings(&cache)),
+            ImageVerb::List(arguments) => arguments.run(),
+            ImageVerb::Verify(arguments) => arguments.run(),
+            ImageVerb::Prune(arguments) => arguments.run(),
             ImageVerb::Pull {
                 image,
                 options,
@@ -109,32 +123,40 @@ impl ImageArguments {
     }
 }
 
-fn inspect(image: &ImageSource, settings: &ImageSettings) -> Result<String, Failure> {
+fn inspect(
+    image: &ImageSource,
+    only_config: bool,
+    settings: &ImageSettings,
+) -> Result<String, Failure> {
     let found = image.find(settings)?;
     let run = found.config.run();
+    let config = serde_json::json!({
+        "user": run.user,
+        "env": run.env,
+        "entrypoint": run.entrypoint,
+        "cmd": run.cmd,
+        "working_dir": run.working_dir,
+        "stop_signal": run.stop_signal,
+        "labels": run.labels,
+    });
     let layers: Vec<_> = found
         .layers
         .iter()
         .map(|layer| serde_json::json!({ "digest": layer.digest.to_string(), "size": layer.size }))
         .collect();
-    let told = serde_json::json!({
-        "image": image.to_string(),
-        "digest": found.digest.to_string(),
-        "os": found.config.os,
-        "architecture": found.config.architecture,
-        "variant": found.config.variant,
-        "created": found.config.created,
-        "layers": layers,
-        "config": {
-            "user": run.user,
-            "env": run.env,
-            "entrypoint": run.entrypoint,
-            "cmd": run.cmd,
-            "working_dir": run.working_dir,
-            "stop_signal": run.stop_signal,
-            "labels": run.labels,
-        },
-    });
+    let told = match only_config {
+        true => config,
+        false => serde_json::json!({
+            "image": image.to_string(),
+            "digest": found.digest.to_string(),
+            "os": found.config.os,
+            "architecture": found.config.architecture,
+            "variant": found.config.variant,
+            "created": found.config.created,
+            "layers": layers,
+            "config": config,
+        }),
+    };
     let text = serde_json::to_string_pretty(&told)
         .map_err(|error| Failure::run(format!("cannot tell of the image: {error}")))?;
     Ok(text + "\n")

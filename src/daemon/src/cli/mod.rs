@@ -5,6 +5,7 @@ mod caching;
 pub(crate) mod choices;
 mod confinement;
 mod image;
+mod image_cache;
 mod later;
 mod layer;
 mod legacy;

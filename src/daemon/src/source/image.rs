@@ -2,11 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use vfsd_oci::catalogue::Catalogue;
 use vfsd_oci::image::{Image, ImageName, Platform};
 use vfsd_oci::registry::{self, AuthFiles, BadReference, Reference};
 use vfsd_oci::{OciImage, Progress};
@@ -37,6 +39,14 @@ pub(crate) struct ImageSettings {
 }
 
 impl ImageSettings {
+    /// The catalogue of the cache.
+    ///
+    /// # Errors
+    /// When there is no folder for it.
+    pub(crate) fn catalogue(&self) -> Result<Catalogue, Failure> {
+        Ok(Catalogue::new(&cache(self)?))
+    }
+
     fn registries(&self) -> registry::Settings {
         let mut settings = registry::Settings {
             insecure: self.insecure.clone(),
@@ -148,16 +158,34 @@ impl ImageSource {
         progress: impl Fn(Progress) + Send + Sync + 'static,
     ) -> Result<OciImage, Failure> {
         let mut options = settings.options(self.0.clone(), cache(settings)?);
+        options.known_as = Some(self.canonical()?.to_string());
         options.progress = Box::new(progress);
         OciImage::open(&options).map_err(Failure::run)
     }
 
+    /// The same image, at a path that does not depend on where the daemon is.
+    fn canonical(&self) -> Result<ImageName, Failure> {
+        let Some(path) = self.path() else {
+            return Ok(self.0.clone());
+        };
+        let path = path.canonicalize().map_err(|error| {
+            Failure::run(format!(
+                "cannot serve {self}: {error}; name an image that exists"
+            ))
+        })?;
+        Ok(moved(&self.0, &path))
+    }
+
     /// Where the image lies, when it lies on this host.
     fn path(&self) -> Option<&Path> {
-        match &self.0 {
-            ImageName::Layout { path, .. } | ImageName::Archive { path, .. } => Some(path),
-            ImageName::Registry(_) => None,
-        }
+        path(&self.0)
+    }
+}
+
+fn path(name: &ImageName) -> Option<&Path> {
+    match name {
+        ImageName::Layout { path, .. } | ImageName::Archive { path, .. } => Some(path),
+        ImageName::Registry(_) => None,
     }
 }
 
@@ -181,17 +209,7 @@ fn pinned(reference: &Reference, image: &Image) -> Result<ImageName, Failure> {
 
 impl fmt::Display for ImageSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (kind, path, tag) = match &self.0 {
-            ImageName::Layout { path, tag } => ("oci", path, tag),
-            ImageName::Archive { path, tag } => ("docker-archive", path, tag),
-            ImageName::Registry(reference) => return write!(f, "docker://{reference}"),
-        };
-        write!(f, "{kind}:{}", path.display())?;
-        match tag {
-            Some(tag) if tag.starts_with("sha256:") => write!(f, "@{tag}"),
-            Some(tag) => write!(f, ":{tag}"),
-            None => Ok(()),
-        }
+        self.0.fmt(f)
     }
 }
 
@@ -205,18 +223,16 @@ impl Storage for ImageSource {
         // only here are the operator's credentials to be had.
         let found = self.find(&options.image)?;
         let cache = cache(&options.image)?;
+        let canonical = self.canonical()?;
+        let entered = Catalogue::new(&cache).enter(Some(&canonical.to_string()), &found);
+        let lease = entered.map_err(|error| unusable(&cache, &error))?;
         let mut shares = vec![Share::at(cache, false)];
         let name = match &self.0 {
             ImageName::Registry(reference) => pinned(reference, &found)?,
             name => name.clone(),
         };
-        if let Some(path) = self.path() {
-            let path = path.canonicalize().map_err(|error| {
-                Failure::run(format!(
-                    "cannot serve {self}: {error}; name an image that exists"
-                ))
-            })?;
-            shares.push(Share::at(path, true));
+        if let Some(path) = path(&canonical) {
+            shares.push(Share::at(path.to_owned(), true));
         }
         let needs = Needs {
             network: self.path().is_none(),
@@ -240,7 +256,10 @@ impl Storage for ImageSource {
                 };
                 let mut options = settings.options(name, kept.path.clone());
                 options.progress = Box::new(log_progress());
-                let opened = OciImage::open(&options).map_err(|error| {
+                options.known_as = None;
+                let opened = OciImage::open(&options);
+                drop(lease);
+                let opened = opened.map_err(|error| {
                     let told = given.roots.iter().zip(&places);
                     Failure::run(told.fold(error.to_string(), |told, (root, place)| {
                         root.on_host(place, &told)
@@ -264,6 +283,9 @@ fn keep_durable(image: &Arc<OciImage>, runtime: &Handle) {
                 return;
             };
             let synced = tokio::task::spawn_blocking(move || {
+                if let Err(error) = image.lease().renew() {
+                    tracing::warn!("the image's cache does not know that it is used: {error}");
+                }
                 for content in image.contents() {
                     if let Err(error) = content.sync() {
                         tracing::warn!("the image's cache is not durable: {error}");
@@ -307,4 +329,11 @@ fn cache(settings: &ImageSettings) -> Result<PathBuf, Failure> {
         ));
     }
     settings.cache.folder()
+}
+
+fn unusable(cache: &Path, error: &io::Error) -> Failure {
+    Failure::run(format!(
+        "cannot use the cache {}: {error}; choose another with --cache-dir",
+        cache.display()
+    ))
 }

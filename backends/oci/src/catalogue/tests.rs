@@ -1,0 +1,285 @@
+//! A cache, from the first image to the last.
+
+use std::fs::{File, FileTimes};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use vfsd_testkit::place::Place;
+
+use super::*;
+use crate::image::ImageName;
+use crate::testing::{Layout, Tar};
+use crate::{OciImage, Options};
+use vfsd_backend::Backend as _;
+
+/// A layout with several images, and a cache.
+struct Kept {
+    layout: Layout,
+    cache: tempfile::TempDir,
+}
+
+impl Kept {
+    fn new() -> Self {
+        Self {
+            layout: Layout::new(),
+            cache: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// Makes an image of a layer that all have, and one with `content` in its file `own`.
+    fn image(&mut self, tag: &str, content: &str) {
+        let common = Tar::default().file("common", b"common").finish();
+        let own = Tar::default().file("own", content.as_bytes()).finish();
+        let manifest = self.layout.image("amd64", &[common, own], <[u8]>::to_vec);
+        self.layout.name(manifest, Some(tag));
+    }
+
+    fn options(&self, tag: &str) -> Options {
+        let name = format!("{}:{tag}", self.layout.path().display());
+        let mut options = Options::new(ImageName::layout(name.as_ref()), self.cache.path().into());
+        options.known_as = Some(format!("oci:x:{tag}"));
+        options
+    }
+
+    fn open(&self, tag: &str) -> OciImage {
+        OciImage::open(&self.options(tag)).unwrap()
+    }
+
+    fn catalogue(&self) -> Catalogue {
+        Catalogue::new(self.cache.path())
+    }
+
+    fn names(&self) -> Vec<String> {
+        let images = self.catalogue().images().unwrap();
+        images.into_iter().flat_map(|image| image.names).collect()
+    }
+
+    /// The files of a folder of the cache, by the end of their names.
+    fn files(&self, folder: &str, end: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.cache.path().join(folder)).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths
+            .filter(|path| path.to_str().unwrap().ends_with(end))
+            .collect()
+    }
+
+    /// Makes everything in the cache older.
+    fn age(&self, by: Duration) {
+        let then = SystemTime::now() - by;
+        for folder in ["images", "layers", "trees"] {
+            for path in self.files(folder, "") {
+                let file = File::options().write(true).open(path).unwrap();
+                file.set_times(FileTimes::new().set_modified(then)).unwrap();
+            }
+        }
+    }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn unused_for(unused_for: Duration) -> PruneOptions {
+    PruneOptions {
+        unused_for,
+        dry_run: false,
+    }
+}
+
+fn read(image: &OciImage, name: &str) -> Vec<u8> {
+    Place(image.root()).lookup(name).unwrap().content().unwrap()
+}
+
+fn damage(path: &Path, offset: u64) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
+}
+
+#[test]
+fn an_image_is_listed_with_its_names_and_with_how_much_of_it_is_there() {
+    let mut kept = Kept::new();
+    assert_eq!(kept.catalogue().images().unwrap(), []);
+    kept.image("a", &"a".repeat(10_000));
+    let opened = kept.open("a");
+    let listed = kept.catalogue().images().unwrap();
+    let [image] = &listed[..] else {
+        panic!("{listed:?}");
+    };
+    assert_eq!(image.digest, opened.digest());
+    assert_eq!(image.names, ["oci:x:a"]);
+    assert_eq!(image.platform, "linux/amd64");
+    assert_eq!((image.layers, image.here, image.in_use), (2, 0, true));
+    assert!(image.disk > 0 && image.size > 10_000);
+    assert_eq!(read(&opened, "own").len(), 10_000);
+    drop(opened);
+    let image = &kept.catalogue().images().unwrap()[0];
+    assert!(!image.in_use);
+    assert!(0 < image.here && image.here < image.size, "{image:?}");
+    assert_eq!(read(&kept.open("a"), "common"), b"common");
+    let image = &kept.catalogue().images().unwrap()[0];
+    assert_eq!(image.here, image.size);
+}
+
+#[test]
+fn a_name_leads_to_the_image_that_it_was_given_last() {
+    let mut kept = Kept::new();
+    kept.image("a", "one");
+    kept.image("b", "two");
+    let known_as = |tag: &str, name: &str| {
+        let mut options = kept.options(tag);
+        options.known_as = Some(name.to_owned());
+        OciImage::open(&options).unwrap().digest()
+    };
+    let (one, two) = (known_as("a", "x"), known_as("b", "x"));
+    known_as("b", "y");
+    let names = |digest| {
+        let images = kept.catalogue().images().unwrap();
+        let image = images.into_iter().find(|image| image.digest == digest);
+        image.unwrap().names
+    };
+    assert_eq!(names(one), [] as [&str; 0]);
+    assert_eq!(names(two), ["x", "y"]);
+    let pruned = kept.catalogue().prune(&unused_for(DAY)).unwrap();
+    assert_eq!(pruned.images, [one.to_string()]);
+    assert_eq!(names(two), ["x", "y"]);
+}
+
+#[test]
+fn what_was_not_used_lately_is_removed_and_nothing_that_others_need() {
+    let mut kept = Kept::new();
+    kept.image("a", "one");
+    kept.image("b", "two");
+    kept.image("c", "three");
+    for tag in ["a", "b", "c"] {
+        read(&kept.open(tag), "common");
+    }
+    kept.age(10 * DAY);
+    let used = kept.open("b");
+    drop(kept.open("c"));
+    assert_eq!(kept.names(), ["oci:x:a", "oci:x:b", "oci:x:c"]);
+    assert_eq!(kept.files("layers", ".index").len(), 4);
+
+    let dry = PruneOptions {
+        dry_run: true,
+        ..unused_for(7 * DAY)
+    };
+    let would = kept.catalogue().prune(&dry).unwrap();
+    assert_eq!(kept.files("layers", ".index").len(), 4);
+    let pruned = kept.catalogue().prune(&unused_for(7 * DAY)).unwrap();
+    assert_eq!(pruned, would);
+    assert_eq!(pruned.images, ["oci:x:a"]);
+    assert!(pruned.bytes > 0);
+    assert_eq!(kept.names(), ["oci:x:b", "oci:x:c"]);
+    assert_eq!(kept.files("layers", ".index").len(), 3);
+    assert_eq!(kept.files("trees", ".tree").len(), 2);
+
+    // All that are not in use; the one that is can be read on.
+    let pruned = kept.catalogue().prune(&unused_for(Duration::ZERO)).unwrap();
+    assert_eq!(pruned.images, ["oci:x:c"]);
+    assert_eq!(kept.files("layers", ".content").len(), 2);
+    assert_eq!(read(&used, "own"), b"two");
+    drop(used);
+    kept.catalogue().prune(&unused_for(Duration::ZERO)).unwrap();
+    for (folder, end) in [("layers", ""), ("trees", ""), ("images", "")] {
+        assert_eq!(kept.files(folder, end), [] as [PathBuf; 0]);
+    }
+    assert_eq!(read(&kept.open("a"), "own"), b"one");
+}
+
+#[test]
+fn what_belongs_to_no_image_is_removed_unless_it_is_young() {
+    let mut kept = Kept::new();
+    kept.image("a", "one");
+    let image = kept.open("a");
+    for path in kept.files("images", ".json") {
+        std::fs::remove_file(path).unwrap();
+    }
+    std::fs::write(kept.cache.path().join("trees/.tmpabc"), "begun").unwrap();
+    std::fs::write(kept.cache.path().join("trees/other"), "not ours").unwrap();
+    let pruned = kept.catalogue().prune(&unused_for(Duration::ZERO)).unwrap();
+    assert_eq!(pruned, Pruned::default());
+    assert_eq!(read(&image, "own"), b"one");
+    kept.age(DAY);
+    kept.catalogue().prune(&unused_for(DAY)).unwrap();
+    assert_eq!(kept.files("layers", ""), [] as [PathBuf; 0]);
+    let left = kept.files("trees", "");
+    assert_eq!(left, [kept.cache.path().join("trees/other")]);
+    assert_eq!(read(&image, "common"), b"common", "what is open stays");
+}
+
+#[test]
+fn a_record_that_is_damaged_is_none_and_is_made_again() {
+    let mut kept = Kept::new();
+    kept.image("a", "one");
+    drop(kept.open("a"));
+    for path in kept.files("images", ".json") {
+        std::fs::write(path, "{\"digest\": 1").unwrap();
+    }
+    assert_eq!(kept.names(), [] as [&str; 0]);
+    drop(kept.open("a"));
+    assert_eq!(kept.names(), ["oci:x:a"]);
+}
+
+#[test]
+fn damage_is_found_and_removed_and_the_image_is_whole_again() {
+    let mut kept = Kept::new();
+    kept.image("a", &"long ".repeat(4000));
+    let image = kept.open("a");
+    for name in ["own", "common"] {
+        read(&image, name);
+    }
+    let verified = kept.catalogue().verify(None).unwrap();
+    assert_eq!(verified.problems, []);
+    assert_eq!((verified.spans, verified.indexes), (2, 3));
+
+    let contents = kept.files("layers", ".content");
+    let longest = contents
+        .iter()
+        .max_by_key(|path| path.metadata().unwrap().len());
+    let longest = longest.unwrap();
+    damage(longest, longest.metadata().unwrap().len() - 4096);
+    let verified = kept.catalogue().verify(None).unwrap();
+    assert_eq!(verified.spans, 1);
+    let [problem] = &verified.problems[..] else {
+        panic!("{:?}", verified.problems);
+    };
+    assert!(problem.what.contains("span 0"), "{problem:?}");
+    assert!(problem.in_use);
+    drop(image);
+    assert_eq!(
+        read(&kept.open("a"), "own"),
+        "long ".repeat(4000).as_bytes()
+    );
+
+    for end in [".index", ".tree"] {
+        let folder = if end == ".tree" { "trees" } else { "layers" };
+        damage(&kept.files(folder, end)[0], 20);
+        let verified = kept.catalogue().verify(None).unwrap();
+        assert_eq!(verified.problems.len(), 1, "{end}: {verified:?}");
+        assert!(!verified.problems[0].in_use);
+        assert_eq!(read(&kept.open("a"), "common"), b"common");
+        assert_eq!(kept.catalogue().verify(None).unwrap().problems, []);
+    }
+}
+
+#[test]
+fn a_blob_that_is_damaged_is_removed_and_one_of_another_image_is_not_looked_at() {
+    let mut kept = Kept::new();
+    kept.image("a", "one");
+    let digest = kept.open("a").digest();
+    let folder = kept.cache.path().join("blobs/sha256");
+    std::fs::create_dir_all(&folder).unwrap();
+    let blob = folder.join(Sha256Digest::of(b"blob").hex());
+    std::fs::write(&blob, "blob").unwrap();
+    assert_eq!(kept.catalogue().verify(None).unwrap().blobs, 1);
+    std::fs::write(&blob, "blot").unwrap();
+    assert_eq!(kept.catalogue().verify(Some(digest)).unwrap().problems, []);
+    assert!(blob.exists());
+    let verified = kept.catalogue().verify(None).unwrap();
+    assert!(
+        verified.problems[0].what.contains("damaged"),
+        "{verified:?}"
+    );
+    assert!(!blob.exists());
+}

@@ -1,0 +1,182 @@
+//! `vfsd image`, and what it leaves to a daemon that serves.
+
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use vfsd_oci::blob::Sha256Digest;
+
+use crate::process::{Daemon, Place, outcome, text, vfsd};
+
+/// A tar with a file.
+fn tar(name: &str, content: &str) -> Vec<u8> {
+    let mut header = [0; 512];
+    let mut put = |offset: usize, text: &str| {
+        header[offset..offset + text.len()].copy_from_slice(text.as_bytes());
+    };
+    put(0, name);
+    put(100, "0000644\0");
+    put(108, "0000000\x000000000\0");
+    put(
+        124,
+        &format!("{:011o}\x0000000000000\0        0", content.len()),
+    );
+    put(257, "ustar\x0000");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    let mut tar = header.to_vec();
+    tar.extend(content.as_bytes());
+    tar.resize(tar.len().next_multiple_of(512) + 1024, 0);
+    tar
+}
+
+/// Writes an OCI layout with an image `t` whose one layer has a file.
+pub(crate) fn layout(folder: &Path, content: &str) {
+    let blobs = folder.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let blob = |kind: &str, bytes: &[u8]| -> Value {
+        let digest = Sha256Digest::of(bytes);
+        std::fs::write(blobs.join(digest.hex()), bytes).unwrap();
+        let kind = format!("application/vnd.oci.image.{kind}");
+        json!({"mediaType": kind, "digest": digest, "size": bytes.len()})
+    };
+    let layer = blob("layer.v1.tar", &tar("file", content));
+    let config = json!({
+        "os": "linux", "architecture": "amd64",
+        "config": {"Entrypoint": ["/bin/sh"], "User": "7", "WorkingDir": "/w", "Env": ["A=b"]},
+        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+    });
+    let config = blob("config.v1+json", config.to_string().as_bytes());
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]});
+    let mut manifest = blob("manifest.v1+json", manifest.to_string().as_bytes());
+    manifest["annotations"] = json!({"org.opencontainers.image.ref.name": "t"});
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]}).to_string();
+    std::fs::write(folder.join("index.json"), index).unwrap();
+    let marker = json!({"imageLayoutVersion": "1.0.0"}).to_string();
+    std::fs::write(folder.join("oci-layout"), marker).unwrap();
+}
+
+/// An image, its name, and a cache.
+struct Kept {
+    place: Place,
+    image: String,
+    cache: PathBuf,
+}
+
+impl Kept {
+    fn new() -> Self {
+        let place = Place::new();
+        let folder = place.path("layout");
+        layout(&folder, "content");
+        Self {
+            image: format!("oci:{}:t", folder.display()),
+            cache: place.path("cache"),
+            place,
+        }
+    }
+
+    fn image(&self, words: &[&str]) -> (i32, String, String) {
+        let words = [&["image"], words, &["--cache-dir", text(&self.cache)]];
+        outcome(&mut vfsd(words.concat()))
+    }
+
+    fn done(&self, words: &[&str]) -> String {
+        let (code, output, errors) = self.image(words);
+        assert_eq!(code, 0, "{words:?}: {errors}");
+        output
+    }
+
+    fn list(&self) -> Value {
+        serde_json::from_str(&self.done(&["list", "--json"])).unwrap()
+    }
+}
+
+#[test]
+fn images_are_listed_verified_and_removed() {
+    let kept = Kept::new();
+    assert_eq!(kept.list(), json!([]));
+    kept.done(&["pull", &kept.image]);
+    let list = kept.list();
+    assert_eq!(list[0]["names"], json!([kept.image]));
+    assert_eq!(list[0]["platform"], "linux/amd64");
+    assert_eq!(list[0]["in_use"], false);
+    let digest = list[0]["digest"].as_str().unwrap();
+    let table = kept.done(&["list"]);
+    assert!(table.contains(&digest[7..19]), "{table}");
+
+    let verified = kept.done(&["verify"]);
+    assert!(verified.contains("2 indexes and trees"), "{verified}");
+    let tree = kept.cache.join(format!("trees/{}.tree", &digest[7..]));
+    std::fs::write(&tree, "damage").unwrap();
+    let (code, _, errors) = kept.image(&["verify", &digest[7..15]]);
+    assert_eq!(code, 1);
+    assert!(errors.contains("1 damaged piece"), "{errors}");
+    assert!(!tree.exists());
+    kept.done(&["verify", &kept.image]);
+
+    assert!(kept.done(&["prune"]).starts_with("0 B"));
+    let dry = kept.done(&["prune", "--all", "--dry-run"]);
+    assert!(dry.contains(&kept.image), "{dry}");
+    assert_eq!(kept.list()[0]["names"], list[0]["names"]);
+    kept.done(&["prune", "--all"]);
+    assert_eq!(kept.list(), json!([]));
+}
+
+#[test]
+fn what_a_daemon_serves_is_not_removed_while_it_does() {
+    let kept = Kept::new();
+    let socket = kept.place.socket();
+    let words = [
+        "serve",
+        "--socket-path",
+        text(&socket),
+        "--cache-dir",
+        text(&kept.cache),
+        &kept.image,
+    ];
+    let mut daemon = Daemon::listening(&mut vfsd(words), &socket);
+    daemon.wait_for_threads();
+    assert_eq!(kept.list()[0]["in_use"], true);
+    kept.done(&["prune", "--all"]);
+    let list = kept.list();
+    assert_eq!(list[0]["names"], json!([kept.image]));
+    assert!(list[0]["disk"].as_u64() > Some(0), "{list}");
+    daemon.stop(Signal::TERM);
+    kept.done(&["prune", "--all"]);
+    assert_eq!(kept.list(), json!([]));
+}
+
+#[test]
+fn what_runs_in_an_image_is_told_alone() {
+    let kept = Kept::new();
+    let told = kept.done(&["inspect", "--config", &kept.image]);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(
+        told,
+        json!({
+            "entrypoint": ["/bin/sh"], "cmd": [], "env": ["A=b"], "user": "7", "working_dir": "/w",
+            "labels": {}, "stop_signal": told["stop_signal"],
+        })
+    );
+}
+
+#[test]
+fn what_is_no_image_of_the_cache_is_said_in_a_line() {
+    let kept = Kept::new();
+    let (code, _, errors) = kept.image(&["verify", "nothing"]);
+    assert_eq!(code, 1);
+    assert_eq!(
+        errors,
+        "vfsd: no image nothing is in the cache: see vfsd image list\n"
+    );
+    let file = kept.place.path("file");
+    std::fs::write(&file, "").unwrap();
+    for verb in ["list", "verify", "prune"] {
+        let (code, _, errors) = outcome(&mut vfsd(["image", verb, "--cache-dir", text(&file)]));
+        assert_eq!(code, 1, "{verb}");
+        assert!(
+            errors.lines().count() == 1 && errors.contains("--cache-dir"),
+            "{errors}"
+        );
+    }
+}
