@@ -74,7 +74,7 @@ impl Backend for OciImage {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::IMMUTABLE | Capabilities::XATTR
+        Capabilities::IMMUTABLE | Capabilities::REOPEN | Capabilities::XATTR
     }
 }
 

@@ -199,7 +199,7 @@ fn all_but_content_is_answered_at_once_and_forever() {
     let image = Served::new(&tars(), gzip).open().unwrap();
     assert_eq!(
         image.capabilities(),
-        Capabilities::IMMUTABLE | Capabilities::XATTR
+        Capabilities::IMMUTABLE | Capabilities::REOPEN | Capabilities::XATTR
     );
     let top = image.root();
     let Some(Ok(Lookup::Found(usr))) = at_once(top.lookup(Name::new(b"usr").unwrap())) else {

@@ -1,5 +1,6 @@
 //! An open directory of the overlay.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
@@ -10,11 +11,11 @@ use vfsd_backend::{
 use crate::merge::{Listed, list};
 use crate::node::OverlayNode;
 
-/// An open directory of the overlay. A cookie is a place in the list of its entries, which is made when
-/// the listing begins and stays until it begins anew.
+/// An open directory of the overlay. Its entries are listed in the order of their names' hashes, which
+/// are the cookies: a listing can go on in a list that was made later, or in another open directory.
 pub(crate) struct OverlayDirectory {
     node: Arc<OverlayNode>,
-    listing: Mutex<Option<Arc<[Listed]>>>,
+    listing: Mutex<Option<Arc<[Placed]>>>,
 }
 
 impl OverlayDirectory {
@@ -26,7 +27,7 @@ impl OverlayDirectory {
     }
 
     /// The entries, read anew from the layers at the start.
-    async fn listing(&self, cookie: u64) -> Result<Arc<[Listed]>> {
+    async fn listing(&self, cookie: u64) -> Result<Arc<[Placed]>> {
         let mut listing = self.listing.lock().await;
         if let Some(known) = listing.as_ref()
             && cookie != 0
@@ -38,36 +39,67 @@ impl OverlayDirectory {
             Some(place) => place.parent.number(),
             None => self.node.number(),
         };
-        let mut all = Vec::new();
+        let mut dots = Vec::new();
         if self.node.is_removed() {
             return Err(Errno::NOENT.into());
         }
         for (name, inode) in [(&b"."[..], self.node.number()), (b"..", parent)] {
-            all.push(Listed {
+            dots.push(Listed {
                 name: name.into(),
                 inode,
                 kind: Some(FileKind::Directory),
             });
         }
-        all.extend(list(&self.node).await?);
-        let all: Arc<[Listed]> = all.into();
+        let all: Arc<[Placed]> = placed(dots, list(&self.node).await?).into();
         *listing = Some(all.clone());
         Ok(all)
     }
 }
 
-/// The entries from a cookie on.
-fn from(listing: &[Listed], cookie: u64) -> impl Iterator<Item = DirEntry<'_>> {
-    let start = usize::try_from(cookie).unwrap_or(usize::MAX);
-    (1..)
-        .zip(listing)
-        .skip(start)
-        .map(|(next, entry)| DirEntry {
-            name: &entry.name,
-            inode: entry.inode,
-            kind: entry.kind,
-            next,
+/// An entry and its cookie.
+struct Placed {
+    cookie: u64,
+    entry: Listed,
+}
+
+/// The entries in the order of their cookies. Of a hundred thousand names two have one hash
+/// once in a thousand million directories; the second then gets the number behind.
+fn placed(dots: Vec<Listed>, entries: Vec<Listed>) -> Vec<Placed> {
+    let mut all: Vec<Placed> = entries
+        .into_iter()
+        .map(|entry| Placed {
+            cookie: hash(&entry.name),
+            entry,
         })
+        .collect();
+    all.sort_unstable_by(|a, b| (a.cookie, &a.entry.name).cmp(&(b.cookie, &b.entry.name)));
+    let dots = dots.into_iter().map(|entry| Placed { cookie: 0, entry });
+    let mut all: Vec<Placed> = dots.chain(all).collect();
+    let mut last: u64 = 0;
+    for placed in &mut all {
+        placed.cookie = placed.cookie.max(last.saturating_add(1));
+        last = placed.cookie;
+    }
+    all
+}
+
+/// A positive number for 64-bit programs, the same for a name whenever the daemon runs.
+fn hash(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(name);
+    hasher.finish() >> 2
+}
+
+/// The entries from a cookie on.
+fn from(listing: &[Placed], cookie: u64) -> impl Iterator<Item = DirEntry<'_>> {
+    let start = listing.partition_point(|placed| placed.cookie <= cookie);
+    let rest = listing.get(start..).unwrap_or_default();
+    rest.iter().map(|Placed { cookie, entry }| DirEntry {
+        name: &entry.name,
+        inode: entry.inode,
+        kind: entry.kind,
+        next: *cookie,
+    })
 }
 
 impl Directory for OverlayDirectory {

@@ -116,7 +116,8 @@ fn capabilities(options: &Options) -> Capabilities {
         | Capabilities::POSIX_ACL
         | Capabilities::POSIX_LOCKS
         | Capabilities::FLOCK
-        | Capabilities::IMMUTABLE)
+        | Capabilities::IMMUTABLE
+        | Capabilities::REOPEN)
 }
 
 async fn open_upper(options: &Options, given: &Upper) -> Result<UpperLayer, OpenError> {

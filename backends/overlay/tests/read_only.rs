@@ -317,6 +317,15 @@ fn cookies_of_an_open_directory_stay() {
             assert_eq!(rest, all[index + 1..]);
         }
         assert_eq!(read_some(open.as_ref(), u64::MAX, 100).unwrap(), []);
+        for (index, entry) in all.iter().enumerate() {
+            let anew = root.opendir().unwrap();
+            let rest = read_some(anew.as_ref(), entry.next, 100).unwrap();
+            assert_eq!(
+                rest,
+                all[index + 1..],
+                "also in a directory that is opened anew"
+            );
+        }
     });
 }
 

@@ -76,6 +76,11 @@ pub(crate) fn creating<T>(
     work()
 }
 
+/// Whether the daemon can open each file of the share, whatever its mode.
+pub(crate) fn opens_anything() -> bool {
+    capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::DAC_OVERRIDE))
+}
+
 /// Runs `work`, which asks what `identity` may do, with no more rights than that has.
 ///
 /// # Errors

@@ -190,6 +190,7 @@ impl Backend for Passthrough {
             (Capabilities::KILL_PRIVILEGES, options.kill_privileges),
             (Capabilities::SUBMOUNTS, options.announce_submounts),
             (Capabilities::WRITEBACK, options.writeback),
+            (Capabilities::REOPEN, credentials::opens_anything()),
         ] {
             capabilities.set(capability, present);
         }

@@ -85,7 +85,8 @@ impl Backend for Plugin {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.capabilities
+        // How the guest may cache a file is the plugin's to say at each open.
+        self.capabilities - Capabilities::REOPEN
     }
 }
 

@@ -3,7 +3,7 @@
 use vfsd_backend::Capabilities;
 
 /// The bits of the wire. A bit is never used again for something else.
-const BITS: [(u32, Capabilities); 11] = [
+const BITS: [(u32, Capabilities); 12] = [
     (1 << 0, Capabilities::XATTR),
     (1 << 1, Capabilities::POSIX_ACL),
     (1 << 2, Capabilities::SECURITY_CONTEXT),
@@ -15,6 +15,7 @@ const BITS: [(u32, Capabilities); 11] = [
     (1 << 8, Capabilities::IMMUTABLE),
     (1 << 9, Capabilities::ATOMIC_TRUNCATE),
     (1 << 10, Capabilities::PRIVATE),
+    (1 << 11, Capabilities::REOPEN),
 ];
 
 /// The bits that stand for capabilities.

@@ -29,5 +29,10 @@ bitflags::bitflags! {
         /// Nobody changes the tree but who is served, so that the guest may remember all that it was
         /// told until it changes it itself.
         const PRIVATE = 1 << 10;
+        /// A node can be opened whenever it is alive, to read and to write, whatever its mode and also
+        /// without a name; and the cookies of a listing hold in the directory opened anew. Together
+        /// with [`IMMUTABLE`](Self::IMMUTABLE) or [`PRIVATE`](Self::PRIVATE) a guest then opens
+        /// nothing: what it reads and writes is opened here.
+        const REOPEN = 1 << 11;
     }
 }

@@ -102,7 +102,7 @@ impl Storage for InMemory {
         Ok(Prepared {
             shares: Vec::new(),
             needs: Needs::default(),
-            private: false,
+            private: true,
             open: Box::new(move |_| {
                 let settings = Settings {
                     uid,
