@@ -33,6 +33,8 @@ bitflags::bitflags! {
         const ASYNC_DIO = 1 << 15;
         /// Writes are held back and merged.
         const WRITEBACK_CACHE = 1 << 16;
+        /// Files need not be opened: OPEN may be answered with ENOSYS.
+        const NO_OPEN_SUPPORT = 1 << 17;
         /// Lookups and listings of one directory may be in flight together.
         const PARALLEL_DIROPS = 1 << 18;
         /// POSIX ACLs.
@@ -41,6 +43,8 @@ bitflags::bitflags! {
         const MAX_PAGES = 1 << 22;
         /// Link targets are cached.
         const CACHE_SYMLINKS = 1 << 23;
+        /// Directories need not be opened: OPENDIR may be answered with ENOSYS.
+        const NO_OPENDIR_SUPPORT = 1 << 24;
         /// `map_alignment` is valid.
         const MAP_ALIGNMENT = 1 << 26;
         /// Roots of other file systems are marked and mounted.

@@ -9,6 +9,7 @@ use vfsd_fuse::{InitFlags, Layout};
 use crate::admission::Admission;
 use crate::exports::Exports;
 use crate::handles::HandleTable;
+use crate::implied::Implied;
 use crate::nodes::NodeTable;
 use crate::options::Budget;
 use crate::shards::Census;
@@ -21,6 +22,7 @@ pub(crate) struct Epoch {
     pub(crate) layout: Layout,
     pub(crate) nodes: NodeTable,
     pub(crate) handles: HandleTable,
+    pub(crate) implied: Implied,
     pub(crate) waits: Arc<Waits>,
     pub(crate) admission: Arc<Admission>,
 }
@@ -66,6 +68,7 @@ impl Epoch {
             layout,
             nodes: NodeTable::new(export, root, nodes, shrunk)?,
             handles: HandleTable::new(Arc::clone(&holdings.handles)),
+            implied: Implied::new(holdings.handles.limit()),
             waits: Waits::new(lock_waits, Arc::clone(&holdings.admission)),
             admission: Arc::clone(&holdings.admission),
         })

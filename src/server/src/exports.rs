@@ -110,6 +110,19 @@ impl Exports {
             })
     }
 
+    /// Whether a guest need open nothing: every storage is its own, and opens what it knows whenever
+    /// that is used.
+    pub(crate) fn open_by_themselves(&self) -> bool {
+        let own = |export: &Export| {
+            export.steady && export.backend.capabilities().contains(Capabilities::REOPEN)
+        };
+        match self.named.is_empty() {
+            true => own(&self.root),
+            // The directory above them is ours, and never changes.
+            false => self.named.iter().all(|export| own(export)),
+        }
+    }
+
     /// The export of the root directory, and the root directory.
     pub(crate) fn root(&self) -> (ExportId, Arc<dyn Node>) {
         (self.root.id, self.root.backend.root())

@@ -38,6 +38,7 @@ mod export_root;
 mod exports;
 mod handles;
 mod idmap;
+mod implied;
 mod intake;
 mod metrics;
 mod negotiation;

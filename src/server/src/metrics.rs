@@ -201,6 +201,8 @@ pub struct Gauges {
     pub nodes: usize,
     /// Files and directories that the guest has open.
     pub handles: usize,
+    /// Files that are kept open for a guest that opens none.
+    pub implied_files: usize,
     /// Requests that wait for a lock.
     pub lock_waits: usize,
     /// Other requests that have not ended on the thread that took them in, and go on.
@@ -284,6 +286,11 @@ impl fmt::Display for MetricsSnapshot {
                 "vfsd_handles",
                 "gauge",
                 u64::try_from(self.gauges.handles).unwrap_or(u64::MAX),
+            ),
+            (
+                "vfsd_implied_files",
+                "gauge",
+                u64::try_from(self.gauges.implied_files).unwrap_or(u64::MAX),
             ),
             (
                 "vfsd_lock_waits",

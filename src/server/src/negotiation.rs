@@ -34,12 +34,14 @@ pub(crate) enum Negotiation {
 }
 
 /// Answers an INIT. A guest can send as many as it likes, so the log is told of it only if `loud`.
+/// With `without_open` the storages need no file to be opened before it is used.
 ///
 /// # Errors
 /// EPROTO for a protocol that is too old, or a guest without a feature that the operator demands.
 pub(crate) fn negotiate(
     init: &InitIn,
     capabilities: Capabilities,
+    without_open: bool,
     options: &SessionOptions,
     loud: bool,
 ) -> Result<Negotiation, Errno> {
@@ -82,6 +84,15 @@ pub(crate) fn negotiate(
     // An open that truncates does not say whether set-id bits are to go, unless they are cleared here;
     // left to itself, the guest truncates in a request of its own that does.
     if !flags.contains(InitFlags::HANDLE_KILLPRIV_V2) {
+        flags.remove(InitFlags::ATOMIC_O_TRUNC);
+    }
+    // Who locks a file must be known to have closed it.
+    let locks = InitFlags::POSIX_LOCKS | InitFlags::FLOCK_LOCKS;
+    if !without_open || flags.intersects(locks) {
+        flags.remove(InitFlags::NO_OPEN_SUPPORT | InitFlags::NO_OPENDIR_SUPPORT);
+    }
+    // No OPEN comes that could truncate.
+    if flags.contains(InitFlags::NO_OPEN_SUPPORT) {
         flags.remove(InitFlags::ATOMIC_O_TRUNC);
     }
     let minor = init.minor.min(MINOR);
@@ -129,6 +140,8 @@ fn wanted(capabilities: Capabilities, options: &SessionOptions) -> InitFlags {
         | InitFlags::PARALLEL_DIROPS
         | InitFlags::MAX_PAGES
         | InitFlags::INIT_EXT
+        | InitFlags::NO_OPEN_SUPPORT
+        | InitFlags::NO_OPENDIR_SUPPORT
         | InitFlags::CREATE_SUPP_GROUP;
     let caches = options.cache.mode != CacheMode::Never;
     for (condition, flag) in [

@@ -11,7 +11,7 @@ fn offer(minor: u32) -> InitIn {
 }
 
 fn agreed(init: &InitIn, capabilities: Capabilities, options: &SessionOptions) -> InitFlags {
-    match negotiate(init, capabilities, options, true) {
+    match negotiate(init, capabilities, false, options, true) {
         Ok(Negotiation::Agreed { layout, reply }) => {
             assert_eq!(layout.flags.words(), (reply.flags, reply.flags2));
             layout.flags
@@ -77,7 +77,7 @@ fn nothing_is_agreed_that_the_guest_did_not_offer() {
 fn versions_from_7_31_to_7_45_are_spoken() {
     let options = SessionOptions::default();
     for (minor, expected) in [(31, 31), (38, 38), (45, 45), (46, 45), (u32::MAX, 45)] {
-        match negotiate(&offer(minor), Capabilities::all(), &options, true) {
+        match negotiate(&offer(minor), Capabilities::all(), false, &options, true) {
             Ok(Negotiation::Agreed { reply, .. }) => assert_eq!(reply.minor, expected),
             other => panic!("{minor}: {other:?}"),
         }
@@ -88,7 +88,7 @@ fn versions_from_7_31_to_7_45_are_spoken() {
             ..offer(minor)
         };
         assert_eq!(
-            negotiate(&init, Capabilities::all(), &options, true).unwrap_err(),
+            negotiate(&init, Capabilities::all(), false, &options, true).unwrap_err(),
             Errno::PROTO
         );
     }
@@ -96,7 +96,7 @@ fn versions_from_7_31_to_7_45_are_spoken() {
         major: 8,
         ..offer(0)
     };
-    match negotiate(&init, Capabilities::all(), &options, true) {
+    match negotiate(&init, Capabilities::all(), false, &options, true) {
         Ok(Negotiation::TryAgain { reply }) => assert_eq!(reply.major, 7),
         other => panic!("{other:?}"),
     }
@@ -114,7 +114,13 @@ fn a_guest_without_acls_is_refused_only_if_they_are_demanded() {
     };
     let flags = agreed(&init, Capabilities::all(), &options(Offer::Auto));
     assert!(!flags.intersects(ACL_FLAGS));
-    let refused = negotiate(&init, Capabilities::all(), &options(Offer::Always), true);
+    let refused = negotiate(
+        &init,
+        Capabilities::all(),
+        false,
+        &options(Offer::Always),
+        true,
+    );
     assert_eq!(refused.unwrap_err(), Errno::PROTO);
 }
 
@@ -123,6 +129,7 @@ fn requests_of_a_mebibyte_are_agreed() {
     match negotiate(
         &offer(45),
         Capabilities::empty(),
+        false,
         &SessionOptions::default(),
         true,
     ) {
@@ -153,4 +160,38 @@ fn an_open_truncates_only_where_set_id_bits_are_cleared_here() {
             );
         }
     }
+}
+
+#[test]
+fn a_guest_is_spared_open_where_the_tree_is_its_own_and_its_locks_stay_with_it() {
+    let options = SessionOptions {
+        kill_privileges: true,
+        ..SessionOptions::default()
+    };
+    let spared = InitFlags::NO_OPEN_SUPPORT | InitFlags::NO_OPENDIR_SUPPORT;
+    let flags = |capabilities, own, offered| {
+        let mut init = offer(45);
+        init.flags = offered;
+        match negotiate(&init, capabilities, own, &options, true) {
+            Ok(Negotiation::Agreed { layout, .. }) => layout.flags,
+            other => panic!("{other:?}"),
+        }
+    };
+    let locks = Capabilities::POSIX_LOCKS | Capabilities::FLOCK;
+    let alone = Capabilities::all() - locks;
+    let agreed = flags(alone, true, InitFlags::all());
+    assert!(agreed.contains(spared));
+    assert!(!agreed.contains(InitFlags::ATOMIC_O_TRUNC));
+    for (capabilities, own) in [
+        (alone, false),
+        (alone | Capabilities::FLOCK, true),
+        (alone | Capabilities::POSIX_LOCKS, true),
+    ] {
+        let agreed = flags(capabilities, own, InitFlags::all());
+        assert!(!agreed.intersects(spared));
+        assert!(agreed.contains(InitFlags::ATOMIC_O_TRUNC));
+    }
+    let old = flags(alone, true, InitFlags::all() - spared);
+    assert!(!old.intersects(spared));
+    assert!(old.contains(InitFlags::ATOMIC_O_TRUNC));
 }

@@ -227,22 +227,22 @@ impl NodeTable {
     }
 
     /// The guest forgets a file `count` times. Forgetting more often than it was told, or what it
-    /// never knew, or the root, changes nothing more.
-    pub(crate) fn forget(&self, id: u64, count: u64) {
+    /// never knew, or the root, changes nothing more. True when the guest knows it no longer.
+    pub(crate) fn forget(&self, id: u64, count: u64) -> bool {
         if id == vfsd_fuse::ROOT_ID {
-            return;
+            return false;
         }
         let Some(shard) = shard_of(id).and_then(|shard| self.shards.get(shard)) else {
-            return;
+            return false;
         };
         let mut shard = shard.write();
         let Some(record) = shard.slots.get(id) else {
-            return;
+            return false;
         };
         let left = record.lookups.load(Ordering::Relaxed).saturating_sub(count);
         record.lookups.store(left, Ordering::Relaxed);
         if left > 0 {
-            return;
+            return false;
         }
         let tag = record.tag;
         let slot = slot(id);
@@ -263,6 +263,7 @@ impl NodeTable {
         self.census.leave();
         // The node itself, with its descriptor, is dropped after the lock.
         drop(forgotten);
+        true
     }
 
     /// How many files the guest knows, and knew in epochs that are still held.

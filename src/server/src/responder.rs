@@ -76,6 +76,15 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// Whether it is a header alone.
+    pub(crate) fn is_empty(&self) -> bool {
+        match &self.body {
+            ReplyBody::Fixed { length, .. } => *length == 0,
+            ReplyBody::Owned(bytes) => bytes.is_empty(),
+            ReplyBody::Sunk(length) => *length == 0,
+        }
+    }
+
     /// As many bytes as there are.
     pub(crate) fn bytes(bytes: Vec<u8>) -> Self {
         Self::with(ReplyBody::Owned(bytes))

@@ -103,6 +103,7 @@ impl Session {
             .map_or_else(Gauges::default, |epoch| Gauges {
                 nodes: epoch.nodes.live(),
                 handles: epoch.handles.live(),
+                implied_files: epoch.implied.files.len(),
                 lock_waits: epoch.waits.count(),
                 ..Gauges::default()
             });
@@ -139,7 +140,15 @@ impl Session {
             );
         }
         let capabilities = self.exports.capabilities();
-        match negotiate(arg, capabilities, &self.options, untold.is_some())? {
+        let without_open = self.exports.open_by_themselves();
+        let agreed = negotiate(
+            arg,
+            capabilities,
+            without_open,
+            &self.options,
+            untold.is_some(),
+        );
+        match agreed? {
             Negotiation::TryAgain { reply } => Ok(Reply::structure(&reply)),
             Negotiation::Agreed { layout, reply } => {
                 let waits = self.options.budget.lock_waits;

@@ -74,6 +74,11 @@ impl Census {
         self.live.fetch_sub(count, Ordering::Relaxed);
     }
 
+    /// How many there may be.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// How many there are.
     pub(crate) fn live(&self) -> usize {
         self.live.load(Ordering::Relaxed)

@@ -15,7 +15,8 @@ use crate::responder::Reply;
 
 impl<'a> Call<'a> {
     pub(super) async fn getattr(&self, arg: GetattrIn) -> Outcome<'a> {
-        let handle = (arg.getattr_flags & GETATTR_FH != 0).then_some(arg.fh);
+        let has_handle = arg.getattr_flags & GETATTR_FH != 0;
+        let handle = self.opened_handle(has_handle, arg.fh);
         let node = self.node()?;
         let attributes = self.attributes(&node, handle).await?;
         let ttl = self.attribute_ttl(self.export(&node), Ttl::Policy, &attributes);
@@ -23,11 +24,17 @@ impl<'a> Call<'a> {
     }
 
     pub(super) async fn statx(&self, arg: StatxIn) -> Outcome<'a> {
-        let handle = (arg.getattr_flags & GETATTR_FH != 0).then_some(arg.fh);
+        let has_handle = arg.getattr_flags & GETATTR_FH != 0;
+        let handle = self.opened_handle(has_handle, arg.fh);
         let node = self.node()?;
         let attributes = self.attributes(&node, handle).await?;
         let ttl = self.attribute_ttl(self.export(&node), Ttl::Policy, &attributes);
         Ok(Reply::structure(&StatxOut::new(&attributes, ttl)))
+    }
+
+    /// The handle that a request names, if it stands for a file that was opened.
+    fn opened_handle(&self, named: bool, handle: u64) -> Option<u64> {
+        (named && !self.is_implied(handle)).then_some(handle)
     }
 
     /// The attributes, from the open file if there is one: it may have lost its name.
@@ -46,7 +53,8 @@ impl<'a> Call<'a> {
     pub(super) async fn setattr(&self, arg: SetattrIn) -> Outcome<'a> {
         let node = self.node()?;
         let changes = self.changes(&arg)?;
-        let file: Option<Arc<dyn File>> = if arg.valid & fattr::FH != 0 {
+        let by_handle = arg.valid & fattr::FH != 0 && !self.is_implied(arg.fh);
+        let file: Option<Arc<dyn File>> = if by_handle {
             Some(self.file(arg.fh)?)
         } else {
             None

@@ -17,6 +17,8 @@ use crate::responder::Reply;
 /// Permission, set-id and sticky bits.
 const PERMISSIONS: u32 = 0o7777;
 
+const READ_WRITE: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
+
 impl<'a> Call<'a> {
     pub(super) async fn mkdir(
         &self,
@@ -110,8 +112,16 @@ impl<'a> Call<'a> {
             return Err(Errno::INVAL.into());
         }
         let inode = self.new_inode(arg.mode, arg.umask, extensions);
-        let created = parent.node.tmpfile(caller, flags, inode).await?;
-        self.opened(&parent, &created)
+        if !self.is_implied(0) {
+            let created = parent.node.tmpfile(caller, flags, inode).await?;
+            return self.opened(&parent, &created);
+        }
+        // What is opened for all requests to come is opened for reading, too.
+        let created = parent
+            .node
+            .tmpfile(caller, (flags & OpenFlags::EXCLUSIVE) | READ_WRITE, inode)
+            .await?;
+        self.implied(&parent, created).await
     }
 
     /// Without `DONT_MASK` the guest has applied the umask, though it sends it all the same.
@@ -136,6 +146,19 @@ impl<'a> Call<'a> {
         }
         let (grant, out) = self.grant_entry(parent, None, entry)?;
         Ok(Reply::structure(&out).granting(grant))
+    }
+
+    /// The reply for a new file whose handle is 0, for a guest that opens nothing.
+    async fn implied(&self, parent: &NodeRecord, created: Created) -> Outcome<'a> {
+        if created.entry.attributes.kind != FileKind::Regular {
+            return Err(Errno::IO.into());
+        }
+        let (grant, entry) = self.grant_entry(parent, None, &created.entry)?;
+        let node = Arc::clone(grant.record());
+        let open_flags = self.opened_flags(&node, created.opened.caching);
+        self.keep_open(&node, created.opened.file, true).await;
+        let out = open_out(0, open_flags);
+        Ok(Reply::two(&entry, &out).granting(grant))
     }
 
     fn opened(&self, parent: &NodeRecord, created: &Created) -> Outcome<'a> {

@@ -1,7 +1,6 @@
 //! Listings.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use vfsd_backend::{
     DirEntry, DirSink, Directory, Entry, EntrySink, Errno, Error, FileKind, Lookup, Name,
@@ -35,7 +34,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) async fn readdir(&self, arg: ReadIn, room: usize) -> Outcome<'a> {
-        let directory = self.directory(arg.fh)?;
+        let directory = self.listing(arg.fh, arg.offset).await?;
         let body = DirentBuffer::new(limit(arg.size, room));
         let mut names = Names { body, full: false };
         directory.read(arg.offset, &mut names).await?;
@@ -43,12 +42,23 @@ impl<'a> Call<'a> {
             // An empty reply would be the end of the directory.
             return Err(Errno::INVAL.into());
         }
+        if names.body.as_bytes().is_empty() {
+            self.listing_ended(arg.fh);
+        }
         Ok(Reply::bytes(names.body.into_bytes()))
     }
 
     pub(super) async fn readdirplus(&self, arg: ReadIn, room: usize) -> Outcome<'a> {
+        let reply = self.list_plus(arg, room).await?;
+        if reply.is_empty() {
+            self.listing_ended(arg.fh);
+        }
+        Ok(reply)
+    }
+
+    async fn list_plus(&self, arg: ReadIn, room: usize) -> Outcome<'a> {
         let node = self.node()?;
-        let directory = self.directory(arg.fh)?;
+        let directory = self.listing(arg.fh, arg.offset).await?;
         let limit = limit(arg.size, room);
         let mut entries = Entries {
             call: self,
@@ -149,21 +159,23 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn releasedir(&self, arg: ReleaseIn) -> Outcome<'a> {
-        self.epoch
-            .handles
-            .release(self.header.node, arg.fh, HandleKind::Directory)?;
+        if !self.is_implied_directory(arg.fh) {
+            self.epoch
+                .handles
+                .release(self.header.node, arg.fh, HandleKind::Directory)?;
+        }
         Ok(Reply::empty())
     }
 
     pub(super) async fn fsyncdir(&self, arg: FsyncIn) -> Outcome<'a> {
-        self.directory(arg.fh)?
+        let directory = match self.is_implied_directory(arg.fh) {
+            true => self.directory_node()?.node.opendir().await?,
+            false => self.epoch.handles.directory(self.header.node, arg.fh)?,
+        };
+        directory
             .fsync(arg.fsync_flags & FSYNC_FDATASYNC != 0)
             .await?;
         Ok(Reply::empty())
-    }
-
-    fn directory(&self, handle: u64) -> Result<Arc<dyn Directory>, Errno> {
-        self.epoch.handles.directory(self.header.node, handle)
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use vfsd_backend::{
-    CopyRange, Errno, FallocateMode, File, FileCaching, FileKind, LockOwner, OpenFlags,
-    OpenRequest, ReadRequest, SeekFrom, WriteRequest,
+    CopyRange, Errno, FallocateMode, File, FileCaching, LockOwner, OpenFlags, OpenRequest,
+    ReadRequest, SeekFrom, WriteRequest,
 };
 use vfsd_fuse::wire::{
     CopyFileRangeIn, CopyFileRangeOut, FSYNC_FDATASYNC, FallocateIn, FlushIn, FsyncIn, LseekIn,
@@ -14,6 +14,7 @@ use vfsd_fuse::wire::{
 };
 use vfsd_fuse::{InitFlags, MAX_TRANSFER, Opcode};
 
+use super::implied::{Need, check_openable};
 use super::{Call, Outcome, range_end};
 use crate::exchange::Exchange;
 use crate::handles::{HandleKind, Open};
@@ -28,15 +29,7 @@ const MAX_COPY: u64 = 64 << 20;
 impl<'a> Call<'a> {
     pub(super) async fn open(&self, arg: OpenIn) -> Outcome<'a> {
         let node = self.node()?;
-        match node.node.kind() {
-            FileKind::Regular => {}
-            FileKind::Directory => return Err(Errno::ISDIR.into()),
-            FileKind::Symlink => return Err(Errno::LOOP.into()),
-            // The guest's own kernel opens these; nothing on the host does.
-            FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice => {
-                return Err(Errno::BADF.into());
-            }
-        }
+        check_openable(node.node.kind())?;
         let flags = open_flags(arg.flags)?.difference(OpenFlags::EXCLUSIVE);
         if flags.modifies() && self.export(&node).readonly {
             return Err(Errno::ROFS.into());
@@ -77,7 +70,7 @@ impl<'a> Call<'a> {
         arg: ReadIn,
         responder: &mut Responder<E>,
     ) -> Outcome<'a> {
-        let file = self.file(arg.fh)?;
+        let file = self.file_for(arg.fh, Need::Read).await?;
         let asked = usize::try_from(arg.size.min(MAX_TRANSFER)).unwrap_or(usize::MAX);
         let length = asked.min(responder.room());
         let end = u64::try_from(length)
@@ -99,7 +92,7 @@ impl<'a> Call<'a> {
         arg: WriteIn,
         responder: &mut Responder<E>,
     ) -> Outcome<'a> {
-        let file = self.file(arg.fh)?;
+        let file = self.file_to_write(&arg).await?;
         if range_end(arg.offset, u64::from(arg.size)).is_none() {
             return Err(Errno::FBIG.into());
         }
@@ -110,8 +103,33 @@ impl<'a> Call<'a> {
             cached: arg.write_flags & WRITE_CACHE != 0,
         };
         let written = file.write(request, responder.payload()?).await?;
+        if self.is_implied(arg.fh) {
+            self.sync_written(&arg, file.as_ref()).await?;
+        }
         let size = u32::try_from(written).unwrap_or(u32::MAX).min(arg.size);
         Ok(Reply::structure(&WriteOut { size, padding: 0 }))
+    }
+
+    async fn file_to_write(&self, arg: &WriteIn) -> Outcome<'a, Arc<dyn File>> {
+        match self.file_for(arg.fh, Need::Write).await {
+            Err(error)
+                if error.is(Errno::PERM)
+                    && self.is_implied(arg.fh)
+                    && open_flags(arg.flags)?.contains(OpenFlags::APPEND) =>
+            {
+                Box::pin(self.file_to_append()).await
+            }
+            file => file,
+        }
+    }
+
+    /// A file that no OPEN told to be written through (`O_SYNC`, `O_DSYNC`) is told so by each write.
+    async fn sync_written(&self, arg: &WriteIn, file: &dyn File) -> Outcome<'a, ()> {
+        let flags = open_flags(arg.flags)?;
+        if !flags.intersects(OpenFlags::SYNC | OpenFlags::DSYNC) {
+            return Ok(());
+        }
+        file.fsync(!flags.contains(OpenFlags::SYNC)).await
     }
 
     pub(super) async fn flush(&self, arg: FlushIn) -> Outcome<'a> {
@@ -120,6 +138,10 @@ impl<'a> Call<'a> {
     }
 
     pub(super) async fn release(&self, arg: ReleaseIn) -> Outcome<'a> {
+        // A file that was made without a name has one to release, though none was opened.
+        if self.is_implied(arg.fh) {
+            return Ok(Reply::empty());
+        }
         let handle = self
             .epoch
             .handles
@@ -134,14 +156,15 @@ impl<'a> Call<'a> {
     }
 
     pub(super) async fn fsync(&self, arg: FsyncIn) -> Outcome<'a> {
-        self.file(arg.fh)?
+        self.file_for(arg.fh, Need::Read)
+            .await?
             .fsync(arg.fsync_flags & FSYNC_FDATASYNC != 0)
             .await?;
         Ok(Reply::empty())
     }
 
     pub(super) async fn fallocate(&self, arg: FallocateIn) -> Outcome<'a> {
-        let file = self.file(arg.fh)?;
+        let file = self.file_for(arg.fh, Need::Write).await?;
         let mode = FallocateMode::from_bits(arg.mode).ok_or(Errno::OPNOTSUPP)?;
         let punches = mode.contains(FallocateMode::PUNCH_HOLE);
         if punches && !mode.contains(FallocateMode::KEEP_SIZE) {
@@ -161,7 +184,7 @@ impl<'a> Call<'a> {
         /// `SEEK_DATA` and `SEEK_HOLE` of linux/fs.h. All else is decided in the guest.
         const SEEK_DATA: u32 = 3;
         const SEEK_HOLE: u32 = 4;
-        let file = self.file(arg.fh)?;
+        let file = self.file_for(arg.fh, Need::Read).await?;
         let from = match arg.whence {
             SEEK_DATA => SeekFrom::Data,
             SEEK_HOLE => SeekFrom::Hole,
@@ -177,8 +200,10 @@ impl<'a> Call<'a> {
     pub(super) async fn copy_file_range(&self, arg: CopyFileRangeIn) -> Outcome<'a> {
         let node = self.node()?;
         let target_node = self.other_node(&node, arg.nodeid_out)?;
-        let source = self.file(arg.fh_in)?;
-        let target = self.epoch.handles.file(target_node.id, arg.fh_out)?;
+        let source = self.file_for(arg.fh_in, Need::Read).await?;
+        let target = self
+            .file_of(target_node.id, arg.fh_out, Need::Write)
+            .await?;
         if arg.flags != 0 {
             return Err(Errno::INVAL.into());
         }

@@ -1,6 +1,6 @@
 //! The ioctls that are the file system's own: inode flags. All others are ENOTTY.
 
-use vfsd_backend::{Errno, FsXattr};
+use vfsd_backend::{Errno, FileKind, FsXattr};
 use vfsd_fuse::IoctlArgument;
 use vfsd_fuse::wire::{FsXattrArgument, IoctlOut};
 use zerocopy::{FromBytes, IntoBytes};
@@ -24,7 +24,13 @@ impl<'a> Call<'a> {
     pub(super) async fn ioctl(&self, arg: IoctlArgument<'_>, room: usize) -> Outcome<'a> {
         let node = self.node()?;
         // The kernel opens the file for the call; a handle of another file is a lie.
-        self.epoch.handles.get(node.id, arg.head.fh)?;
+        let implied = match node.node.kind() {
+            FileKind::Directory => self.is_implied_directory(arg.head.fh),
+            _ => self.is_implied(arg.head.fh),
+        };
+        if !implied {
+            self.epoch.handles.get(node.id, arg.head.fh)?;
+        }
         if arg.head.flags & UNRESTRICTED != 0 {
             return Err(Errno::PERM.into());
         }

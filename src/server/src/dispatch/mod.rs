@@ -7,6 +7,7 @@ mod attributes;
 mod creation;
 mod directories;
 mod files;
+mod implied;
 mod ioctl;
 mod locks;
 mod names;
@@ -70,6 +71,9 @@ impl<'a> Call<'a> {
     /// the export may be changed, if that is what the request does. To be asked before
     /// [`Call::dispatch`].
     pub(crate) fn admit(&self, operation: &Operation<'_>) -> Result<(), Errno> {
+        if self.is_needless() {
+            return Err(Errno::NOSYS);
+        }
         if self.is_about_xattrs() && !self.exports.capabilities().contains(Capabilities::XATTR) {
             // Linux remembers that, and no longer asks for `security.capability` before each write.
             return Err(Errno::NOSYS);
@@ -105,12 +109,13 @@ impl<'a> Call<'a> {
         match operation {
             Op::Lookup { name } => self.lookup(name).await,
             Op::Forget { arg } => {
-                self.epoch.nodes.forget(self.header.node, arg.nlookup);
+                self.forget(self.header.node, arg.nlookup).await;
                 Ok(Reply::empty())
             }
             Op::BatchForget { list } => {
-                list.iter()
-                    .for_each(|(node, count)| self.epoch.nodes.forget(node, count));
+                for (node, count) in list.iter() {
+                    self.forget(node, count).await;
+                }
                 Ok(Reply::empty())
             }
             Op::Getattr { arg } => self.getattr(arg).await,

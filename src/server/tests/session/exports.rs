@@ -92,7 +92,7 @@ fn a_guest_need_not_ask_for_extended_attributes_that_no_export_has() {
     }
 }
 
-/// A storage that says that nobody changes it but who is served.
+/// A storage that says that nobody changes it but who is served, and whose files have to be opened.
 struct Private(Memory);
 
 impl Backend for Private {
@@ -101,8 +101,8 @@ impl Backend for Private {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let locks = Capabilities::POSIX_LOCKS | Capabilities::FLOCK;
-        (self.0.capabilities() - locks) | Capabilities::PRIVATE
+        let without = Capabilities::POSIX_LOCKS | Capabilities::FLOCK | Capabilities::REOPEN;
+        (self.0.capabilities() - without) | Capabilities::PRIVATE
     }
 }
 

@@ -18,3 +18,4 @@ mod locks;
 mod requests;
 mod tables;
 mod translation;
+mod without_open;
