@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::RwLock;
 use vfsd_backend::posix::LockBudget;
-use vfsd_backend::{Backend, Capabilities, Errno, File, Node, Result, Ttl};
+use vfsd_backend::{Backend, Capabilities, Errno, Node, Result, Ttl};
 
 use crate::index::Index;
 use crate::numbers::Numbers;
@@ -56,8 +56,6 @@ pub(crate) struct UpperLayer {
     pub(crate) root: Arc<dyn Node>,
     pub(crate) work: WorkDirectory,
     pub(crate) index: Index,
-    /// Keeps others away from it.
-    pub(crate) _lock: Option<Arc<dyn File>>,
 }
 
 /// What all nodes of one overlay have in common.

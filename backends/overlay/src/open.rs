@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use vfsd_backend::{
-    AttributeChanges, Attributes, BufferSink, Capabilities, Errno, Error, File, FileKind, LockKind,
-    LockOwner, LockRange, LockRequest, LockStyle, Lookup, Name, Node, OpenFlags, OpenRequest,
-    ReadRequest, RenameFlags, Result, SliceSource, WriteRequest,
+    Attributes, Capabilities, Errno, FileKind, Lookup, Name, Node, RenameFlags, Result,
 };
 
 use crate::index::Index;
@@ -22,17 +20,11 @@ use crate::{Namespace, Overlay};
 /// The most lower layers: their numbers have 16 bits in inode numbers.
 const MOST_LOWERS: usize = 65_000;
 
-/// The file in the work directory that keeps a second daemon away.
-const LOCK: &[u8] = b"vfsd.lock";
-
 /// The directory in the work directory where files are made, as the kernel has it.
 const WORK: &str = "work";
 
 /// The directory in that one where the kernel notes what forbids another mount.
 const INCOMPATIBLE: &[u8] = b"incompat";
-
-/// The longest process id that is read from it, in bytes.
-const HOLDER_MAX: usize = 20;
 
 impl Overlay {
     /// Stacks layers. What an earlier run has left in the work directory is removed.
@@ -129,7 +121,6 @@ async fn open_upper(options: &Options, given: &Upper) -> Result<UpperLayer, Open
         which: Which::Work,
         error,
     };
-    let lock = lock(outer).await?;
     if let Some(feature) = incompatible(outer).await.map_err(unusable)? {
         return Err(OpenError::Incompatible { feature });
     }
@@ -144,7 +135,6 @@ async fn open_upper(options: &Options, given: &Upper) -> Result<UpperLayer, Open
         root: given.root.clone(),
         work,
         index,
-        _lock: lock,
     })
 }
 
@@ -163,82 +153,6 @@ async fn incompatible(outer: &Arc<dyn Node>) -> Result<Option<String>> {
     Ok(noted
         .first()
         .map(|entry| entry.name.escape_ascii().to_string()))
-}
-
-/// Keeps other daemons away from the upper, for as long as the file is open. `None` where the upper
-/// has no locks.
-async fn lock(outer: &Arc<dyn Node>) -> Result<Option<Arc<dyn File>>, OpenError> {
-    let unusable = |error| OpenError::Unreadable {
-        which: Which::Work,
-        error,
-    };
-    let file = open_lock(outer).await.map_err(unusable)?;
-    let request = LockRequest {
-        owner: LockOwner(0),
-        pid: std::process::id(),
-        style: LockStyle::Flock,
-        kind: Some(LockKind::Write),
-        range: LockRange {
-            start: 0,
-            end: i64::MAX.unsigned_abs(),
-        },
-        wait: false,
-    };
-    match file.setlk(request).await {
-        Ok(()) => {}
-        Err(Error::NotSupported) => return Ok(None),
-        Err(error) if error.is(Errno::AGAIN) => {
-            let mut holder = [0; HOLDER_MAX];
-            let mut sink = BufferSink::new(&mut holder);
-            let request = ReadRequest {
-                offset: 0,
-                length: HOLDER_MAX,
-            };
-            let length = file.read(request, &mut sink).await.map_err(unusable)?;
-            let holder = holder.get(..length).unwrap_or_default().trim_ascii();
-            let holder = holder.escape_ascii().to_string();
-            return Err(OpenError::InUse { holder });
-        }
-        Err(error) => return Err(unusable(error)),
-    }
-    let holder = format!("{}\n", std::process::id());
-    tell(&file, holder.as_bytes()).await.map_err(unusable)?;
-    Ok(Some(file))
-}
-
-/// Makes `bytes` the whole content.
-async fn tell(file: &Arc<dyn File>, bytes: &[u8]) -> Result<()> {
-    let changes = AttributeChanges {
-        size: Some(0),
-        ..AttributeChanges::default()
-    };
-    file.setattr(changes).await?;
-    let request = WriteRequest {
-        offset: 0,
-        kill_privileges: false,
-        cached: false,
-    };
-    file.write(request, &mut SliceSource::new(bytes)).await?;
-    Ok(())
-}
-
-async fn open_lock(outer: &Arc<dyn Node>) -> Result<Arc<dyn File>> {
-    let name = Name::new(LOCK)?;
-    let flags = OpenFlags::READ | OpenFlags::WRITE;
-    if let Lookup::Found(entry) = outer.lookup(name).await? {
-        let request = OpenRequest {
-            flags,
-            kill_privileges: false,
-        };
-        return Ok(entry.node.open(request).await?.file);
-    }
-    let new = New {
-        caller: DAEMON,
-        what: What::File(flags),
-        inode: Inode::with(0o600),
-    };
-    let (_, opened) = new.make(outer, name).await?;
-    Ok(opened.ok_or(Errno::IO)?.file)
 }
 
 /// Finds out, by doing it, whether the upper can do what an overlay needs.

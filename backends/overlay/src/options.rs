@@ -28,7 +28,8 @@ pub struct Options {
 }
 
 /// The writable layer: two directories of one backend, neither in the other, on one file system.
-/// Nobody else changes them.
+/// Nobody else changes them, which is the caller's to see to: a second overlay of the same directories would
+/// spoil them.
 pub struct Upper {
     /// The backend that both are of.
     pub backend: Arc<dyn Backend>,
@@ -119,12 +120,6 @@ pub enum OpenError {
         what: &'static str,
         /// What was answered.
         error: BackendError,
-    },
-    /// Another daemon uses it.
-    #[error("the upper is in use by process {holder}: stop it, or choose another upper")]
-    InUse {
-        /// Its process id, as it told it.
-        holder: String,
     },
     /// The kernel has written the upper without making anything durable (`volatile`).
     #[error(

@@ -484,18 +484,14 @@ fn what_an_earlier_run_has_left_in_the_work_directory_is_removed() {
 }
 
 #[test]
-fn an_upper_is_one_daemons_and_belongs_to_its_lowers() {
+fn an_upper_belongs_to_its_lowers() {
     every_store(|store| {
         let stack = Stack::new(store, &|_, _| {});
         let named = |name: &str| Options {
             lowers_name: Some(name.to_owned()),
             ..stack.options()
         };
-        let open = block_on(Overlay::open(named("these"))).unwrap();
-        let second = block_on(Overlay::open(named("these"))).unwrap_err();
-        let expected = format!("the upper is in use by process {}:", std::process::id());
-        assert!(second.to_string().starts_with(&expected), "{second}");
-        drop(open);
+        assert!(block_on(Overlay::open(named("these"))).is_ok());
         let other = block_on(Overlay::open(named("those"))).unwrap_err();
         assert!(matches!(other, OpenError::OtherLowers { .. }), "{other}");
         assert!(block_on(Overlay::open(named("these"))).is_ok());
