@@ -125,7 +125,7 @@ impl OverlayNode {
         if self.is_nested_whiteout() {
             nested::mark(self.shared.namespace, copy.as_ref()).await?;
         }
-        let number = self.number().to_string();
+        let number = self.whole_number().stored();
         if attributes.kind != FileKind::Directory {
             let set = self
                 .shared
@@ -214,7 +214,7 @@ impl OverlayNode {
         namespace
             .set(entry.node.as_ref(), crate::xattr::OPAQUE, b"y")
             .await?;
-        let number = self.number().to_string();
+        let number = self.whole_number().stored();
         namespace
             .set(entry.node.as_ref(), INODE, number.as_bytes())
             .await?;
@@ -244,7 +244,7 @@ impl OverlayNode {
                 .await?;
             upper
                 .index
-                .enter(&upper.work, temporary, self.number())
+                .enter(&upper.work, temporary, self.whole_number().key)
                 .await?;
             self.change_links(others);
         } else if place.is_none() {

@@ -1,7 +1,7 @@
 //! Files of lower layers that have several names, and are in the upper by now.
 //!
-//! All lower names of such a file find the one copy, by the inode number that the file shows: a directory
-//! beside the work directory has it under that number. It is the overlay's own, not the kernel's, which
+//! All lower names of such a file find the one copy, by its inode number and layer: a directory
+//! beside the work directory has it under that key. It is the overlay's own, not the kernel's, which
 //! knows files by handles that only a directory of the host has.
 
 use std::collections::HashSet;
@@ -38,15 +38,15 @@ impl Index {
         })
     }
 
-    /// The file with this inode number.
+    /// The file with this key.
     ///
     /// # Errors
     /// Those of the storage.
-    pub(crate) async fn find(&self, number: u64) -> Result<Option<Arc<dyn Node>>> {
-        if !self.known.lock().contains(&number) {
+    pub(crate) async fn find(&self, key: u64) -> Result<Option<Arc<dyn Node>>> {
+        if !self.known.lock().contains(&key) {
             return Ok(None);
         }
-        match self.directory.lookup(Name::new(&name(number))?).await? {
+        match self.directory.lookup(Name::new(&name(key))?).await? {
             Lookup::Found(entry) => Ok(Some(entry.node)),
             Lookup::Missing { .. } => Ok(None),
         }
@@ -60,13 +60,13 @@ impl Index {
         &self,
         work: &WorkDirectory,
         temporary: &Temporary,
-        number: u64,
+        key: u64,
     ) -> Result<()> {
-        let name = name(number);
+        let name = name(key);
         let (name, flags) = (Name::new(&name)?, RenameFlags::empty());
         work.rename_to(temporary, &self.directory, name, flags)
             .await?;
-        self.known.lock().insert(number);
+        self.known.lock().insert(key);
         Ok(())
     }
 
@@ -74,17 +74,17 @@ impl Index {
     ///
     /// # Errors
     /// Those of the storage.
-    pub(crate) async fn remove(&self, number: u64) -> Result<()> {
-        if !self.known.lock().remove(&number) {
+    pub(crate) async fn remove(&self, key: u64) -> Result<()> {
+        if !self.known.lock().remove(&key) {
             return Ok(());
         }
-        match self.directory.unlink(Name::new(&name(number))?).await {
+        match self.directory.unlink(Name::new(&name(key))?).await {
             Err(error) if error.is(Errno::NOENT) => Ok(()),
             other => other,
         }
     }
 }
 
-fn name(number: u64) -> Vec<u8> {
-    format!("{number:x}").into_bytes()
+fn name(key: u64) -> Vec<u8> {
+    format!("{key:x}").into_bytes()
 }

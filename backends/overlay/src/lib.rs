@@ -26,8 +26,8 @@
 //!   in is moved.
 //! - `impure`: files of the directory show other inode numbers than their own.
 //! - A file whose content is in a layer below (`metacopy`) is EIO.
-//! - `vfsd.inode`, which the kernel does not know: the inode number that a copy shows, in decimal, so that it
-//!   stays after a restart. The kernel's own way, `origin`, is a file handle, which only a directory of the
+//! - `vfsd.inode`, which the kernel does not know: the inode number of the file that was copied, in decimal, so that
+//!   it stays after a restart. The kernel's own way, `origin`, is a file handle, which only a directory of the
 //!   host has; it is neither written nor followed. A symbolic link or special file cannot keep it in
 //!   `user.overlay.*`: its number changes with a restart.
 //! - `vfsd.device` on a file, `vfsd.devices` on its directory, which the kernel does not know: the file is a

@@ -90,7 +90,7 @@ pub(crate) async fn list(directory: &Arc<OverlayNode>) -> Result<Vec<Listed>> {
                     Some((node, _)) => node.number(),
                     None => continue,
                 },
-                false => directory.shared.numbers.shown(part.layer, entry.inode),
+                false => directory.shared.numbers.of(part.layer, entry.inode).shown,
             };
             merged.push(entry);
         }

@@ -9,6 +9,7 @@ use vfsd_backend::{Attributes, Entry, Errno, FileKind, Name, Node, Result};
 
 use crate::layers::{Layer, Shared};
 use crate::nested;
+use crate::numbers::Number;
 use crate::resolve::{Found, Part, Parts, resolve};
 use crate::table::Key;
 use crate::whiteout::is_device;
@@ -42,7 +43,7 @@ pub(crate) struct OverlayNode {
     /// A program's character device 0/0, which is a regular file in its layer.
     nested_whiteout: bool,
     /// The inode number that programs see: it stays when the file is copied up.
-    number: u64,
+    number: Number,
     pub(crate) serial: u64,
     /// Its file in the upper, if it has one by now.
     upper: OnceLock<UpperPart>,
@@ -81,7 +82,7 @@ impl OverlayNode {
     pub(crate) fn new(
         shared: &Arc<Shared>,
         parts: Parts,
-        number: Option<u64>,
+        number: Option<Number>,
         links_changed: i64,
         place: Option<Place>,
     ) -> Arc<Self> {
@@ -92,7 +93,8 @@ impl OverlayNode {
             .map(Part::key)
             .collect();
         let own = parts.lowers.first().or(parts.upper.as_ref());
-        let own = own.map_or(0, |part| shared.numbers.shown(part.layer, part.inode));
+        let own = own.map_or((Layer::UPPER, 0), |part| (part.layer, part.inode));
+        let own = shared.numbers.of(own.0, own.1);
         let upper = parts.upper.map(|part| UpperPart {
             node: part.node,
             inode: part.inode,
@@ -149,7 +151,13 @@ impl OverlayNode {
         self.nested_whiteout
     }
 
+    /// The inode number that programs see.
     pub(crate) fn number(&self) -> u64 {
+        self.number.shown
+    }
+
+    /// All of its number.
+    pub(crate) fn whole_number(&self) -> Number {
         self.number
     }
 
@@ -219,7 +227,7 @@ impl OverlayNode {
     /// Whether it shows another inode number than its file in the upper.
     pub(crate) fn has_other_number(&self) -> bool {
         self.upper.get().is_some_and(|upper| {
-            self.number != self.shared.numbers.shown(Layer::UPPER, upper.inode)
+            self.number() != self.shared.numbers.of(Layer::UPPER, upper.inode).shown
         })
     }
 
@@ -311,7 +319,7 @@ impl OverlayNode {
             false => attributes,
         };
         Attributes {
-            inode: self.number,
+            inode: self.number(),
             links,
             mount_root: false,
             ..attributes
@@ -402,12 +410,12 @@ impl OverlayNode {
             match (&parts.upper, parts.lowers.first()) {
                 (Some(part), _) if self.upper_part().is_some_and(|own| own.marks.impure) => {
                     let stored = shared.namespace.get(part.node.as_ref(), INODE).await?;
-                    number = stored.and_then(|value| parsed(&value));
+                    number = stored.and_then(|value| shared.numbers.restored(&value));
                     more = self.stored_links(part, &parts.attributes).await?;
                 }
                 (None, Some(part)) if parts.attributes.links > 1 => {
-                    let own = shared.numbers.shown(part.layer, part.inode);
-                    if let Some(copy) = upper.index.find(own).await? {
+                    let own = shared.numbers.of(part.layer, part.inode);
+                    if let Some(copy) = upper.index.find(own.key).await? {
                         let part = Part {
                             layer: Layer::UPPER,
                             inode: copy.identity().inode,

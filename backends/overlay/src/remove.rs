@@ -102,7 +102,7 @@ impl OverlayNode {
             self.store_links(file, self.links_changed()).await?;
         }
         if self.attributes().await?.links == 0 {
-            upper.index.remove(self.number()).await?;
+            upper.index.remove(self.whole_number().key).await?;
         }
         Ok(())
     }

@@ -148,7 +148,7 @@ pub(crate) const IMPURE: &str = "impure";
 pub(crate) const WHITEOUT: &str = "whiteout";
 pub(crate) const METACOPY: &str = "metacopy";
 pub(crate) const NLINK: &str = "nlink";
-/// The inode number that programs see of a copy, in decimal. The kernel does not know it.
+/// The inode number of a copy, as [`Number::stored`](crate::numbers::Number::stored). The kernel does not know it.
 pub(crate) const INODE: &str = "vfsd.inode";
 /// On the upper's root: which lower layers it belongs to. The kernel does not know it.
 pub(crate) const LOWERS: &str = "vfsd.lowers";

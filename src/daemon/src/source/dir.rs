@@ -35,6 +35,10 @@ impl fmt::Display for Dir {
 }
 
 impl Storage for Dir {
+    fn is_host_directory(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, options: &StorageOptions, readonly: bool) -> Result<Prepared, Failure> {
         let shares = vec![share(&self.0, readonly)?];
         let needs = needs(&options.passthrough);

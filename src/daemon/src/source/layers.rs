@@ -8,7 +8,7 @@ use vfsd_backend::{Backend, Capabilities, Node};
 use vfsd_overlay::{Namespace, Overlay};
 
 use super::upper::{Place, Upper};
-use super::{Given, Open, Prepared, Source, Storage, StorageOptions};
+use super::{Given, Open, Prepared, Root, Source, Storage, StorageOptions};
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
 
@@ -84,6 +84,7 @@ impl Storage for Layers {
         }
         let shown = self.to_string();
         let lowers_name = shown_list(&self.lowers);
+        let host_directories = self.lowers.iter().all(Source::is_host_directory);
         Ok(Prepared {
             shares,
             needs,
@@ -93,6 +94,7 @@ impl Storage for Layers {
                     lowers: opened,
                     place,
                     lowers_name,
+                    host_directories,
                     namespace,
                 };
                 stack.open(given, &inner.passthrough, &shown)
@@ -108,6 +110,8 @@ struct Stack {
     place: Option<Place>,
     /// Which trees they are, in words.
     lowers_name: String,
+    /// All are directories of the host.
+    host_directories: bool,
     namespace: Namespace,
 }
 
@@ -121,7 +125,9 @@ impl Stack {
         let failed =
             |error: &dyn fmt::Display| Failure::run(format!("cannot serve {shown}: {error}"));
         let mut given = given;
-        let mut roots = std::mem::take(&mut given.roots).into_iter();
+        let roots = std::mem::take(&mut given.roots);
+        let one_file_system = self.host_directories && are_on_one_file_system(&roots);
+        let mut roots = roots.into_iter();
         let mut lowers = Vec::new();
         for (count, open) in self.lowers {
             let below = Given {
@@ -132,6 +138,7 @@ impl Stack {
         }
         let mut options = vfsd_overlay::Options::new(lowers);
         options.namespace = self.namespace;
+        options.one_file_system = one_file_system;
         let mut locks = None;
         if let Some(place) = self.place {
             let root = roots
@@ -159,6 +166,13 @@ impl Stack {
             _locks: locks,
         }))
     }
+}
+
+/// Whether directories of the host lie on one file system, so that files with one inode number are the same.
+fn are_on_one_file_system(roots: &[Root]) -> bool {
+    let device = |root: &Root| rustix::fs::fstat(&root.descriptor).map(|stat| stat.st_dev);
+    let devices: Result<Vec<_>, _> = roots.iter().map(device).collect();
+    devices.is_ok_and(|devices| devices.windows(2).all(|pair| pair.first() == pair.last()))
 }
 
 /// An overlay whose upper nobody else uses as long as it is there.

@@ -53,6 +53,11 @@ pub(crate) trait Storage: fmt::Debug + fmt::Display + Send + Sync {
     fn memory_shares(&self) -> u64 {
         0
     }
+
+    /// Whether its files are those of its share, with their inode numbers.
+    fn is_host_directory(&self) -> bool {
+        false
+    }
 }
 
 /// What an operator decides about storages, whichever they are.
@@ -212,6 +217,11 @@ impl Source {
     /// As [`Storage::memory_shares`].
     pub(crate) fn memory_shares(&self) -> u64 {
         self.0.memory_shares()
+    }
+
+    /// As [`Storage::is_host_directory`].
+    pub(crate) fn is_host_directory(&self) -> bool {
+        self.0.is_host_directory()
     }
 
     /// As [`Storage::prepare`].
