@@ -95,11 +95,12 @@ impl OverlayNode {
         let (Some(file), Some(upper)) = (self.upper(), &self.shared.upper) else {
             return Ok(());
         };
-        if self.lowers().is_empty() && self.links_changed() == 0 {
-            return Ok(());
-        }
         if !in_upper {
             self.store_links(file, self.links_changed()).await?;
+        }
+        // One that was not copied up, or that a lower layer has a name of.
+        if self.lowers().is_empty() && self.links_changed() == 0 {
+            return Ok(());
         }
         if self.attributes().await?.links == 0 {
             upper.index.remove(self.whole_number().key).await?;

@@ -270,6 +270,31 @@ fn a_lower_file_with_several_names_stays_one_file() {
 }
 
 #[test]
+fn names_that_a_copy_loses_are_counted_however_it_was_found() {
+    every_store(|store| {
+        let stack = Stack::new(store, &|lower, _| {
+            let file = lower.put("one", b"").unwrap();
+            lower.link(&file, "two").unwrap();
+            lower.link(&file, "three").unwrap();
+        });
+        stack.run(|root| root.lookup("one").unwrap().chmod(0o600).map(drop).unwrap());
+        stack.run(|root| {
+            // By the name that the upper has.
+            let found = root.lookup("one").unwrap();
+            root.unlink("one").unwrap();
+            root.unlink("two").unwrap();
+            drop(found);
+            let three = root.lookup("three").unwrap();
+            assert_eq!(three.attributes().unwrap().links, 1);
+        });
+        stack.run(|root| {
+            let three = root.lookup("three").unwrap();
+            assert_eq!(three.attributes().unwrap().links, 1);
+        });
+    });
+}
+
+#[test]
 fn a_lower_directory_is_moved_away_and_back() {
     every_store(|store| {
         let stack = Stack::new(store, &|lower, _| {
