@@ -1,9 +1,11 @@
 //! Changes of attributes.
 
+use parking_lot::RwLockWriteGuard;
 use vfsd_backend::{AttributeChanges, Attributes, Errno, FileKind, Result, SetTime, Timestamp};
 
 use crate::content::Slot;
 use crate::inode::{Inode, State, resolve};
+use crate::live::ranges::{END, down, up};
 use crate::meta::Purpose;
 use crate::node::VolumeNode;
 use crate::txn::{Txn, check_has_content};
@@ -13,14 +15,15 @@ impl VolumeNode {
         let inode = &*self.inode;
         check_changes(&inode.state.read(), &changes, inode.kind)?;
         let slot = match changes.size {
-            Some(size) => Some((size, inode.alone(size > 0)?)),
+            Some(size) => Some((size, self.alone_to_cut(size)?)),
             None => None,
         };
+        let _passing = inode.core.pass();
         let cut = match &slot {
             Some((size, slot)) => Some((*size, inode.cut(slot, *size)?)),
             None => None,
         };
-        let mut txn = Txn::new(&inode.core);
+        let mut txn = Txn::within(&inode.core);
         if cut.is_some() {
             txn.gives_space_back();
         }
@@ -31,6 +34,7 @@ impl VolumeNode {
             state.row.size = size;
             state.row.blocks = blocks;
             state.content_changed();
+            txn.note_hole(inode, &(up(size)..END));
             txn.drop_capability(inode);
         }
         let now = Timestamp::now();
@@ -65,8 +69,9 @@ impl VolumeNode {
     pub(crate) fn truncate_at_open(&self, kill_privileges: bool) -> Result<()> {
         let inode = &*self.inode;
         let slot = inode.alone(false)?;
+        let _passing = inode.core.pass();
         let blocks = inode.cut(&slot, 0)?;
-        let mut txn = Txn::new(&inode.core);
+        let mut txn = Txn::within(&inode.core);
         txn.gives_space_back();
         let state = txn.state(inode);
         if kill_privileges {
@@ -75,8 +80,25 @@ impl VolumeNode {
         state.row.size = 0;
         state.row.blocks = blocks;
         state.content_changed();
+        txn.note_hole(inode, &(0..END));
         txn.drop_capability(inode);
         txn.commit()
+    }
+
+    /// The content alone, with all of the block here that a new size is in the middle of.
+    fn alone_to_cut(&self, size: u64) -> Result<RwLockWriteGuard<'_, Slot>> {
+        loop {
+            let slot = self.inode.alone(size > 0)?;
+            let block = down(size)..size;
+            let Some((_, map)) = self.inode.live() else {
+                return Ok(slot);
+            };
+            if slot.is_none() || !map.misses(&block) {
+                return Ok(slot);
+            }
+            drop(slot);
+            self.inode.fetch_now(&block)?;
+        }
     }
 }
 
@@ -87,9 +109,12 @@ impl Inode {
             return Ok(0);
         };
         self.mark_unsettled(Purpose::Freeing)?;
+        if size < self.state.read().row.size {
+            self.about_to_change(file, &(size..END), false)?;
+        }
         rustix::fs::ftruncate(file, size)?;
         self.content.changed();
-        Ok(crate::content::blocks(file)?)
+        Ok(self.blocks_of(file)?)
     }
 }
 

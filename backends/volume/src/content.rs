@@ -4,15 +4,20 @@
 //! inode is marked as unsettled in the journal, so that a start after a kill takes them from the
 //! data file; when they are written the mark goes.
 
+use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use rustix::fs::{fdatasync, fstat};
+use rustix::fs::{FallocateFlags, fallocate, fdatasync, fstat, ftruncate};
 use vfsd_backend::{Errno, Result};
 
+use crate::core::Core;
 use crate::inode::{Inode, Pending};
+use crate::live::dirty::{ContentMap, all_data};
+use crate::live::ranges::down;
+use crate::live::{Live, Passing};
 use crate::meta::{Change, Purpose};
 use crate::txn::Txn;
 
@@ -31,20 +36,16 @@ pub(crate) struct Content {
     named: AtomicBool,
     /// It is to be settled in a while.
     awaited: AtomicBool,
+    /// In a volume in a bucket: what is here and what is there.
+    map: OnceLock<Arc<ContentMap>>,
 }
 
 /// Allocated blocks of 512 bytes.
-pub(crate) fn blocks(file: &OwnedFd) -> Result<u64, Errno> {
+fn blocks(file: &OwnedFd) -> Result<u64, Errno> {
     Ok(u64::try_from(fstat(file)?.st_blocks).unwrap_or(0))
 }
 
 impl Content {
-    /// Allocated blocks of the data file, if it is open and nobody has it alone.
-    pub(crate) fn blocks_now(&self) -> Option<u64> {
-        let slot = self.slot.try_read_recursive()?;
-        blocks(slot.as_ref()?).ok()
-    }
-
     pub(crate) fn opened(&self) {
         self.opens.fetch_add(1, Ordering::Relaxed);
     }
@@ -55,8 +56,16 @@ impl Content {
             let mut slot = self.slot.write();
             // Opened again meanwhile: it would only have to be opened again.
             if self.opens.load(Ordering::Acquire) == 0 {
-                *slot = None;
+                self.close(&mut slot);
             }
+        }
+    }
+
+    /// Closes the data file, for who has it alone.
+    pub(crate) fn close(&self, slot: &mut Slot) {
+        *slot = None;
+        if let Some(map) = self.map.get() {
+            map.closed();
         }
     }
 
@@ -71,7 +80,92 @@ impl Content {
     }
 }
 
+impl Core {
+    /// Allocated blocks of an inode that is not in memory, also of what is elsewhere.
+    pub(crate) fn blocks_of(&self, ino: u64, size: u64, file: &OwnedFd) -> Result<u64> {
+        let here = blocks(file)?;
+        let Some(live) = self.live.as_deref() else {
+            return Ok(here);
+        };
+        let map = live.dirty.map(ino);
+        let data = all_data(file, size)?;
+        map.opened(|| live.shipped.ranges(ino, size), &data)?;
+        let elsewhere = map.missing_bytes() / 512;
+        map.closed();
+        Ok(here.saturating_add(elsewhere))
+    }
+}
+
 impl Inode {
+    /// In a volume in a bucket: what of the content is here and what is there.
+    pub(crate) fn live(&self) -> Option<(&Live, &Arc<ContentMap>)> {
+        let live = self.core.live.as_deref()?;
+        let map = self.content.map.get_or_init(|| live.dirty.map(self.ino));
+        Some((live, map))
+    }
+
+    /// Allocated blocks, also of what is elsewhere, if the data file is open and nobody has it alone.
+    pub(crate) fn blocks_now(&self) -> Option<u64> {
+        let slot = self.content.slot.try_read_recursive()?;
+        self.blocks_of(slot.as_ref()?).ok()
+    }
+
+    /// Allocated blocks, also of what is elsewhere.
+    pub(crate) fn blocks_of(&self, file: &OwnedFd) -> Result<u64, Errno> {
+        let here = blocks(file)?;
+        let elsewhere = self.live().map_or(0, |(_, map)| map.missing_bytes());
+        Ok(here.saturating_add(elsewhere / 512))
+    }
+
+    /// The parts of a range that are in a bucket alone, by who has the content shared or alone.
+    pub(crate) fn missing(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        self.live()
+            .map(|(_, map)| map.missing(range))
+            .unwrap_or_default()
+    }
+
+    /// After a write that ended before all of it was done: takes back what was to be written over, of ranges that were
+    /// missing, from a block in the middle of which it ended on. Answers up to where the write counts.
+    pub(crate) fn give_back(
+        &self,
+        file: Option<&Arc<OwnedFd>>,
+        missing: &[Range<u64>],
+        end: u64,
+    ) -> Result<u64> {
+        let (Some((live, map)), Some(file)) = (self.live(), file) else {
+            return Ok(end);
+        };
+        let mut kept = end;
+        for part in missing {
+            let start = part.start.max(down(end));
+            if start >= part.end {
+                continue;
+            }
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(file, flags, start, part.end.saturating_sub(start))?;
+            map.is_missing_again(&live.dirty, &(start..part.end));
+            kept = kept.min(start.max(part.start));
+        }
+        Ok(kept)
+    }
+
+    /// Prepares a change of the content in a range, `written` unless a hole is made. The caller passes the cut, and has
+    /// the content shared, or alone where anything of the range is missing.
+    pub(crate) fn about_to_change(
+        &self,
+        file: &OwnedFd,
+        range: &Range<u64>,
+        written: bool,
+    ) -> Result<(), Errno> {
+        let Some((live, map)) = self.live() else {
+            return Ok(());
+        };
+        let aside = || self.core.data.nameless();
+        map.change(&live.dirty, file, range, written, aside)?;
+        live.rounds.content_changed(live.dirty.bytes());
+        Ok(())
+    }
+
     /// The data file, for reading and writing. None where there is none, and it shall not be made.
     pub(crate) fn shared(&self, make: bool) -> Result<RwLockReadGuard<'_, Slot>> {
         self.open_shared(self.content.slot.read(), make)
@@ -111,6 +205,8 @@ impl Inode {
             self.mark_unsettled(Purpose::Usual)?;
         }
         let file = match self.core.data.open_file(self.ino, make) {
+            // All of it is in the bucket.
+            Err(Errno::NOENT) if self.is_elsewhere() => self.core.data.open_file(self.ino, true)?,
             Err(Errno::NOENT) => {
                 let lost = std::io::Error::other(format!(
                     "the data file of inode {} is not there: see `vfsd volume check`",
@@ -120,7 +216,14 @@ impl Inode {
             }
             other => other?,
         };
-        let size = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
+        let mut size = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
+        if let Some((live, map)) = self.live() {
+            if make {
+                map.made();
+            } else {
+                size = self.open_map(live, map, &file, size)?;
+            }
+        }
         let mut state = self.state.write();
         state.row.has_data = true;
         // They differ after a power cut only, where what was written last was not made durable.
@@ -128,6 +231,30 @@ impl Inode {
             state.row.size = size;
         }
         Ok(file)
+    }
+
+    /// Whether a data file that is not there has nothing that is not in the bucket.
+    fn is_elsewhere(&self) -> bool {
+        self.live()
+            .is_some_and(|(live, _)| !live.dirty.is_dirty(self.ino))
+    }
+
+    /// Finds out what is missing in the data file, and gives it its size if it is new.
+    fn open_map(&self, live: &Live, map: &ContentMap, file: &OwnedFd, size: u64) -> Result<u64> {
+        let size = {
+            let state = self.state.read();
+            match state.pending {
+                Pending::Content => size,
+                _ if state.row.size == size => size,
+                _ => {
+                    ftruncate(file, state.row.size)?;
+                    state.row.size
+                }
+            }
+        };
+        let here = all_data(file, size)?;
+        map.opened(|| live.shipped.ranges(self.ino, size), &here)?;
+        Ok(size)
     }
 
     /// Notes in the journal that size and times are about to be newer in the data file.
@@ -140,14 +267,18 @@ impl Inode {
             return Ok(());
         }
         self.core
-            .meta
             .commit(vec![Change::Unsettled(self.ino, true)], purpose)?;
         state.pending = Pending::Content;
         Ok(())
     }
 
-    /// Takes note that content up to `end` was written.
-    pub(crate) fn content_written(&self, end: u64, kill_privileges: bool) -> Result<()> {
+    /// Takes note that content up to `end` was written, by who passes the cut.
+    pub(crate) fn content_written(
+        &self,
+        _: &Passing<'_>,
+        end: u64,
+        kill_privileges: bool,
+    ) -> Result<()> {
         self.content.changed();
         let (marked, loses) = {
             let mut state = self.state.write();
@@ -166,7 +297,7 @@ impl Inode {
 
     /// Takes away what was granted to other content.
     fn lose_privileges(&self, set_id: bool) -> Result<()> {
-        let mut txn = Txn::new(&self.core);
+        let mut txn = Txn::within(&self.core);
         let state = txn.state(self);
         if set_id {
             state.clear_set_id();
@@ -184,6 +315,12 @@ impl Inode {
 
     /// Writes what is newer in memory than in the journal.
     pub(crate) fn settle(&self) -> Result<()> {
+        let _passing = self.core.pass_now();
+        self.settle_within()
+    }
+
+    /// As [`settle`](Self::settle), by who passes the cut or has it alone.
+    pub(crate) fn settle_within(&self) -> Result<()> {
         self.content.awaited.store(false, Ordering::Release);
         {
             let state = self.state.read();
@@ -192,13 +329,13 @@ impl Inode {
                 return Ok(());
             }
         }
-        let mut txn = Txn::new(&self.core);
+        let mut txn = Txn::within(&self.core);
         txn.gives_space_back();
         txn.state(self);
         txn.commit()
     }
 
-    /// Makes content and row durable, and everything that was done before.
+    /// Makes content and row durable on this host, and everything that was done before.
     pub(crate) fn sync(&self) -> Result<()> {
         self.settle()?;
         self.sync_data()?;

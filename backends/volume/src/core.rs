@@ -11,6 +11,8 @@ use vfsd_backend::{Errno, Error, FsStatistics, Name, Result};
 use crate::data::DataFolder;
 use crate::entries::{self, Entries};
 use crate::inode::{BLOCK_SIZE, Inode, State};
+use crate::live::{Live, Passing};
+use crate::meta::journal::Lsn;
 use crate::meta::tables::Named;
 use crate::meta::{Change, EntryRow, Meta, Purpose};
 use crate::upkeep::Upkeep;
@@ -26,13 +28,16 @@ const LOADERS: usize = 16;
 ///
 /// 1. `names`: who changes entries of directories.
 /// 2. An inode's content, shared by who reads or writes and alone by who changes its size.
-/// 3. An inode's state. Only the holder of `names` has those of several inodes.
-/// 4. Entries of directories. Only the holder of `names` has those of several.
-/// 5. The journal, then what is ahead of the tables.
+/// 3. In a volume in a bucket, the cut: shared by who changes anything, alone by who ships.
+/// 4. An inode's state. Only the holder of `names` has those of several inodes.
+/// 5. Entries of directories. Only the holder of `names` has those of several.
+/// 6. The journal, then what is ahead of the tables.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) meta: Arc<Meta>,
     pub(crate) data: DataFolder,
+    /// Of a volume in a bucket: what is between it and that.
+    pub(crate) live: Option<Box<Live>>,
     pub(crate) names: Mutex<()>,
     pub(crate) upkeep: Upkeep,
     /// Owner and group of what callers without an identity make.
@@ -55,12 +60,14 @@ impl Core {
     pub(crate) fn new(
         meta: Arc<Meta>,
         data: DataFolder,
+        live: Option<Box<Live>>,
         upkeep: Upkeep,
         owner: (u32, u32),
     ) -> Self {
         Self {
             meta,
             data,
+            live,
             names: Mutex::default(),
             upkeep,
             owner,
@@ -79,6 +86,36 @@ impl Core {
     pub(crate) fn new_open_file(&self) -> OpenFileId {
         // 64 bits do not run out.
         OpenFileId(self.last_open_file.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Begins a change, of which a cut sees all or nothing. Waits where too much is on its way into a bucket.
+    pub(crate) fn pass(&self) -> Passing<'_> {
+        match &self.live {
+            None => Passing::default(),
+            Some(live) => live.pass(),
+        }
+    }
+
+    /// As [`pass`](Self::pass), for what has to be done before there is more room.
+    pub(crate) fn pass_now(&self) -> Passing<'_> {
+        match &self.live {
+            None => Passing::default(),
+            Some(live) => live.pass_now(),
+        }
+    }
+
+    /// Commits changes of rows. The caller [passes](Self::pass).
+    ///
+    /// # Errors
+    /// As [`Meta::commit`], and EROFS when another daemon took the volume over.
+    pub(crate) fn commit(&self, changes: Vec<Change>, purpose: Purpose) -> Result<Lsn> {
+        let Some(live) = &self.live else {
+            return self.meta.commit(changes, purpose);
+        };
+        live.check_owned()?;
+        let lsn = self.meta.commit(changes, purpose)?;
+        live.rounds.recorded(lsn);
+        Ok(lsn)
     }
 
     fn known(&self, ino: u64) -> Option<Arc<Inode>> {
@@ -151,6 +188,12 @@ impl Core {
     /// Takes away what is left of an inode without a name. The data go first: if that is as far as it comes,
     /// the next start does the rest.
     pub(crate) fn remove_inode(&self, ino: u64, has_data: bool) {
+        let _passing = self.pass_now();
+        if let Some(live) = &self.live
+            && live.is_on_its_way(ino, has_data)
+        {
+            return;
+        }
         let data = match has_data {
             true => self.data.remove(ino).map_err(Error::from),
             false => Ok(()),
@@ -161,7 +204,7 @@ impl Core {
                 Change::Orphan(ino, false),
                 Change::Unsettled(ino, false),
             ];
-            self.meta.commit(changes, Purpose::Freeing)
+            self.commit(changes, Purpose::Freeing)
         });
         match removed {
             Ok(_) => {
@@ -184,7 +227,7 @@ impl Core {
         self.sync_first.lock().insert(ino);
     }
 
-    /// Makes all changes of rows durable.
+    /// Makes all changes of rows durable on this host.
     pub(crate) fn sync_meta(&self) -> Result<()> {
         {
             // Who comes meanwhile must not be faster.
@@ -218,7 +261,7 @@ impl Core {
         }
     }
 
-    /// Makes everything durable.
+    /// Makes everything durable on this host.
     pub(crate) fn sync_all(&self) -> Result<()> {
         let inodes: Vec<Arc<Inode>> = {
             let known = self.inodes.lock();
@@ -369,6 +412,9 @@ impl Core {
     pub(crate) fn statistics(&self) -> Result<FsStatistics> {
         let host = self.data.statistics()?;
         let count = self.count.load(Ordering::Relaxed);
+        if self.live.is_some() {
+            return Ok(bucket_statistics(count));
+        }
         let free = host
             .f_bavail
             .saturating_mul(host.f_frsize)
@@ -391,6 +437,23 @@ impl Core {
             fragment_size: BLOCK_SIZE,
             name_max: u32::try_from(Name::MAX).unwrap_or(u32::MAX),
         })
+    }
+}
+
+/// A bucket has no size: so much is told where programs ask for one.
+fn bucket_statistics(inodes: u64) -> FsStatistics {
+    // 1 PiB.
+    const BLOCKS: u64 = (1 << 50) / (BLOCK_SIZE as u64);
+    let blocks = BLOCKS;
+    FsStatistics {
+        blocks,
+        blocks_free: blocks,
+        blocks_available: blocks,
+        files: inodes.saturating_add(blocks),
+        files_free: blocks,
+        block_size: BLOCK_SIZE,
+        fragment_size: BLOCK_SIZE,
+        name_max: u32::try_from(Name::MAX).unwrap_or(u32::MAX),
     }
 }
 

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags, StatVfs, fstatvfs, mkdirat, openat, unlinkat};
 use vfsd_backend::{Errno, Result};
 
@@ -14,6 +15,7 @@ use vfsd_backend::{Errno, Result};
 #[derive(Debug)]
 pub(crate) struct DataFolder {
     folder: OwnedFd,
+    nameless: Mutex<()>,
 }
 
 /// Files that are made one after the other are in one folder, and so near to each other on the disk.
@@ -45,7 +47,10 @@ impl DataFolder {
 
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let folder = File::open(path)?.into();
-        Ok(Self { folder })
+        Ok(Self {
+            folder,
+            nameless: Mutex::default(),
+        })
     }
 
     /// Opens a data file for reading and writing, and makes it if it shall.
@@ -53,6 +58,25 @@ impl DataFolder {
         let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         flags.set(OFlags::CREATE, make);
         openat(&self.folder, name(ino), flags, Mode::from_raw_mode(0o600))
+    }
+
+    /// A file for a short time, with no name.
+    pub(crate) fn nameless(&self) -> Result<OwnedFd, Errno> {
+        const NAME: &str = "aside";
+        let flags =
+            OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::CREATE | OFlags::EXCL;
+        let mode = Mode::from_raw_mode(0o600);
+        let _one_at_a_time = self.nameless.lock();
+        let file = match openat(&self.folder, NAME, flags, mode) {
+            // Left by a kill between the two steps.
+            Err(Errno::EXIST) => {
+                unlinkat(&self.folder, NAME, AtFlags::empty())?;
+                openat(&self.folder, NAME, flags, mode)?
+            }
+            other => other?,
+        };
+        unlinkat(&self.folder, NAME, AtFlags::empty())?;
+        Ok(file)
     }
 
     /// Removes a data file, if there is one.

@@ -97,6 +97,6 @@ impl Directory for OpenDirectory {
     }
 
     fn fsync(&self, _data_only: bool) -> Answer<'_, ()> {
-        Answer::blocking(|| self.node.core().sync_meta())
+        self.node.core().names_synced()
     }
 }

@@ -33,6 +33,9 @@ pub enum VolumeError {
         /// The newest format that is known.
         known: u32,
     },
+    /// The volume is in a bucket.
+    #[error("{0}")]
+    Bucket(#[from] crate::bucket::BucketError),
     /// The files of the volume cannot be read or written, or are not what they should be.
     #[error("the volume in {}: {what}: {source}", .path.display())]
     Failed {

@@ -1,10 +1,12 @@
 //! An open regular file.
 
 use std::any::Any;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, copy_file_range, fallocate, fstat, seek};
+use parking_lot::RwLockWriteGuard;
+use rustix::fs::{FallocateFlags, copy_file_range, fallocate, fstat, ftruncate, seek};
 use vfsd_backend::posix::OpenFileId;
 use vfsd_backend::{
     Answer, AttributeChanges, Attributes, CopyRange, Errno, Error, Extent, FallocateMode, File,
@@ -12,8 +14,11 @@ use vfsd_backend::{
     Result, SeekFrom, Wait, WriteRequest, WriteSource,
 };
 
+use crate::content::Slot;
 use crate::inode::Inode;
-use crate::meta::Purpose;
+use crate::live::ranges::{END, RangeSet, inside, up};
+use crate::live::readahead::Readahead;
+use crate::meta::{Change, Purpose};
 use crate::node::VolumeNode;
 use crate::txn::Txn;
 
@@ -21,11 +26,14 @@ use crate::txn::Txn;
 const PAGE: u64 = 4096;
 /// Copies of this length are over at once, unless the source has to be read from a disk.
 const SMALL_COPY: u64 = 1 << 20;
+/// In a volume in a bucket a copy goes no further at a time: all of it has to be here.
+const LARGE_COPY: u64 = 64 << 20;
 
 pub(crate) struct OpenFile {
     node: VolumeNode,
     id: OpenFileId,
     flags: OpenFlags,
+    ahead: Readahead,
 }
 
 /// How far a read came.
@@ -43,6 +51,7 @@ impl OpenFile {
             id: node.inode.core.new_open_file(),
             node,
             flags,
+            ahead: Readahead::default(),
         }
     }
 
@@ -80,10 +89,23 @@ impl OpenFile {
             return Ok(Progress::Waits(0));
         };
         match slot.as_ref() {
+            Some(_) if self.misses(request) => Ok(Progress::Waits(0)),
             Some(file) => read_some(file, request, sink, Wait::Refused),
             None if self.inode().state.read().row.has_data => Ok(Progress::Waits(0)),
             None => Ok(Progress::Done(0)),
         }
+    }
+
+    /// Whether anything of what is to be read is in a bucket alone.
+    fn misses(&self, request: ReadRequest) -> bool {
+        let Some((_, map)) = self.inode().live() else {
+            return false;
+        };
+        if map.is_whole() {
+            return false;
+        }
+        self.ahead.read(self.inode(), request);
+        map.misses(&read_range(request))
     }
 
     /// Reads the rest, of which `done` bytes were read.
@@ -116,19 +138,88 @@ impl OpenFile {
             return Ok(0);
         }
         let inode = self.inode();
-        let done = if self.flags.contains(OpenFlags::APPEND) && !request.cached {
+        if inode.live().is_some() {
+            return self.write_over(request, source);
+        }
+        if self.flags.contains(OpenFlags::APPEND) && !request.cached {
             let slot = inode.alone(true)?;
             let offset = inode.state.read().row.size;
             let request = WriteRequest { offset, ..request };
-            self.write_at(slot.as_ref(), request, source)?
+            self.write_at(slot.as_ref(), request, source)
         } else {
             let slot = inode.shared(true)?;
-            self.write_at(slot.as_ref(), request, source)?
-        };
-        if self.flags.intersects(OpenFlags::SYNC | OpenFlags::DSYNC) {
-            inode.sync()?;
+            self.write_at(slot.as_ref(), request, source)
         }
-        Ok(done)
+    }
+
+    /// Writes where content may be in a bucket alone.
+    fn write_over(&self, request: WriteRequest, source: &mut dyn WriteSource) -> Result<usize> {
+        let inode = self.inode();
+        let appends = self.flags.contains(OpenFlags::APPEND) && !request.cached;
+        let length = u64::try_from(source.remaining()).unwrap_or(u64::MAX);
+        let mut alone = appends;
+        loop {
+            let (writing, shared) = match alone {
+                true => (Some(inode.alone(true)?), None),
+                false => (None, Some(inode.shared(true)?)),
+            };
+            let file = match (&writing, &shared) {
+                (Some(slot), _) => slot.as_ref(),
+                (_, Some(slot)) => slot.as_ref(),
+                _ => None,
+            };
+            let size = inode.state.read().row.size;
+            let offset = if appends { size } else { request.offset };
+            let range = offset..offset.saturating_add(length);
+            let Some((_, map)) = inode.live() else {
+                return Err(Errno::IO.into());
+            };
+            if !map.misses(&range) {
+                let request = WriteRequest { offset, ..request };
+                return self.write_at(file, request, source);
+            }
+            if let Some(edge) = edges(&range, size)
+                .into_iter()
+                .find(|edge| map.misses(edge))
+            {
+                drop((writing, shared));
+                inode.fetch_now(&edge)?;
+            } else if alone {
+                let request = WriteRequest { offset, ..request };
+                return self.write_missing(file, request, source);
+            } else {
+                // Nobody may read meanwhile: neither the old content nor the new is here.
+                alone = true;
+            }
+        }
+    }
+
+    /// Writes over blocks that are in a bucket alone, by who has the content alone.
+    fn write_missing(
+        &self,
+        file: Option<&Arc<OwnedFd>>,
+        request: WriteRequest,
+        source: &mut dyn WriteSource,
+    ) -> Result<usize> {
+        let inode = self.inode();
+        let length = u64::try_from(source.remaining()).unwrap_or(u64::MAX);
+        let range = request.offset..request.offset.saturating_add(length);
+        let missing = inode
+            .live()
+            .map(|(_, map)| map.missing(&range))
+            .unwrap_or_default();
+        let result = self.write_at(file, request, source);
+        let done = *result.as_ref().unwrap_or(&0) as u64;
+        if done == length {
+            return result;
+        }
+        // What was not written is where it was.
+        let end = request.offset.saturating_add(done);
+        let kept = inode.give_back(file, &missing, end)?;
+        match kept.saturating_sub(request.offset).min(done) {
+            0 => result.and(Err(Errno::IO.into())),
+            kept => Ok(usize::try_from(kept).unwrap_or(0)),
+        }
     }
 
     fn write_at(
@@ -139,7 +230,11 @@ impl OpenFile {
     ) -> Result<usize> {
         let file = file.ok_or(Errno::IO)?;
         let inode = self.inode();
+        let passing = inode.core.pass();
+        let length = u64::try_from(source.remaining()).unwrap_or(u64::MAX);
+        let range = request.offset..request.offset.saturating_add(length);
         inode.mark_unsettled(Purpose::Usual)?;
+        inode.about_to_change(file, &range, true)?;
         inode.settle_later();
         let mut done: usize = 0;
         let mut end = request.offset;
@@ -159,7 +254,7 @@ impl OpenFile {
             }
         };
         if done > 0 {
-            inode.content_written(end, request.kill_privileges)?;
+            inode.content_written(&passing, end, request.kill_privileges)?;
         }
         result
     }
@@ -168,17 +263,28 @@ impl OpenFile {
         self.check_open_for(OpenFlags::WRITE)?;
         let inode = self.inode();
         check_fallocate(inode, mode)?;
-        let slot = inode.alone(true)?;
+        let range = offset..offset.saturating_add(length);
+        let slot = self.alone_to_allocate(mode, &range)?;
         let file = slot.as_ref().ok_or(Errno::IO)?;
+        let _passing = inode.core.pass();
         inode.mark_unsettled(Purpose::Usual)?;
-        let flags = FallocateFlags::from_bits_retain(mode.bits());
-        let done = rustix::io::retry_on_intr(|| fallocate(file, flags, offset, length));
+        let hole = changed_content(mode, &range);
+        if let Some(hole) = &hole {
+            inode.about_to_change(file, hole, false)?;
+        }
+        let done = match inode.missing(&range) {
+            missing if missing.is_empty() => allocate(file, mode, &range),
+            missing => allocate_around(file, mode, &range, &missing),
+        };
         inode.content.changed();
         let stat = fstat(file)?;
-        let mut txn = Txn::new(&inode.core);
+        let mut txn = Txn::within(&inode.core);
+        if let Some(hole) = &hole {
+            txn.note_hole(inode, &inside(hole));
+        }
         let state = txn.state(inode);
         state.row.size = u64::try_from(stat.st_size).unwrap_or(0);
-        state.row.blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
+        state.row.blocks = inode.blocks_of(file)?;
         // The file system knows neither the mode nor so large a file.
         if !matches!(done, Err(Errno::OPNOTSUPP | Errno::FBIG)) {
             // FUSE does not tell whether the caller is privileged. As on ext4 this is lost, and the
@@ -189,6 +295,33 @@ impl OpenFile {
         }
         txn.commit()?;
         Ok(done?)
+    }
+
+    /// The content alone, with all of it here that the change of a range needs.
+    fn alone_to_allocate(
+        &self,
+        mode: FallocateMode,
+        range: &Range<u64>,
+    ) -> Result<RwLockWriteGuard<'_, Slot>> {
+        let inode = self.inode();
+        loop {
+            let slot = inode.alone(true)?;
+            let Some((_, map)) = inode.live() else {
+                return Ok(slot);
+            };
+            let size = inode.state.read().row.size;
+            let needed = match changed_content(mode, range) {
+                None => Vec::new(),
+                // All behind it moves.
+                Some(moved) if moved.end == END => std::iter::once(moved.start..up(size)).collect(),
+                Some(hole) => edges(&hole, size),
+            };
+            let Some(needed) = needed.into_iter().find(|part| map.misses(part)) else {
+                return Ok(slot);
+            };
+            drop(slot);
+            inode.fetch_now(&needed)?;
+        }
     }
 
     fn copy_to(&self, target: &Self, copy: &CopyRange<'_>) -> Result<u64> {
@@ -203,7 +336,10 @@ impl OpenFile {
         }
         target.check_mutable()?;
         let size = from.state.read().row.size;
-        let length = copy.length.min(size.saturating_sub(copy.offset));
+        let mut length = copy.length.min(size.saturating_sub(copy.offset));
+        if from.live().is_some() {
+            length = length.min(LARGE_COPY);
+        }
         let distance = copy.offset.abs_diff(copy.target_offset);
         if from.ino == to.ino && length > 0 && distance < length {
             return Err(Errno::INVAL.into());
@@ -211,14 +347,30 @@ impl OpenFile {
         if length == 0 {
             return Ok(0);
         }
+        let range = copy.target_offset..copy.target_offset.saturating_add(length);
+        if from.live().is_some() {
+            from.fetch_now(&(copy.offset..copy.offset.saturating_add(length)))?;
+            drop(to.shared(true)?);
+            to.fetch_now(&range)?;
+        }
         let source = from.shared(false)?;
         let sink = to.shared_beside(true)?;
         let (Some(source), Some(sink)) = (source.as_ref(), sink.as_ref()) else {
             return Ok(0);
         };
+        self.was_read();
+        let passing = to.core.pass();
         to.mark_unsettled(Purpose::Usual)?;
         to.settle_later();
-        self.was_read();
+        if to.live().is_some() {
+            // Holes may be copied as such.
+            let hole = inside(&range);
+            to.core.commit(
+                vec![Change::Hole(to.ino, hole.start, hole.end)],
+                Purpose::Usual,
+            )?;
+        }
+        to.about_to_change(sink, &range, true)?;
         let mut done: u64 = 0;
         let (mut read_at, mut write_at) = (copy.offset, copy.target_offset);
         let result = loop {
@@ -237,9 +389,48 @@ impl OpenFile {
         };
         if done > 0 {
             // FUSE does not tell whether the caller is privileged.
-            to.content_written(copy.target_offset.saturating_add(done), true)?;
+            to.content_written(&passing, copy.target_offset.saturating_add(done), true)?;
         }
         result
+    }
+
+    /// The next data or hole of a file of which some ranges are in a bucket alone: data, all of them.
+    fn seek_elsewhere(
+        &self,
+        file: &OwnedFd,
+        from: SeekFrom,
+        offset: u64,
+        missing: &[Range<u64>],
+    ) -> Result<u64> {
+        let size = self.inode().state.read().row.size;
+        if offset >= size {
+            return Err(Errno::NXIO.into());
+        }
+        match from {
+            SeekFrom::Data => {
+                let elsewhere = missing.first().map(|part| part.start);
+                match (seek(file, rustix::fs::SeekFrom::Data(offset)), elsewhere) {
+                    (Ok(here), Some(there)) => Ok(here.min(there)),
+                    (Err(Errno::NXIO), Some(there)) => Ok(there),
+                    (here, _) => Ok(here?),
+                }
+            }
+            SeekFrom::Hole => {
+                let mut at = offset;
+                while at < size {
+                    if let Some(part) = missing.iter().find(|part| part.contains(&at)) {
+                        at = part.end;
+                        continue;
+                    }
+                    let hole = seek(file, rustix::fs::SeekFrom::Hole(at))?;
+                    if hole == at {
+                        break;
+                    }
+                    at = hole;
+                }
+                Ok(at.min(size))
+            }
+        }
     }
 
     /// EBADF where fcntl(2) wants the file open in another way.
@@ -286,6 +477,57 @@ fn must_wait(error: &Error, wait: Wait) -> bool {
     wait == Wait::Refused && (error.is(Errno::AGAIN) || error.is(Errno::OPNOTSUPP))
 }
 
+fn read_range(request: ReadRequest) -> Range<u64> {
+    let length = u64::try_from(request.length).unwrap_or(u64::MAX);
+    request.offset..request.offset.saturating_add(length)
+}
+
+/// Blocks that a change of a range leaves a part of, in a file of so many bytes.
+fn edges(range: &Range<u64>, size: u64) -> Vec<Range<u64>> {
+    let start = range.start..up(range.start);
+    let end = match range.end < size {
+        true => range.end..up(range.end),
+        false => range.end..range.end,
+    };
+    [start, end]
+        .into_iter()
+        .filter(|edge| edge.start < edge.end)
+        .collect()
+}
+
+/// The range whose content an allocation changes.
+fn changed_content(mode: FallocateMode, range: &Range<u64>) -> Option<Range<u64>> {
+    match mode.difference(FallocateMode::KEEP_SIZE) {
+        FallocateMode::PUNCH_HOLE | FallocateMode::ZERO_RANGE => Some(range.clone()),
+        FallocateMode::COLLAPSE_RANGE | FallocateMode::INSERT_RANGE => Some(range.start..END),
+        _ => None,
+    }
+}
+
+fn allocate(file: &OwnedFd, mode: FallocateMode, range: &Range<u64>) -> Result<(), Errno> {
+    let flags = FallocateFlags::from_bits_retain(mode.bits());
+    let length = range.end.saturating_sub(range.start);
+    rustix::io::retry_on_intr(|| fallocate(file, flags, range.start, length))
+}
+
+/// Allocates what is not in the bucket: there the space is taken already.
+fn allocate_around(
+    file: &OwnedFd,
+    mode: FallocateMode,
+    range: &Range<u64>,
+    missing: &[Range<u64>],
+) -> Result<(), Errno> {
+    let missing: RangeSet = missing.iter().cloned().collect();
+    for gap in missing.gaps(range) {
+        allocate(file, mode, &gap)?;
+    }
+    let size = u64::try_from(fstat(file)?.st_size).unwrap_or(0);
+    if size < range.end && !mode.contains(FallocateMode::KEEP_SIZE) {
+        ftruncate(file, range.end)?;
+    }
+    Ok(())
+}
+
 /// Which modes there are: `vfs_fallocate` and `ext4_fallocate` of the kernel.
 fn check_fallocate(inode: &Inode, mode: FallocateMode) -> Result<(), Errno> {
     let keeps_size = mode.contains(FallocateMode::KEEP_SIZE);
@@ -309,9 +551,13 @@ fn check_fallocate(inode: &Inode, mode: FallocateMode) -> Result<(), Errno> {
 impl File for OpenFile {
     fn read<'a>(&'a self, request: ReadRequest, sink: &'a mut dyn ReadSink) -> Answer<'a, usize> {
         match self.read_now(request, sink) {
-            Ok(Progress::Waits(done)) => {
+            Ok(Progress::Waits(done)) if self.inode().live().is_none() => {
                 Answer::blocking(move || self.read_waiting(request, sink, done))
             }
+            Ok(Progress::Waits(done)) => Answer::later(async move {
+                self.inode().fetch(read_range(request)).await?;
+                Answer::blocking(move || self.read_waiting(request, sink, done)).await
+            }),
             Ok(Progress::Done(done)) => {
                 self.was_read();
                 Answer::ok(done)
@@ -326,7 +572,13 @@ impl File for OpenFile {
         source: &'a mut dyn WriteSource,
     ) -> Answer<'a, usize> {
         if self.flags.intersects(OpenFlags::SYNC | OpenFlags::DSYNC) {
-            return Answer::blocking(move || self.write_from(request, source));
+            return Answer::later(async move {
+                let done = Answer::blocking(move || self.write_from(request, source)).await?;
+                if done > 0 {
+                    self.inode().synced().await?;
+                }
+                Ok(done)
+            });
         }
         Answer::brief(move || self.write_from(request, source))
     }
@@ -351,7 +603,7 @@ impl File for OpenFile {
     }
 
     fn fsync(&self, _data_only: bool) -> Answer<'_, ()> {
-        Answer::blocking(|| self.inode().sync())
+        self.inode().synced()
     }
 
     fn release(&self) -> Answer<'_, ()> {
@@ -366,6 +618,10 @@ impl File for OpenFile {
         Answer::brief(move || {
             let slot = self.inode().shared(false)?;
             let file = slot.as_ref().ok_or(Errno::NXIO)?;
+            let missing = self.inode().missing(&(offset..END));
+            if !missing.is_empty() {
+                return self.seek_elsewhere(file, from, offset, &missing);
+            }
             // The position of the descriptor is used for nothing else.
             let position = match from {
                 SeekFrom::Data => rustix::fs::SeekFrom::Data(offset),
@@ -394,6 +650,13 @@ impl File for OpenFile {
                 return Ok(None);
             }
             let slot = self.inode().shared(false)?;
+            if !self
+                .inode()
+                .missing(&(offset..offset.saturating_add(length)))
+                .is_empty()
+            {
+                return Ok(None);
+            }
             let size = self.inode().state.read().row.size;
             let length = length.min(size.saturating_sub(offset));
             Ok(slot.as_ref().filter(|_| length > 0).map(|file| Extent {

@@ -230,7 +230,7 @@ impl Inode {
             }
             attributes
         };
-        let blocks = self.content.blocks_now().unwrap_or(attributes.blocks);
+        let blocks = self.blocks_now().unwrap_or(attributes.blocks);
         Attributes {
             blocks,
             ..attributes

@@ -43,7 +43,6 @@ mod error;
 mod file;
 mod inode;
 mod layout;
-#[allow(dead_code, reason = "volumes in a bucket are not opened yet")]
 mod live;
 mod meta;
 mod names;
@@ -59,5 +58,6 @@ mod xattr;
 
 pub use crate::check::CheckReport;
 pub use crate::error::VolumeError;
+pub use crate::live::{Durability, RemoteOptions};
 pub use crate::status::VolumeStatus;
 pub use crate::volume::{Volume, VolumeOptions};

@@ -427,6 +427,6 @@ impl Node for VolumeNode {
     }
 
     fn syncfs(&self) -> Answer<'_, ()> {
-        Answer::blocking(|| self.core().sync_all())
+        self.core().all_synced()
     }
 }

@@ -1,5 +1,6 @@
 //! A transaction: all changes of an operation to rows, in memory and in the journal, or none of them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::RwLockWriteGuard;
@@ -9,6 +10,7 @@ use vfsd_backend::{Errno, FileKind, Result, XattrFlags};
 
 use crate::core::Core;
 use crate::inode::{Inode, Pending, State};
+use crate::live::Passing;
 use crate::meta::{Change, EntryRow, Purpose};
 
 /// All names of an inode with their terminators fit in one answer of listxattr(2), beside the two
@@ -26,6 +28,8 @@ pub(crate) struct Txn<'a> {
     /// How many inodes are new.
     new: u64,
     purpose: Purpose,
+    /// Until the states are let go of.
+    _passing: Option<Passing<'a>>,
 }
 
 /// A name in a directory, and what it stands for from then on.
@@ -41,12 +45,21 @@ impl<'a> Txn<'a> {
     /// Changes to the rows of one inode, or of several by who holds the lock of names.
     pub(crate) fn new(core: &'a Core) -> Self {
         Self {
+            _passing: Some(core.pass()),
+            ..Self::within(core)
+        }
+    }
+
+    /// As [`new`](Self::new), by who passes, or has the cut alone.
+    pub(crate) fn within(core: &'a Core) -> Self {
+        Self {
             core,
             held: SmallVec::new(),
             entries: SmallVec::new(),
             changes: Vec::with_capacity(8),
             new: 0,
             purpose: Purpose::Usual,
+            _passing: None,
         }
     }
 
@@ -129,6 +142,14 @@ impl<'a> Txn<'a> {
         let (had, has) = (before > 0, state.row.links > 0);
         if had != has {
             self.changes.push(Change::Orphan(inode.ino, had));
+        }
+    }
+
+    /// Takes note of a hole in the content of an inode of a volume in a bucket.
+    pub(crate) fn note_hole(&mut self, inode: &Inode, hole: &Range<u64>) {
+        if self.core.live.is_some() && hole.start < hole.end {
+            let hole = Change::Hole(inode.ino, hole.start, hole.end);
+            self.changes.push(hole);
         }
     }
 
@@ -223,7 +244,7 @@ impl<'a> Txn<'a> {
         for held in &mut self.held {
             let unsettled = held.new.pending == Pending::Content;
             // Who has the content alone has set them already.
-            if unsettled && let Some(blocks) = held.inode.content.blocks_now() {
+            if unsettled && let Some(blocks) = held.inode.blocks_now() {
                 held.new.row.blocks = blocks;
             }
             held.new.pending = Pending::Nothing;
@@ -238,7 +259,7 @@ impl<'a> Txn<'a> {
         if self.changes.is_empty() {
             return Ok(());
         }
-        self.core.meta.commit(self.changes, self.purpose)?;
+        self.core.commit(self.changes, self.purpose)?;
         self.core.count_new(self.new);
         for held in self.held {
             let Held { mut now, new, .. } = held;

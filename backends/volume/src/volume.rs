@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use parking_lot::Mutex;
 use vfsd_backend::{Backend, Capabilities, Errno, FileKind, Node, Result, Timestamp};
 
-use crate::content;
 use crate::core::Core;
 use crate::data::DataFolder;
 use crate::error::VolumeError;
 use crate::layout::{Layout, Lock};
+use crate::live::Live;
 use crate::meta::{self, Change, Meta, NodeRow, Purpose, tables};
 use crate::node::VolumeNode;
 use crate::upkeep;
@@ -80,6 +81,11 @@ impl Volume {
     pub(crate) fn core(&self) -> &Arc<Core> {
         self.root.core()
     }
+
+    /// Hands over the thread that brings changes into the bucket.
+    pub(crate) fn set_shipper(&self, thread: JoinHandle<()>) {
+        *self.root.engine.shipper.lock() = Some(thread);
+    }
 }
 
 impl fmt::Debug for Volume {
@@ -107,6 +113,8 @@ pub(crate) struct Engine {
     core: Arc<Core>,
     upkeep: Option<JoinHandle<()>>,
     applier: Option<JoinHandle<()>>,
+    /// Of a volume in a bucket.
+    shipper: Mutex<Option<JoinHandle<()>>>,
     _lock: Lock,
 }
 
@@ -114,6 +122,10 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.core.upkeep.stop();
         join(self.upkeep.take(), "upkeep");
+        if let Some(live) = &self.core.live {
+            live.rounds.stop();
+        }
+        join(self.shipper.get_mut().take(), "shipper");
         self.core.meta.close();
         join(self.applier.take(), "metadata");
     }
@@ -129,14 +141,9 @@ fn fill(layout: &Layout, options: &VolumeOptions) -> Result<()> {
     meta::create(&layout.database(), &layout.journal())?;
     DataFolder::create(&layout.data())?;
     let (meta, applier) = Meta::open(&layout.database(), &layout.journal(), None)?;
-    let permissions = options.root_permissions & 0o7777;
-    let mut row = NodeRow::new(FileKind::Directory, permissions, Timestamp::now());
-    row.uid = options.uid;
-    row.gid = options.gid;
-    row.parent = ROOT;
     let written = meta
         .commit(
-            vec![Change::Node(meta.new_inode(), Some(row))],
+            vec![Change::Node(meta.new_inode(), Some(root_row(options)))],
             Purpose::Usual,
         )
         .and_then(|_| meta.sync());
@@ -145,12 +152,34 @@ fn fill(layout: &Layout, options: &VolumeOptions) -> Result<()> {
     written
 }
 
+/// The root of a new volume.
+pub(crate) fn root_row(options: &VolumeOptions) -> NodeRow {
+    let permissions = options.root_permissions & 0o7777;
+    let mut row = NodeRow::new(FileKind::Directory, permissions, Timestamp::now());
+    row.uid = options.uid;
+    row.gid = options.gid;
+    row.parent = ROOT;
+    row
+}
+
 fn open(layout: &Layout, lock: Lock, options: &VolumeOptions) -> Result<Volume> {
     let data = DataFolder::open(&layout.data())?;
-    let (meta, applier) = Meta::open(&layout.database(), &layout.journal(), None)?;
+    let meta = Meta::open(&layout.database(), &layout.journal(), None)?;
+    start(meta, data, None, lock, options, |_| Ok(()))
+}
+
+/// Starts what a volume runs on, and finishes what was left when it was last used; `first` is done before that.
+pub(crate) fn start(
+    (meta, applier): (Arc<Meta>, JoinHandle<()>),
+    data: DataFolder,
+    live: Option<Box<Live>>,
+    lock: Lock,
+    options: &VolumeOptions,
+    first: impl FnOnce(&Arc<Core>) -> Result<()>,
+) -> Result<Volume> {
     let (upkeep, jobs) = upkeep::channel();
     let owner = (options.uid, options.gid);
-    let core = Arc::new(Core::new(meta, data, upkeep, owner));
+    let core = Arc::new(Core::new(meta, data, live, upkeep, owner));
     let for_thread = core.clone();
     let thread = std::thread::Builder::new()
         .name("volume-upkeep".to_owned())
@@ -159,8 +188,10 @@ fn open(layout: &Layout, lock: Lock, options: &VolumeOptions) -> Result<Volume> 
         core: core.clone(),
         upkeep: Some(thread),
         applier: Some(applier),
+        shipper: Mutex::new(None),
         _lock: lock,
     });
+    first(&core)?;
     core.count_new(core.meta.read(tables::figures)?.inodes);
     finish_what_was_left(&core)?;
     let inode = core.inode(ROOT)?;
@@ -206,7 +237,7 @@ fn settle(core: &Core, ino: u64) -> Result<()> {
                 let stat = rustix::fs::fstat(&file).map_err(vfsd_backend::Error::from)?;
                 row.has_data = true;
                 row.size = u64::try_from(stat.st_size).unwrap_or(0);
-                row.blocks = content::blocks(&file)?;
+                row.blocks = core.blocks_of(ino, row.size, &file)?;
                 let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
                 row.modified = Timestamp::new(stat.st_mtime, nanoseconds)?;
                 row.changed = row.changed.max(row.modified);
@@ -217,6 +248,6 @@ fn settle(core: &Core, ino: u64) -> Result<()> {
         }
         changes.push(Change::Node(ino, Some(row)));
     }
-    core.meta.commit(changes, Purpose::Freeing)?;
+    core.commit(changes, Purpose::Freeing)?;
     Ok(())
 }

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{copy_file_range, seek};
 use rustix::io::{pread, retry_on_intr};
+use tokio::sync::Notify;
 use vfsd_backend::{Errno, Result};
 
 use super::ranges::{RangeSet, around};
@@ -36,14 +37,17 @@ pub(crate) struct ContentMap {
     ranges: Mutex<Ranges>,
     /// Nothing is missing, so that nobody has to ask which.
     whole: AtomicBool,
+    /// Something that was asked for is here, or did not come.
+    pub(crate) arrival: Notify,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Ranges {
     dirty: RangeSet,
-    /// How many bytes of the dirty ranges were written.
-    dirty_bytes: u64,
+    /// What of the dirty ranges was written: the rest are holes.
+    written: RangeSet,
     frozen: RangeSet,
+    /// How many bytes of the frozen ranges were written.
     frozen_bytes: u64,
     /// Frozen, and not read yet.
     unread: RangeSet,
@@ -79,6 +83,7 @@ impl Dirty {
                 ino,
                 ranges: Mutex::default(),
                 whole: AtomicBool::new(false),
+                arrival: Notify::new(),
             })
         })
     }
@@ -94,6 +99,13 @@ impl Dirty {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether content of a file is on its way.
+    pub(crate) fn is_frozen(&self, ino: u64) -> bool {
+        let map = self.files.lock().get(&ino).cloned();
+        map.is_some_and(|map| !map.ranges.lock().frozen.is_empty())
+    }
+
+    /// Whether a file has dirty or frozen ranges.
     pub(crate) fn is_dirty(&self, ino: u64) -> bool {
         self.files.lock().contains_key(&ino)
     }
@@ -102,7 +114,7 @@ impl Dirty {
     pub(crate) fn forget(&self, ino: u64) {
         if let Some(map) = self.files.lock().remove(&ino) {
             let mut ranges = map.ranges.lock();
-            self.less(ranges.dirty_bytes);
+            self.less(ranges.written.total());
             *ranges = Ranges::default();
         }
     }
@@ -208,25 +220,34 @@ impl ContentMap {
         ranges.copy_aside(live, &range, aside)?;
         self.arrived(&mut ranges, &range);
         let known = !ranges.dirty.is_empty() || !ranges.frozen.is_empty();
-        let added = ranges.dirty.insert(range);
-        if written {
-            ranges.dirty_bytes = ranges.dirty_bytes.saturating_add(added);
-            dirty.bytes.fetch_add(added, Ordering::Relaxed);
-        }
+        ranges.becomes_dirty(dirty, range, written);
         if !known {
             dirty.files.lock().insert(self.ino, self.clone());
         }
         Ok(())
     }
 
-    /// Takes note of what was dirty before the volume was opened.
-    pub(crate) fn was_dirty(self: &Arc<Self>, dirty: &Dirty, range: &Range<u64>, written: bool) {
+    /// Ranges that were missing, and were not changed after all.
+    pub(crate) fn is_missing_again(&self, dirty: &Dirty, range: &Range<u64>) {
         let mut ranges = self.ranges.lock();
-        let added = ranges.dirty.insert(around(range));
-        if written {
-            ranges.dirty_bytes = ranges.dirty_bytes.saturating_add(added);
-            dirty.bytes.fetch_add(added, Ordering::Relaxed);
+        dirty.less(ranges.written.remove(range));
+        ranges.dirty.remove(range);
+        if let Some(missing) = &mut ranges.missing {
+            missing.insert(range.clone());
+            self.whole.store(false, Ordering::Release);
         }
+    }
+
+    /// Takes note of data that was dirty before the volume was opened.
+    pub(crate) fn was_dirty(self: &Arc<Self>, dirty: &Dirty, range: &Range<u64>) {
+        let mut ranges = self.ranges.lock();
+        ranges.becomes_dirty(dirty, around(range), true);
+        dirty.files.lock().insert(self.ino, self.clone());
+    }
+
+    /// Takes note of a hole that was made before the volume was opened. Data in it stays.
+    pub(crate) fn was_hole(self: &Arc<Self>, dirty: &Dirty, range: &Range<u64>) {
+        self.ranges.lock().dirty.insert(around(range));
         dirty.files.lock().insert(self.ino, self.clone());
     }
 
@@ -238,7 +259,7 @@ impl ContentMap {
             return false;
         }
         ranges.frozen = std::mem::take(&mut ranges.dirty);
-        ranges.frozen_bytes = std::mem::take(&mut ranges.dirty_bytes);
+        ranges.frozen_bytes = std::mem::take(&mut ranges.written).total();
         ranges.unread = ranges.frozen.clone();
         true
     }
@@ -303,6 +324,17 @@ impl ContentMap {
 }
 
 impl Ranges {
+    fn becomes_dirty(&mut self, dirty: &Dirty, range: Range<u64>, written: bool) {
+        if written {
+            let more = self.written.insert(range.clone());
+            dirty.bytes.fetch_add(more, Ordering::Relaxed);
+        } else {
+            // The blocks at its ends may keep data: they hardly count.
+            dirty.less(self.written.remove(&range));
+        }
+        self.dirty.insert(range);
+    }
+
     pub(crate) fn missing_in(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         match &self.missing {
             Some(missing) => missing.within(range).collect(),

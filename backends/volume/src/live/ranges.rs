@@ -6,6 +6,9 @@ use std::ops::Range;
 /// What is kept in the bucket, fetched and found dirty is so in blocks of this size.
 pub(crate) const BLOCK: u64 = 4096;
 
+/// Where every file ends: at whole blocks.
+pub(crate) const END: u64 = (1 << 63) - BLOCK;
+
 /// Ranges that neither overlap nor touch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RangeSet {
@@ -79,6 +82,7 @@ impl RangeSet {
     }
 
     /// Whether the byte at `offset` is in the set.
+    #[cfg(test)]
     pub(crate) fn contains(&self, offset: u64) -> bool {
         self.overlaps(&(offset..offset.saturating_add(1)))
     }

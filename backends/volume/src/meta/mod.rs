@@ -8,18 +8,16 @@
 pub(crate) mod ahead;
 pub(crate) mod change;
 pub(crate) mod codec;
-#[allow(dead_code, reason = "what volumes in a bucket need")]
 pub(crate) mod journal;
 mod row;
-mod schema;
-#[allow(dead_code, reason = "what volumes in a bucket need")]
+pub(crate) mod schema;
 mod store;
 pub(crate) mod tables;
 
 pub(crate) use change::Change;
 pub(crate) use journal::Purpose;
 pub(crate) use row::{EntryRow, NodeRow};
-pub(crate) use store::{Meta, create, figures};
+pub(crate) use store::{Meta, applied, create, figures};
 
 /// Cookies before it are those of `.` and `..`.
 pub(crate) const FIRST_COOKIE: u64 = 3;

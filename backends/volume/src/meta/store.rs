@@ -82,6 +82,12 @@ pub(crate) fn figures(database: &Path) -> Result<Figures> {
     tables::figures(&db).map_err(storage)
 }
 
+/// The last record that is in the tables.
+pub(crate) fn applied(database: &Path) -> Result<Lsn> {
+    let db = schema::writer(database).map_err(storage)?;
+    tables::state(&db, tables::APPLIED).map_err(storage)
+}
+
 impl Meta {
     /// Brings the tables up to what the journal has, and begins a new journal. Also starts the thread that
     /// applies records. Records after `kept_after` stay in the journal until [`Meta::keep_after`] lets go of

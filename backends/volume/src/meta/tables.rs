@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Result, Row, params};
+use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 use vfsd_backend::{Device, FileKind, Timestamp};
 
 use super::ahead::Ahead;
@@ -248,40 +248,45 @@ fn put_mark(db: &Connection, table: &str, ino: u64, there: bool) -> Result<()> {
 /// Brings the tables up to date with all that is ahead of them, in one transaction.
 pub(crate) fn apply(db: &mut Connection, ahead: &Ahead) -> Result<()> {
     let transaction = db.transaction()?;
+    apply_within(&transaction, ahead)?;
+    transaction.commit()
+}
+
+/// As [`apply`], within a transaction that has more in it.
+pub(crate) fn apply_within(transaction: &Transaction<'_>, ahead: &Ahead) -> Result<()> {
     for (parent, names) in &ahead.entries {
         // What goes first, so that no two entries have one cookie in between.
         for (name, row) in names.iter().filter(|(_, row)| row.is_none()) {
-            put_entry(&transaction, *parent, name, row.as_ref())?;
+            put_entry(transaction, *parent, name, row.as_ref())?;
         }
         for (name, row) in names.iter().filter(|(_, row)| row.is_some()) {
-            put_entry(&transaction, *parent, name, row.as_ref())?;
+            put_entry(transaction, *parent, name, row.as_ref())?;
         }
     }
     for (ino, attributes) in &ahead.attributes {
         for (name, value) in attributes {
-            put_attribute(&transaction, *ino, name, value.as_deref())?;
+            put_attribute(transaction, *ino, name, value.as_deref())?;
         }
     }
     for (ino, there) in &ahead.orphans {
-        put_mark(&transaction, "orphan", *ino, *there)?;
+        put_mark(transaction, "orphan", *ino, *there)?;
     }
     for (ino, there) in &ahead.unsettled {
-        put_mark(&transaction, "unsettled", *ino, *there)?;
+        put_mark(transaction, "unsettled", *ino, *there)?;
     }
     for (ino, row) in &ahead.nodes {
         match row {
-            Some(row) => put_node(&transaction, *ino, row)?,
-            None => drop_node(&transaction, *ino)?,
+            Some(row) => put_node(transaction, *ino, row)?,
+            None => drop_node(transaction, *ino)?,
         }
     }
     // A number is never used again, also when its inode was the newest and is gone.
     if let Some((&newest, _)) = ahead.nodes.last_key_value()
-        && newest > state(&transaction, NEWEST_INODE)?
+        && newest > state(transaction, NEWEST_INODE)?
     {
-        set_state(&transaction, NEWEST_INODE, newest)?;
+        set_state(transaction, NEWEST_INODE, newest)?;
     }
-    set_state(&transaction, APPLIED, ahead.last)?;
-    transaction.commit()
+    set_state(transaction, APPLIED, ahead.last)
 }
 
 /// The last record that is in the tables.

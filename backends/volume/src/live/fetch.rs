@@ -1,0 +1,243 @@
+//! Fetching content that is in the bucket alone.
+//!
+//! Whole frames are fetched, each once however many wait for it, checked, and written into the data file. A range
+//! that the guest wrote meanwhile is left alone: it is no longer missing.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::io::{pwrite, retry_on_intr};
+use vfsd_backend::{Answer, Errno, Result};
+
+use super::Live;
+use super::dirty::ContentMap;
+use super::ranges::around;
+use super::shipped::Extent;
+use crate::bucket::Frame;
+use crate::inode::Inode;
+
+/// So much is asked for with one request.
+const REQUEST_BYTES: u64 = 4 << 20;
+
+/// What is fetched with one request.
+#[derive(Debug)]
+struct Wanted {
+    /// In whole blocks.
+    range: Range<u64>,
+    extents: Vec<Extent>,
+}
+
+/// A request that is under way, until it is dropped.
+struct InFlight {
+    map: Arc<ContentMap>,
+    range: Range<u64>,
+    arrived: bool,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut ranges = self.map.lock();
+        ranges.fetching.remove(&self.range);
+        if !self.arrived {
+            ranges.failures = ranges.failures.wrapping_add(1);
+        }
+        drop(ranges);
+        self.map.arrival.notify_waiters();
+    }
+}
+
+impl Inode {
+    /// Waits until a range of the content is here.
+    ///
+    /// # Errors
+    /// EIO when it cannot be had from the bucket, ENOSPC when there is no room for it.
+    pub(crate) async fn fetch(self: &Arc<Self>, range: Range<u64>) -> Result<()> {
+        // Whether it is here is not known before the data file is open.
+        Answer::blocking(|| self.shared(false).map(drop)).await?;
+        self.wait_for(range).await
+    }
+
+    /// As [`fetch`](Self::fetch), blocking the thread.
+    pub(crate) fn fetch_now(self: &Arc<Self>, range: &Range<u64>) -> Result<()> {
+        drop(self.shared(false)?);
+        match self.live() {
+            Some((live, _)) => live.runtime.block_on(self.wait_for(range.clone())),
+            None => Ok(()),
+        }
+    }
+
+    async fn wait_for(self: &Arc<Self>, range: Range<u64>) -> Result<()> {
+        let Some((live, map)) = self.live() else {
+            return Ok(());
+        };
+        let mut failures = None;
+        loop {
+            let mut arrival = pin!(map.arrival.notified());
+            arrival.as_mut().enable();
+            if self.ask(live, map, &range, &mut failures)? {
+                return Ok(());
+            }
+            arrival.await;
+        }
+    }
+
+    /// Asks for a range ahead of a reader, who does not wait for it.
+    pub(crate) fn fetch_ahead(self: &Arc<Self>, range: &Range<u64>) {
+        if let Some((live, map)) = self.live()
+            && let Err(error) = self.ask(live, map, range, &mut None)
+        {
+            tracing::debug!(ino = self.ino, %error, "volume: nothing is read ahead");
+        }
+    }
+
+    /// Asks for what is missing of a range, and was not asked for. True: nothing is missing.
+    fn ask(
+        self: &Arc<Self>,
+        live: &Live,
+        map: &Arc<ContentMap>,
+        range: &Range<u64>,
+        failures: &mut Option<u64>,
+    ) -> Result<bool> {
+        let unasked: Vec<Range<u64>> = {
+            let ranges = map.lock();
+            let missing = ranges.missing_in(range);
+            if missing.is_empty() {
+                return Ok(true);
+            }
+            let unasked = missing
+                .iter()
+                .flat_map(|part| ranges.fetching.gaps(part))
+                .collect();
+            match *failures {
+                Some(before) if before != ranges.failures && !Vec::is_empty(&unasked) => {
+                    return Err(Errno::IO.into());
+                }
+                _ => *failures = Some(ranges.failures),
+            }
+            unasked
+        };
+        let (Some(first), Some(last)) = (unasked.first(), unasked.last()) else {
+            return Ok(false);
+        };
+        let extents = live.shipped.extents(self.ino, &(first.start..last.end))?;
+        let mut asked = false;
+        for wanted in plan(extents) {
+            let mut ranges = map.lock();
+            let is_missing = !ranges.missing_in(&wanted.range).is_empty();
+            if !is_missing || ranges.fetching.overlaps(&wanted.range) {
+                asked |= is_missing;
+                continue;
+            }
+            ranges.fetching.insert(wanted.range.clone());
+            drop(ranges);
+            asked = true;
+            let flight = InFlight {
+                map: map.clone(),
+                range: wanted.range.clone(),
+                arrived: false,
+            };
+            live.runtime.spawn(self.clone().carry(wanted, flight));
+        }
+        if !asked && map.misses(range) {
+            // What is missing is in the bucket: that is how it was found to be.
+            return Err(
+                std::io::Error::other(format!("content of inode {} is nowhere", self.ino)).into(),
+            );
+        }
+        Ok(false)
+    }
+
+    async fn carry(self: Arc<Self>, wanted: Wanted, mut flight: InFlight) {
+        let arrived = self.clone().fetch_wanted(wanted).await;
+        match arrived {
+            Ok(()) => flight.arrived = true,
+            Err(error) => {
+                tracing::warn!(ino = self.ino, %error, "volume: content cannot be fetched")
+            }
+        }
+    }
+
+    async fn fetch_wanted(self: Arc<Self>, wanted: Wanted) -> Result<()> {
+        let Some((live, _)) = self.live() else {
+            return Ok(());
+        };
+        let mut frames: Vec<Frame> = wanted.extents.iter().map(|extent| extent.frame).collect();
+        frames.sort_unstable();
+        frames.dedup();
+        let contents = {
+            let _turn = live.fetches.acquire().await;
+            let read = live.remote.read_frames(&frames).await;
+            read.map_err(|error| vfsd_backend::Error::Storage(Box::new(error)))?
+        };
+        let contents: HashMap<Frame, Bytes> = frames.into_iter().zip(contents).collect();
+        let inode = self.clone();
+        let done = tokio::task::spawn_blocking(move || inode.take_in(&wanted, &contents)).await;
+        done.map_err(std::io::Error::other)?
+    }
+
+    /// Writes what was fetched into the data file, where it is missing still.
+    fn take_in(&self, wanted: &Wanted, contents: &HashMap<Frame, Bytes>) -> Result<()> {
+        let slot = self.shared(false)?;
+        let (Some((_, map)), Some(file)) = (self.live(), slot.as_ref()) else {
+            return Ok(());
+        };
+        let mut ranges = map.lock();
+        for extent in &wanted.extents {
+            let content = contents.get(&extent.frame).ok_or(Errno::IO)?;
+            for part in ranges.missing_in(&extent.range()) {
+                let skip = part
+                    .start
+                    .saturating_sub(extent.offset)
+                    .saturating_add(extent.skip.into());
+                let start = usize::try_from(skip).map_err(|_| Errno::IO)?;
+                let length =
+                    usize::try_from(part.end.saturating_sub(part.start)).map_err(|_| Errno::IO)?;
+                let bytes = content
+                    .get(start..start.saturating_add(length))
+                    .ok_or(Errno::IO)?;
+                write_all(file, bytes, part.start)?;
+            }
+        }
+        map.arrived(&mut ranges, &wanted.range);
+        Ok(())
+    }
+}
+
+fn write_all(file: &OwnedFd, bytes: &[u8], offset: u64) -> Result<(), Errno> {
+    let mut done = 0;
+    while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+        let at = offset.saturating_add(u64::try_from(done).unwrap_or(u64::MAX));
+        match retry_on_intr(|| pwrite(file, rest, at))? {
+            0 => return Err(Errno::NOSPC),
+            count => done = done.saturating_add(count),
+        }
+    }
+    Ok(())
+}
+
+/// Which extents are fetched together: those that share a block, and then as many as one request is worth.
+fn plan(extents: Vec<Extent>) -> Vec<Wanted> {
+    let mut all: Vec<Wanted> = Vec::new();
+    for extent in extents {
+        let range = around(&extent.range());
+        if let Some(last) = all.last_mut() {
+            let shares = range.start < last.range.end;
+            let follows = range.start == last.range.end;
+            let near = range.end.saturating_sub(last.range.start) <= REQUEST_BYTES;
+            if shares || (follows && near) {
+                last.range.end = last.range.end.max(range.end);
+                last.extents.push(extent);
+                continue;
+            }
+        }
+        all.push(Wanted {
+            range,
+            extents: vec![extent],
+        });
+    }
+    all
+}

@@ -1,0 +1,404 @@
+//! The shipper: a thread that brings what changed into the bucket, one round after the other.
+//!
+//! In each round: a cut; the content that is frozen by it, into segments, or into the log object itself where it is
+//! small; then the log object with all redo records up to the cut; then the shipped image follows. A round that
+//! fails is tried again from where it was: what is dirty is dropped at no time.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vfsd_backend::Errno;
+
+use super::Live;
+use super::cut::Cut;
+use super::dirty::Frozen;
+use super::local::Local;
+use super::rounds::Next;
+use super::shipped::Shipping;
+use crate::bucket::{MAX_INLINE_BYTES, Piece, Remote, Sealed, Segment, SegmentWriter, ShipError};
+use crate::core::Core;
+use crate::meta::journal::{Cursor, Lsn};
+
+/// Content in one frame: what a read of a single byte has to fetch.
+const FRAME_BYTES: u64 = 256 << 10;
+/// Segments that are stored at a time.
+const PARALLEL: usize = 4;
+/// After a failure a round is tried again after this time, and then after twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// See [`FIRST_PAUSE`].
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// While a fault lasts it is told as often.
+const TELL: Duration = Duration::from_secs(60);
+
+/// Why an attempt did not bring a round into the bucket.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Bucket(#[from] ShipError),
+    #[error("{0}")]
+    Local(#[from] std::io::Error),
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        Self::Local(errno.into())
+    }
+}
+
+/// A round that is not over.
+#[derive(Debug)]
+struct Round {
+    cut: Cut,
+    /// Redo records up to the cut.
+    records: Vec<(Lsn, Vec<u8>)>,
+    /// How many files were read to their end.
+    read: usize,
+    /// The data file that is read.
+    open: Option<OwnedFd>,
+    /// Content that is in no segment yet: inode, offset and bytes.
+    queue: VecDeque<(u64, u64, Vec<u8>)>,
+    queued: usize,
+    /// There is more than a log object takes.
+    in_segments: bool,
+    writer: Option<SegmentWriter>,
+    /// Segments that are not known to be stored.
+    segments: Vec<Segment>,
+    pieces: Vec<Piece>,
+    sealed: Option<Sealed>,
+}
+
+/// The thread.
+pub(super) struct Shipper {
+    core: Arc<Core>,
+    shipping: Shipping,
+    records: Cursor,
+    local: Local,
+    failing: Failing,
+}
+
+/// A fault that lasts.
+#[derive(Debug, Default)]
+struct Failing {
+    pause: Duration,
+    told: Option<Instant>,
+}
+
+impl Failing {
+    fn again(&mut self, error: &dyn std::fmt::Display) -> Duration {
+        if self.told.is_none_or(|told| told.elapsed() >= TELL) {
+            tracing::warn!(%error, "volume: changes do not get into the bucket, trying again");
+            self.told = Some(Instant::now());
+        }
+        self.pause = self
+            .pause
+            .saturating_mul(2)
+            .clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.pause
+    }
+
+    fn over(&mut self) {
+        if self.told.is_some() {
+            tracing::info!("volume: changes get into the bucket again");
+        }
+        *self = Self::default();
+    }
+}
+
+impl Shipper {
+    pub(super) fn new(core: Arc<Core>, shipping: Shipping, records: Cursor, local: Local) -> Self {
+        Self {
+            core,
+            shipping,
+            records,
+            local,
+            failing: Failing::default(),
+        }
+    }
+
+    /// The thread's work.
+    pub(super) fn run(mut self) {
+        let core = self.core.clone();
+        let Some(live) = core.live.as_deref() else {
+            return;
+        };
+        while live.rounds.next() == Next::Ship {
+            if !self.round(live) {
+                break;
+            }
+        }
+        if live.rounds.is_fenced() {
+            tracing::error!(
+                directory = %self.local.path().display(),
+                "volume: another daemon took it over; nothing more is written, and what was not in the bucket stays here"
+            );
+            live.rounds.wait_for_stop();
+        } else if self.finish(live) {
+            tracing::debug!("volume: closed, everything is in the bucket");
+        } else {
+            tracing::warn!("volume: not everything is in the bucket; the next start here goes on");
+        }
+    }
+
+    /// Brings what is left into the bucket and gives the volume back. False: not everything.
+    fn finish(&mut self, live: &Live) -> bool {
+        loop {
+            if !self.round(live) {
+                return false;
+            }
+            if self.core.meta.last() == self.shipping.point().lsn {
+                break;
+            }
+        }
+        let closed = live.runtime.block_on(live.remote.close());
+        let synced = || -> vfsd_backend::Result<()> {
+            self.core.data.sync_all()?;
+            self.core.meta.sync()?;
+            self.shipping.sync()?;
+            self.local.write_session(live.remote.epoch(), true)?;
+            Ok(())
+        };
+        match closed
+            .map_err(|error| error.to_string())
+            .and_then(|()| synced().map_err(|error| error.to_string()))
+        {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "volume: it was not closed as it should be");
+                false
+            }
+        }
+    }
+
+    /// Everything up to a new cut. False: it is time to stop, or another daemon took the volume over.
+    fn round(&mut self, live: &Live) -> bool {
+        live.rounds.begin();
+        let mut cut = None;
+        let mut round = None;
+        loop {
+            let attempt = self.attempt(live, &mut cut, &mut round);
+            match attempt {
+                Ok(()) => break,
+                Err(Failure::Bucket(ShipError::Fenced)) => {
+                    live.rounds.fence();
+                    return false;
+                }
+                Err(error) => {
+                    live.rounds.failed();
+                    let pause = self.failing.again(&error);
+                    if live.rounds.pause(pause) == Next::Stop {
+                        return false;
+                    }
+                }
+            }
+        }
+        self.failing.over();
+        let Some(round) = round else {
+            return false;
+        };
+        self.arrived(live, round)
+    }
+
+    /// Goes on with a round from where it is.
+    fn attempt(
+        &mut self,
+        live: &Live,
+        cut: &mut Option<Cut>,
+        round: &mut Option<Round>,
+    ) -> Result<(), Failure> {
+        if round.is_none() {
+            let made = match cut.take() {
+                Some(cut) => cut,
+                None => live.make_cut(&self.core).map_err(std::io::Error::other)?,
+            };
+            match self.records.read_to(made.last) {
+                Ok(records) => *round = Some(Round::new(made, records)),
+                Err(error) => {
+                    *cut = Some(made);
+                    return Err(error.into());
+                }
+            }
+        }
+        match round {
+            Some(round) if !round.is_empty() => round.ship(live, &self.core),
+            _ => Ok(()),
+        }
+    }
+
+    /// The bucket has it: wakes who waits, and brings the shipped image forward.
+    fn arrived(&mut self, live: &Live, round: Round) -> bool {
+        live.rounds.done(round.cut.last);
+        if let Some(sealed) = &round.sealed {
+            while let Err(error) =
+                self.shipping
+                    .apply(&round.records, &round.pieces, sealed.point())
+            {
+                let pause = self.failing.again(&error);
+                // The next start finds it in the bucket.
+                if live.rounds.pause(pause) == Next::Stop {
+                    return false;
+                }
+            }
+            self.failing.over();
+        }
+        for file in &round.cut.files {
+            file.map.shipped(&live.dirty);
+        }
+        self.core.meta.keep_after(self.shipping.point().lsn);
+        for (ino, has_data) in live.rounds.take_removable() {
+            self.core.remove_inode(ino, has_data);
+        }
+        true
+    }
+}
+
+impl Round {
+    fn new(cut: Cut, records: Vec<(Lsn, Vec<u8>)>) -> Self {
+        Self {
+            cut,
+            records,
+            read: 0,
+            open: None,
+            queue: VecDeque::new(),
+            queued: 0,
+            in_segments: false,
+            writer: None,
+            segments: Vec::new(),
+            pieces: Vec::new(),
+            sealed: None,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.cut.files.is_empty()
+    }
+
+    fn ship(&mut self, live: &Live, core: &Core) -> Result<(), Failure> {
+        let remote = &*live.remote;
+        if self.sealed.is_none() {
+            self.pack(remote)?;
+            while self.read_on(core)? {
+                self.pack(remote)?;
+                if self.segments.len() >= PARALLEL {
+                    self.store(live)?;
+                }
+            }
+            if let Some(writer) = self.writer.take().filter(|writer| !writer.is_empty()) {
+                self.segments.push(writer.finish());
+            }
+            self.store(live)?;
+            self.seal(remote)?;
+        }
+        if let Some(sealed) = &self.sealed {
+            live.runtime.block_on(remote.append(sealed))?;
+        }
+        Ok(())
+    }
+
+    /// Reads the next part of the frozen content. False: there is none.
+    fn read_on(&mut self, core: &Core) -> Result<bool, Failure> {
+        while let Some(file) = self.cut.files.get(self.read) {
+            if self.open.is_none() {
+                self.open = match core.data.open_file(file.ino, false) {
+                    Ok(open) => Some(open),
+                    // Cut to nothing before anything was written.
+                    Err(Errno::NOENT) => None,
+                    Err(errno) => return Err(errno.into()),
+                };
+            }
+            match file
+                .map
+                .read_frozen(self.open.as_ref(), file.size, FRAME_BYTES)?
+            {
+                Some(Frozen::Data { offset, bytes }) => {
+                    self.queued = self.queued.saturating_add(bytes.len());
+                    self.queue.push_back((file.ino, offset, bytes));
+                    return Ok(true);
+                }
+                Some(Frozen::Hole { offset, length }) => self.pieces.push(Piece {
+                    ino: file.ino,
+                    offset,
+                    length,
+                    place: None,
+                }),
+                None => {
+                    self.read = self.read.saturating_add(1);
+                    self.open = None;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Moves content from the queue into segments, if it is more than a log object takes.
+    fn pack(&mut self, remote: &Remote) -> Result<(), Failure> {
+        if !self.in_segments && self.queued <= MAX_INLINE_BYTES {
+            return Ok(());
+        }
+        self.in_segments = true;
+        while let Some((ino, offset, bytes)) = self.queue.front() {
+            let writer = match &mut self.writer {
+                Some(writer) => writer,
+                None => self.writer.insert(remote.segment()?),
+            };
+            let frame = writer.append(*ino, *offset, bytes)?;
+            self.pieces.push(piece(*ino, *offset, bytes, frame));
+            if writer.is_full()
+                && let Some(writer) = self.writer.take()
+            {
+                self.segments.push(writer.finish());
+            }
+            if let Some((_, _, bytes)) = self.queue.pop_front() {
+                self.queued = self.queued.saturating_sub(bytes.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores the segments that are full.
+    fn store(&mut self, live: &Live) -> Result<(), Failure> {
+        let puts = self
+            .segments
+            .iter()
+            .map(|segment| live.remote.put_segment(segment));
+        let results = live.runtime.block_on(futures_util::future::join_all(puts));
+        let mut results = results.into_iter();
+        let mut failure = None;
+        self.segments.retain(|_| match results.next() {
+            Some(Ok(())) => false,
+            Some(Err(error)) => {
+                failure = Some(error);
+                true
+            }
+            None => true,
+        });
+        failure.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn seal(&mut self, remote: &Remote) -> Result<(), Failure> {
+        let mut inline = remote.inline()?;
+        let mut pieces = self.pieces.clone();
+        for (ino, offset, bytes) in &self.queue {
+            let frame = inline.append(bytes)?;
+            pieces.push(piece(*ino, *offset, bytes, frame));
+        }
+        let records = self.records.clone();
+        let sealed = remote
+            .seal(self.cut.last, records, pieces.clone(), inline)
+            .map_err(ShipError::from)?;
+        self.pieces = pieces;
+        self.queue.clear();
+        self.sealed = Some(sealed);
+        Ok(())
+    }
+}
+
+fn piece(ino: u64, offset: u64, bytes: &[u8], frame: crate::bucket::Frame) -> Piece {
+    Piece {
+        ino,
+        offset,
+        length: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+        place: Some((frame, 0)),
+    }
+}
