@@ -1,8 +1,9 @@
 //! The bucket's side of a volume: what lies there, and who may write it.
 
-#![allow(dead_code, reason = "the parts that use the rest are not there yet")]
-
 mod chain;
+mod check;
+mod checkpoint;
+mod collect;
 mod damage;
 mod error;
 mod frame;
@@ -15,9 +16,14 @@ mod place;
 mod read;
 mod remote;
 mod segment;
+mod snapshot;
+mod stat;
 #[cfg(test)]
 mod tests;
+mod view;
 
+pub use check::{BucketReport, CheckLevel};
+pub use collect::{Collected, MIN_AGE, Named};
 pub use damage::Damage;
 pub use error::{BucketError, ShipError};
 pub use frame::{Frame, MAX_FRAME_BYTES};
@@ -28,3 +34,6 @@ pub use open::{Opened, Opener};
 pub use place::{ChainHash, ObjectId, Piece, Point};
 pub use remote::{Clock, Remote, Sealed, host_clock};
 pub use segment::{Entry, Segment, SegmentWriter};
+pub use snapshot::Snapshot;
+pub use stat::{Amount, BucketStat};
+pub use view::View;

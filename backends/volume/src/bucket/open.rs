@@ -153,9 +153,7 @@ impl Remote {
         };
         let nonce = random();
         let taken = take(&objects, uuid, opener, nonce).await?;
-        let base = taken.head.base();
-        let end = chain::find_end(&objects, uuid, base).await?;
-        let (inherited, fence) = append_fence(&objects, &taken.head, end, nonce).await?;
+        let fenced = fence(&objects, &taken.head, nonce).await;
         // Only now it is known that nobody took it over before the fence stood.
         let verified = (opener.clock)();
         let overtaken = || BucketError::Fenced(objects.place.clone());
@@ -163,6 +161,8 @@ impl Remote {
             Changed::To(head, version) if head.is_of(taken.head.epoch, nonce) => (*head, version),
             _ => return Err(overtaken()),
         };
+        // A failure comes after that: whoever took the volume over may have removed what was looked for.
+        let (inherited, fence) = fenced?;
         if head.boundary > fence.seq {
             return Err(overtaken());
         }
@@ -243,6 +243,12 @@ async fn replace(objects: &Objects, head: &Head, old: UpdateVersion) -> Result<b
     Ok(replaced.is_some())
 }
 
+/// Ends the chain with a log object of the new epoch. The points before it and of it.
+async fn fence(objects: &Objects, head: &Head, nonce: u128) -> Result<(Point, Point)> {
+    let end = chain::find_end(objects, head.uuid.0, head.base()).await?;
+    append_fence(objects, head, end, nonce).await
+}
+
 /// Puts a log object without content at the end of the chain, so that an earlier owner that still believes to be it
 /// finds its next number taken. The points before it and of it.
 async fn append_fence(
@@ -253,6 +259,10 @@ async fn append_fence(
 ) -> Result<(Point, Point)> {
     let overtaken = || BucketError::Fenced(objects.place.clone());
     loop {
+        // Another one became the owner since, and its fence is there already.
+        if end.epoch >= head.epoch {
+            return Err(overtaken());
+        }
         let full =
             || BucketError::damaged(objects.names.log(end.seq))(Damage("it is the last one"));
         let object = LogObject {
@@ -281,8 +291,8 @@ async fn append_fence(
         // The owner before was first: what it wrote counts, and the fence goes behind it.
         match chain::next(objects, head.uuid.0, end).await? {
             Some(found) if found.point == fence => return Ok((end, fence)),
-            Some(found) if found.object.epoch < head.epoch => end = found.point,
-            _ => return Err(overtaken()),
+            Some(found) => end = found.point,
+            None => return Err(overtaken()),
         }
     }
 }

@@ -63,7 +63,7 @@ pub struct Remote {
     head: tokio::sync::Mutex<KnownHead>,
     next_segment: AtomicU64,
     /// Segments that no appended log object names yet.
-    pub(super) unnamed: Mutex<BTreeSet<u64>>,
+    pub(super) unnamed: Mutex<BTreeSet<ObjectId>>,
     /// Held by a checkpoint and by a clean-up: one at a time.
     pub(super) care: tokio::sync::Mutex<()>,
 }
@@ -80,7 +80,7 @@ pub struct Sealed {
     bytes: Bytes,
     before: Point,
     point: Point,
-    segments: Vec<u64>,
+    segments: Vec<ObjectId>,
 }
 
 impl Sealed {
@@ -181,11 +181,7 @@ impl Remote {
         if self.is_fenced() {
             return Err(ShipError::Fenced);
         }
-        if let ObjectId::Segment { epoch, seq } = segment.id
-            && epoch == self.epoch
-        {
-            self.unnamed.lock().insert(seq);
-        }
+        self.unnamed.lock().insert(segment.id);
         let key = self.objects.names.object(segment.id);
         if self.objects.create(&key, segment.bytes.clone()).await? {
             return Ok(());
@@ -202,11 +198,7 @@ impl Remote {
 
     /// Lets clean-ups remove a segment that no log object will name.
     pub fn forget_segment(&self, id: ObjectId) {
-        if let ObjectId::Segment { epoch, seq } = id
-            && epoch == self.epoch
-        {
-            self.unnamed.lock().remove(&seq);
-        }
+        self.unnamed.lock().remove(&id);
     }
 
     /// The log object that comes next: all redo records up to `last` that are not in the chain yet, where content lies
@@ -237,13 +229,9 @@ impl Remote {
             previous: before.hash,
         };
         let bytes = object.encode(&link)?;
-        let own = |piece: &Piece| match piece.place?.0.object {
-            ObjectId::Segment { epoch, seq } => (epoch == self.epoch).then_some(seq),
-            ObjectId::Log(_) => None,
-        };
         Ok(Sealed {
             point: object.point(ChainHash::of(&bytes)),
-            segments: object.pieces.iter().filter_map(own).collect(),
+            segments: segments(&object.pieces),
             bytes,
             before,
         })
@@ -284,17 +272,23 @@ impl Remote {
         }
         match earlier {
             None => {
-                *self.end.lock() = sealed.point;
-                let mut unnamed = self.unnamed.lock();
-                sealed.segments.iter().for_each(|seq| {
-                    unnamed.remove(seq);
-                });
+                self.reach(sealed.point, &sealed.segments);
                 Ok(sealed.point)
             }
             Some(found) => {
-                *self.end.lock() = found.point;
+                self.reach(found.point, &segments(&found.object.pieces));
                 Err(ShipError::Earlier(Box::new(found.object), found.point))
             }
+        }
+    }
+
+    /// The chain ends at `end` now, with a log object that names these segments.
+    fn reach(&self, end: Point, named: &[ObjectId]) {
+        // In this order: a clean-up reads what has no name yet, then the chain.
+        *self.end.lock() = end;
+        let mut unnamed = self.unnamed.lock();
+        for id in named {
+            unnamed.remove(id);
         }
     }
 
@@ -422,4 +416,11 @@ impl Remote {
         let head = self.head().await;
         chain::follow(&self.objects, &head, after, Some(self.end()), each).await
     }
+}
+
+/// All segments that pieces name.
+fn segments(pieces: &[Piece]) -> Vec<ObjectId> {
+    let object = |piece: &Piece| Some(piece.place?.0.object);
+    let segment = |id: &ObjectId| matches!(id, ObjectId::Segment { .. });
+    pieces.iter().filter_map(object).filter(segment).collect()
 }

@@ -19,8 +19,8 @@ const FOOTER_BYTES: usize = 64;
 const ENTRY_BYTES: usize = 36;
 /// A segment is full at this size.
 const FULL_BYTES: usize = 16 << 20;
-/// No segment is longer: full, then one more frame, and the map of frames of one byte each.
-pub(super) const MAX_SEGMENT_BYTES: u64 = 1 << 30;
+/// No segment is longer: it was not full, and one more frame was put in.
+pub(super) const MAX_SEGMENT_BYTES: u64 = (17 << 20) + 4096;
 
 /// A frame of a segment and what it was written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,8 @@ impl SegmentWriter {
 
     /// Whether nothing more should be appended.
     pub fn is_full(&self) -> bool {
-        self.bytes() >= FULL_BYTES
+        let map = self.entries.len().saturating_mul(ENTRY_BYTES);
+        self.bytes().saturating_add(map) >= FULL_BYTES
     }
 
     /// Whether there is nothing in it to store.

@@ -1,6 +1,12 @@
 //! The bucket's side of a volume over a store in memory, also one that fails.
 
+mod checkpoints;
+mod collect;
+mod damage;
+mod model;
 mod owners;
+mod race;
+mod wild;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,133 @@
+//! A volume in a bucket as anybody may look at it, whoever owns it.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use vfsd_object_store::Store;
+
+use super::chain;
+use super::checkpoint;
+use super::error::BucketError;
+use super::frame::Frame;
+use super::head::{Changed, Checkpoint, Head, read_description, read_head};
+use super::log::{LogObject, Uuid};
+use super::objects::Objects;
+use super::place::{ObjectId, Point};
+use super::read;
+use super::remote::Remote;
+use super::segment::{self, Entry, MAX_SEGMENT_BYTES};
+
+type Result<T> = std::result::Result<T, BucketError>;
+
+/// A volume that may be read. What another daemon appends meanwhile is read, too; what one cleans up, is not there.
+#[derive(Debug, Clone)]
+pub struct View {
+    pub(super) objects: Objects,
+    pub(super) head: Head,
+}
+
+impl View {
+    /// Looks at a volume, which changes nothing.
+    ///
+    /// # Errors
+    /// There is none, or one that this program does not know, or the store failed.
+    pub async fn open(store: &Store, prefix: &str) -> Result<Self> {
+        let objects = Objects::new(store.clone(), prefix)?;
+        let missing = || BucketError::Missing(objects.place.clone());
+        let uuid = read_description(&objects).await?.ok_or_else(missing)?;
+        Self::of(&objects, uuid).await
+    }
+
+    /// The same with HEAD as it is now.
+    ///
+    /// # Errors
+    /// The volume is no longer there, or the store failed.
+    pub async fn refreshed(&self) -> Result<Self> {
+        Self::of(&self.objects, self.uuid()).await
+    }
+
+    async fn of(objects: &Objects, uuid: Uuid) -> Result<Self> {
+        match read_head(objects, uuid, None).await? {
+            Changed::To(head, _) => Ok(Self {
+                objects: objects.clone(),
+                head: *head,
+            }),
+            Changed::No | Changed::Gone => Err(BucketError::Missing(objects.place.clone())),
+        }
+    }
+
+    /// Of the volume.
+    pub fn uuid(&self) -> Uuid {
+        self.head.uuid.0
+    }
+
+    /// HEAD as it was when the volume was looked at.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// As [`Remote::follow`], to the last log object that is there.
+    ///
+    /// # Errors
+    /// As those of [`Remote::follow`].
+    pub async fn follow<E: From<BucketError>>(
+        &self,
+        after: Point,
+        each: impl FnMut(LogObject, Point) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Point, E> {
+        chain::follow(&self.objects, &self.head, after, None, each).await
+    }
+
+    /// Writes the file of a checkpoint, HEAD's or one of a snapshot, to `to`: it is there whole, or not at all.
+    ///
+    /// # Errors
+    /// The checkpoint is damaged or gone, the disk cannot take it, or the store failed.
+    pub async fn restore(&self, checkpoint: &Checkpoint, to: &Path) -> Result<()> {
+        checkpoint::restore(&self.objects, self.uuid(), checkpoint, to).await
+    }
+
+    /// Which ranges of which files the frames of a segment were written for, from the segment alone. `None` where it is
+    /// not there.
+    ///
+    /// # Errors
+    /// The segment is damaged, or the store failed.
+    pub async fn read_map(&self, id: ObjectId) -> Result<Option<Vec<Entry>>> {
+        let key = self.objects.names.object(id);
+        let Some((bytes, _)) = self.objects.read(&key, MAX_SEGMENT_BYTES).await? else {
+            return Ok(None);
+        };
+        let entries = segment::read_map(id, self.uuid(), &bytes);
+        entries.map(Some).map_err(BucketError::damaged(key))
+    }
+
+    /// As [`Remote::read_frames`].
+    ///
+    /// # Errors
+    /// As those of [`Remote::read_frames`].
+    pub async fn read_frames(&self, frames: &[Frame]) -> Result<Vec<Bytes>> {
+        read::read_frames(&self.objects, frames).await
+    }
+}
+
+impl Remote {
+    /// The volume as anybody sees it.
+    pub async fn view(&self) -> View {
+        View {
+            objects: self.objects.clone(),
+            head: self.head().await,
+        }
+    }
+
+    /// Writes the file of HEAD's checkpoint to `to`, whole or not at all, and returns the point to
+    /// [`follow`](Self::follow) from. Without a checkpoint there is no file, and all begins at [`Point::START`].
+    ///
+    /// # Errors
+    /// The checkpoint is damaged or gone, the disk cannot take it, or the store failed.
+    pub async fn restore(&self, to: &Path) -> Result<Point> {
+        let view = self.view().await;
+        if let Some(checkpoint) = &view.head.checkpoint {
+            view.restore(checkpoint, to).await?;
+        }
+        Ok(view.head.base())
+    }
+}
