@@ -13,6 +13,7 @@ use super::error::{BucketError, ShipError};
 use super::place::{ObjectId, Piece};
 use super::remote::Remote;
 use super::stat::Amount;
+use super::view::View;
 
 /// How long ago an object must have been written before it may be removed. Far longer than a daemon goes without a
 /// look at HEAD.
@@ -58,6 +59,36 @@ enum Kind {
     Log(u64),
     Segment(ObjectId),
     Part(u64),
+}
+
+impl View {
+    /// Restores HEAD's checkpoint and those of all snapshots one after the other to a file in `folder`, has `read` tell
+    /// which objects the extents in it name, and removes it again.
+    ///
+    /// # Errors
+    /// A checkpoint is damaged, `read` failed, or the store or the disk did.
+    pub async fn named(
+        &self,
+        folder: &std::path::Path,
+        mut read: impl FnMut(&std::path::Path) -> std::io::Result<Vec<ObjectId>>,
+    ) -> Result<Named, BucketError> {
+        let mut named = Named::default();
+        let snapshots = self.snapshots().await?;
+        let pinned = snapshots.into_iter().map(|snapshot| snapshot.checkpoint);
+        let file = folder.join("checkpoint-to-read");
+        for checkpoint in self.head.checkpoint.clone().into_iter().chain(pinned) {
+            if !named.checkpoints.insert(checkpoint.id) {
+                continue;
+            }
+            self.restore(&checkpoint, &file).await?;
+            let objects = read(&file);
+            let removed = std::fs::remove_file(&file);
+            let objects = objects.map_err(BucketError::local("read a checkpoint"))?;
+            removed.map_err(BucketError::local("remove a checkpoint's file"))?;
+            named.objects.extend(objects);
+        }
+        Ok(named)
+    }
 }
 
 impl Remote {

@@ -173,16 +173,19 @@ impl Objects {
         }
     }
 
-    /// Whether there is any object under the prefix.
+    /// Whether there is no object under the prefix, but for what a probe of the store left.
     pub(super) async fn is_empty(&self) -> Result<bool> {
+        let probed = self.names.below(".vfsd-probe-");
         let request = ListRequest {
             prefix: self.names.below(""),
-            limit: Some(1),
             ..ListRequest::default()
         };
         let page = self.store.list(&request).await;
         let page = page.map_err(BucketError::store("list objects"))?;
-        Ok(page.objects.is_empty() && page.prefixes.is_empty())
+        Ok(page
+            .objects
+            .iter()
+            .all(|object| object.key.starts_with(&probed)))
     }
 
     /// Deletes objects; those that are gone already count as deleted. The number, and the first failure.

@@ -264,7 +264,13 @@ impl Remote {
                 Some(found) if found.link.nonce == self.nonce && found.follows(end) => {
                     earlier = Some(found);
                 }
-                _ => return Err(self.fence()),
+                Some(_) => return Err(self.fence()),
+                // It was there and is gone: whoever took the volume over removed it, unless the store errs.
+                None => {
+                    self.verify_owner().await?;
+                    let gone = Damage("it was there, and is gone");
+                    return Err(ShipError::Store(BucketError::damaged(key)(gone)));
+                }
             }
         }
         if self.age_of_ownership().await > VERIFIED_FOR {

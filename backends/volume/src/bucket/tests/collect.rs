@@ -152,9 +152,22 @@ async fn what_a_snapshot_holds_stays_until_that_is_given_up() {
         one.collect().await.is_err(),
         "the snapshot's checkpoint was not read"
     );
-    let mut named = one.named().clone();
-    named.checkpoints.extend(&at_snapshot.checkpoints);
-    named.objects.extend(&at_snapshot.objects);
+    let folder = tempfile::tempdir().unwrap();
+    let read = |file: &std::path::Path| {
+        let frames = model::State::load(file).frames();
+        Ok(frames.into_iter().map(|frame| frame.object).collect())
+    };
+    let named = one
+        .remote
+        .view()
+        .await
+        .named(folder.path(), read)
+        .await
+        .unwrap();
+    let (now, then) = (one.named(), &at_snapshot);
+    assert_eq!(named.checkpoints, &then.checkpoints | &now.checkpoints);
+    assert_eq!(named.objects, &then.objects | &now.objects);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     one.remote
         .collect(&named, Duration::ZERO, false)
         .await

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod collect;
 mod damage;
+mod failures;
 mod model;
 mod owners;
 mod race;

@@ -11,7 +11,7 @@ use futures_util::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
 
@@ -40,6 +40,10 @@ pub(super) struct Wild {
     chance: Chance,
     /// Writes in a thousand that are applied later, while their sender hears of a failure.
     late: u64,
+    /// Ends of keys that no listing has yet.
+    hidden: &'static [&'static str],
+    /// Whether conditions of writes are ignored.
+    careless: bool,
 }
 
 impl Wild {
@@ -48,6 +52,19 @@ impl Wild {
             inner,
             chance: Chance::new(seed),
             late,
+            hidden: &[],
+            careless: false,
+        }
+    }
+
+    pub(super) fn hiding(self, hidden: &'static [&'static str]) -> Self {
+        Self { hidden, ..self }
+    }
+
+    pub(super) fn careless(self) -> Self {
+        Self {
+            careless: true,
+            ..self
         }
     }
 
@@ -69,9 +86,12 @@ impl ObjectStore for Wild {
         &self,
         key: &Path,
         body: PutPayload,
-        options: PutOptions,
+        mut options: PutOptions,
     ) -> Result<PutResult> {
         self.wait().await;
+        if self.careless {
+            options.mode = PutMode::Overwrite;
+        }
         if self.chance.below(1000) < self.late {
             let (inner, key) = (self.inner.clone(), key.clone());
             let delay = Duration::from_millis(self.chance.below(90_000));
@@ -122,7 +142,15 @@ impl ObjectStore for Wild {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        let hidden = self.hidden;
+        let is_shown = move |listed: &Result<ObjectMeta>| {
+            let shown = |meta: &ObjectMeta| {
+                let key = meta.location.as_ref();
+                !hidden.iter().any(|end| key.ends_with(end))
+            };
+            std::future::ready(listed.as_ref().map_or(true, shown))
+        };
+        self.inner.list(prefix).filter(is_shown).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
