@@ -241,14 +241,14 @@ impl Daemon {
         Ok(this)
     }
 
-    /// Mounts `source` on the host at `folder`; returns when it is mounted.
+    /// Mounts a storage on the host at `folder`; returns when it is mounted.
     ///
     /// # Errors
     /// The daemon ends or mounts nothing, or `program` is not vfsd.
     pub(crate) fn mount(
         program: &Program,
         options: &Options,
-        source: &str,
+        storage: &Storage,
         folder: &Path,
         log: &Path,
     ) -> Result<Self> {
@@ -258,7 +258,11 @@ impl Daemon {
         let (path, mut command) = program.limited(options);
         command.arg(path).arg("mount");
         options.append_to(&mut command);
-        command.arg(source).arg(folder);
+        match &storage.kind {
+            Kind::Folder(folder) => command.arg(folder),
+            Kind::Named { source, arguments } => command.args(arguments).arg(source),
+        };
+        command.arg(folder);
         let mut this = Self::start(&command, log)?;
         this.wait_until_ready(|| is_mount_point(folder))?;
         Ok(this)

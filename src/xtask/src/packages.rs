@@ -58,6 +58,11 @@ pub(crate) const ATTR: Package = Package {
     name: "attr",
     provides: "/usr/bin/getfattr",
 };
+/// A database.
+pub(crate) const POSTGRESQL: Package = Package {
+    name: "postgresql",
+    provides: "/usr/lib/postgresql",
+};
 /// Folders of Python programs.
 pub(crate) const PYTHON_VENV: Package = Package {
     name: "python3-venv",

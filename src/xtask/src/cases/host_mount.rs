@@ -8,11 +8,11 @@ use anyhow::{Context, Result, bail};
 
 use super::judge;
 use crate::artifact::Cache;
-use crate::daemon::{Daemon, Options, Program, is_mount_point};
+use crate::daemon::{Daemon, Options, Program, Storage, is_mount_point};
 use crate::guest::run::Outcome;
-use crate::guest::tools::{FSX, PJDFSTEST, Tool};
-use crate::packages;
-use crate::process::run;
+use crate::guest::tools::{FSX, PJDFSTEST};
+use crate::packages::{self, POSTGRESQL};
+use crate::process::{run, run_ok};
 use crate::progress::Step;
 use crate::verdict::Verdict;
 
@@ -23,7 +23,7 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     source: Source,
     options: Options,
-    tool: Tool,
+    work: Work,
     judge: fn(&Outcome) -> Verdict,
 }
 
@@ -31,6 +31,17 @@ pub(crate) struct Case {
 enum Source {
     Folder,
     Memory,
+    /// A writable layer over a folder.
+    Layers,
+}
+
+/// What runs on the mount.
+#[derive(Debug, Clone, Copy)]
+enum Work {
+    Pjdfstest,
+    Fsx,
+    /// Shell scripts, before the mount and on it.
+    Postgresql,
 }
 
 const PLAIN: Options = Options {
@@ -47,21 +58,21 @@ pub(crate) const CASES: &[Case] = &[
         name: "host mount of dir: pjdfstest passes with at least 382 of 398 and no failure",
         source: Source::Folder,
         options: PLAIN,
-        tool: PJDFSTEST,
+        work: Work::Pjdfstest,
         judge: judge::pjdfstest,
     },
     Case {
         name: "host mount of memory: pjdfstest passes with at least 382 of 398 and no failure",
         source: Source::Memory,
         options: PLAIN,
-        tool: PJDFSTEST,
+        work: Work::Pjdfstest,
         judge: judge::pjdfstest,
     },
     Case {
         name: "host mount of dir: fsx does 100,000 operations and finds every byte again",
         source: Source::Folder,
         options: PLAIN,
-        tool: FSX,
+        work: Work::Fsx,
         judge: judge::by_status,
     },
     Case {
@@ -71,14 +82,35 @@ pub(crate) const CASES: &[Case] = &[
             writeback: true,
             ..PLAIN
         },
-        tool: FSX,
+        work: Work::Fsx,
         judge: judge::by_status,
     },
     Case {
         name: "host mount of memory: fsx does 100,000 operations and finds every byte again",
         source: Source::Memory,
         options: PLAIN,
-        tool: FSX,
+        work: Work::Fsx,
+        judge: judge::by_status,
+    },
+    Case {
+        name: "host mount of a writable layer: pjdfstest passes with at least 382 of 398 and no failure",
+        source: Source::Layers,
+        options: PLAIN,
+        work: Work::Pjdfstest,
+        judge: judge::pjdfstest,
+    },
+    Case {
+        name: "host mount of a writable layer: fsx does 100,000 operations and finds every byte again",
+        source: Source::Layers,
+        options: PLAIN,
+        work: Work::Fsx,
+        judge: judge::by_status,
+    },
+    Case {
+        name: "host mount of a writable layer: PostgreSQL uses a data directory of the tree below, through a crash",
+        source: Source::Layers,
+        options: PLAIN,
+        work: Work::Postgresql,
         judge: judge::by_status,
     },
 ];
@@ -89,6 +121,8 @@ const LIMIT: Duration = Duration::from_secs(1200);
 
 const PJDFSTEST_CONFIGURATION: &str = include_str!("../../guest/pjdfstest.toml");
 const FSX_CONFIGURATION: &str = include_str!("../../guest/fsx.toml");
+const POSTGRESQL_BEFORE: &str = include_str!("../../guest/host/postgresql-before.sh");
+const POSTGRESQL_WORK: &str = include_str!("../../guest/host/postgresql.sh");
 
 /// Mounts, runs the program on the mount, unmounts.
 ///
@@ -108,7 +142,14 @@ pub(crate) fn run_case(
             Duration::ZERO,
         ));
     }
-    let tool = case.tool.build(cache)?;
+    let tool = match case.work {
+        Work::Pjdfstest => Some(PJDFSTEST.build(cache)?),
+        Work::Fsx => Some(FSX.build(cache)?),
+        Work::Postgresql => {
+            packages::install(&[POSTGRESQL])?;
+            None
+        }
+    };
     let mut step = Step::begin(case.name);
     // A disk's file system that other users get to: the tests switch users.
     let folder = tempfile::Builder::new()
@@ -123,27 +164,44 @@ pub(crate) fn run_case(
     std::fs::write(at("fsx.toml"), FSX_CONFIGURATION).context("write a file")?;
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(folder.path(), open).context("open the folder to all")?;
-    let source = match case.source {
-        Source::Folder => format!("dir:{}", at("source").display()),
-        Source::Memory => "memory:".to_owned(),
+    let folder_source = format!("dir:{}", at("source").display());
+    let storage = match case.source {
+        Source::Folder => Storage::named("root", folder_source),
+        Source::Memory => Storage::named("root", "memory:"),
+        Source::Layers => {
+            let mut storage = Storage::named("root", folder_source);
+            storage.argument("--upper").argument(at("upper"));
+            storage
+        }
     };
     let mount = at("mount");
-    let mut daemon = Daemon::mount(program, &case.options, &source, &mount, &at("daemon.log"))?;
-    let mut command = Command::new(tool);
-    if case.tool == PJDFSTEST {
-        command.arg("-c").arg(at("pjdfstest.toml"));
+    let script = |script: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "script"]);
+        command.args([at("source"), mount.clone(), folder.path().to_path_buf()]);
         command
-            .arg("-p")
-            .arg(&mount)
-            .arg("-s")
-            .arg(at("second"))
-            .env("NO_COLOR", "1");
-    } else {
-        command
-            .arg("-f")
-            .arg(at("fsx.toml"))
-            .args(["-N", "100000", "-S", "20250520", "-P"]);
-        command.arg(at("kept")).arg(mount.join("file"));
+    };
+    if let Work::Postgresql = case.work {
+        let before = script(POSTGRESQL_BEFORE);
+        run_ok(&before, LIMIT, &mut |line| step.note(line)).context("make a database")?;
+    }
+    let mut daemon = Daemon::mount(program, &case.options, &storage, &mount, &at("daemon.log"))?;
+    let mut command = match tool {
+        Some(tool) => Command::new(tool),
+        None => script(POSTGRESQL_WORK),
+    };
+    match case.work {
+        Work::Pjdfstest => {
+            command.arg("-c").arg(at("pjdfstest.toml"));
+            command.arg("-p").arg(&mount).arg("-s").arg(at("second"));
+            command.env("NO_COLOR", "1");
+        }
+        Work::Fsx => {
+            command.arg("-f").arg(at("fsx.toml"));
+            command.args(["-N", "100000", "-S", "20250520", "-P"]);
+            command.arg(at("kept")).arg(mount.join("file"));
+        }
+        Work::Postgresql => {}
     }
     let started = Instant::now();
     let finished = run(&command, LIMIT, &mut |line| step.note(line));
