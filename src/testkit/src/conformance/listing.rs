@@ -26,6 +26,7 @@ pub(super) const ROWS: &[Row] = rows! {
     a_listing_after_the_last_entry_is_empty,
     a_forged_cookie_does_no_harm,
     a_directory_can_be_emptied_while_it_is_listed,
+    a_listing_goes_on_in_a_directory_opened_anew needs REOPEN,
     opendir_of_a_file_is_refused,
     fsync_of_a_directory_succeeds,
 };
@@ -99,6 +100,29 @@ fn a_listing_goes_on_where_it_stopped(root: &Place) {
     all.extend(read_rest(dir.as_ref(), cookie, 100));
     assert!(count(&all).keys().eq(names.iter()));
     assert!(count(&all).values().all(|&count| count == 1));
+}
+
+fn a_listing_goes_on_in_a_directory_opened_anew(root: &Place) {
+    let names = fill(root, 100);
+    let mut all = Vec::new();
+    let mut cookie = 0;
+    loop {
+        let dir = root.opendir().unwrap();
+        let batch = read_some(dir.as_ref(), cookie, 7).unwrap();
+        let Some(last) = batch.last() else { break };
+        cookie = last.next;
+        // What was listed goes, and others come.
+        for (index, name) in count(&batch).keys().enumerate() {
+            if names.contains(name) {
+                root.unlink(name).unwrap();
+                root.put(&format!("new-{cookie}-{index}"), b"").unwrap();
+            }
+        }
+        all.extend(batch);
+    }
+    let counts = count(&all);
+    assert!(counts.values().all(|&count| count == 1));
+    assert!(names.iter().all(|name| counts.contains_key(name)));
 }
 
 fn a_listing_from_the_start_again_is_whole(root: &Place) {

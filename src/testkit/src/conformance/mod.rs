@@ -50,7 +50,7 @@ use crate::place::{Outcome, Place};
 bitflags::bitflags! {
     /// What a row needs of a backend, and of the machine that it runs on.
     ///
-    /// The first six follow from [`Capabilities`]; a fixture need not name them.
+    /// The first seven follow from [`Capabilities`]; a fixture need not name them.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Features: u32 {
         /// Extended attributes.
@@ -65,6 +65,8 @@ bitflags::bitflags! {
         const FLOCK = 1 << 4;
         /// Set-id bits are cleared on request.
         const KILL_PRIVILEGES = 1 << 5;
+        /// Nodes can be opened whenever they are alive.
+        const REOPEN = 1 << 6;
 
         /// Owners can be set at will, and `trusted.*` attributes kept: the backend runs as root.
         const PRIVILEGED = 1 << 8;
@@ -112,6 +114,7 @@ impl Features {
             (Capabilities::POSIX_LOCKS, Self::POSIX_LOCKS),
             (Capabilities::FLOCK, Self::FLOCK),
             (Capabilities::KILL_PRIVILEGES, Self::KILL_PRIVILEGES),
+            (Capabilities::REOPEN, Self::REOPEN),
         ]
         .into_iter()
         .filter(|(capability, _)| capabilities.contains(*capability))
@@ -135,7 +138,8 @@ impl Fixture {
             | Features::LABELS
             | Features::POSIX_LOCKS
             | Features::FLOCK
-            | Features::KILL_PRIVILEGES;
+            | Features::KILL_PRIVILEGES
+            | Features::REOPEN;
         let features = (features - derived) | Features::of(backend.capabilities());
         Self {
             backend,

@@ -22,12 +22,35 @@ pub(super) const ROWS: &[Row] = rows! {
     a_file_without_a_name_has_no_links,
     a_file_without_a_name_can_be_truncated_and_changed,
     a_file_without_a_name_can_be_opened_by_who_knows_it,
+    a_file_without_a_name_is_there_while_nobody_has_it_open needs REOPEN,
+    a_file_is_opened_whatever_its_mode needs REOPEN,
     a_new_file_with_an_old_name_is_another_file,
     a_removed_directory_has_no_links,
     a_removed_directory_lists_nothing,
     removal_moves_the_times_of_the_directory,
     unlink_moves_the_change_time_of_a_file_that_keeps_a_name needs HARD_LINKS,
 };
+
+fn a_file_without_a_name_is_there_while_nobody_has_it_open(root: &Place) {
+    let file = root.put("file", b"content").unwrap();
+    root.unlink("file").unwrap();
+    for letter in [b"C", b"D"] {
+        let open = file.open_both().unwrap();
+        assert_eq!(open.read(1, 100).unwrap(), b"ontent");
+        open.write_all(0, letter).unwrap();
+        drop(open);
+        assert_eq!(file.attributes().unwrap().size, 7);
+        assert_eq!(file.content().unwrap(), [letter, &b"ontent"[..]].concat());
+    }
+}
+
+fn a_file_is_opened_whatever_its_mode(root: &Place) {
+    let file = root.put("file", b"content").unwrap();
+    file.chmod(0).unwrap();
+    let open = file.open_both().unwrap();
+    open.write_all(0, b"C").unwrap();
+    assert_eq!(open.content().unwrap(), b"Content");
+}
 
 fn unlink_takes_the_name_away(root: &Place) {
     root.put("file", b"").unwrap();
