@@ -3,6 +3,7 @@
 //! - [`row`]: a figure with its samples
 //! - [`native`]: both daemons driven by a vhost-user front end in this process, without a guest
 //! - [`guest`]: programs in a guest whose root is served by either daemon
+//! - [`requests`]: how many requests programs in a guest make
 //! - [`scale`]: many guests, many files, and nothing to do
 //! - [`peer`]: where virtiofsd comes from
 //! - [`served`]: where what is served lies
@@ -20,6 +21,7 @@ pub(crate) mod native;
 pub(crate) mod peer;
 pub(crate) mod progress;
 pub(crate) mod report;
+pub(crate) mod requests;
 pub(crate) mod row;
 pub(crate) mod scale;
 pub(crate) mod served;

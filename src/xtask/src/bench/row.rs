@@ -12,10 +12,12 @@ pub(crate) enum Level {
     Guest,
     /// Many guests, large directories, many nodes, and nothing to do.
     Scale,
+    /// How many requests programs in a guest make. Counted, not measured.
+    Requests,
 }
 
 impl Level {
-    /// Every level, in the order of a report.
+    /// Every level of figures that are measured, in the order of a report.
     pub(crate) const ALL: [Self; 3] = [Self::Native, Self::Guest, Self::Scale];
 
     /// The word on the command line and in `results.json`.
@@ -24,6 +26,7 @@ impl Level {
             Self::Native => "native",
             Self::Guest => "guest",
             Self::Scale => "scale",
+            Self::Requests => "requests",
         }
     }
 }

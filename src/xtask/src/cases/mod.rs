@@ -5,7 +5,7 @@ pub(crate) mod boots;
 pub(crate) mod guest;
 pub(crate) mod host_mount;
 pub(crate) mod host_role;
-mod image;
+pub(crate) mod image;
 pub(crate) mod judge;
 mod layers;
 pub(crate) mod native_front_end;

@@ -10,7 +10,7 @@ use clap::Args;
 use crate::bench::report::{self, Extent};
 use crate::bench::row::{Board, Level};
 use crate::bench::served::Served;
-use crate::bench::{Plan, guest, native, peer, scale, table};
+use crate::bench::{Plan, guest, native, peer, requests, scale, table};
 use crate::daemon::{Profile, Program};
 use crate::packages;
 use crate::workspace::Workspace;
@@ -74,7 +74,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if cfg!(debug_assertions) {
+    let only_counts = arguments.levels() == [Level::Requests];
+    if cfg!(debug_assertions) && !only_counts {
         return optimized();
     }
     ensure!(
@@ -85,7 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
     let vfsd = match &arguments.vfsd {
         Some(program) => std::path::absolute(program).context("make --vfsd absolute")?,
-        None => match Program::build(&workspace, Profile::Release)? {
+        None => match Program::build(&workspace, profile(only_counts))? {
             Program::Vfsd(program) => program,
             Program::Virtiofsd(_) => bail!("built another program"),
         },
@@ -108,8 +109,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         folder: served.path().to_path_buf(),
         only: arguments.only.clone(),
     };
+    let mut levels = arguments.levels();
+    if levels.contains(&Level::Requests) {
+        requests::run(&plan).context("requests level")?;
+        levels.retain(|level| *level != Level::Requests);
+    }
+    if levels.is_empty() {
+        served.remove()?;
+        println!("All of it took {} s.", started.elapsed().as_secs());
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut board = Board::default();
-    for level in arguments.levels() {
+    for level in levels {
         measure(level, &plan, &mut board).with_context(|| format!("{} level", level.word()))?;
     }
     ensure!(
@@ -133,6 +144,7 @@ fn names(level: Level) -> Vec<String> {
         Level::Native => native::names(),
         Level::Guest => guest::names(),
         Level::Scale => scale::names(),
+        Level::Requests => requests::names(),
     }
 }
 
@@ -141,6 +153,16 @@ fn measure(level: Level, plan: &Plan, board: &mut Board) -> Result<()> {
         Level::Native => native::run(plan, board),
         Level::Guest => guest::run(plan, board),
         Level::Scale => scale::run(plan, board),
+        Level::Requests => requests::run(plan),
+    }
+}
+
+/// How vfsd is built: what is only counted is the same however fast it is.
+fn profile(only_counts: bool) -> Profile {
+    if only_counts && cfg!(debug_assertions) {
+        Profile::Debug
+    } else {
+        Profile::Release
     }
 }
 

@@ -39,6 +39,7 @@ fn heading(level: Level) -> &'static str {
         Level::Native => "Requests, by a front end without a guest",
         Level::Guest => "Programs in a guest",
         Level::Scale => "Many guests, files and nodes",
+        Level::Requests => "Requests of a program",
     }
 }
 
@@ -58,6 +59,7 @@ fn explanation(level: Level) -> &'static str {
              daemon. Nothing waits for the disk but what the program itself syncs."
         }
         Level::Scale => "What the daemon costs when much is asked of it, or nothing.",
+        Level::Requests => "How many requests a guest waits for.",
     }
 }
 

@@ -21,6 +21,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::Plan;
+use super::requests;
 use super::row::{Level, Row};
 use conditions::Conditions;
 use results::Results;
@@ -111,7 +112,14 @@ pub(crate) fn write(plan: &Plan, extent: Extent, rows: &[Row]) -> Result<()> {
 fn files(folder: &Path, results: &Results) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     save(&folder.join("results.json"), &results.text()?)?;
-    save(&folder.join("RESULTS.md"), &markdown::full(results))?;
+    let tables = folder.join("RESULTS.md");
+    let earlier = if tables.exists() {
+        read(&tables)?
+    } else {
+        String::new()
+    };
+    let text = requests::section::keep(&earlier, &markdown::full(results));
+    save(&tables, &text)?;
     for (level, title) in CHARTS {
         let footer = results.conditions.sentence();
         let chart = folder.join(format!("{}.svg", level.word()));
