@@ -96,7 +96,8 @@ impl Share {
         if !self.exhaustion_told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 limit = self.budget.limit(),
-                "the guest has used up its descriptors and sees ENFILE; raise the limit of open files"
+                "the guest has used up its descriptors and sees ENFILE; raise the limit of open files, or \
+                 choose --inode-file-handles=prefer"
             );
         }
         Err(Errno::NFILE)

@@ -42,12 +42,17 @@ pub(crate) fn outside(
     logging::start(log)?;
     let signals = Signals::take_over()
         .map_err(|error| Failure::run(format!("cannot take over signals: {error}")))?;
-    sandbox::check(confinement, storage.passthrough.file_handles)?;
     let descriptors = limits::open_files(confinement.rlimit_nofile, confinement.thread_pool_size)?;
+    let each = descriptors
+        .checked_div(exports.len())
+        .unwrap_or(descriptors);
+    let mut storage = storage.clone();
+    storage.passthrough.file_handles =
+        sandbox::file_handles(confinement, storage.file_handles, each)?;
     Ok(Outside {
         inherited,
         signals,
-        storages: Storages::new(exports, storage, descriptors)?,
+        storages: Storages::new(exports, &storage, descriptors)?,
     })
 }
 

@@ -104,22 +104,31 @@ pub(crate) enum SeccompAction {
 /// How the daemon holds on to the files that the guest knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum FileHandles {
+    /// By open descriptors, and by file handles too where descriptors are few
+    #[default]
+    Auto,
     /// By open descriptors only
     Never,
-    /// By file handles where the file system has them
-    #[default]
+    /// By file handles too where the file system has them; they reach all of it
     #[value(alias = "fallback")]
     Prefer,
     /// By file handles; other file systems are refused
     Mandatory,
 }
 
-impl From<FileHandles> for vfsd_passthrough::FileHandles {
-    fn from(handles: FileHandles) -> Self {
-        match handles {
-            FileHandles::Never => Self::Never,
-            FileHandles::Prefer => Self::Prefer,
-            FileHandles::Mandatory => Self::Mandatory,
+impl FileHandles {
+    /// Descriptors of an export with which handles are not needed: more files than this a guest seldom
+    /// remembers at a time.
+    const ENOUGH: usize = 400_000;
+
+    /// What is done with so many descriptors for each export. Who opens a file by its handle reaches
+    /// every file of its file system, so it takes a capability, and excludes Landlock.
+    pub(crate) fn decided(self, descriptors: usize) -> vfsd_passthrough::FileHandles {
+        match self {
+            Self::Auto if descriptors >= Self::ENOUGH => vfsd_passthrough::FileHandles::Never,
+            Self::Auto | Self::Prefer => vfsd_passthrough::FileHandles::Prefer,
+            Self::Never => vfsd_passthrough::FileHandles::Never,
+            Self::Mandatory => vfsd_passthrough::FileHandles::Mandatory,
         }
     }
 }

@@ -10,7 +10,10 @@ const OPTIONAL_VALUES: [(&str, &[&str]); 4] = [
     ("--posix-acl", &["never", "auto", "always"]),
     ("--security-label", &["never", "auto", "always"]),
     ("--local-locks", &["all", "flock", "posix"]),
-    ("--inode-file-handles", &["never", "prefer", "mandatory"]),
+    (
+        "--inode-file-handles",
+        &["auto", "never", "prefer", "mandatory"],
+    ),
 ];
 
 /// Joins an option with the value behind it where nothing else can be meant: a directory of that

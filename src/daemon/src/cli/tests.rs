@@ -1,9 +1,8 @@
 use vfsd_backend::Capabilities;
-use vfsd_passthrough::FileHandles;
 use vfsd_server::Offer;
 
 use super::*;
-use crate::cli::choices::{LogLevel, SandboxMode, SeccompAction};
+use crate::cli::choices::{FileHandles, LogLevel, SandboxMode, SeccompAction};
 use crate::settings::Endpoint;
 use crate::source::{Dir, Source};
 
@@ -63,6 +62,24 @@ fn serve_has_the_defaults_that_a_newcomer_wants() {
     assert!(settings.storage.passthrough.device_nodes);
     assert!(settings.session.kill_privileges);
     assert!(!settings.device.reconnect);
+    assert_eq!(settings.storage.file_handles, FileHandles::Auto);
+}
+
+#[test]
+fn file_handles_are_used_where_descriptors_are_few() {
+    use vfsd_passthrough::FileHandles as Used;
+    for (handles, few, many) in [
+        (FileHandles::Auto, Used::Prefer, Used::Never),
+        (FileHandles::Never, Used::Never, Used::Never),
+        (FileHandles::Prefer, Used::Prefer, Used::Prefer),
+        (FileHandles::Mandatory, Used::Mandatory, Used::Mandatory),
+    ] {
+        assert_eq!(
+            (handles.decided(300_000), handles.decided(999_000)),
+            (few, many),
+            "{handles:?}"
+        );
+    }
 }
 
 #[test]
@@ -78,10 +95,7 @@ fn virtiofsd_has_its_own_defaults() {
     assert!(!settings.storage.passthrough.xattr);
     assert_eq!(settings.session.posix_acl, Offer::Never);
     assert_eq!(settings.session.security_label, Offer::Never);
-    assert_eq!(
-        settings.storage.passthrough.file_handles,
-        FileHandles::Prefer
-    );
+    assert_eq!(settings.storage.file_handles, FileHandles::Prefer);
     assert_eq!(settings.confinement.sandbox, SandboxMode::Namespace);
     assert_eq!(settings.confinement.seccomp, SeccompAction::Kill);
     assert!(settings.storage.passthrough.announce_submounts);
@@ -286,10 +300,7 @@ fn flags_with_an_optional_value_take_it_after_an_equals_sign_only() {
     let label = |option| with(option).session.security_label;
     assert_eq!(label("--security-label=never"), Offer::Never);
     assert_eq!(label("--security-label"), Offer::Always);
-    let handles = with("--inode-file-handles=fallback")
-        .storage
-        .passthrough
-        .file_handles;
+    let handles = with("--inode-file-handles=fallback").storage.file_handles;
     assert_eq!(handles, FileHandles::Prefer);
     assert_eq!(
         refused("virtiofsd --shared-dir d --fd 3 --posix-acl auto").0,

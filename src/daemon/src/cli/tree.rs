@@ -80,7 +80,7 @@ pub(crate) struct TreeOptions {
         long,
         value_enum,
         value_name = "WHEN",
-        default_value = "prefer",
+        default_value = "auto",
         require_equals = true
     )]
     inode_file_handles: FileHandles,
@@ -129,12 +129,12 @@ impl TreeOptions {
         Ok(StorageOptions {
             passthrough: vfsd_passthrough::Options {
                 xattr_map: parse_xattr_map(self.xattr_map.as_deref())?,
-                file_handles: self.inode_file_handles.into(),
                 device_nodes: !self.no_device_nodes,
                 announce_submounts: !self.no_announce_submounts,
                 preserve_noatime: self.preserve_noatime,
                 ..offers.passthrough(caching)
             },
+            file_handles: self.inode_file_handles,
             withheld: offers.withheld(),
             cached_as_told: caching.is_chosen(),
             ..StorageOptions::default()

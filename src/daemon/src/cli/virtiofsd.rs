@@ -334,9 +334,9 @@ impl VirtiofsdArguments {
             )],
             session: offers.session(&caching, translation),
             storage: StorageOptions {
+                file_handles: self.inode_file_handles,
                 passthrough: vfsd_passthrough::Options {
                     xattr_map: parse_xattr_map(self.xattrmap.as_deref())?,
-                    file_handles: self.inode_file_handles.into(),
                     announce_submounts: !self.no_announce_submounts,
                     preserve_noatime: self.preserve_noatime,
                     ..offers.passthrough(&caching)

@@ -1,7 +1,7 @@
 //! The sandbox of chroot(2): for hosts without namespaces. Root only, and one directory.
 
 use super::child::{self, Fork};
-use super::{Forked, Inside, Share, open_proc_self_fd, open_root};
+use super::{Forked, Inside, Share, namespace, open_proc_self_fd, open_root};
 use crate::exit::Failure;
 
 /// Divides this process in two: the child has the share as its root.
@@ -25,7 +25,8 @@ pub(super) fn enter(shares: &[Share]) -> Result<Forked, Failure> {
     match fork {
         Fork::Parent(child) => Ok(Forked::Parent(child)),
         Fork::Child => {
-            let proc_self_fd = open_proc_self_fd()?;
+            // Taking it needs CAP_SYS_ADMIN. Without, Landlock keeps the rest of /proc closed.
+            let proc_self_fd = namespace::take_proc_self_fd().or_else(|_| open_proc_self_fd())?;
             rustix::process::chroot(path)
                 .and_then(|()| rustix::process::chdir(c"/"))
                 .map_err(|errno| {

@@ -26,9 +26,7 @@ pub(crate) use capabilities::{CapabilityChanges, Needs};
 pub(crate) use child::{Child, Fork, fork, spawn};
 pub(crate) use id_range::IdRange;
 
-use vfsd_passthrough::FileHandles;
-
-use crate::cli::choices::{SandboxMode, SeccompAction};
+use crate::cli::choices::{FileHandles, SandboxMode, SeccompAction};
 use crate::exit::Failure;
 use crate::settings::Confinement;
 use crate::source::Root;
@@ -117,21 +115,26 @@ enum Forked {
     Child(Inside),
 }
 
-/// Looks for what contradicts itself in what the operator wants of the sandbox.
+/// Whether files are opened by their handles, with so many descriptors for each export.
 ///
 /// # Errors
-/// When file handles are wanted, but not the capability that they need.
-pub(crate) fn check(confinement: &Confinement, handles: FileHandles) -> Result<(), Failure> {
-    let handles_removed = confinement
+/// When that is wanted, but not the capability that it takes.
+pub(crate) fn file_handles(
+    confinement: &Confinement,
+    wanted: FileHandles,
+    descriptors: usize,
+) -> Result<vfsd_passthrough::FileHandles, Failure> {
+    let permitted = confinement
         .modcaps
-        .is_some_and(|changes| changes.removes(CapabilitySet::DAC_READ_SEARCH));
-    if handles_removed && handles != FileHandles::Never {
-        return Err(Failure::run(
+        .is_none_or(|changes| !changes.removes(CapabilitySet::DAC_READ_SEARCH));
+    match wanted {
+        FileHandles::Auto if !permitted => Ok(vfsd_passthrough::FileHandles::Never),
+        FileHandles::Prefer | FileHandles::Mandatory if !permitted => Err(Failure::run(
             "--modcaps removes dac_read_search, which file handles need: add \
              --inode-file-handles=never",
-        ));
+        )),
+        wanted => Ok(wanted.decided(descriptors)),
     }
-    Ok(())
 }
 
 /// Enters the sandbox. A child process of this one is then in it; with `SandboxMode::None` it is
@@ -226,7 +229,11 @@ pub(crate) fn give_up_privileges(
         },
     )
     .map_err(failed("forbid core dumps"))?;
-    if confinement.sandbox != SandboxMode::None {
+    // Below a root of its own made by root there is nothing but the shares, and Landlock would cost
+    // each open file a walk up to its share.
+    let alone =
+        confinement.sandbox == SandboxMode::Namespace && rustix::process::geteuid().is_root();
+    if confinement.sandbox != SandboxMode::None && !alone {
         landlock::restrict(needs, inside)?;
     }
     seccomp::install(confinement.seccomp, needs.network)

@@ -101,9 +101,7 @@ fn leave_root(shares: &[Share], needs: Needs) -> Result<Inside, Failure> {
     )
     .map_err(failed("separate the sandbox's mounts"))?;
 
-    // A mount of its own ends at its root: `..` leads nowhere, as it would to all of /proc.
-    let proc_self_fd = clone_mounts(CWD, c"/proc/self/fd", OpenTreeFlags::empty())
-        .map_err(failed("take /proc/self/fd along"))?;
+    let proc_self_fd = take_proc_self_fd().map_err(failed("take /proc/self/fd along"))?;
 
     let root = empty_file_system().map_err(failed("make a root for the sandbox"))?;
     // Any directory serves that surely exists.
@@ -151,6 +149,15 @@ fn empty_file_system() -> rustix::io::Result<OwnedFd> {
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC,
     )
+}
+
+/// `/proc/self/fd` as a mount of its own, which ends at its root: `..` leads nowhere, as it would to
+/// all of `/proc`.
+///
+/// # Errors
+/// When the caller may not mount.
+pub(super) fn take_proc_self_fd() -> rustix::io::Result<OwnedFd> {
+    clone_mounts(CWD, c"/proc/self/fd", OpenTreeFlags::empty())
 }
 
 /// The mounts at `path` and below as they are now. None that is made later appears among them.

@@ -80,6 +80,16 @@ fn allow_list(mismatch: Action, network: bool) -> Compiled {
         libc::SYS_clone,
         vec![rule(0, Width::Qword, Op::MaskedEq(thread), thread)?],
     );
+    // Signals for this process's own threads, and its own limits to be read.
+    let own = u64::from(std::process::id());
+    rules.insert(libc::SYS_tgkill, vec![rule(0, Width::Dword, Op::Eq, own)?]);
+    rules.insert(
+        libc::SYS_prlimit64,
+        vec![Rule::new(vec![
+            Condition::new(0, Width::Dword, Op::Eq, 0)?,
+            Condition::new(2, Width::Qword, Op::Eq, 0)?,
+        ])?],
+    );
     // To where the socket is connected, nowhere else.
     rules.insert(libc::SYS_sendto, vec![rule(4, Width::Qword, Op::Eq, 0)?]);
     if network {
@@ -312,7 +322,6 @@ const UNCONDITIONAL: &[c_long] = &[
     libc::SYS_getrandom,
     libc::SYS_gettid,
     libc::SYS_membarrier,
-    libc::SYS_prlimit64,
     libc::SYS_rseq,
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
@@ -322,7 +331,6 @@ const UNCONDITIONAL: &[c_long] = &[
     libc::SYS_sched_yield,
     libc::SYS_set_robust_list,
     libc::SYS_sigaltstack,
-    libc::SYS_tgkill,
     // What older architectures also have
     #[cfg(target_arch = "x86_64")]
     libc::SYS_access,
@@ -362,8 +370,53 @@ mod tests {
             libc::SYS_mprotect,
             libc::SYS_clone,
             libc::SYS_sendto,
+            libc::SYS_tgkill,
+            libc::SYS_prlimit64,
         ];
         assert!(filtered.iter().all(|call| !UNCONDITIONAL.contains(call)));
+    }
+
+    #[test]
+    fn other_processes_get_no_signals_and_no_limit_is_changed() {
+        use rustix::io::Errno;
+        use rustix::process::{Pid, Resource, getrlimit, prlimit, setrlimit};
+        // An answer that neither call has.
+        let filtered = Errno::NOTTY;
+        let mismatch = Action::Errno(filtered.raw_os_error().unsigned_abs());
+        let program = allow_list(mismatch, false).unwrap();
+        let parent = rustix::process::getppid().unwrap();
+        let limits = getrlimit(Resource::Core);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                seccompiler::apply_filter(&program).unwrap();
+                let signal = |pid: Pid| tgkill(pid, rustix::thread::gettid());
+                assert_eq!(signal(rustix::process::getpid()), Ok(()));
+                assert_eq!(signal(parent), Err(filtered));
+                assert_eq!(getrlimit(Resource::Core), limits);
+                assert_eq!(setrlimit(Resource::Core, limits), Err(filtered));
+                let other = prlimit(Some(parent), Resource::Core, limits);
+                assert_eq!(other.map(drop), Err(filtered));
+            });
+        });
+    }
+
+    /// Looks whether a signal could be sent.
+    #[allow(unsafe_code)]
+    fn tgkill(pid: rustix::process::Pid, thread: rustix::process::Pid) -> rustix::io::Result<()> {
+        // SAFETY: signal 0 is none, and the call has no pointers.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_tgkill,
+                pid.as_raw_nonzero().get(),
+                thread.as_raw_nonzero().get(),
+                0,
+            )
+        };
+        if result == 0 {
+            return Ok(());
+        }
+        let error = std::io::Error::last_os_error();
+        Err(rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO))
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(crate) use layers::Layers;
 pub(crate) use upper::Upper;
 pub(crate) use volume::VolumeSource;
 
+use crate::cli::choices::FileHandles;
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
 
@@ -66,6 +67,8 @@ pub(crate) struct StorageOptions {
     /// How directories of the host are served. Their budget of descriptors is for all of them
     /// together.
     pub(crate) passthrough: vfsd_passthrough::Options,
+    /// How they hold on to files; decided when it is known how many descriptors there are.
+    pub(crate) file_handles: FileHandles,
     /// What the guest is not offered, whatever a storage can do.
     pub(crate) withheld: Capabilities,
     /// Owner and group of the root of a tree that the daemon makes.

@@ -120,6 +120,7 @@ fn what_cannot_be_done_ends_with_1_and_one_line_that_says_what_to_do() {
                 "--socket-path",
                 socket,
                 "--modcaps=-dac_read_search",
+                "--inode-file-handles=prefer",
                 "memory:",
             ],
             "--inode-file-handles=never",
