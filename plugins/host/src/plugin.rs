@@ -86,7 +86,7 @@ impl Backend for Plugin {
 
     fn capabilities(&self) -> Capabilities {
         // How the guest may cache a file is the plugin's to say at each open.
-        self.capabilities - Capabilities::REOPEN
+        self.capabilities.difference(Capabilities::REOPEN)
     }
 }
 
