@@ -96,16 +96,14 @@ pub(super) fn needs(options: &vfsd_passthrough::Options) -> Needs {
 fn share(path: &Path, readonly: bool) -> Result<Share, Failure> {
     let failed = |error: std::io::Error| {
         Failure::run(format!(
-            "cannot serve {}: {error}; name a directory, or a regular file, that exists",
+            "cannot serve {}: {error}; name a directory that exists",
             path.display()
         ))
     };
     let absolute = path.canonicalize().map_err(failed)?;
     let kind = std::fs::metadata(&absolute).map_err(failed)?.file_type();
     if !kind.is_dir() && !kind.is_file() {
-        return Err(failed(std::io::Error::other(
-            "it is neither a directory nor a regular file",
-        )));
+        return Err(failed(std::io::Error::other("it is not a directory")));
     }
     // A share that cannot be read would start, and answer EACCES to everything.
     if kind.is_dir() {
