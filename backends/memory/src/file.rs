@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use vfsd_backend::posix::OpenFileId;
 use vfsd_backend::{
-    Answer, AttributeChanges, Attributes, BufferSink, CopyRange, Errno, FallocateMode, File,
-    HeldLock, LockKind, LockOwner, LockRequest, LockStyle, OpenFlags, ReadRequest, ReadSink,
-    Result, SeekFrom, SliceSource, WriteRequest, WriteSource,
+    Answer, AttributeChanges, Attributes, BufferSink, CopyRange, Errno, FallocateMode,
+    FallocateRequest, File, HeldLock, LockKind, LockOwner, LockRequest, LockStyle, OpenFlags,
+    ReadRequest, ReadSink, Result, SeekFrom, SliceSource, WriteRequest, WriteSource,
 };
 
 use crate::content::MAX_FILE_BYTES;
@@ -85,7 +85,9 @@ impl OpenFile {
         Ok(done)
     }
 
-    fn change_allocation(&self, mode: FallocateMode, range: &Range<u64>) -> Result<(), Errno> {
+    fn change_allocation(&self, request: FallocateRequest) -> Result<(), Errno> {
+        let mode = request.mode;
+        let range = &(request.offset..request.offset.saturating_add(request.length));
         self.check_open_for(OpenFlags::WRITE)?;
         let inode = self.node.inode();
         let space = &inode.space;
@@ -94,9 +96,10 @@ impl OpenFile {
         if range.end > MAX_FILE_BYTES {
             return Err(Errno::FBIG);
         }
-        // FUSE does not tell whether the caller is privileged. As on ext4 this is lost, and the times
-        // move, also when the range is then refused.
-        state.clear_set_id();
+        // As on ext4 this is lost, and the times move, also when the range is then refused.
+        if request.kill_privileges {
+            state.clear_set_id();
+        }
         state.drop_capability(space);
         state.content_changed();
         let content = state.content_mut()?;
@@ -177,8 +180,7 @@ impl OpenFile {
         let bytes = buffer.get(..read).unwrap_or_default();
         let request = WriteRequest {
             offset: copy.target_offset.saturating_add(left.start),
-            // FUSE does not tell whether the caller is privileged.
-            kill_privileges: true,
+            kill_privileges: copy.kill_privileges,
             cached: false,
         };
         let written = target.write_from(request, &mut SliceSource::new(bytes))?;
@@ -254,11 +256,8 @@ impl File for OpenFile {
         Answer::ok(())
     }
 
-    fn fallocate(&self, mode: FallocateMode, offset: u64, length: u64) -> Answer<'_, ()> {
-        in_proportion(length, move || {
-            let range = offset..offset.saturating_add(length);
-            Ok(self.change_allocation(mode, &range)?)
-        })
+    fn fallocate(&self, request: FallocateRequest) -> Answer<'_, ()> {
+        in_proportion(request.length, move || Ok(self.change_allocation(request)?))
     }
 
     fn seek(&self, from: SeekFrom, offset: u64) -> Answer<'_, u64> {

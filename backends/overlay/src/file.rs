@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use vfsd_backend::posix::OpenFileId;
 use vfsd_backend::{
-    Answer, AttributeChanges, Attributes, CopyRange, Errno, Extent, FallocateMode, File, HeldLock,
-    LockKind, LockOwner, LockRequest, LockStyle, Node, OpenFlags, OpenRequest, ReadRequest,
-    ReadSink, Result, SeekFrom, WriteRequest, WriteSource,
+    Answer, AttributeChanges, Attributes, CopyRange, Errno, Extent, FallocateRequest, File,
+    HeldLock, LockKind, LockOwner, LockRequest, LockStyle, Node, OpenFlags, OpenRequest,
+    ReadRequest, ReadSink, Result, SeekFrom, WriteRequest, WriteSource,
 };
 
 use crate::content::{Range, copy_range};
@@ -164,9 +164,9 @@ impl File for OverlayFile {
         }
     }
 
-    fn fallocate(&self, mode: FallocateMode, offset: u64, length: u64) -> Answer<'_, ()> {
+    fn fallocate(&self, request: FallocateRequest) -> Answer<'_, ()> {
         match self.is_first_in_upper {
-            true => self.first.fallocate(mode, offset, length),
+            true => self.first.fallocate(request),
             false => Answer::error(Errno::BADF),
         }
     }
@@ -196,8 +196,7 @@ impl File for OverlayFile {
                 from: copy.offset,
                 to: copy.target_offset,
                 length: copy.length,
-                // As by a backend itself: whether the caller may keep them is not known.
-                kill_privileges: true,
+                kill_privileges: copy.kill_privileges,
             };
             copy_range(file.as_ref(), target, range).await
         })

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{FallocateFlags, OFlags, copy_file_range, fallocate, fdatasync, fsync, seek};
 use rustix::io::fcntl_dupfd_cloexec;
 use vfsd_backend::{
-    Answer, AttributeChanges, Attributes, CopyRange, Errno, Error, Extent, FallocateMode, File,
+    Answer, AttributeChanges, Attributes, CopyRange, Errno, Error, Extent, FallocateRequest, File,
     FileKind, HeldLock, LockKind, LockOwner, LockRequest, LockStyle, OpenFlags, ReadRequest,
     ReadSink, Result, SeekFrom, Wait, WriteRequest, WriteSource,
 };
@@ -224,8 +224,7 @@ impl OpenFile {
             false => copy.length,
         };
         let mut done: u64 = 0;
-        // Whether the caller may keep set-id bits of the target is not known here, so they go.
-        target.changing(true, || {
+        target.changing(copy.kill_privileges, || {
             loop {
                 // The first call is made in any case, for its errors; the kernel itself ends it with the file.
                 let left = match done {
@@ -354,11 +353,13 @@ impl File for OpenFile {
         })
     }
 
-    fn fallocate(&self, mode: FallocateMode, offset: u64, length: u64) -> Answer<'_, ()> {
-        let mode = FallocateFlags::from_bits_retain(mode.bits());
+    fn fallocate(&self, request: FallocateRequest) -> Answer<'_, ()> {
+        let mode = FallocateFlags::from_bits_retain(request.mode.bits());
+        let (offset, length) = (request.offset, request.length);
         Answer::brief(move || {
-            // Guests do not say here whether the caller may keep set-id bits, so they go.
-            self.changing(true, || Ok(fallocate(self.fd(), mode, offset, length)?))
+            self.changing(request.kill_privileges, || {
+                Ok(fallocate(self.fd(), mode, offset, length)?)
+            })
         })
     }
 

@@ -42,36 +42,36 @@ impl Share {
         changes: &AttributeChanges,
     ) -> Result<()> {
         check_thread()?;
-        let work = || {
-            if let Some(size) = changes.size {
-                self.truncate(target, kind, size)?;
-            }
-            if changes.uid.is_some() || changes.gid.is_some() {
-                self.change_owner(target, kind, changes.uid, changes.gid)?;
-            }
-            if let Some(permissions) = changes.permissions {
-                let mode = Mode::from_bits_retain(permissions & 0o7777);
-                match target {
-                    Target::Path(fd) => self.proc_fd.chmod(fd, mode)?,
-                    Target::Open(fd) => fchmod(fd, mode)?,
-                }
-            }
-            if changes.accessed.is_some() || changes.modified.is_some() {
-                let times = Timestamps {
-                    last_access: time(changes.accessed),
-                    last_modification: time(changes.modified),
-                };
-                match target {
-                    Target::Path(fd) => self.proc_fd.set_times(fd, &times)?,
-                    Target::Open(fd) => futimens(fd, &times)?,
-                }
-            }
-            Ok(())
-        };
-        match changes.kill_privileges && self.options.kill_privileges {
-            true => without_fsetid(work)?,
-            false => work(),
+        // Only what changes the content. chown(2) takes set-id bits from everybody by itself, but for a
+        // set-gid bit of what no group executes, which the privileged keep, as chmod(2) has it.
+        let kill = changes.kill_privileges && self.options.kill_privileges;
+        if let Some(size) = changes.size {
+            match kill {
+                true => without_fsetid(|| self.truncate(target, kind, size))?,
+                false => self.truncate(target, kind, size),
+            }?;
         }
+        if changes.uid.is_some() || changes.gid.is_some() {
+            self.change_owner(target, kind, changes.uid, changes.gid)?;
+        }
+        if let Some(permissions) = changes.permissions {
+            let mode = Mode::from_bits_retain(permissions & 0o7777);
+            match target {
+                Target::Path(fd) => self.proc_fd.chmod(fd, mode)?,
+                Target::Open(fd) => fchmod(fd, mode)?,
+            }
+        }
+        if changes.accessed.is_some() || changes.modified.is_some() {
+            let times = Timestamps {
+                last_access: time(changes.accessed),
+                last_modification: time(changes.modified),
+            };
+            match target {
+                Target::Path(fd) => self.proc_fd.set_times(fd, &times)?,
+                Target::Open(fd) => futimens(fd, &times)?,
+            }
+        }
+        Ok(())
     }
 
     fn truncate(&self, target: Target<'_>, kind: FileKind, size: u64) -> Result<()> {

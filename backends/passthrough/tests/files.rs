@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use common::*;
 use vfsd_backend::{
-    AttributeChanges, CopyRange, Errno, ExtentSource, FallocateMode, FileKind, LinkTarget,
-    NewDevice, OpenFlags, Rename, RenameFlags, SeekFrom, SetTime, Timestamp, WriteRequest,
+    AttributeChanges, CopyRange, Errno, ExtentSource, FallocateMode, FallocateRequest, FileKind,
+    LinkTarget, NewDevice, OpenFlags, Rename, RenameFlags, SeekFrom, SetTime, Timestamp,
+    WriteRequest,
 };
 use vfsd_passthrough::{Options, Passthrough};
 
@@ -314,13 +315,20 @@ fn data_is_copied_found_and_punched_on_the_host() {
         target: &*to,
         target_offset: 1000,
         length: 200_000,
+        kill_privileges: false,
     };
     assert_eq!(share.wait(from.copy_range(copy)).unwrap(), 99_990);
     let copied = fs::read(share.host("to")).unwrap();
     assert_eq!((copied.len(), copied[999], copied[1000]), (100_990, 0, 7));
 
     let hole = FallocateMode::PUNCH_HOLE | FallocateMode::KEEP_SIZE;
-    share.wait(from.fallocate(hole, 8192, 8192)).unwrap();
+    let punched = from.fallocate(FallocateRequest {
+        mode: hole,
+        offset: 8192,
+        length: 8192,
+        kill_privileges: false,
+    });
+    share.wait(punched).unwrap();
     assert_eq!(share.wait(from.seek(SeekFrom::Hole, 0)).unwrap(), 8192);
     assert_eq!(share.wait(from.seek(SeekFrom::Data, 8192)).unwrap(), 16384);
     assert_eq!(

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use common::*;
 use rustix::process::{Gid, Uid};
 use vfsd_backend::{
-    AttributeChanges, Attributes, Caller, CopyRange, Errno, FallocateMode, FileKind, FsXattr,
-    Identity, LinkTarget, NewDevice, NewInode, OpenFlags, OpenRequest, Rename, RenameFlags,
-    SecurityContext, SliceSource, WriteRequest, XattrFlags,
+    AttributeChanges, Attributes, Caller, CopyRange, Errno, FallocateMode, FallocateRequest,
+    FileKind, FsXattr, Identity, LinkTarget, NewDevice, NewInode, OpenFlags, OpenRequest, Rename,
+    RenameFlags, SecurityContext, SliceSource, WriteRequest, XattrFlags,
 };
 use vfsd_passthrough::{Options, Passthrough};
 
@@ -304,15 +304,18 @@ fn set_id_bits_go_when_the_caller_is_not_privileged() {
         drop(program.share.wait(answer).unwrap());
     };
     assert_eq!(program.after(open), kept_and_killed);
-    // Here the guest does not say, and a change of owner takes them from everybody.
-    let always = (0o755, 0o755);
-    let allocate = |program: &Program, _| {
+    let allocate = |program: &Program, kill_privileges| {
         let file = &program.created.opened.file;
-        let answer = file.fallocate(FallocateMode::empty(), 0, 100);
+        let answer = file.fallocate(FallocateRequest {
+            mode: FallocateMode::empty(),
+            offset: 0,
+            length: 100,
+            kill_privileges,
+        });
         program.share.wait(answer).unwrap();
     };
-    assert_eq!(program.after(allocate), always);
-    let copy = |program: &Program, _| {
+    assert_eq!(program.after(allocate), kept_and_killed);
+    let copy = |program: &Program, kill_privileges| {
         let from = program.share.lookup("program").node;
         let from = program.share.open(&*from, READ).unwrap().file;
         let copy = CopyRange {
@@ -320,10 +323,13 @@ fn set_id_bits_go_when_the_caller_is_not_privileged() {
             target: &*program.created.opened.file,
             target_offset: 10,
             length: 2,
+            kill_privileges,
         };
         program.share.wait(from.copy_range(copy)).unwrap();
     };
-    assert_eq!(program.after(copy), always);
+    assert_eq!(program.after(copy), kept_and_killed);
+    // A change of owner takes them from everybody.
+    let always = (0o755, 0o755);
     let chown = |program: &Program, kill_privileges| {
         let changes = AttributeChanges {
             gid: Some(77),
@@ -383,7 +389,12 @@ fn renamed_file_capabilities_go_with_every_change_of_content_or_owner() {
             share.wait(node.setattr(change(None, Some(9)))).unwrap();
         }),
         ("fallocate", &|| {
-            let answer = file.fallocate(FallocateMode::empty(), 0, 10);
+            let answer = file.fallocate(FallocateRequest {
+                mode: FallocateMode::empty(),
+                offset: 0,
+                length: 10,
+                kill_privileges: false,
+            });
             share.wait(answer).unwrap();
         }),
         ("copy", &|| {
@@ -392,6 +403,7 @@ fn renamed_file_capabilities_go_with_every_change_of_content_or_owner() {
                 target: &**file,
                 target_offset: 0,
                 length: 6,
+                kill_privileges: false,
             };
             share.wait(source.copy_range(copy)).unwrap();
         }),

@@ -9,9 +9,9 @@ use parking_lot::RwLockWriteGuard;
 use rustix::fs::{FallocateFlags, copy_file_range, fallocate, fstat, ftruncate, seek};
 use vfsd_backend::posix::OpenFileId;
 use vfsd_backend::{
-    Answer, AttributeChanges, Attributes, CopyRange, Errno, Error, Extent, FallocateMode, File,
-    HeldLock, LockKind, LockOwner, LockRequest, LockStyle, OpenFlags, ReadRequest, ReadSink,
-    Result, SeekFrom, Wait, WriteRequest, WriteSource,
+    Answer, AttributeChanges, Attributes, CopyRange, Errno, Error, Extent, FallocateMode,
+    FallocateRequest, File, HeldLock, LockKind, LockOwner, LockRequest, LockStyle, OpenFlags,
+    ReadRequest, ReadSink, Result, SeekFrom, Wait, WriteRequest, WriteSource,
 };
 
 use crate::content::Slot;
@@ -259,7 +259,13 @@ impl OpenFile {
         result
     }
 
-    fn change_allocation(&self, mode: FallocateMode, offset: u64, length: u64) -> Result<()> {
+    fn change_allocation(&self, request: FallocateRequest) -> Result<()> {
+        let FallocateRequest {
+            mode,
+            offset,
+            length,
+            ..
+        } = request;
         self.check_open_for(OpenFlags::WRITE)?;
         let inode = self.inode();
         check_fallocate(inode, mode)?;
@@ -287,9 +293,10 @@ impl OpenFile {
         state.row.blocks = inode.blocks_of(file)?;
         // The file system knows neither the mode nor so large a file.
         if !matches!(done, Err(Errno::OPNOTSUPP | Errno::FBIG)) {
-            // FUSE does not tell whether the caller is privileged. As on ext4 this is lost, and the
-            // times move, also when the range is then refused.
-            state.clear_set_id();
+            // As on ext4 this is lost, and the times move, also when the range is then refused.
+            if request.kill_privileges {
+                state.clear_set_id();
+            }
             state.content_changed();
             txn.drop_capability(inode);
         }
@@ -610,8 +617,8 @@ impl File for OpenFile {
         Answer::brief(|| self.inode().settle())
     }
 
-    fn fallocate(&self, mode: FallocateMode, offset: u64, length: u64) -> Answer<'_, ()> {
-        Answer::brief(move || self.change_allocation(mode, offset, length))
+    fn fallocate(&self, request: FallocateRequest) -> Answer<'_, ()> {
+        Answer::brief(move || self.change_allocation(request))
     }
 
     fn seek(&self, from: SeekFrom, offset: u64) -> Answer<'_, u64> {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use vfsd_backend::{
-    Answer, AttributeChanges, Attributes, CopyRange, Errno, FallocateMode, File, HeldLock,
+    Answer, AttributeChanges, Attributes, CopyRange, Errno, FallocateRequest, File, HeldLock,
     LockKind, LockOwner, LockRequest, LockStyle, ReadRequest, ReadSink, Result, SeekFrom, Wait,
     WriteRequest, WriteSource,
 };
@@ -231,14 +231,14 @@ impl File for PluginFile {
         })
     }
 
-    fn fallocate(&self, mode: FallocateMode, offset: u64, length: u64) -> Answer<'_, ()> {
+    fn fallocate(&self, request: FallocateRequest) -> Answer<'_, ()> {
         Answer::later(async move {
             let (link, open) = self.at().await?;
             let arg = FallocateIn {
                 fh: open.handle,
-                offset,
-                length,
-                mode: mode.bits(),
+                offset: request.offset,
+                length: request.length,
+                mode: request.mode.bits(),
                 padding: 0,
             };
             link.ask(Request::new(Opcode::Fallocate, open.node).arg(&arg))

@@ -28,6 +28,19 @@ pub struct WriteRequest {
     pub cached: bool,
 }
 
+/// Which space of a file to allocate or take away, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FallocateRequest {
+    /// What is done to the range.
+    pub mode: FallocateMode,
+    /// First byte. `offset + length` is at most `i64::MAX`.
+    pub offset: u64,
+    /// How many bytes: at least 1.
+    pub length: u64,
+    /// Clear set-id bits, because the caller is not privileged. `security.capability` goes in any case.
+    pub kill_privileges: bool,
+}
+
 /// A copy from one open file to another of the same backend.
 #[derive(Clone, Copy)]
 pub struct CopyRange<'a> {
@@ -39,6 +52,9 @@ pub struct CopyRange<'a> {
     pub target_offset: u64,
     /// How many bytes. Both ranges end at or before `i64::MAX`.
     pub length: u64,
+    /// Clear set-id bits of the target, because the caller is not privileged. Its `security.capability`
+    /// goes in any case.
+    pub kill_privileges: bool,
 }
 
 impl std::fmt::Debug for CopyRange<'_> {
@@ -94,10 +110,9 @@ pub trait File: Any + Send + Sync {
         Answer::ok(())
     }
 
-    /// Allocates, or takes away, space. `offset + length` is at most `i64::MAX`, `length` at least 1.
-    /// EOPNOTSUPP for a mode that the storage does not have.
-    fn fallocate(&self, mode: FallocateMode, offset: u64, length: u64) -> Answer<'_, ()> {
-        let _ = (mode, offset, length);
+    /// Allocates, or takes away, space. EOPNOTSUPP for a mode that the storage does not have.
+    fn fallocate(&self, request: FallocateRequest) -> Answer<'_, ()> {
+        let _ = request;
         Answer::not_supported()
     }
 

@@ -54,7 +54,7 @@ pub use create::{Created, Entry, Lookup, NewDevice, NewInode, Opened, Rename, Se
 pub use directory::{DirEntry, DirSink, Directory, EntrySink};
 pub use error::{Errno, Error, Result, one_line};
 pub use extent::{Extent, ExtentSource};
-pub use file::{CopyRange, File, ReadRequest, WriteRequest};
+pub use file::{CopyRange, FallocateRequest, File, ReadRequest, WriteRequest};
 pub use flags::{AccessMask, FallocateMode, OpenFlags, RenameFlags, SeekFrom, XattrFlags};
 pub use lock::{HeldLock, LockKind, LockOwner, LockRange, LockRequest, LockStyle};
 pub use name::{LinkTarget, Name, XattrName};

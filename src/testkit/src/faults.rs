@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use vfsd_backend::{
     AccessMask, Answer, AttributeChanges, Attributes, Backend, Caller, Capabilities, CopyRange,
-    Created, DirSink, Directory, Entry, EntrySink, Errno, Extent, FallocateMode, File, FileKind,
+    Created, DirSink, Directory, Entry, EntrySink, Errno, Extent, FallocateRequest, File, FileKind,
     FsStatistics, FsXattr, HeldLock, LinkTarget, LockOwner, LockRequest, Lookup, Name, NewDevice,
     NewInode, Node, NodeIdentity, OpenFlags, OpenRequest, Opened, ReadRequest, ReadSink, Rename,
     SeekFrom, WriteRequest, WriteSource, XattrFlags, XattrName,
@@ -471,9 +471,9 @@ impl File for FaultyFile {
         self.faults.around_losing(|| (), || self.inner.release())
     }
 
-    fn fallocate(&self, mode: FallocateMode, offset: u64, length: u64) -> Answer<'_, ()> {
+    fn fallocate(&self, request: FallocateRequest) -> Answer<'_, ()> {
         self.faults
-            .around_losing(|| (), move || self.inner.fallocate(mode, offset, length))
+            .around_losing(|| (), move || self.inner.fallocate(request))
     }
 
     fn seek(&self, from: SeekFrom, offset: u64) -> Answer<'_, u64> {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use vfsd_backend::{
     AccessMask, Answer, AttributeChanges, Attributes, BufferSink, Caller, CopyRange, Device,
-    DirEntry, DirSink, Directory, Errno, Error, FallocateMode, File, FileKind, HeldLock, Identity,
-    LinkTarget, LockKind, LockOwner, LockRange, LockRequest, LockStyle, Lookup, Name, NewDevice,
-    NewInode, Node, NodeIdentity, OpenFlags, OpenRequest, ReadRequest, Rename, RenameFlags,
-    SeekFrom, SliceSource, WriteRequest, XattrFlags, XattrName,
+    DirEntry, DirSink, Directory, Errno, Error, FallocateMode, FallocateRequest, File, FileKind,
+    HeldLock, Identity, LinkTarget, LockKind, LockOwner, LockRange, LockRequest, LockStyle, Lookup,
+    Name, NewDevice, NewInode, Node, NodeIdentity, OpenFlags, OpenRequest, ReadRequest, Rename,
+    RenameFlags, SeekFrom, SliceSource, WriteRequest, XattrFlags, XattrName,
 };
 
 use crate::block_on;
@@ -460,9 +460,25 @@ impl Handle {
         }))
     }
 
-    /// fallocate(2).
+    /// fallocate(2) by someone who is not privileged.
     pub fn fallocate(&self, mode: FallocateMode, offset: u64, length: u64) -> Outcome<()> {
-        wait(self.0.fallocate(mode, offset, length))
+        self.fallocate_with(mode, offset, length, true)
+    }
+
+    /// fallocate(2) by someone who is privileged or not.
+    pub fn fallocate_with(
+        &self,
+        mode: FallocateMode,
+        offset: u64,
+        length: u64,
+        kill_privileges: bool,
+    ) -> Outcome<()> {
+        wait(self.0.fallocate(FallocateRequest {
+            mode,
+            offset,
+            length,
+            kill_privileges,
+        }))
     }
 
     /// lseek(2) with `SEEK_DATA` or `SEEK_HOLE`.
@@ -470,7 +486,7 @@ impl Handle {
         wait(self.0.seek(from, offset))
     }
 
-    /// copy_file_range(2).
+    /// copy_file_range(2) by someone who is not privileged.
     pub fn copy_range(
         &self,
         offset: u64,
@@ -478,11 +494,24 @@ impl Handle {
         target_offset: u64,
         length: u64,
     ) -> Outcome<u64> {
+        self.copy_range_with(offset, target, target_offset, length, true)
+    }
+
+    /// copy_file_range(2) by someone who is privileged or not.
+    pub fn copy_range_with(
+        &self,
+        offset: u64,
+        target: &Self,
+        target_offset: u64,
+        length: u64,
+        kill_privileges: bool,
+    ) -> Outcome<u64> {
         wait(self.0.copy_range(CopyRange {
             offset,
             target: target.0.as_ref(),
             target_offset,
             length,
+            kill_privileges,
         }))
     }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use vfsd_backend::{
-    CopyRange, Errno, FallocateMode, File, FileCaching, LockOwner, OpenFlags, OpenRequest,
-    ReadRequest, SeekFrom, WriteRequest,
+    CopyRange, Errno, FallocateMode, FallocateRequest, File, FileCaching, LockOwner, OpenFlags,
+    OpenRequest, ReadRequest, SeekFrom, WriteRequest,
 };
 use vfsd_fuse::wire::{
     CopyFileRangeIn, CopyFileRangeOut, FSYNC_FDATASYNC, FallocateIn, FlushIn, FsyncIn, LseekIn,
@@ -176,7 +176,13 @@ impl<'a> Call<'a> {
         if range_end(arg.offset, arg.length).is_none() {
             return Err(Errno::FBIG.into());
         }
-        file.fallocate(mode, arg.offset, arg.length).await?;
+        let request = FallocateRequest {
+            mode,
+            offset: arg.offset,
+            length: arg.length,
+            kill_privileges: self.caller_may_lose_privileges(),
+        };
+        file.fallocate(request).await?;
         Ok(Reply::empty())
     }
 
@@ -220,6 +226,7 @@ impl<'a> Call<'a> {
             target: target.as_ref(),
             target_offset: arg.off_out,
             length,
+            kill_privileges: self.caller_may_lose_privileges(),
         };
         let copied = source.copy_range(copy).await?.min(length);
         Ok(match self.opcode {
@@ -236,6 +243,12 @@ impl<'a> Call<'a> {
     /// An open file of the request's node.
     pub(super) fn file(&self, handle: u64) -> Result<Arc<dyn File>, Errno> {
         self.epoch.handles.file(self.header.node, handle)
+    }
+
+    /// Whether a request that does not say it comes from a caller who may not keep set-id bits: from
+    /// anybody but root.
+    fn caller_may_lose_privileges(&self) -> bool {
+        self.header.uid != 0
     }
 
     pub(super) fn kills_privileges(&self) -> bool {

@@ -119,3 +119,28 @@ fn the_attributes_of_a_set_id_program_are_not_believed_where_the_daemon_clears_i
         assert_eq!(guest.lookup(1, "directory").unwrap().attr_valid, 1);
     }
 }
+
+#[test]
+fn an_allocation_leaves_set_id_bits_to_root_only() {
+    let mut guest = Guest::on_memory();
+    let (entry, open) = guest.create(1, "program").unwrap();
+    let mut change = [0; 88];
+    // FATTR_MODE, and the mode.
+    change[0] = 1;
+    change[68..72].copy_from_slice(&0o106_755_u32.to_le_bytes());
+    guest
+        .call(Opcode::Setattr, entry.nodeid, &[&change])
+        .unwrap();
+    for (uid, left) in [(0, 0o6755), (1000, 0o755)] {
+        guest.uid = uid;
+        let range = [open.fh, 0, 4096, 0].map(u64::to_le_bytes).concat();
+        guest
+            .call(Opcode::Fallocate, entry.nodeid, &[&range])
+            .unwrap();
+        let reply = guest
+            .call(Opcode::Getattr, entry.nodeid, &[&[0; 16]])
+            .unwrap();
+        let mode = u32::from_le_bytes(reply[76..80].try_into().unwrap());
+        assert_eq!(mode & 0o7777, left, "user {uid}");
+    }
+}

@@ -14,9 +14,12 @@ pub(super) const ROWS: &[Row] = rows! {
     an_open_with_truncation_of_the_unprivileged_clears_set_id_bits needs KILL_PRIVILEGES,
     a_creation_that_truncates_an_existing_file_clears_set_id_bits needs KILL_PRIVILEGES,
     an_allocation_clears_set_id_bits needs KILL_PRIVILEGES + ALLOCATION,
+    an_allocation_of_the_privileged_leaves_set_id_bits needs KILL_PRIVILEGES + ALLOCATION + PRIVILEGED,
     a_copy_clears_set_id_bits needs KILL_PRIVILEGES + COPY_RANGE,
+    a_copy_of_the_privileged_leaves_set_id_bits needs KILL_PRIVILEGES + COPY_RANGE + PRIVILEGED,
     a_change_of_owner_clears_set_id_bits needs KILL_PRIVILEGES + PRIVILEGED,
     a_change_of_group_clears_set_id_bits needs KILL_PRIVILEGES + PRIVILEGED,
+    a_change_of_owner_leaves_a_setgid_bit_without_group_execution needs KILL_PRIVILEGES + PRIVILEGED,
     a_change_of_owner_of_a_directory_leaves_set_id_bits needs KILL_PRIVILEGES + PRIVILEGED,
     a_change_of_permissions_sets_set_id_bits_again needs KILL_PRIVILEGES,
     file_capabilities_are_kept needs KILL_PRIVILEGES + XATTR + PRIVILEGED,
@@ -98,7 +101,7 @@ fn an_open_with_truncation_of_the_unprivileged_clears_set_id_bits(root: &Place) 
     assert_eq!(file.attributes().unwrap().size, 0);
 }
 
-// A guest does not say for the next three whether the caller is privileged: the bits go to be safe.
+// A guest does not say here whether the caller is privileged: the bits go to be safe.
 
 fn a_creation_that_truncates_an_existing_file_clears_set_id_bits(root: &Place) {
     let (file, _) = program(root, 0o6755);
@@ -112,6 +115,36 @@ fn an_allocation_clears_set_id_bits(root: &Place) {
     let (file, handle) = program(root, 0o6755);
     handle.fallocate(FallocateMode::empty(), 0, 10_000).unwrap();
     assert_eq!(permissions(&file), 0o755);
+}
+
+fn an_allocation_of_the_privileged_leaves_set_id_bits(root: &Place) {
+    let (file, handle) = program(root, 0o6755);
+    handle
+        .fallocate_with(FallocateMode::empty(), 0, 10_000, false)
+        .unwrap();
+    assert_eq!(permissions(&file), 0o6755);
+}
+
+fn a_copy_of_the_privileged_leaves_set_id_bits(root: &Place) {
+    let source = root.put("source", b"other").unwrap().open_both().unwrap();
+    let (file, handle) = program(root, 0o6755);
+    assert_eq!(source.copy_range_with(0, &handle, 0, 5, false), Ok(5));
+    assert_eq!(permissions(&file), 0o6755);
+}
+
+fn a_change_of_owner_leaves_a_setgid_bit_without_group_execution(root: &Place) {
+    let (file, _) = program(root, 0o644);
+    // A group that the daemon is not in.
+    file.chown(1000, 1000).unwrap();
+    file.chmod(0o6644).unwrap();
+    file.set(AttributeChanges {
+        uid: Some(1001),
+        gid: Some(1001),
+        kill_privileges: true,
+        ..AttributeChanges::default()
+    })
+    .unwrap();
+    assert_eq!(permissions(&file), 0o2644);
 }
 
 fn a_copy_clears_set_id_bits(root: &Place) {
