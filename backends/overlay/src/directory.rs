@@ -8,6 +8,7 @@ use vfsd_backend::{
     Answer, DirEntry, DirSink, Directory, EntrySink, Errno, FileKind, Name, Result,
 };
 
+use crate::listing_budget::Share;
 use crate::merge::{Listed, list};
 use crate::node::OverlayNode;
 
@@ -15,7 +16,13 @@ use crate::node::OverlayNode;
 /// are the cookies: a listing can go on in a list that was made later, or in another open directory.
 pub(crate) struct OverlayDirectory {
     node: Arc<OverlayNode>,
-    listing: Mutex<Option<Arc<[Placed]>>>,
+    listing: Mutex<Option<Kept>>,
+}
+
+/// A list that is kept for the next request.
+struct Kept {
+    list: Arc<[Placed]>,
+    _share: Share,
 }
 
 impl OverlayDirectory {
@@ -32,7 +39,7 @@ impl OverlayDirectory {
         if let Some(known) = listing.as_ref()
             && cookie != 0
         {
-            return Ok(known.clone());
+            return Ok(known.list.clone());
         }
         let _names = self.node.shared.names.read().await;
         let parent = match self.node.place() {
@@ -51,7 +58,13 @@ impl OverlayDirectory {
             });
         }
         let all: Arc<[Placed]> = placed(dots, list(&self.node).await?).into();
-        *listing = Some(all.clone());
+        // What was kept before makes room.
+        drop(listing.take());
+        let share = self.node.shared.listing_budget.take(size_of_list(&all));
+        *listing = share.map(|share| Kept {
+            list: all.clone(),
+            _share: share,
+        });
         Ok(all)
     }
 }
@@ -60,6 +73,14 @@ impl OverlayDirectory {
 struct Placed {
     cookie: u64,
     entry: Listed,
+}
+
+/// Bytes of memory that a list takes, about.
+fn size_of_list(list: &[Placed]) -> usize {
+    list.iter().fold(0, |sum: usize, placed| {
+        sum.saturating_add(size_of::<Placed>())
+            .saturating_add(placed.entry.name.len())
+    })
 }
 
 /// The entries in the order of their cookies. Of a hundred thousand names two have one hash

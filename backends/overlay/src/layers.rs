@@ -8,6 +8,7 @@ use vfsd_backend::posix::LockBudget;
 use vfsd_backend::{Backend, Capabilities, Errno, Node, Result, Ttl};
 
 use crate::index::Index;
+use crate::listing_budget::ListingBudget;
 use crate::numbers::Numbers;
 use crate::options::Options;
 use crate::resolve::Part;
@@ -73,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) nodes: NodeTable,
     /// For the locks of all files together.
     pub(crate) lock_budget: Arc<LockBudget>,
+    /// For the lists of all open directories together.
+    pub(crate) listing_budget: Arc<ListingBudget>,
     /// Held to read while names are looked up or listed, to write while they change.
     pub(crate) names: RwLock<()>,
     serial: AtomicU64,
@@ -97,6 +100,7 @@ impl Shared {
             capabilities,
             nodes: NodeTable::default(),
             lock_budget: LockBudget::new(LockBudget::USUAL),
+            listing_budget: ListingBudget::new(ListingBudget::USUAL),
             names: RwLock::new(()),
             serial: AtomicU64::new(1),
         }

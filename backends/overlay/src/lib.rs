@@ -11,7 +11,7 @@
 //! | `options`, `open` | what an overlay is made of, and what is checked before |
 //! | `layers`, `numbers`, `table` | what all nodes have in common |
 //! | `resolve`, `whiteout`, `nested`, `xattr` | what a name stands for, and what the layers say of it |
-//! | `node`, `calls`, `file`, `directory`, `merge` | what a file is, and can do |
+//! | `node`, `calls`, `file`, `directory`, `merge`, `listing_budget` | what a file is, and can do |
 //! | `copy_up`, `content`, `index`, `work` | how a file comes into the upper |
 //! | `new`, `create`, `remove`, `rename` | names that come, go and move |
 //! | `settled` | changes are made whole, although nobody waits for them |
@@ -74,6 +74,7 @@ mod directory;
 mod file;
 mod index;
 mod layers;
+mod listing_budget;
 mod merge;
 mod nested;
 mod new;

@@ -11,7 +11,7 @@ use vfsd_backend::{Backend, Errno, OpenFlags};
 use vfsd_overlay::{Namespace, Options, Overlay};
 use vfsd_testkit::block_on;
 use vfsd_testkit::faults::{Faults, Faulty};
-use vfsd_testkit::place::Place;
+use vfsd_testkit::place::{Place, read_some};
 
 #[test]
 fn a_directory_of_a_lower_layer_costs_no_calls_of_the_upper() {
@@ -81,4 +81,38 @@ fn two_uppers_over_one_lower_know_nothing_of_each_other() {
         let content = dir(&below).lookup("file").unwrap().content();
         assert_eq!(content.unwrap(), b"content");
     }
+}
+
+#[test]
+fn a_listing_goes_on_in_a_directory_that_is_opened_anew_and_has_changed() {
+    let store = Store::memory(Namespace::Trusted);
+    let lowers = store.lowers(&[&|lower, _| {
+        let dir = lower.mkdir("dir").unwrap();
+        for number in 0..100 {
+            dir.put(&format!("file-{number}"), b"").unwrap();
+        }
+    }]);
+    let tree = store.tree("writable");
+    let overlay = block_on(Overlay::open(store.options(lowers, &tree))).expect("an overlay");
+    let dir = Place(overlay.root()).lookup("dir").unwrap();
+    let mut seen = Vec::new();
+    let mut cookie = 0;
+    loop {
+        // Each time anew, as when the list was not kept. What was listed is removed.
+        let open = dir.opendir().unwrap();
+        let some = read_some(open.as_ref(), cookie, 7).unwrap();
+        let Some(last) = some.last() else {
+            break;
+        };
+        cookie = last.next;
+        for entry in some {
+            let name = String::from_utf8(entry.name).unwrap();
+            if name != "." && name != ".." {
+                dir.unlink(&name).unwrap();
+                seen.push(name);
+            }
+        }
+    }
+    assert_eq!(seen.len(), 100);
+    assert_eq!(dir.names().unwrap(), [""; 0]);
 }

@@ -1,0 +1,72 @@
+//! How much memory the lists of open directories may keep, all together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes that lists keep from one request to the next, at most. A list that is not kept is made again for the next
+/// request: its cookies hold.
+pub(crate) struct ListingBudget {
+    most: usize,
+    taken: AtomicUsize,
+}
+
+/// A part of the budget, given back when it is dropped.
+pub(crate) struct Share {
+    budget: Arc<ListingBudget>,
+    bytes: usize,
+}
+
+impl ListingBudget {
+    /// Enough for a million names.
+    pub(crate) const USUAL: usize = 128 << 20;
+
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            most,
+            taken: AtomicUsize::new(0),
+        })
+    }
+
+    /// Takes so many bytes, if that many are left. One list is always kept, however long it is.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
+        let more = |taken: usize| {
+            let sum = taken.saturating_add(bytes);
+            (taken == 0 || sum <= self.most).then_some(sum)
+        };
+        let taken = self
+            .taken
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        taken.ok().map(|_| Share {
+            budget: self.clone(),
+            bytes,
+        })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.taken.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_kept_than_the_budget_but_one_list_always() {
+        let budget = ListingBudget::new(100);
+        let first = budget.take(60);
+        assert!(first.is_some());
+        assert!(budget.take(41).is_none());
+        let second = budget.take(40);
+        assert!(second.is_some() && budget.take(1).is_none());
+        drop(first);
+        assert!(budget.take(60).is_some());
+        drop(second);
+        let long = budget.take(1000);
+        assert!(long.is_some() && budget.take(1).is_none());
+        drop(long);
+        assert!(budget.take(1).is_some());
+    }
+}
