@@ -26,6 +26,9 @@ use crate::responder::{Reply, Responder};
 /// for the rest.
 const MAX_COPY: u64 = 64 << 20;
 
+/// `O_DSYNC` of asm-generic/fcntl.h. In rustix it stands for `O_SYNC` on Linux.
+const O_DSYNC: OFlags = OFlags::from_bits_retain(0o10_000);
+
 impl<'a> Call<'a> {
     pub(super) async fn open(&self, arg: OpenIn) -> Outcome<'a> {
         let node = self.node()?;
@@ -283,7 +286,7 @@ pub(super) fn open_flags(flags: u32) -> Result<OpenFlags, Errno> {
         (OFlags::TRUNC, OpenFlags::TRUNCATE),
         (OFlags::DIRECT, OpenFlags::DIRECT),
         // O_SYNC has O_DSYNC's bit as well.
-        (OFlags::DSYNC, OpenFlags::DSYNC),
+        (O_DSYNC, OpenFlags::DSYNC),
         (OFlags::SYNC, OpenFlags::SYNC),
         (OFlags::NOATIME, OpenFlags::NOATIME),
         (OFlags::EXCL, OpenFlags::EXCLUSIVE),

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::Mutex;
 
-use vfsd_backend::{Backend, Capabilities, Node};
+use vfsd_backend::{
+    Answer, Attributes, Backend, Capabilities, File, FileCaching, FileKind, Node, NodeIdentity,
+    OpenRequest, Opened, ReadRequest, ReadSink, WriteRequest, WriteSource,
+};
 use vfsd_fuse::wire::{
     CopyFileRangeIn, EntryOut, FallocateIn, FsyncIn, GETATTR_FH, GetattrIn, IoctlIn, LseekIn,
     OpenOut, ReadIn, ReleaseIn, SetattrIn, WriteIn, WriteOut, fattr,
@@ -356,4 +360,68 @@ fn what_can_only_be_appended_to_is_appended_to() {
     assert_eq!(guest.write(node, b"two").unwrap_err(), EPERM);
     assert_eq!(guest.write_with(node, 0, O_APPEND, b"two").unwrap(), 3);
     assert_eq!(guest.read(node, 0, 0).unwrap(), b"onetwo");
+}
+
+/// A single file that takes note of how it is synced: with `data_only`, or with all.
+#[derive(Clone)]
+struct Synced(NodeIdentity, Arc<Mutex<Vec<bool>>>);
+
+impl Backend for Synced {
+    fn root(&self) -> Arc<dyn Node> {
+        Arc::new(self.clone())
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::PRIVATE | Capabilities::REOPEN
+    }
+}
+
+impl Node for Synced {
+    fn identity(&self) -> NodeIdentity {
+        self.0
+    }
+
+    fn kind(&self) -> FileKind {
+        FileKind::Regular
+    }
+
+    fn getattr(&self) -> Answer<'_, Attributes> {
+        Answer::not_supported()
+    }
+
+    fn open(&self, _: OpenRequest) -> Answer<'_, Opened> {
+        Answer::ok(Opened {
+            file: Arc::new(self.clone()),
+            caching: FileCaching::Policy,
+        })
+    }
+}
+
+impl File for Synced {
+    fn read<'a>(&'a self, _: ReadRequest, _: &'a mut dyn ReadSink) -> Answer<'a, usize> {
+        Answer::ok(0)
+    }
+
+    fn write<'a>(&'a self, _: WriteRequest, source: &'a mut dyn WriteSource) -> Answer<'a, usize> {
+        Answer::ok(source.remaining())
+    }
+
+    fn fsync(&self, data_only: bool) -> Answer<'_, ()> {
+        self.1.lock().unwrap().push(data_only);
+        Answer::ok(())
+    }
+}
+
+#[test]
+fn what_is_to_be_written_through_is_synced_by_each_write() {
+    const O_DSYNC: u32 = 0o10_000;
+    const O_SYNC: u32 = 0o4_010_000;
+    let backend = Synced(memory().root().identity(), Arc::default());
+    let synced = Arc::clone(&backend.1);
+    let guest = Guest::with(backend, SessionOptions::default());
+    assert_eq!(guest.write_with(1, 0, 0, b"data").unwrap(), 4);
+    assert_eq!(*synced.lock().unwrap(), []);
+    assert_eq!(guest.write_with(1, 0, O_DSYNC, b"data").unwrap(), 4);
+    assert_eq!(guest.write_with(1, 0, O_SYNC, b"data").unwrap(), 4);
+    assert_eq!(*synced.lock().unwrap(), [true, false]);
 }
