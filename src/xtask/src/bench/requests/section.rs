@@ -35,9 +35,10 @@ fn bounds(text: &str) -> Option<(usize, usize)> {
 /// The section.
 pub(super) fn text(taken: &[Taken], conditions: &str) -> String {
     let mut text = format!(
-        "## Requests of a program\n\nHow many FUSE requests a guest waits for, of which a noisy machine makes neither more \
-         nor fewer. Cold: the guest has forgotten all it had read. Warm: the same once more, at once. {conditions}\n\n\
-         | | |"
+        "## Requests of a program\n\nHow many FUSE requests a guest waits for, of which a noisy machine makes neither more nor \
+         fewer; counted by `cargo xtask bench --level requests`. Cold: the guest has forgotten all it had read. Warm: the \
+         same once more, at once; a guest then asks once for the access time of what the first run has read. \
+         {conditions}\n\n| | |"
     );
     for side in SIDES {
         let _ = write!(text, " {} |", side.name());
