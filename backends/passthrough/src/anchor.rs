@@ -69,10 +69,7 @@ impl Anchor {
     /// The node is going: nobody else refers to it.
     pub(crate) fn close(&mut self, share: &Share) {
         match self.descriptor.take() {
-            Some(fd) => {
-                drop(fd);
-                share.budget.give_back();
-            }
+            Some(fd) => share.budget.close(fd),
             None if matches!(self.origin.get_mut(), Origin::Handle(_) | Origin::Gone) => {
                 share.anchors.uncount_given_up();
             }

@@ -4,6 +4,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use vfsd_backend::{away_from_seat, has_seat};
+
+use crate::closer::Closer;
+
 /// Descriptors kept back for the daemon itself when the budget follows from the process's limit.
 const RESERVE: u64 = 512;
 
@@ -12,6 +16,7 @@ const RESERVE: u64 = 512;
 pub(crate) struct Budget {
     limit: usize,
     used: AtomicUsize,
+    closer: Closer,
 }
 
 impl Budget {
@@ -28,6 +33,7 @@ impl Budget {
         Arc::new(Self {
             limit,
             used: AtomicUsize::new(0),
+            closer: Closer::default(),
         })
     }
 
@@ -50,6 +56,23 @@ impl Budget {
             .map(|_| Permit(self))
     }
 
+    /// Closes a descriptor, and takes back the right to it, which was [kept](Permit::keep).
+    ///
+    /// It may be the end of a large file, or of one that another machine or program has to be told of. A
+    /// thread that serves a queue does it away from its seat, or leaves it to the share's own thread.
+    pub(crate) fn close(self: &Arc<Self>, fd: OwnedFd) {
+        let mut fd = Some(fd);
+        // Not done, it is still here.
+        let _ = away_from_seat(|| drop(fd.take()));
+        match fd {
+            Some(fd) if has_seat() => self.closer.close(fd, self),
+            left => {
+                drop(left);
+                self.give_back();
+            }
+        }
+    }
+
     /// Takes back a right that was [kept](Permit::keep).
     pub(crate) fn give_back(&self) {
         self.used.fetch_sub(1, Ordering::Relaxed);
@@ -63,9 +86,12 @@ pub(crate) struct Permit<'a>(&'a Arc<Budget>);
 impl Permit<'_> {
     /// The descriptor that the permit is for.
     pub(crate) fn hold(self, fd: OwnedFd) -> Descriptor {
-        let right = Right(self.0.clone());
+        let budget = self.0.clone();
         self.keep();
-        Descriptor { fd, _right: right }
+        Descriptor {
+            fd: Some(fd),
+            budget,
+        }
     }
 
     /// The right stays taken until it is [given back](Budget::give_back).
@@ -83,23 +109,23 @@ impl Drop for Permit<'_> {
 /// A descriptor that counts against the guest's budget.
 #[derive(Debug)]
 pub(crate) struct Descriptor {
-    // Closed before the right is given back: fields are dropped in this order.
-    fd: OwnedFd,
-    _right: Right,
+    /// None only while it is dropped.
+    fd: Option<OwnedFd>,
+    budget: Arc<Budget>,
 }
 
-#[derive(Debug)]
-struct Right(Arc<Budget>);
-
-impl Drop for Right {
+impl Drop for Descriptor {
     fn drop(&mut self) {
-        self.0.give_back();
+        if let Some(fd) = self.fd.take() {
+            self.budget.close(fd);
+        }
     }
 }
 
 impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        // What stands for none is refused by every call.
+        self.fd.as_ref().map_or(rustix::fs::ABS, AsFd::as_fd)
     }
 }
 

@@ -94,7 +94,7 @@ impl OpenFile {
 
     /// Whether a transfer on the thread that asks may wait.
     fn patience(&self) -> Wait {
-        match self.mount().is_in_memory(self.fd()) {
+        match self.mount().is_in_memory() {
             true => Wait::Allowed,
             false => Wait::Refused,
         }
@@ -297,7 +297,8 @@ impl File for OpenFile {
         if self.direct || self.synchronous {
             return Answer::blocking(move || self.write_waiting(request, source, 0));
         }
-        if self.mount().writes_always_wait() {
+        let opens = self.appends && request.cached && self.in_place.get().is_none();
+        if self.mount().writes_always_wait() || opens || self.share().renamed_capability.is_some() {
             return Answer::brief(move || self.write_waiting(request, source, 0));
         }
         let now = self.changing(request.kill_privileges, || {
@@ -313,10 +314,14 @@ impl File for OpenFile {
     }
 
     fn getattr(&self) -> Answer<'_, Attributes> {
-        Answer::now(|| {
+        let work = || {
             check_thread()?;
             Ok(Stat::of(self.fd())?.attributes)
-        })
+        };
+        match self.mount().asks_others() {
+            true => Answer::brief(work),
+            false => Answer::now(work),
+        }
     }
 
     fn setattr(&self, changes: AttributeChanges) -> Answer<'_, Attributes> {
@@ -328,18 +333,24 @@ impl File for OpenFile {
     }
 
     fn flush(&self, owner: LockOwner) -> Answer<'_, ()> {
-        if let Some(locks) = self.node.0.locks_if_any() {
-            locks.close(owner);
-        }
-        if !self.mount().flushes(self.fd()) {
+        let locks = self.node.0.locks_if_any();
+        if !self.mount().asks_others() {
+            if let Some(locks) = locks {
+                locks.close(owner);
+            }
             return Answer::ok(());
         }
         // Closing a second descriptor makes file systems that write back on close tell their errors.
         // Without a descriptor to spare they are told by the next fsync.
-        Answer::blocking(move || match fcntl_dupfd_cloexec(self.fd(), 0) {
-            Ok(second) => crate::syscalls::close(second).map_err(Error::from),
-            Err(Errno::MFILE | Errno::NFILE) => Ok(()),
-            Err(errno) => Err(errno.into()),
+        Answer::blocking(move || {
+            if let Some(locks) = locks {
+                locks.close(owner);
+            }
+            match fcntl_dupfd_cloexec(self.fd(), 0) {
+                Ok(second) => crate::syscalls::close(second).map_err(Error::from),
+                Err(Errno::MFILE | Errno::NFILE) => Ok(()),
+                Err(errno) => Err(errno.into()),
+            }
         })
     }
 
@@ -402,13 +413,14 @@ impl File for OpenFile {
     }
 
     fn getlk(&self, request: LockRequest) -> Answer<'_, Option<HeldLock>> {
-        Answer::now(|| {
-            Ok(self
-                .node
-                .0
-                .locks()
-                .test(self.share(), self.fd(), &request)?)
-        })
+        let work = move || {
+            let locks = self.node.0.locks();
+            Ok(locks.test(self.share(), self.fd(), &request)?)
+        };
+        match self.mount().asks_others() {
+            true => Answer::brief(work),
+            false => Answer::now(work),
+        }
     }
 
     fn setlk(&self, request: LockRequest) -> Answer<'_, ()> {
@@ -421,6 +433,8 @@ impl File for OpenFile {
         if !allowed {
             return Answer::error(Errno::BADF);
         }
-        self.node.0.locks().set(self.share(), self.fd(), request)
+        let asks_others = self.mount().asks_others();
+        let locks = self.node.0.locks();
+        locks.set(self.share(), self.fd(), request, asks_others)
     }
 }

@@ -42,7 +42,7 @@ impl Inode {
     /// The node at the top. Its descriptor is kept always.
     pub(crate) fn root(share: &Arc<Share>, fd: OwnedFd) -> Result<Arc<Self>, Errno> {
         let stat = Stat::of(fd.as_fd())?;
-        let mount = share.mounts.get(share, stat.place);
+        let mount = share.mounts.get(share, stat.place, fd.as_fd());
         if share.options.file_handles == FileHandles::Never {
             mount.refuse_handles();
         } else {
@@ -108,6 +108,11 @@ impl Inode {
 
     pub(crate) fn mount(&self) -> &Arc<Mount> {
         &self.mount
+    }
+
+    /// Whether the file system keeps what it says of this node in its memory, and needs nobody else for it.
+    pub(crate) fn answers_at_once(&self) -> bool {
+        self.is_opened() && !self.mount.asks_others()
     }
 
     /// Whether the inode's descriptor is open.
@@ -260,7 +265,7 @@ impl Inode {
             return Ok(self.mount.clone());
         }
         let share = self.share();
-        let mount = share.mounts.get(share, stat.place);
+        let mount = share.mounts.get(share, stat.place, file);
         match share.options.file_handles {
             FileHandles::Never => mount.refuse_handles(),
             FileHandles::Prefer => {}

@@ -52,6 +52,7 @@ mod access;
 mod anchor;
 mod anchor_cache;
 mod budget;
+mod closer;
 mod credentials;
 mod descriptor_slot;
 mod directory;

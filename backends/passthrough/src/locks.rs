@@ -128,26 +128,36 @@ impl Drop for WakeWaiters {
 }
 
 impl LockTable {
-    /// Sets or releases a lock through `file`, an open file of the table's inode.
+    /// Sets or releases a lock through `file`, an open file of the table's inode. `asks_others` says that
+    /// the file system may ask another machine or program, and so may be kept waiting for each answer.
     pub(crate) fn set<'a>(
         self: Arc<Self>,
         share: &'a Share,
         file: BorrowedFd<'a>,
         request: LockRequest,
+        asks_others: bool,
     ) -> Answer<'a, ()> {
         let mut attempt = Attempt {
             table: self,
             share,
             file,
             request,
+            asks_others,
             spare: None,
         };
-        match attempt.make() {
-            Err(Errno::AGAIN) if request.wait && request.kind.is_some() => {
-                Answer::later(async move { Ok(attempt.wait().await?) })
-            }
-            other => Answer::ready(other.map_err(Into::into)),
-        }
+        let waits = request.wait && request.kind.is_some();
+        let first = move || match attempt.make() {
+            Err(Errno::AGAIN) if waits => Ok(Some(attempt)),
+            other => Ok(other.map(|()| None)?),
+        };
+        let first = match asks_others {
+            true => Answer::brief(first),
+            false => Answer::now(first),
+        };
+        first.then(|tried| match tried {
+            Ok(Some(mut attempt)) => Answer::later(async move { Ok(attempt.wait().await?) }),
+            other => Answer::ready(other.map(drop)),
+        })
     }
 
     /// The lock in the way of a POSIX lock.
@@ -214,6 +224,7 @@ struct Attempt<'a> {
     share: &'a Share,
     file: BorrowedFd<'a>,
     request: LockRequest,
+    asks_others: bool,
     /// A descriptor for an owner that does not have a lock on the file yet.
     spare: Option<Arc<Descriptor>>,
 }
@@ -227,6 +238,15 @@ impl Attempt<'_> {
             (LockStyle::Posix, None) => self.unlock(),
             (LockStyle::Posix, Some(kind)) => self.lock(kind),
         }
+    }
+
+    /// As [`make`](Self::make), without keeping a thread of the runtime from others.
+    async fn make_on_runtime(&mut self) -> Result<()> {
+        if !self.asks_others {
+            return self.make();
+        }
+        let tried = Answer::blocking(|| Ok(self.make())).await;
+        tried.unwrap_or(Err(Errno::IO))
     }
 
     fn flock(&self, kind: Option<LockKind>) -> Result<()> {
@@ -335,7 +355,7 @@ impl Attempt<'_> {
             let mut released = pin!(table.released.notified());
             // Listening starts before the attempt: no release is missed in between.
             released.as_mut().enable();
-            match self.make() {
+            match self.make_on_runtime().await {
                 Err(Errno::AGAIN) => {}
                 other => return other,
             }
@@ -409,7 +429,7 @@ mod tests {
                 range: LockRange { start, end },
                 wait: false,
             };
-            let answer = Arc::clone(&table).set(share, file.as_fd(), request);
+            let answer = Arc::clone(&table).set(share, file.as_fd(), request, false);
             match pin!(answer).poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(result) => result.map_err(|error| error.is(Errno::NOLCK)),
                 Poll::Pending => panic!("nobody waits"),

@@ -24,8 +24,8 @@ pub(crate) struct Mount {
     /// An open file of the mount, from which inodes can be opened by their handles; `None` once
     /// it is known that they cannot.
     handles: OnceLock<Option<OwnedFd>>,
-    /// Which file system it is (linux/magic.h).
-    magic: OnceLock<i64>,
+    /// Which file system it is (linux/magic.h); 0 if it does not say.
+    magic: i64,
     /// The file system does not know `RWF_NOWAIT` for reads.
     reads_always_wait: AtomicBool,
     /// The file system does not know `RWF_NOWAIT` for writes.
@@ -33,13 +33,14 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    fn new(share: Arc<Share>, place: u64) -> Self {
+    /// The mount at `place`, which `file` is in.
+    fn new(share: Arc<Share>, place: u64, file: BorrowedFd<'_>) -> Self {
         Self {
             share,
             inodes: InodeTable::default(),
             place,
             handles: OnceLock::new(),
-            magic: OnceLock::new(),
+            magic: fstatfs(file).map_or(0, |fs| fs.f_type & 0xffff_ffff),
             reads_always_wait: AtomicBool::new(false),
             writes_always_wait: AtomicBool::new(false),
         }
@@ -103,23 +104,17 @@ impl Mount {
         }
     }
 
-    /// Learns from a file of the mount which file system it is; 0 if it does not say.
-    fn magic(&self, file: BorrowedFd<'_>) -> i64 {
-        *self
-            .magic
-            .get_or_init(|| fstatfs(file).map_or(0, |fs| fs.f_type & 0xffff_ffff))
-    }
-
-    /// Whether closing one of several descriptors of an open file has a meaning: NFS, FUSE and others
-    /// write back on close, and may tell an error then.
-    pub(crate) fn flushes(&self, file: BorrowedFd<'_>) -> bool {
-        !LOCAL.contains(&self.magic(file))
+    /// Whether another machine or program may have to be asked for anything: NFS, FUSE and others. Then each
+    /// call may wait for an answer that does not come, and closing one of several descriptors of an open
+    /// file has a meaning: they write back on close, and may tell an error then.
+    pub(crate) fn asks_others(&self) -> bool {
+        !LOCAL.contains(&self.magic)
     }
 
     /// Whether reads and writes have no disk to wait for, although the file system does not know
     /// `RWF_NOWAIT`.
-    pub(crate) fn is_in_memory(&self, file: BorrowedFd<'_>) -> bool {
-        self.magic(file) == TMPFS
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.magic == TMPFS
     }
 
     pub(crate) fn reads_always_wait(&self) -> bool {
@@ -141,7 +136,8 @@ impl Mount {
 
 const TMPFS: i64 = 0x0102_1994;
 
-/// File systems without a `flush` operation: ext2 to ext4, XFS, btrfs, F2FS, bcachefs, tmpfs.
+/// File systems that are of this host alone, without a `flush` operation: ext2 to ext4, XFS, btrfs, F2FS,
+/// bcachefs, tmpfs. What they have in memory they answer at once.
 const LOCAL: [i64; 6] = [
     0xEF53,
     0x5846_5342,
@@ -171,14 +167,18 @@ impl MountTable {
         self.mounts.lock().get(&place).and_then(Weak::upgrade)
     }
 
-    /// The mount at `place` of `share`, which this table belongs to.
-    pub(crate) fn get(&self, share: &Arc<Share>, place: u64) -> Arc<Mount> {
+    /// The mount at `place` of `share`, which this table belongs to; `file` is in it.
+    pub(crate) fn get(&self, share: &Arc<Share>, place: u64, file: BorrowedFd<'_>) -> Arc<Mount> {
+        if let Some(mount) = self.find(place) {
+            return mount;
+        }
+        // Not under the lock: it asks the file system.
+        let mount = Arc::new(Mount::new(share.clone(), place, file));
         let mut mounts = self.mounts.lock();
         if let Some(mount) = mounts.get(&place).and_then(Weak::upgrade) {
             return mount;
         }
         mounts.retain(|_, mount| mount.strong_count() > 0);
-        let mount = Arc::new(Mount::new(share.clone(), place));
         mounts.insert(place, Arc::downgrade(&mount));
         mount
     }

@@ -1,7 +1,8 @@
 //! What the server asks of a file: each method says where and when the work is done.
 //!
-//! What the host answers from memory is done on the thread that asks. What may wait for a disk is
-//! tried without waiting where the kernel has such a call, and otherwise done elsewhere.
+//! What the host answers from memory is done on the thread that asks: away from its seat where that is not
+//! sure, or where a file system asks another machine or program, which may not answer at all. What may wait
+//! for a disk is tried without waiting where the kernel has such a call, and otherwise done elsewhere.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -10,18 +11,30 @@ use rustix::fs::{AtFlags, OFlags, fstatvfs, readlinkat, syncfs};
 use vfsd_backend::{
     AccessMask, Answer, AttributeChanges, Attributes, Caller, Created, Directory, Entry, Errno,
     FileKind, FsStatistics, FsXattr, LinkTarget, Lookup, Name, NewDevice, NewInode, Node,
-    NodeIdentity, OpenFlags, OpenRequest, Opened, Rename, XattrFlags, XattrName,
+    NodeIdentity, OpenFlags, OpenRequest, Opened, Rename, XattrFlags, XattrName, away_from_seat,
 };
 
 use crate::inode::Inode;
 use crate::share::{Patience, no_descriptor};
 
-fn answer<'a, T>(result: Result<T, Errno>) -> Answer<'a, T> {
-    Answer::ready(result.map_err(Into::into))
-}
-
 fn brief<'a, T>(work: impl FnOnce() -> Result<T, Errno> + Send + 'a) -> Answer<'a, T> {
     Answer::brief(move || Ok(work()?))
+}
+
+/// Does at once what needs no disk, and elsewhere what says by EAGAIN that it does. Only what is `sure` to
+/// end is done without leaving the seat.
+fn cached_first<'a, T>(
+    sure: bool,
+    work: impl Fn(Patience) -> Result<T, Errno> + Send + 'a,
+) -> Answer<'a, T> {
+    let tried = match sure {
+        true => Ok(work(Patience::Cached)),
+        false => away_from_seat(|| work(Patience::Cached)),
+    };
+    match tried {
+        Ok(Err(Errno::AGAIN)) | Err(_) => Answer::blocking(move || Ok(work(Patience::Disk)?)),
+        Ok(done) => Answer::ready(done.map_err(Into::into)),
+    }
 }
 
 impl Node for Inode {
@@ -34,8 +47,8 @@ impl Node for Inode {
     }
 
     fn getattr(&self) -> Answer<'_, Attributes> {
-        match self.is_opened() {
-            true => answer(self.attributes()),
+        match self.answers_at_once() {
+            true => Answer::now(|| Ok(self.attributes()?)),
             false => brief(|| self.attributes()),
         }
     }
@@ -45,10 +58,8 @@ impl Node for Inode {
     }
 
     fn lookup<'a>(&'a self, name: Name<'a>) -> Answer<'a, Lookup> {
-        match self.find(name, Patience::Cached) {
-            Err(Errno::AGAIN) => Answer::blocking(move || Ok(self.find(name, Patience::Disk)?)),
-            other => answer(other),
-        }
+        // The name may be that of another mount, or have left the host's memory.
+        cached_first(false, move |patience| self.find(name, patience))
     }
 
     fn readlink(&self) -> Answer<'_, Vec<u8>> {
@@ -66,12 +77,8 @@ impl Node for Inode {
         if request.flags.contains(OpenFlags::TRUNCATE) {
             return brief(move || self.open_request(request, Patience::Disk));
         }
-        match self.open_request(request, Patience::Cached) {
-            Err(Errno::AGAIN) => {
-                Answer::blocking(move || Ok(self.open_request(request, Patience::Disk)?))
-            }
-            other => answer(other),
-        }
+        let sure = self.answers_at_once();
+        cached_first(sure, move |patience| self.open_request(request, patience))
     }
 
     fn opendir(&self) -> Answer<'_, Arc<dyn Directory>> {
@@ -183,7 +190,7 @@ impl Node for Inode {
     }
 
     fn statfs(&self) -> Answer<'_, FsStatistics> {
-        Answer::now(|| {
+        Answer::brief(|| {
             let host = fstatvfs(&self.descriptor()?)?;
             let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
             Ok(FsStatistics {

@@ -60,7 +60,7 @@ pub use lock::{HeldLock, LockKind, LockOwner, LockRange, LockRequest, LockStyle}
 pub use name::{LinkTarget, Name, XattrName};
 pub use node::{Node, NodeIdentity, OpenRequest};
 pub use payload::{ReadSink, Wait, WriteSource};
-pub use seat::{Seat, take_seat};
+pub use seat::{Seat, away_from_seat, has_seat, take_seat};
 
 use std::sync::Arc;
 

@@ -28,9 +28,17 @@ pub fn take_seat(seat: Rc<dyn Seat>) -> bool {
     SEAT.with(|own| own.set(seat).is_ok())
 }
 
+/// Whether the calling thread has a seat, so that others wait for what it does.
+pub fn has_seat() -> bool {
+    SEAT.with(|own| own.get().is_some())
+}
+
 /// Does work that may wait, if this thread has a seat that it may leave for it; otherwise gives the
-/// work back.
-pub(crate) fn away_from_seat<T, W: FnOnce() -> T>(work: W) -> Result<T, W> {
+/// work back. For what is no [`Answer`](crate::Answer) as a whole.
+///
+/// # Errors
+/// The work, not done.
+pub fn away_from_seat<T, W: FnOnce() -> T>(work: W) -> Result<T, W> {
     if AWAY.get() {
         return Ok(work());
     }

@@ -22,6 +22,10 @@ use crate::storage::Storages;
 /// Threads that take requests in, at most.
 const READERS: usize = 4;
 
+/// As many more, so that the others may wait for the storage without a change of threads: the last one
+/// that reads never waits.
+const SPARE_READERS: usize = 2;
+
 /// Serves until the file system is unmounted, or a signal tells to.
 ///
 /// # Errors
@@ -100,7 +104,8 @@ fn confine_and_serve(
 ) -> Result<ExitCode, Failure> {
     let readers = available_parallelism()
         .map_or(1, NonZeroUsize::get)
-        .clamp(2, READERS);
+        .clamp(2, READERS)
+        .saturating_add(SPARE_READERS);
     connection
         .spread(NonZeroUsize::new(readers).unwrap_or(NonZeroUsize::MIN))
         .map_err(|error| Failure::run(format!("cannot spread the connection: {error}")))?;

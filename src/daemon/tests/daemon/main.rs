@@ -9,6 +9,7 @@
 
 mod command_line;
 mod confinement;
+mod hung;
 mod images;
 mod mounting;
 mod process;

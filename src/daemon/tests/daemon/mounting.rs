@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::fs::FlockOperation;
-use rustix::process::{Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use crate::process::{
     Daemon, Helper, Place, ask, children, not_root, outcome, text, vfsd, wait_until,
@@ -70,6 +70,11 @@ impl Mounted {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.point.join(name)
+    }
+
+    /// The process that answers.
+    pub(crate) fn serving(&self) -> Pid {
+        self.daemon.serving()
     }
 
     /// Waits until as many requests wait for a lock.
