@@ -33,5 +33,5 @@
 pub mod flat;
 pub mod store;
 
-pub use flat::{DiskCache, FlatBucket, FlatOptions};
+pub use flat::{DiskCache, FlatBucket, FlatOptions, Overwrite, Staging, WriteOptions};
 pub use store::{OpenError, Patience, Store, StoreOptions, StoreUrl};

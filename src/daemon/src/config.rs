@@ -104,7 +104,7 @@ impl Entry {
             .map_err(|error| format!("export {:?}: {error}", self.name))?;
         Ok(ExportSettings {
             name: Some(self.name),
-            readonly: readonly || source.is_read_only(),
+            readonly,
             source,
         })
     }

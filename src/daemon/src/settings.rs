@@ -55,7 +55,7 @@ impl ExportSettings {
     pub(crate) fn unnamed(source: Source, readonly: bool) -> Self {
         Self {
             name: None,
-            readonly: readonly || source.is_read_only(),
+            readonly,
             source,
         }
     }

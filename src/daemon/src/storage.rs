@@ -50,7 +50,7 @@ impl Storages {
             .map(|export| {
                 Ok(PreparedExport {
                     name: export.name.clone(),
-                    readonly: export.readonly,
+                    readonly: export.readonly || export.source.is_read_only(options),
                     storage: export.source.prepare(options, export.readonly)?,
                 })
             })

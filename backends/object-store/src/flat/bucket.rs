@@ -15,13 +15,14 @@ use vfsd_backend::{Errno, Timestamp};
 
 use super::FlatOptions;
 use super::blocks::BlockCache;
-use super::content::{Content, Failure, bare, same_content};
+use super::content::{Content, Failure, bare};
 use super::directory::Listings;
 use super::known::{Bounded, Found, Known};
 use super::names::is_name;
-use super::node::{Body, FileBody, FlatNode};
+use super::node::{Body, DirectoryBody, FileBody, FlatNode};
 use super::numbers::Numbers;
 use super::posix::Posix;
+use super::write::{Writer, Writing};
 use crate::store::{ListPage, ListRequest, ListedObject, Store};
 
 /// Contents that are recognised when they are met again, so that their blocks are not fetched again.
@@ -36,6 +37,8 @@ pub(super) struct Bucket {
     /// Empty, or ends with `/`.
     prefix: String,
     pub(super) options: FlatOptions,
+    /// Where it is written to.
+    pub(super) writer: Option<Writer>,
     runtime: Handle,
     pub(super) numbers: Numbers,
     pub(super) known: Known,
@@ -60,6 +63,7 @@ impl Bucket {
         Self {
             blocks: BlockCache::new(store.clone(), runtime.clone(), &options),
             known: Known::new(options.lifetime),
+            writer: options.write.clone().map(Writer::new),
             store,
             prefix,
             options,
@@ -89,7 +93,7 @@ impl Bucket {
         format!("{}{key}", self.prefix)
     }
 
-    fn path(&self, key: &str) -> Result<Path, Errno> {
+    pub(super) fn path(&self, key: &str) -> Result<Path, Errno> {
         Path::parse(self.full_key(key)).map_err(|_| Errno::NOENT)
     }
 
@@ -137,11 +141,18 @@ impl Bucket {
         } else {
             match object? {
                 Some((object, posix)) => Found::File(object, Some(posix)),
+                None if self.is_kept(&format!("{key}/")) => Found::Directory,
                 None => Found::Nothing,
             }
         };
         self.known.learn(&key, at, found.clone());
         Ok(found)
+    }
+
+    fn is_kept(&self, directory: &str) -> bool {
+        self.writer
+            .as_ref()
+            .is_some_and(|writer| writer.is_kept(directory))
     }
 
     /// The object with this key, if there is one.
@@ -195,8 +206,11 @@ impl Bucket {
         let bucket = self.clone();
         self.numbers.node(
             key,
-            |_| true,
-            |number, key| FlatNode::new(bucket, number, key, Body::Directory),
+            |node| matches!(node.body, Body::Directory(_)),
+            |number, key, this| {
+                let body = Body::Directory(DirectoryBody::default());
+                FlatNode::new(bucket, number, key, body, this)
+            },
         )
     }
 
@@ -209,20 +223,68 @@ impl Bucket {
     ) -> Result<Arc<FlatNode>, Errno> {
         let path = self.path(&object.key)?;
         let fits = |node: &FlatNode| match &node.body {
-            Body::File(file) => same_content(&file.object, object) && !file.content.is_replaced(),
-            Body::Directory => false,
+            Body::File(file) => file.is(object, posix),
+            Body::Directory(_) => false,
         };
         let bucket = self.clone();
-        let node = self.numbers.node(&object.key, fits, |number, key| {
+        let symlink = self.writer.is_some() && posix.is_some_and(|posix| posix.symlink);
+        let node = self.numbers.node(&object.key, fits, |number, key, this| {
             let (id, generation) = bucket.content_id(&key, object);
             let content = Arc::new(Content::new(id, path, object, bucket.store.identity()));
-            let file = FileBody::new(object.clone(), content, generation, at);
-            FlatNode::new(bucket, number, key, Body::File(file))
+            let writing = Writing::default();
+            let file = FileBody::new(object.clone(), content, generation, symlink, writing, at);
+            FlatNode::new(bucket, number, key, Body::File(Box::new(file)), this)
         });
         if let Body::File(file) = &node.body {
             file.confirm(posix, at);
         }
         Ok(node)
+    }
+
+    /// The node of a file that is not in the bucket yet.
+    pub(super) fn new_file(
+        self: &Arc<Self>,
+        key: &str,
+        posix: Posix,
+        writing: Writing,
+    ) -> Result<Arc<FlatNode>, Errno> {
+        let path = self.path(key)?;
+        let object = ListedObject {
+            key: key.to_owned(),
+            size: 0,
+            modified: modified_now(),
+            etag: None,
+        };
+        let bucket = self.clone();
+        let node = self.numbers.node(
+            key,
+            |_| false,
+            |number, key, this| {
+                let (id, generation) = bucket.content_id(&key, &object);
+                let content = Arc::new(Content::new(id, path, &object, bucket.store.identity()));
+                let at = Instant::now();
+                let file = FileBody::new(object, content, generation, posix.symlink, writing, at);
+                FlatNode::new(bucket, number, key, Body::File(Box::new(file)), this)
+            },
+        );
+        if let Body::File(file) = &node.body {
+            file.change_posix(|own| *own = posix);
+        }
+        Ok(node)
+    }
+
+    /// A file is another version of its object from now on, by our own doing.
+    pub(super) fn set_version(&self, file: &FileBody, key: &Arc<str>, object: &ListedObject) {
+        let Ok(path) = self.path(key) else {
+            return;
+        };
+        let object = ListedObject {
+            key: key.to_string(),
+            ..object.clone()
+        };
+        let (id, _) = self.content_id(key, &object);
+        let content = Content::new(id, path, &object, self.store.identity());
+        file.set_version(object, Arc::new(content));
     }
 
     /// The number of a content, which is the same one when the content is met again, and one that was never given before.
@@ -244,6 +306,11 @@ impl Bucket {
         }
         (new, new)
     }
+}
+
+/// The present time as the service tells it.
+pub(super) fn modified_now() -> SystemTime {
+    whole_seconds(SystemTime::now())
 }
 
 /// A listing tells fractions of a second, a look at the object does not.

@@ -116,7 +116,7 @@ pub(super) fn same_content(one: &ListedObject, other: &ListedObject) -> bool {
 }
 
 /// Services write the same ETag with quotes and without.
-fn same_etag(one: Option<&str>, other: Option<&str>) -> bool {
+pub(super) fn same_etag(one: Option<&str>, other: Option<&str>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => bare(one) == bare(other),
         _ => true,

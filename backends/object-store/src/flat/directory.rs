@@ -13,6 +13,7 @@ use super::bucket::{Bucket, failed};
 use super::content::Failure;
 use super::known::{Bounded, Found, LARGEST_LISTING};
 use super::names::{Child, Naming};
+use super::node::{Body, may_be_link};
 use crate::store::ListRequest;
 
 /// Cookies of `.` and `..`; the others follow in the order of the listing.
@@ -40,6 +41,10 @@ struct State {
     whole: bool,
     begun: Option<Instant>,
     naming: Naming,
+    /// Our own changes of names before it began.
+    changes: u64,
+    /// Files that were only pending when the listing began: they come last, whatever the bucket says.
+    pending: Vec<Child>,
     token: Option<String>,
     ended: bool,
 }
@@ -52,6 +57,41 @@ impl State {
             naming: Naming::new(directory),
             ..Self::default()
         }
+    }
+
+    /// Takes note of what is pending as the listing begins.
+    fn begin(&mut self, bucket: &Bucket, directory: &str, at: Instant) {
+        self.begun = Some(at);
+        self.changes = bucket.known.changes();
+        let Some(writer) = &bucket.writer else {
+            return;
+        };
+        let pending = writer.pending_in(directory).into_iter();
+        self.pending = pending
+            .filter_map(|node| match &node.body {
+                Body::File(file) => Some(Child {
+                    name: node.key().get(directory.len()..)?.into(),
+                    object: Some(file.version().0),
+                }),
+                Body::Directory(_) => None,
+            })
+            .collect();
+        self.pending
+            .sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    }
+
+    /// All children are there but those that are pending.
+    fn end(&mut self) {
+        self.ended = true;
+        self.children.extend(std::mem::take(&mut self.pending));
+    }
+
+    /// Whether a name was pending as the listing began.
+    fn is_pending(&self, name: &str) -> bool {
+        let place = self
+            .pending
+            .binary_search_by(|child| (*child.name).cmp(name));
+        place.is_ok()
     }
 
     /// The cookie of the last child that is known.
@@ -149,13 +189,15 @@ impl OpenDirectory {
         let mut state = self.state.clone().try_lock_owned().ok()?;
         if cookie == 0 {
             let listing = self.bucket.known.listing(&self.key)?;
-            let known = State::new(&self.key);
-            *state = State {
-                children: listing.children.iter().cloned().collect(),
-                begun: Some(listing.at),
-                ended: true,
-                ..known
-            };
+            let mut known = State::new(&self.key);
+            known.begin(&self.bucket, &self.key, listing.at);
+            let children = listing
+                .children
+                .iter()
+                .filter(|child| !known.is_pending(&child.name));
+            known.children = children.cloned().collect();
+            known.end();
+            *state = known;
             let names = state.children.len();
             self.bucket.listings.used(self.id, names, &self.state);
         }
@@ -209,15 +251,17 @@ impl OpenDirectory {
             }
         }
         for (own, child) in state.after(cookie.max(DOT_DOT)) {
-            let (kind, slash) = match child.object {
-                Some(_) => (FileKind::Regular, ""),
-                None => (FileKind::Directory, "/"),
+            let (kind, slash) = match &child.object {
+                // Where links are made, a listing does not tell whether it is one.
+                Some(object) if self.bucket.writer.is_some() && may_be_link(object) => (None, ""),
+                Some(_) => (Some(FileKind::Regular), ""),
+                None => (Some(FileKind::Directory), "/"),
             };
             let key = format!("{}{}{slash}", self.key, child.name);
             let entry = DirEntry {
                 name: child.name.as_bytes(),
                 inode: self.bucket.numbers.number(&key),
-                kind: Some(kind),
+                kind,
                 next: own,
             };
             if !tell(&entry, Some(child)) {
@@ -248,6 +292,10 @@ impl OpenDirectory {
         let node = match &child.object {
             Some(object) => {
                 let key = &object.key;
+                let pending = self.bucket.writer.as_ref().and_then(|own| own.pending(key));
+                if let Some(node) = pending {
+                    return Some(node.entry());
+                }
                 // A look at the object may have told more than the listing does.
                 let posix = match self.bucket.known.find(&self.key, &child.name, key) {
                     Some((_, Found::File(there, posix))) if there == *object => posix,
@@ -259,7 +307,7 @@ impl OpenDirectory {
                 .bucket
                 .directory(&format!("{}{}/", self.key, child.name)),
         };
-        Some(node.entry())
+        node.is_known().then(|| node.entry())
     }
 }
 
@@ -270,7 +318,10 @@ fn count(length: usize) -> u64 {
 /// Lists one more page.
 async fn list_on(bucket: &Bucket, key: &str, state: &mut State) -> Result<()> {
     let at = Instant::now();
-    let begun = *state.begun.get_or_insert(at);
+    if state.begun.is_none() {
+        state.begin(bucket, key, at);
+    }
+    let begun = state.begun.unwrap_or(at);
     let request = ListRequest {
         prefix: bucket.full_key(key),
         delimited: true,
@@ -280,7 +331,7 @@ async fn list_on(bucket: &Bucket, key: &str, state: &mut State) -> Result<()> {
     let before = state.token.clone();
     let page = bucket.own_page(bucket.store.list(&request).await.map_err(failed)?);
     state.token = page.next.clone();
-    state.ended = page.next.is_none();
+    let ended = page.next.is_none();
     if before.is_some() && before == state.token {
         // It would never end.
         return Err(Failure::Failed("a listing goes round in circles".to_owned()).into());
@@ -299,9 +350,14 @@ async fn list_on(bucket: &Bucket, key: &str, state: &mut State) -> Result<()> {
             learn(bucket, key, child.clone(), at);
         }
     }
+    let children = children
+        .into_iter()
+        .filter(|child| !state.is_pending(&child.name));
+    let children: Vec<_> = children.collect();
     state.children.extend(children);
-    if state.ended {
+    if ended {
         finish(bucket, key, state, begun);
+        state.end();
     }
     Ok(())
 }
@@ -317,7 +373,9 @@ fn learn(bucket: &Bucket, directory: &str, child: Child, at: Instant) {
 
 /// The end of a listing was reached.
 fn finish(bucket: &Bucket, key: &str, state: &mut State, begun: Instant) {
-    if state.whole {
+    // One that missed a change of our own is not believed.
+    let missed = !state.pending.is_empty() || bucket.known.changes() != state.changes;
+    if state.whole && !missed {
         let children = state.children.iter().cloned().collect();
         bucket.known.learn_listing(key, begun, children);
     }

@@ -1,40 +1,76 @@
 //! An open file: one version of an object.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use vfsd_backend::{Answer, Attributes, Errno, File, ReadRequest, ReadSink, Result};
+use vfsd_backend::{
+    Answer, Attributes, Errno, FallocateRequest, File, LockOwner, OpenFlags, ReadRequest, ReadSink,
+    Result, WriteRequest, WriteSource,
+};
 
 use super::blocks::{BLOCK, Wanted};
-use super::bucket::Bucket;
 use super::content::Content;
+use super::node::{Body, FileBody, FlatNode};
 use super::readahead::Readahead;
 
 pub(super) struct OpenFile {
-    bucket: Arc<Bucket>,
+    pub(super) node: Arc<FlatNode>,
     content: Arc<Content>,
     attributes: Attributes,
     readahead: Mutex<Readahead>,
+    pub(super) flags: OpenFlags,
+    /// Failures of uploads that fsync told of.
+    pub(super) told: AtomicU64,
 }
 
 impl OpenFile {
-    pub(super) fn new(bucket: Arc<Bucket>, content: Arc<Content>, attributes: Attributes) -> Self {
+    pub(super) fn new(node: Arc<FlatNode>, file: &FileBody, flags: OpenFlags) -> Self {
+        file.writing.opened(flags.contains(OpenFlags::WRITE));
         Self {
-            bucket,
-            content,
-            attributes,
+            content: file.version().1,
+            attributes: node.attributes(),
             readahead: Mutex::default(),
+            flags,
+            told: AtomicU64::new(file.writing.failures()),
+            node,
+        }
+    }
+
+    fn body(&self) -> Option<&FileBody> {
+        match &self.node.body {
+            Body::File(file) => Some(file),
+            Body::Directory(_) => None,
+        }
+    }
+
+    fn writes(&self) -> bool {
+        self.node.bucket.writer.is_some()
+    }
+
+    /// What is read: where we write ourselves, what that came to.
+    fn content(&self) -> Arc<Content> {
+        match self.body() {
+            Some(file) if self.writes() => file.version().1,
+            _ => self.content.clone(),
         }
     }
 
     /// What a read asks for; at most a quarter of the memory in advance.
-    fn wanted(&self, from: u64, to: u64) -> Wanted {
-        let share = self.bucket.blocks.most().saturating_mul(BLOCK) / 4;
-        let most = self.bucket.options.readahead.min(share);
-        self.readahead
-            .lock()
-            .read(from..to, self.content.size, most)
+    fn wanted(&self, from: u64, to: u64, size: u64) -> Wanted {
+        let bucket = &self.node.bucket;
+        let share = bucket.blocks.most().saturating_mul(BLOCK) / 4;
+        let most = bucket.options.readahead.min(share);
+        self.readahead.lock().read(from..to, size, most)
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if let Some(file) = self.body() {
+            file.writing.closed(self.flags.contains(OpenFlags::WRITE));
+        }
     }
 }
 
@@ -60,39 +96,64 @@ fn put(blocks: &[Bytes], from: u64, to: u64, sink: &mut dyn ReadSink) -> Result<
 
 impl File for OpenFile {
     fn read<'a>(&'a self, request: ReadRequest, sink: &'a mut dyn ReadSink) -> Answer<'a, usize> {
+        if let Some(staged) = self.body().and_then(|file| file.writing.staged()) {
+            return Self::read_staged(staged, request, sink);
+        }
+        let (bucket, content) = (&self.node.bucket, self.content());
         let from = request.offset;
         let length = u64::try_from(request.length.min(sink.room())).unwrap_or(u64::MAX);
-        let to = from.saturating_add(length).min(self.content.size);
+        let to = from.saturating_add(length).min(content.size);
         if from >= to {
             return Answer::ok(0);
         }
         let expected = self.readahead.lock().was_asked(from);
-        let wanted = self.wanted(from, to);
-        if let Some(blocks) = self.bucket.blocks.at_once(&self.content, &wanted) {
+        let wanted = self.wanted(from, to, content.size);
+        if let Some(blocks) = bucket.blocks.at_once(&content, &wanted) {
             return Answer::ready(put(&blocks, from, to, sink));
         }
-        if expected
-            && !self
-                .bucket
-                .blocks
-                .is_coming(&self.content, wanted.now.start)
-        {
+        if expected && !bucket.blocks.is_coming(&content, wanted.now.start) {
             self.readahead.lock().too_much();
         }
         Answer::later(async move {
-            let (bucket, content) = (self.bucket.clone(), self.content.clone());
-            let read = async move { Ok(bucket.blocks.read(&content, &wanted).await?) };
-            let blocks = self.bucket.run(read).await?;
+            let own = bucket.clone();
+            let read = async move { Ok(own.blocks.read(&content, &wanted).await?) };
+            let blocks = bucket.run(read).await?;
             put(&blocks, from, to, sink)
         })
     }
 
+    fn write<'a>(
+        &'a self,
+        request: WriteRequest,
+        source: &'a mut dyn WriteSource,
+    ) -> Answer<'a, usize> {
+        self.write_staged(request, source)
+    }
+
     /// Of the version that is open, whatever became of the object.
     fn getattr(&self) -> Answer<'_, Attributes> {
-        Answer::ok(self.attributes)
+        match self.writes() {
+            true => Answer::ok(self.node.attributes()),
+            false => Answer::ok(self.attributes),
+        }
+    }
+
+    fn flush(&self, _: LockOwner) -> Answer<'_, ()> {
+        match self.body().is_some_and(|file| file.writing.is_dirty()) {
+            true => Answer::later(self.commit()),
+            false => Answer::ok(()),
+        }
     }
 
     fn fsync(&self, _data_only: bool) -> Answer<'_, ()> {
-        Answer::ok(())
+        match self.writes() {
+            true => Answer::later(self.commit_and_tell()),
+            false => Answer::ok(()),
+        }
+    }
+
+    fn fallocate(&self, request: FallocateRequest) -> Answer<'_, ()> {
+        let end = request.offset.saturating_add(request.length);
+        self.allocate(request.mode, end)
     }
 }

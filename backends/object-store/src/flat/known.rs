@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -30,6 +31,8 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub(super) struct Known {
     lifetime: Duration,
+    /// Counts our own changes of names.
+    changes: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -70,6 +73,7 @@ impl Known {
     pub(super) fn new(lifetime: Duration) -> Self {
         Self {
             lifetime,
+            changes: AtomicU64::new(0),
             state: Mutex::default(),
         }
     }
@@ -97,6 +101,10 @@ impl Known {
             return;
         }
         let mut state = self.state.lock();
+        // A change of our own may have been quicker.
+        if state.names.get(key).is_some_and(|(there, _)| *there > at) {
+            return;
+        }
         // A listing does not say what a look at the object said.
         if let Found::File(object, None) = &found
             && let Some((_, Found::File(there, Some(posix)))) = state.names.get(key)
@@ -119,6 +127,56 @@ impl Known {
         if let Some(listing) = state.listings.remove(directory) {
             state.listed = state.listed.saturating_sub(listing.children.len());
         }
+    }
+
+    /// A name was changed by ourselves: what is known of its directory goes on to hold.
+    pub(super) fn change(&self, directory: &str, name: &str, key: &str, found: Found) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.learn(key, Instant::now(), found.clone());
+        let object = match found {
+            Found::File(object, _) => Some(Some(object)),
+            Found::Directory => Some(None),
+            Found::Nothing => None,
+        };
+        let mut state = self.state.lock();
+        let Some(listing) = state.listings.get(directory) else {
+            return;
+        };
+        let mut children = Vec::clone(&listing.children);
+        let place = children.binary_search_by(|child| (*child.name).cmp(name));
+        let before = children.len();
+        match (place, object) {
+            (Ok(place), Some(object)) => {
+                if let Some(child) = children.get_mut(place) {
+                    child.object = object;
+                }
+            }
+            (Ok(place), None) => {
+                children.remove(place);
+            }
+            (Err(place), Some(object)) => {
+                let name = name.into();
+                children.insert(place, Child { name, object });
+            }
+            (Err(_), None) => {}
+        }
+        let after = children.len();
+        *listing = Arc::new(Listing {
+            at: listing.at,
+            children: Arc::new(children),
+        });
+        state.listed = state.listed.saturating_add(after).saturating_sub(before);
+    }
+
+    /// How often a name was changed by ourselves.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Nothing is known any more.
+    pub(super) fn forget_all(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        *self.state.lock() = State::default();
     }
 
     /// The whole of a directory, if it was listed a moment ago.

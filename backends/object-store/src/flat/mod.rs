@@ -1,4 +1,4 @@
-//! A bucket's objects as files, read-only.
+//! A bucket's objects as files.
 //!
 //! Other tools read and write the same bucket. What a file that is open shows is one version of its object: each read
 //! names the version it wants, and fails with ESTALE once that is gone; the next open has the new one. Names and
@@ -20,6 +20,7 @@ mod posix;
 mod readahead;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use vfsd_backend::{Backend, Capabilities, Node};
 
 use self::bucket::Bucket;
 pub use self::disk::DiskCache;
+pub use self::write::{Overwrite, Staging, WriteOptions};
 use crate::store::{OpenError, Store};
 
 /// How a bucket is shown.
@@ -52,11 +54,13 @@ pub struct FlatOptions {
     pub disk: Option<DiskCache>,
     /// Bytes that are asked for before they are read, for each open file; at most a quarter of `memory`.
     pub readahead: u64,
+    /// How it is written to; `None` where it is only read.
+    pub write: Option<WriteOptions>,
 }
 
 impl Default for FlatOptions {
     /// User and group 0, files 0644, directories 0755, a second of belief, 128 MiB of memory, no
-    /// disk, 32 MiB of readahead.
+    /// disk, 32 MiB of readahead, read-only.
     fn default() -> Self {
         Self {
             uid: 0,
@@ -67,11 +71,12 @@ impl Default for FlatOptions {
             memory: 128 << 20,
             disk: None,
             readahead: 32 << 20,
+            write: None,
         }
     }
 }
 
-/// The storage. Serve it read-only.
+/// The storage. Serve it read-only unless it has [`WriteOptions`].
 pub struct FlatBucket {
     bucket: Arc<Bucket>,
     root: Arc<dyn Node>,
@@ -88,6 +93,9 @@ impl FlatBucket {
         store.check(prefix).await?;
         let bucket = Bucket::new(store, prefix.to_owned(), options, Handle::current());
         let bucket = Arc::new(bucket);
+        if bucket.writer.is_some() {
+            tokio::spawn(write::upload_pending(Arc::downgrade(&bucket)));
+        }
         Ok(Self {
             root: bucket.directory(""),
             bucket,

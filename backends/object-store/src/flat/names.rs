@@ -11,7 +11,7 @@
 use object_store::path::Path;
 use vfsd_backend::Name;
 
-use crate::store::{ListPage, ListedObject};
+use crate::store::{ListPage, ListedObject, PLACEHOLDER};
 
 /// One name of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,8 @@ pub(super) struct Child {
 
 /// Whether a component of a key can be a name.
 pub(super) fn is_name(component: &str) -> bool {
-    Name::new(component.as_bytes()).is_ok()
+    component != PLACEHOLDER
+        && Name::new(component.as_bytes()).is_ok()
         && Path::parse(component).is_ok_and(|path| path.as_ref() == component)
 }
 
@@ -74,7 +75,7 @@ impl Naming {
                 continue;
             };
             let component = rest.strip_suffix('/').unwrap_or(rest);
-            let marker = rest.is_empty();
+            let marker = rest.is_empty() || rest == PLACEHOLDER;
             if marker {
                 continue;
             }

@@ -1,21 +1,23 @@
 //! A file or directory of a bucket.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 use vfsd_backend::{
-    Answer, Attributes, Directory, Entry, Errno, FileCaching, FileKind, FsStatistics, Lookup, Name,
-    Node, NodeIdentity, OpenRequest, Opened, Result, Ttl,
+    Answer, AttributeChanges, Attributes, BufferSink, Caller, Created, Directory, Entry, Errno,
+    FileCaching, FileKind, FsStatistics, LinkTarget, Lookup, Name, NewDevice, NewInode, Node,
+    NodeIdentity, OpenFlags, OpenRequest, Opened, ReadRequest, Rename, Result, Ttl,
 };
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, failed};
 use super::content::{Content, same_content};
 use super::directory::OpenDirectory;
 use super::file::OpenFile;
 use super::known::Found;
 use super::posix::{Posix, timestamp};
+use super::write::{Writing, answers};
 use crate::store::ListedObject;
 
 /// A file that the guest knows.
@@ -25,25 +27,46 @@ use crate::store::ListedObject;
 pub(super) struct FlatNode {
     pub(super) bucket: Arc<Bucket>,
     number: u64,
-    pub(super) key: Arc<str>,
+    /// Another one after a rename.
+    key: RwLock<Arc<str>>,
     pub(super) body: Body,
+    pub(super) this: Weak<Self>,
 }
 
 pub(super) enum Body {
-    Directory,
-    File(FileBody),
+    Directory(DirectoryBody),
+    File(Box<FileBody>),
 }
 
-/// One version of an object.
+/// What a directory's marker says, where that is known.
+#[derive(Debug, Default)]
+pub(super) struct DirectoryBody(Mutex<Option<Posix>>);
+
+impl DirectoryBody {
+    /// Changes it, and answers what it is then.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Posix)) -> Posix {
+        let mut posix = self.0.lock();
+        change(posix.get_or_insert_default());
+        posix.unwrap_or_default()
+    }
+
+    fn posix(&self) -> Option<Posix> {
+        *self.0.lock()
+    }
+}
+
+/// One version of an object, or what became of it by our own writes.
 pub(super) struct FileBody {
-    pub(super) object: ListedObject,
-    pub(super) content: Arc<Content>,
+    version: Mutex<(ListedObject, Arc<Content>)>,
+    /// Its content is the target of a symbolic link.
+    pub(super) symlink: bool,
     /// No other node ever has it.
     generation: u64,
     /// Once somebody looked at the object: a listing does not tell.
-    posix: OnceLock<Posix>,
+    posix: Mutex<Option<Posix>>,
     /// When the object was last known to be this version.
     confirmed: Mutex<Instant>,
+    pub(super) writing: Writing,
 }
 
 impl FileBody {
@@ -51,21 +74,56 @@ impl FileBody {
         object: ListedObject,
         content: Arc<Content>,
         generation: u64,
+        symlink: bool,
+        writing: Writing,
         at: Instant,
     ) -> Self {
         Self {
-            object,
-            content,
+            version: Mutex::new((object, content)),
+            symlink,
             generation,
-            posix: OnceLock::new(),
+            posix: Mutex::default(),
             confirmed: Mutex::new(at),
+            writing,
         }
+    }
+
+    /// The object, and its content.
+    pub(super) fn version(&self) -> (ListedObject, Arc<Content>) {
+        self.version.lock().clone()
+    }
+
+    pub(super) fn set_version(&self, object: ListedObject, content: Arc<Content>) {
+        *self.version.lock() = (object, content);
+    }
+
+    pub(super) fn posix(&self) -> Option<Posix> {
+        *self.posix.lock()
+    }
+
+    pub(super) fn change_posix(&self, change: impl FnOnce(&mut Posix)) {
+        change(self.posix.lock().get_or_insert_default());
+    }
+
+    /// Whether it is this version of the object, or goes before whatever the bucket has.
+    pub(super) fn is(&self, object: &ListedObject, posix: Option<Posix>) -> bool {
+        if self.writing.is_gone() {
+            return false;
+        }
+        if self.writing.is_dirty() {
+            return true;
+        }
+        let version = self.version.lock();
+        let kind = posix.is_none_or(|posix| posix.symlink == self.symlink);
+        kind && same_content(&version.0, object) && !version.1.is_replaced()
     }
 
     /// The object was this version `at` this time.
     pub(super) fn confirm(&self, posix: Option<Posix>, at: Instant) {
-        if let Some(posix) = posix {
-            let _ = self.posix.set(posix);
+        if let Some(posix) = posix
+            && !self.writing.is_dirty()
+        {
+            *self.posix.lock() = Some(posix);
         }
         let mut confirmed = self.confirmed.lock();
         *confirmed = (*confirmed).max(at);
@@ -73,50 +131,74 @@ impl FileBody {
 }
 
 impl FlatNode {
-    pub(super) fn new(bucket: Arc<Bucket>, number: u64, key: Arc<str>, body: Body) -> Self {
+    pub(super) fn new(
+        bucket: Arc<Bucket>,
+        number: u64,
+        key: Arc<str>,
+        body: Body,
+        this: &Weak<Self>,
+    ) -> Self {
         Self {
             bucket,
             number,
-            key,
+            key: RwLock::new(key),
             body,
+            this: this.clone(),
         }
     }
 
+    pub(super) fn key(&self) -> Arc<str> {
+        self.key.read().clone()
+    }
+
+    /// It has another key from now on.
+    pub(super) fn set_key(&self, key: &Arc<str>) {
+        *self.key.write() = key.clone();
+        self.bucket.numbers.rename(self.number, key);
+    }
+
     /// The key of the directory that holds it; the root's own is the root.
-    pub(super) fn parent_key(&self) -> &str {
-        let stem = self.key.strip_suffix('/').unwrap_or(&self.key);
+    pub(super) fn parent_key(&self) -> String {
+        let key = self.key();
+        let stem = key.strip_suffix('/').unwrap_or(&key);
         match stem.rfind('/') {
-            Some(slash) => stem.get(..=slash).unwrap_or_default(),
-            None => "",
+            Some(slash) => stem.get(..=slash).unwrap_or_default().to_owned(),
+            None => String::new(),
         }
     }
 
     pub(super) fn attributes(&self) -> Attributes {
         let options = &self.bucket.options;
-        let (kind, permissions) = match self.body {
-            Body::Directory => (FileKind::Directory, options.directory_permissions),
-            Body::File(_) => (FileKind::Regular, options.file_permissions),
+        let (permissions, posix) = match &self.body {
+            Body::Directory(directory) => (options.directory_permissions, directory.posix()),
+            Body::File(file) => (options.file_permissions, file.posix()),
         };
+        let posix = posix.unwrap_or_default();
+        let modified = posix.modified.unwrap_or(self.bucket.opened);
         let mut attributes = Attributes {
-            uid: options.uid,
-            gid: options.gid,
-            accessed: self.bucket.opened,
-            modified: self.bucket.opened,
-            changed: self.bucket.opened,
-            ..Attributes::new(self.number, kind, permissions)
+            uid: posix.uid.unwrap_or(options.uid),
+            gid: posix.gid.unwrap_or(options.gid),
+            accessed: modified,
+            modified,
+            changed: modified,
+            ..Attributes::new(
+                self.number,
+                self.kind(),
+                posix.permissions.unwrap_or(permissions),
+            )
         };
         if let Body::File(file) = &self.body {
-            let posix = file.posix.get().copied().unwrap_or_default();
-            let written = timestamp(file.object.modified);
-            attributes.permissions = posix.permissions.unwrap_or(permissions);
-            attributes.uid = posix.uid.unwrap_or(options.uid);
-            attributes.gid = posix.gid.unwrap_or(options.gid);
-            attributes.size = file.object.size.min(i64::MAX.unsigned_abs());
+            let (object, _) = file.version();
+            let written = timestamp(object.modified);
+            let staged = file.writing.staged();
+            let size = staged.map_or(object.size, |staged| staged.size());
+            attributes.size = size.min(i64::MAX.unsigned_abs());
             attributes.blocks = attributes.size.div_ceil(512);
             attributes.block_size = 128 << 10;
             attributes.modified = posix.modified.unwrap_or(written);
             attributes.accessed = attributes.modified;
-            attributes.changed = written;
+            attributes.changed = file.writing.changed().unwrap_or(written);
+            attributes.links = u32::from(!file.writing.is_gone());
         }
         attributes
     }
@@ -133,15 +215,33 @@ impl FlatNode {
     fn lookup_of(&self, name: &str, found: Found, at: Instant) -> Result<Lookup> {
         let node = match found {
             Found::Nothing => return Ok(Lookup::Missing { ttl: Ttl::Policy }),
-            Found::Directory => self.bucket.directory(&format!("{}{name}/", self.key)),
+            Found::Directory => self.bucket.directory(&format!("{}{name}/", self.key())),
             Found::File(object, posix) => self.bucket.file(&object, posix, at)?,
         };
         Ok(Lookup::Found(node.entry()))
     }
 
+    /// Whether something has to be asked that is not known of a name: a listing does not tell it.
+    fn has_to_be_looked_at(&self, name: &str, found: &Found) -> bool {
+        if self.bucket.writer.is_none() {
+            return false;
+        }
+        match found {
+            Found::Directory => {
+                let key = format!("{}{name}/", self.key());
+                !self.bucket.directory(&key).is_known()
+            }
+            Found::File(object, None) => may_be_link(object),
+            Found::File(_, Some(_)) | Found::Nothing => false,
+        }
+    }
+
     /// Whether the object is known to have been this version a moment ago. ESTALE if it is known to be another.
     fn is_confirmed(&self, file: &FileBody) -> Result<bool, Errno> {
-        if file.content.is_replaced() {
+        if file.writing.is_dirty() || file.writing.is_gone() {
+            return Ok(true);
+        }
+        if file.version().1.is_replaced() {
             return Err(Errno::STALE);
         }
         Ok(file.confirmed.lock().elapsed() < self.bucket.options.lifetime)
@@ -162,36 +262,74 @@ impl FlatNode {
     /// Makes sure that the object still is this version: ESTALE otherwise, and the guest looks its name up again.
     async fn confirm(&self, file: &FileBody) -> Result<()> {
         let at = Instant::now();
-        let (bucket, key) = (self.bucket.clone(), self.key.clone());
-        let look = Self::look_again(bucket, key, self.parent_key().to_owned());
+        let (bucket, key) = (self.bucket.clone(), self.key());
+        let look = Self::look_again(bucket, key, self.parent_key());
         match self.bucket.run(look).await? {
-            Found::File(object, posix) if same_content(&object, &file.object) => {
+            Found::File(object, posix) if file.is(&object, posix) => {
                 file.confirm(posix, at);
                 Ok(())
             }
             _ => {
-                file.content.replace();
+                file.version().1.replace();
                 Err(Errno::STALE.into())
             }
         }
     }
 
-    fn opened(&self, file: &FileBody) -> Opened {
-        Opened {
-            file: Arc::new(OpenFile::new(
-                self.bucket.clone(),
-                file.content.clone(),
-                self.attributes(),
-            )),
-            // This version never changes.
+    fn opened(&self, file: &FileBody, flags: OpenFlags) -> Result<Opened> {
+        let node = self.this.upgrade().ok_or(Errno::STALE)?;
+        Ok(Opened {
+            file: Arc::new(OpenFile::new(node, file, flags)),
+            // This version never changes but by the guest itself.
             caching: FileCaching::Keep,
+        })
+    }
+
+    /// Opens what was just made or found.
+    pub(super) fn open_now(&self, flags: OpenFlags) -> Result<Opened> {
+        match &self.body {
+            Body::File(file) => self.opened(file, flags),
+            Body::Directory(_) => Err(Errno::ISDIR.into()),
+        }
+    }
+
+    /// Reads the marker of this directory, unless it is known: where it is written, it has to be right.
+    async fn know_marker(self: Arc<Self>) -> Result<()> {
+        let key = self.key();
+        if let Body::Directory(directory) = &self.body
+            && directory.posix().is_none()
+            && !key.is_empty()
+        {
+            let marker = self.bucket.store.marker(&self.bucket.full_key(&key)).await;
+            let marker = marker.map_err(failed)?.unwrap_or_default();
+            directory.change(|posix| *posix = Posix::of(&marker));
+        }
+        Ok(())
+    }
+
+    /// Whether what a listing says of it is all that is to be known.
+    pub(super) fn is_known(&self) -> bool {
+        if self.bucket.writer.is_none() {
+            return true;
+        }
+        match &self.body {
+            Body::Directory(directory) => directory.posix().is_some(),
+            Body::File(file) => file.posix().is_some() || !may_be_link(&file.version().0),
         }
     }
 }
 
+/// Whether an object may be a symbolic link, which a listing does not tell.
+pub(super) fn may_be_link(object: &ListedObject) -> bool {
+    (1..=LONGEST_TARGET).contains(&object.size)
+}
+
+/// The longest target of a symbolic link.
+const LONGEST_TARGET: u64 = 4095;
+
 impl fmt::Debug for FlatNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("FlatNode").field(&self.key).finish()
+        f.debug_tuple("FlatNode").field(&self.key()).finish()
     }
 }
 
@@ -204,7 +342,7 @@ impl Drop for FlatNode {
 impl Node for FlatNode {
     fn identity(&self) -> NodeIdentity {
         let generation = match &self.body {
-            Body::Directory => 0,
+            Body::Directory(_) => 0,
             Body::File(file) => file.generation,
         };
         NodeIdentity {
@@ -215,8 +353,9 @@ impl Node for FlatNode {
     }
 
     fn kind(&self) -> FileKind {
-        match self.body {
-            Body::Directory => FileKind::Directory,
+        match &self.body {
+            Body::Directory(_) => FileKind::Directory,
+            Body::File(file) if file.symlink => FileKind::Symlink,
             Body::File(_) => FileKind::Regular,
         }
     }
@@ -236,23 +375,39 @@ impl Node for FlatNode {
     }
 
     fn lookup<'a>(&'a self, name: Name<'a>) -> Answer<'a, Lookup> {
-        if !matches!(self.body, Body::Directory) {
+        if !matches!(self.body, Body::Directory(_)) {
             return Answer::error(Errno::NOTDIR);
         }
         // Keys are UTF-8.
         let Ok(text) = std::str::from_utf8(name.as_bytes()) else {
             return Answer::ok(Lookup::Missing { ttl: Ttl::Policy });
         };
-        if let Some((at, found)) = self.bucket.known(&self.key, text) {
+        if let Some(pending) = answers::pending(self, text) {
+            return Answer::ok(pending);
+        }
+        let directory = self.key();
+        if let Some((at, found)) = self.bucket.known(&directory, text)
+            && !self.has_to_be_looked_at(text, &found)
+        {
             return Answer::ready(self.lookup_of(text, found, at));
         }
         let at = Instant::now();
         Answer::later(async move {
-            let (bucket, directory) = (self.bucket.clone(), self.key.clone());
+            let bucket = self.bucket.clone();
             let wanted = text.to_owned();
-            let find = async move { bucket.find(&directory, &wanted).await };
-            let found = self.bucket.run(find).await?;
-            self.lookup_of(text, found, at)
+            let find = async move {
+                let found = bucket.find(&directory, &wanted).await?;
+                if found == Found::Directory && bucket.writer.is_some() {
+                    let node = bucket.directory(&format!("{directory}{wanted}/"));
+                    node.clone().know_marker().await?;
+                    return Ok((found, Some(node)));
+                }
+                Ok((found, None))
+            };
+            let (found, held) = self.bucket.run(find).await?;
+            let looked_up = self.lookup_of(text, found, at);
+            drop(held);
+            looked_up
         })
     }
 
@@ -260,28 +415,144 @@ impl Node for FlatNode {
         let Body::File(file) = &self.body else {
             return Answer::error(Errno::ISDIR);
         };
-        if request.flags.modifies() {
+        if request.flags.modifies() && self.bucket.writer.is_none() {
             return Answer::error(Errno::ROFS);
         }
+        let flags = request.flags;
+        let truncates = flags.contains(OpenFlags::TRUNCATE);
         match self.is_confirmed(file) {
-            Ok(true) => Answer::ok(self.opened(file)),
-            Ok(false) => Answer::later(async {
-                self.confirm(file).await?;
-                Ok(self.opened(file))
+            Ok(true) if !truncates => Answer::ready(self.opened(file, flags)),
+            Ok(confirmed) => Answer::later(async move {
+                if !confirmed {
+                    self.confirm(file).await?;
+                }
+                if truncates {
+                    let changes = AttributeChanges {
+                        size: Some(0),
+                        ..AttributeChanges::default()
+                    };
+                    self.setattr(changes).await?;
+                }
+                self.opened(file, flags)
             }),
             Err(errno) => Answer::error(errno),
         }
     }
 
+    fn setattr(&self, changes: AttributeChanges) -> Answer<'_, Attributes> {
+        if self.bucket.writer.is_none() {
+            return Answer::error(Errno::ROFS);
+        }
+        let Some(this) = self.this.upgrade() else {
+            return Answer::error(Errno::STALE);
+        };
+        Answer::later(async move {
+            self.bucket
+                .run(async move { this.change(changes).await })
+                .await
+        })
+    }
+
+    fn readlink(&self) -> Answer<'_, Vec<u8>> {
+        let Body::File(file) = &self.body else {
+            return Answer::error(Errno::INVAL);
+        };
+        if !file.symlink {
+            return Answer::error(Errno::INVAL);
+        }
+        Answer::later(async move {
+            let opened = self.opened(file, OpenFlags::READ)?;
+            let mut target = vec![0; usize::try_from(LONGEST_TARGET).unwrap_or(0)];
+            let length = target.len();
+            let mut sink = BufferSink::new(&mut target);
+            let read = opened
+                .file
+                .read(ReadRequest { offset: 0, length }, &mut sink)
+                .await?;
+            target.truncate(read);
+            Ok(target)
+        })
+    }
+
+    fn create<'a>(
+        &'a self,
+        caller: Caller,
+        name: Name<'a>,
+        flags: OpenFlags,
+        inode: NewInode<'a>,
+    ) -> Answer<'a, Created> {
+        answers::create(self, caller, name, flags, &inode)
+    }
+
+    fn mkdir<'a>(
+        &'a self,
+        caller: Caller,
+        name: Name<'a>,
+        inode: NewInode<'a>,
+    ) -> Answer<'a, Entry> {
+        answers::mkdir(self, caller, name, &inode)
+    }
+
+    fn symlink<'a>(
+        &'a self,
+        caller: Caller,
+        name: Name<'a>,
+        target: LinkTarget<'a>,
+        inode: NewInode<'a>,
+    ) -> Answer<'a, Entry> {
+        answers::symlink(self, caller, name, target, &inode)
+    }
+
+    fn mknod<'a>(
+        &'a self,
+        caller: Caller,
+        name: Name<'a>,
+        new: NewDevice<'a>,
+    ) -> Answer<'a, Entry> {
+        if new.kind != FileKind::Regular {
+            return Answer::error(Errno::PERM);
+        }
+        let flags = OpenFlags::WRITE | OpenFlags::EXCLUSIVE;
+        answers::create(self, caller, name, flags, &new.inode).map(|created| created.entry)
+    }
+
+    fn unlink<'a>(&'a self, name: Name<'a>) -> Answer<'a, ()> {
+        answers::unlink(self, name)
+    }
+
+    fn rmdir<'a>(&'a self, name: Name<'a>) -> Answer<'a, ()> {
+        answers::rmdir(self, name)
+    }
+
+    fn rename<'a>(&'a self, _: Caller, rename: Rename<'a>) -> Answer<'a, ()> {
+        answers::rename(self, rename)
+    }
+
+    fn syncfs(&self) -> Answer<'_, ()> {
+        let bucket = self.bucket.clone();
+        Answer::later(async move {
+            let sync = {
+                let bucket = bucket.clone();
+                async move {
+                    match &bucket.writer {
+                        Some(writer) => writer.sync().await,
+                        None => Ok(()),
+                    }
+                }
+            };
+            bucket.run(sync).await
+        })
+    }
+
     fn opendir(&self) -> Answer<'_, Arc<dyn Directory>> {
-        if !matches!(self.body, Body::Directory) {
+        if !matches!(self.body, Body::Directory(_)) {
             return Answer::error(Errno::NOTDIR);
         }
         Answer::ok(Arc::new(OpenDirectory::new(
             self.bucket.clone(),
-            self.key.clone(),
+            self.key(),
             self.number,
-            self.parent_key(),
+            &self.parent_key(),
         )))
     }
 

@@ -17,7 +17,24 @@ pub(super) const ROOT: u64 = 1;
 /// the next free number.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
-    live: Mutex<HashMap<u64, Live>>,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    live: HashMap<u64, Live>,
+    /// Keys that files have which got their number from another key: renamed ones.
+    moved: HashMap<Arc<str>, u64>,
+}
+
+impl Tables {
+    /// The number of a key unless another key has it.
+    fn first(&self, key: &str) -> u64 {
+        match key {
+            "" => ROOT,
+            key => self.moved.get(key).copied().unwrap_or_else(|| hash(key)),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -41,12 +58,13 @@ fn following(number: u64) -> u64 {
 impl Numbers {
     /// The number that the file with this key has or would have.
     pub(super) fn number(&self, key: &str) -> u64 {
-        if key.is_empty() {
-            return ROOT;
-        }
-        let live = self.live.lock();
-        let mut number = hash(key);
-        while live.get(&number).is_some_and(|there| *there.key != *key) {
+        let tables = self.tables.lock();
+        let mut number = tables.first(key);
+        while tables
+            .live
+            .get(&number)
+            .is_some_and(|there| *there.key != *key)
+        {
             number = following(number);
         }
         number
@@ -57,17 +75,14 @@ impl Numbers {
         &self,
         key: &str,
         fits: impl Fn(&FlatNode) -> bool,
-        new: impl FnOnce(u64, Arc<str>) -> FlatNode,
+        new: impl FnOnce(u64, Arc<str>, &Weak<FlatNode>) -> FlatNode,
     ) -> Arc<FlatNode> {
         // Dropped after the lock is: the last reference to a node asks for it.
         let mut replaced = None;
-        let mut live = self.live.lock();
-        let mut number = match key {
-            "" => ROOT,
-            key => hash(key),
-        };
+        let mut tables = self.tables.lock();
+        let mut number = tables.first(key);
         let node = loop {
-            match live.get_mut(&number) {
+            match tables.live.get_mut(&number) {
                 Some(there) if *there.key != *key => number = following(number),
                 Some(there) => {
                     if let Some(node) = there.node.upgrade() {
@@ -76,40 +91,70 @@ impl Numbers {
                         }
                         replaced = Some(node);
                     }
-                    let node = Arc::new(new(number, there.key.clone()));
+                    let key = there.key.clone();
+                    let node = Arc::new_cyclic(|this| new(number, key, this));
                     there.node = Arc::downgrade(&node);
                     break node;
                 }
                 None => {
                     let key: Arc<str> = key.into();
-                    let node = Arc::new(new(number, key.clone()));
+                    let node = Arc::new_cyclic(|this| new(number, key.clone(), this));
                     let weak = Arc::downgrade(&node);
-                    live.insert(number, Live { key, node: weak });
+                    tables.live.insert(number, Live { key, node: weak });
                     break node;
                 }
             }
         };
-        drop(live);
+        drop(tables);
         drop(replaced);
         node
     }
 
     /// A node with this number is no more.
     pub(super) fn forget(&self, number: u64) {
-        let mut live = self.live.lock();
+        let mut tables = self.tables.lock();
         // A newer version of the file may have taken its place.
-        if live
+        if tables
+            .live
             .get(&number)
             .is_some_and(|there| there.node.strong_count() == 0)
+            && let Some(gone) = tables.live.remove(&number)
+            && tables.moved.get(&gone.key) == Some(&number)
         {
-            live.remove(&number);
+            tables.moved.remove(&gone.key);
         }
+    }
+
+    /// The files that are known whose key is `key` or, for one that ends with `/`, begins with it.
+    pub(super) fn known(&self, key: &str) -> Vec<Arc<FlatNode>> {
+        let tables = self.tables.lock();
+        let below = key.ends_with('/');
+        let wanted = |own: &str| own == key || (below && own.starts_with(key));
+        tables
+            .live
+            .values()
+            .filter(|there| wanted(&there.key))
+            .filter_map(|there| there.node.upgrade())
+            .collect()
+    }
+
+    /// A file has another key from now on, and keeps its number.
+    pub(super) fn rename(&self, number: u64, key: &Arc<str>) {
+        let mut tables = self.tables.lock();
+        let Some(there) = tables.live.get_mut(&number) else {
+            return;
+        };
+        let before = std::mem::replace(&mut there.key, key.clone());
+        if tables.moved.get(&before) == Some(&number) {
+            tables.moved.remove(&before);
+        }
+        tables.moved.insert(key.clone(), number);
     }
 
     /// How many files are known.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.live.lock().len()
+        self.tables.lock().live.len()
     }
 }
 
@@ -126,7 +171,7 @@ mod tests {
             key: "other".into(),
             node: Weak::new(),
         };
-        numbers.live.lock().insert(own, other);
+        numbers.tables.lock().live.insert(own, other);
         assert_eq!(numbers.number("a/b"), following(own));
         numbers.forget(own);
         assert_eq!(numbers.number("a/b"), own);

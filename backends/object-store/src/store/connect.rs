@@ -4,8 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::{HttpClient, HttpConnector};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::list::PaginatedListStore;
 use object_store::local::LocalFileSystem;
@@ -15,12 +16,15 @@ use vfsd_backend::one_line;
 use super::error::no_retries;
 use super::http::Connector;
 use super::list::{Lister, PageLister, PathLister};
+use super::markers::{Markers, S3Markers};
 use super::{OpenError, Patience, Provider, StoreOptions, StoreUrl, aws_files};
 
 /// A bucket as the client library reaches it.
 pub(super) struct Connection {
     pub(super) objects: Arc<dyn ObjectStore>,
     pub(super) lister: Arc<dyn Lister>,
+    /// Where the library cannot name them.
+    pub(super) markers: Option<Arc<dyn Markers>>,
 }
 
 impl Connection {
@@ -28,6 +32,16 @@ impl Connection {
         let store = Arc::new(store);
         Self {
             lister: Arc::new(PageLister::new(store.clone())),
+            markers: None,
+            objects: store,
+        }
+    }
+
+    fn s3(store: AmazonS3, client: HttpClient, region: String) -> Self {
+        let store = Arc::new(store);
+        Self {
+            lister: Arc::new(PageLister::new(store.clone())),
+            markers: Some(Arc::new(S3Markers::new(store.clone(), client, region))),
             objects: store,
         }
     }
@@ -50,17 +64,24 @@ pub(super) fn connect(
     match url.provider() {
         Provider::S3 => {
             let profile = profile(options)?;
-            let mut builder = AmazonS3Builder::new().with_client_options(client);
+            let mut client = client;
+            let mut builder = AmazonS3Builder::new().with_client_options(client.clone());
             for (key, value) in settings::<AmazonS3ConfigKey>("aws_", &profile, options)? {
+                if let AmazonS3ConfigKey::Client(key) = key {
+                    client = client.with_config(key, value.clone());
+                }
                 builder = builder.with_config(key, value);
             }
-            builder
+            let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
+            let region = region.unwrap_or_else(|| "us-east-1".to_owned());
+            let store = builder
                 .with_bucket_name(url.bucket())
                 .with_retry(no_retries())
                 .with_http_connector(Connector::default())
                 .build()
-                .map(Connection::paged)
-                .map_err(failed)
+                .map_err(failed)?;
+            let client = Connector::default().connect(&client).map_err(failed)?;
+            Ok(Connection::s3(store, client, region))
         }
         Provider::Google => {
             let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client);
@@ -96,6 +117,7 @@ pub(super) fn connect(
             let store: Arc<dyn ObjectStore> = Arc::new(store);
             Ok(Connection {
                 lister: Arc::new(PathLister::new(store.clone())),
+                markers: None,
                 objects: store,
             })
         }

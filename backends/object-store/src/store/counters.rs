@@ -23,6 +23,7 @@ pub struct Counters {
     puts: AtomicU64,
     deletes: AtomicU64,
     copies: AtomicU64,
+    markers: AtomicU64,
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
 }
@@ -42,6 +43,8 @@ pub struct Requests {
     pub deletes: u64,
     /// Copies inside the store.
     pub copies: u64,
+    /// Markers of directories that were written, read or removed.
+    pub markers: u64,
     /// Bytes of content received.
     pub bytes_read: u64,
     /// Bytes of content sent in single writes.
@@ -59,9 +62,14 @@ impl Counters {
             puts: value(&self.puts),
             deletes: value(&self.deletes),
             copies: value(&self.copies),
+            markers: value(&self.markers),
             bytes_read: value(&self.bytes_read),
             bytes_written: value(&self.bytes_written),
         }
+    }
+
+    pub(super) fn marked(&self) {
+        self.markers.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn listed(&self) {

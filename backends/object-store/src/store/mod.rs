@@ -14,6 +14,7 @@ mod fault;
 mod http;
 mod keys;
 mod list;
+mod markers;
 mod nonce;
 mod options;
 mod patience;
@@ -29,6 +30,7 @@ pub(crate) use error::is_denied;
 #[cfg(any(test, feature = "testing"))]
 pub use fault::{Fault, FaultStore, Faults};
 pub use list::{ListPage, ListRequest, ListedObject, Lister};
+pub(crate) use nonce::random;
 pub use options::StoreOptions;
 pub use patience::Patience;
 pub use probe::{Ability, ProbeReport, probe};
@@ -38,11 +40,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::ObjectStore;
+use object_store::{Attributes, ObjectStore};
 
 use self::checked::CheckedStore;
 use self::counters::CountingStore;
 use self::list::{CountedLister, PathLister};
+pub(crate) use self::markers::PLACEHOLDER;
+use self::markers::{Markers, Placeholders};
 use self::retry::RetryingStore;
 
 /// An open bucket. Cheap to clone.
@@ -50,6 +54,7 @@ use self::retry::RetryingStore;
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     lister: Arc<dyn Lister>,
+    markers: Arc<dyn Markers>,
     counters: Arc<Counters>,
     patience: Arc<Patience>,
     name: Arc<str>,
@@ -70,7 +75,9 @@ impl Store {
         let connection = connect::connect(url, options, &patience)?;
         let name = url.bucket_url();
         let stack = Self::stack(connection.objects, connection.lister, patience, &name);
+        let markers = connection.markers.unwrap_or(stack.markers.clone());
         Ok(Self {
+            markers,
             identity: format!("{name} {}", options.endpoint()).into(),
             ..stack
         })
@@ -93,8 +100,10 @@ impl Store {
         let patience = Arc::new(patience);
         let counted = CountingStore::new(objects, counters.clone());
         let checked = CheckedStore::new(Arc::new(counted));
+        let objects = Arc::new(RetryingStore::new(Arc::new(checked), patience.clone()));
         Self {
-            objects: Arc::new(RetryingStore::new(Arc::new(checked), patience.clone())),
+            markers: Arc::new(Placeholders(objects.clone())),
+            objects,
             lister: Arc::new(CountedLister::new(lister, counters.clone())),
             counters,
             patience,
@@ -131,6 +140,29 @@ impl Store {
         let listed = patience.run(|| self.lister.page(&request)).await;
         listed.map_err(|error| OpenError::store(&self.name, &error))?;
         Ok(())
+    }
+
+    /// Writes the marker of a directory, whose key ends with `/`.
+    pub(crate) async fn mark(
+        &self,
+        directory: &str,
+        attributes: &Attributes,
+    ) -> object_store::Result<()> {
+        self.counters.marked();
+        let put = || self.markers.put(directory, attributes);
+        self.patience.run(put).await
+    }
+
+    /// Removes the marker of a directory, if there is one.
+    pub(crate) async fn unmark(&self, directory: &str) -> object_store::Result<()> {
+        self.counters.marked();
+        self.patience.run(|| self.markers.delete(directory)).await
+    }
+
+    /// The metadata of a directory's marker, if there is one.
+    pub(crate) async fn marker(&self, directory: &str) -> object_store::Result<Option<Attributes>> {
+        self.counters.marked();
+        self.patience.run(|| self.markers.look(directory)).await
     }
 
     /// What was sent so far.

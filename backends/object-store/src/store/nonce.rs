@@ -8,6 +8,11 @@ use object_store::{Attribute, Attributes};
 /// The metadata name that holds a write's nonce (`x-amz-meta-vfsd-nonce` and the like).
 const NAME: &str = "vfsd-nonce";
 
+/// A random number.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
 /// A number that no other write has: 128 random bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Nonce(u128);

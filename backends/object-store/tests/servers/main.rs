@@ -14,6 +14,7 @@
 mod conditions;
 mod files;
 mod scene;
+mod write;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -51,6 +52,7 @@ const GOOD: &[StoreServer] = &[StoreServer::SeaweedFs, StoreServer::Moto];
 fn tests() -> Vec<Test> {
     let mut tests = conditions::TESTS.to_vec();
     tests.extend(files::TESTS);
+    tests.extend(write::TESTS);
     tests
 }
 

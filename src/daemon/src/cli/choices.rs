@@ -160,3 +160,21 @@ pub(crate) enum LogFormat {
     /// One JSON object a line
     Json,
 }
+
+/// Whose version of an object stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FlatOverwrite {
+    /// The one that is there.
+    Refuse,
+    /// The one that comes last.
+    LastWins,
+}
+
+impl From<FlatOverwrite> for vfsd_object_store::Overwrite {
+    fn from(choice: FlatOverwrite) -> Self {
+        match choice {
+            FlatOverwrite::Refuse => Self::Refuse,
+            FlatOverwrite::LastWins => Self::LastWins,
+        }
+    }
+}

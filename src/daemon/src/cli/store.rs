@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::choices::FlatOverwrite;
 use crate::source::StoreSettings;
 
 /// How a bucket is reached, as an operator says it. Credentials come from the usual environment and
@@ -19,6 +20,23 @@ pub(crate) struct StoreArguments {
     /// Seconds for which a request is repeated that fails; then the guest sees EIO
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     store_timeout: u32,
+
+    /// Let the guest write to the objects of s3://, gs:// and az://. A file is staged in the cache and uploaded
+    /// as a whole by close and fsync, unless another client has written it meanwhile
+    #[arg(long)]
+    flat_write: bool,
+
+    /// What happens when another client has written the object: the guest gets EIO and its version another
+    /// name, or the last one wins
+    #[arg(
+        long,
+        value_enum,
+        value_name = "refuse|last-wins",
+        hide_possible_values = true,
+        default_value = "refuse",
+        requires = "flat_write"
+    )]
+    flat_overwrite: FlatOverwrite,
 }
 
 impl StoreArguments {
@@ -26,6 +44,7 @@ impl StoreArguments {
     pub(super) fn settings(&self) -> StoreSettings {
         StoreSettings {
             options: self.store_option.clone(),
+            write: self.flat_write.then_some(self.flat_overwrite.into()),
             timeout: Duration::from_secs(self.store_timeout.into()),
         }
     }

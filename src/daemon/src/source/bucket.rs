@@ -1,4 +1,4 @@
-//! `s3://BUCKET[/PREFIX]`, `gs://`, `az://`: the objects of a bucket as files, to be read.
+//! `s3://BUCKET[/PREFIX]`, `gs://`, `az://`: the objects of a bucket as files.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -6,9 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vfsd_object_store::{DiskCache, FlatBucket, FlatOptions, Patience, Store, StoreUrl};
+use vfsd_object_store::{
+    DiskCache, FlatBucket, FlatOptions, Patience, Staging, Store, StoreUrl, WriteOptions,
+};
 
-use super::{Prepared, Root, SourceError, Storage, StorageOptions};
+use super::{Prepared, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
 
@@ -22,6 +24,10 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 const CACHE_SIZE: u64 = 10 << 30;
 /// Where in the cache.
 const CACHE_FOLDER: &str = "objects";
+/// How much may be staged that is not uploaded yet, or still open.
+const STAGING_SIZE: u64 = 64 << 30;
+/// Where in the cache.
+const STAGING_FOLDER: &str = "staging";
 
 /// Reads an address.
 ///
@@ -43,11 +49,11 @@ impl fmt::Display for Bucket {
 }
 
 impl Storage for Bucket {
-    fn is_read_only(&self) -> bool {
-        true
+    fn is_read_only(&self, options: &StorageOptions) -> bool {
+        options.store.write.is_none()
     }
 
-    fn prepare(&self, options: &StorageOptions, _: bool) -> Result<Prepared, Failure> {
+    fn prepare(&self, options: &StorageOptions, readonly: bool) -> Result<Prepared, Failure> {
         let mut store_options = vfsd_object_store::StoreOptions::from_env();
         for option in &options.store.options {
             store_options.set(option).map_err(Failure::usage)?;
@@ -58,7 +64,9 @@ impl Storage for Bucket {
         let prefix = self.0.prefix().to_owned();
         let (uid, gid) = options.owner;
         let mut shares = Vec::new();
-        let kept = options.cache.is_given().then(|| options.cache.folder());
+        let write = options.store.write.filter(|_| !readonly);
+        let keeps = options.cache.is_given();
+        let kept = (keeps || write.is_some()).then(|| options.cache.folder());
         if let Some(folder) = kept.transpose()? {
             shares.push(Share::at(folder, false));
         }
@@ -72,13 +80,21 @@ impl Storage for Bucket {
             },
             private: false,
             open: Box::new(move |given| {
-                let disk = given.roots.first().zip(places.first());
+                let cache = given.roots.first().zip(places.first());
+                let disk = cache.filter(|_| keeps).map(|(root, place)| {
+                    let opened = DiskCache::open(&root.path.join(CACHE_FOLDER), size);
+                    opened.map_err(|error| unusable(place, &error))
+                });
+                let write = cache.zip(write).map(|((root, place), overwrite)| {
+                    let opened = Staging::open(&root.path.join(STAGING_FOLDER), STAGING_SIZE);
+                    let staging = opened.map_err(|error| unusable(place, &error))?;
+                    Ok::<_, Failure>(WriteOptions { staging, overwrite })
+                });
                 let options = FlatOptions {
                     uid,
                     gid,
-                    disk: disk
-                        .map(|(root, place)| disk_cache(root, place, size))
-                        .transpose()?,
+                    disk: disk.transpose()?,
+                    write: write.transpose()?,
                     ..FlatOptions::default()
                 };
                 let opened = given
@@ -90,12 +106,10 @@ impl Storage for Bucket {
     }
 }
 
-/// The part of the cache that is of buckets; `place` is where the host has the cache.
-fn disk_cache(root: &Root, place: &Path, size: u64) -> Result<DiskCache, Failure> {
-    DiskCache::open(&root.path.join(CACHE_FOLDER), size).map_err(|error| {
-        Failure::run(format!(
-            "cannot use the cache {}: {error}; choose another with --cache-dir",
-            place.display()
-        ))
-    })
+/// `place` is where the host has the cache.
+fn unusable(place: &Path, error: &std::io::Error) -> Failure {
+    Failure::run(format!(
+        "cannot use the cache {}: {error}; choose another with --cache-dir",
+        place.display()
+    ))
 }

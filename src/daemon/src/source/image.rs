@@ -214,7 +214,7 @@ impl fmt::Display for ImageSource {
 }
 
 impl Storage for ImageSource {
-    fn is_read_only(&self) -> bool {
+    fn is_read_only(&self, _: &StorageOptions) -> bool {
         true
     }
 

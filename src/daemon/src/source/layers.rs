@@ -36,7 +36,7 @@ fn shown_list(lowers: &[Source]) -> String {
 }
 
 impl Storage for Layers {
-    fn is_read_only(&self) -> bool {
+    fn is_read_only(&self, _: &StorageOptions) -> bool {
         self.upper.is_none()
     }
 

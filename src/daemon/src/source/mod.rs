@@ -46,7 +46,8 @@ pub(crate) trait Storage: fmt::Debug + fmt::Display + Send + Sync {
     fn prepare(&self, options: &StorageOptions, readonly: bool) -> Result<Prepared, Failure>;
 
     /// Whether nothing in it can be changed, whatever the operator wants.
-    fn is_read_only(&self) -> bool {
+    fn is_read_only(&self, options: &StorageOptions) -> bool {
+        let _ = options;
         false
     }
 
@@ -93,6 +94,8 @@ pub(crate) struct StoreSettings {
     pub(crate) options: Vec<String>,
     /// How long a request is repeated.
     pub(crate) timeout: Duration,
+    /// Whether they are written to, and whose version stays when another client writes, too.
+    pub(crate) write: Option<vfsd_object_store::Overwrite>,
 }
 
 /// A storage that was looked at and is not open yet.
@@ -213,8 +216,8 @@ impl Source {
     }
 
     /// As [`Storage::is_read_only`].
-    pub(crate) fn is_read_only(&self) -> bool {
-        self.0.is_read_only()
+    pub(crate) fn is_read_only(&self, options: &StorageOptions) -> bool {
+        self.0.is_read_only(options)
     }
 
     /// As [`Storage::memory_shares`].

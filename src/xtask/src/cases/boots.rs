@@ -45,6 +45,8 @@ pub(crate) enum Beside {
     Volume,
     /// A bucket of a real S3 server, filled by another client, to be read.
     Bucket,
+    /// An empty bucket, to be written to.
+    WritableBucket,
     /// The example plugin that shows an archive.
     Plugin,
 }
@@ -175,6 +177,11 @@ const BUCKET: Case = case(
     include_str!("../../guest/cases/bucket.sh"),
     240,
 );
+const BUCKET_WRITE: Case = case(
+    "a tree is copied into a bucket, changed and moved, and is what other clients read",
+    include_str!("../../guest/cases/bucket_write.sh"),
+    300,
+);
 const DESCRIPTOR_LIMIT: Case = case(
     "at the daemon's descriptor limit open is refused and close works",
     include_str!("../../guest/cases/descriptor_limit.sh"),
@@ -289,6 +296,14 @@ pub(crate) const BOOTS: &[Boot] = &[
         root: Root::Folder,
         beside: Some(Beside::Bucket),
         cases: &[BUCKET],
+    },
+    Boot {
+        name: "uml, a writable bucket beside the root",
+        machine: Machine::of(Kernel::Uml),
+        options: PLAIN,
+        root: Root::Folder,
+        beside: Some(Beside::WritableBucket),
+        cases: &[BUCKET_WRITE],
     },
     Boot {
         name: "uml, a plugin beside the root",

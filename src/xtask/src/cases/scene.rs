@@ -22,6 +22,12 @@ use crate::stores::StorePrograms;
 /// Fills a bucket.
 const FILL: &str = include_str!("../../guest/bucket/fill.py");
 
+/// Makes an empty bucket.
+const MAKE: &str = "import boto3, os, sys
+boto3.client('s3', endpoint_url=os.environ['AWS_ENDPOINT_URL']).create_bucket(Bucket=sys.argv[1])";
+/// Looks at a bucket that a guest has written to.
+const VERIFY: &str = include_str!("../../guest/bucket/verify.py");
+
 /// The example plugin, and the SDK that it imports.
 const PLUGIN_FILES: [(&str, &str); 2] = [
     (
@@ -65,6 +71,15 @@ enum Kept {
         #[expect(dead_code, reason = "held until it is dropped")] RunningStore,
         TempDir,
     ),
+    Written(Written),
+}
+
+/// A bucket that a guest writes to.
+#[derive(Debug)]
+struct Written {
+    store: RunningStore,
+    programs: StorePrograms,
+    _cache: TempDir,
 }
 
 /// What a scene is made of.
@@ -101,6 +116,10 @@ impl Scene {
                 let (storage, folder) = plugin(&tree.root(), cache)?;
                 (Some(storage), Some(Kept::Folder(folder)))
             }
+            Some(Beside::WritableBucket) => {
+                let (storage, written) = writable_bucket(cache)?;
+                (Some(storage), Some(Kept::Written(written)))
+            }
             Some(Beside::Bucket) => {
                 let (storage, store, kept) = bucket(cache)?;
                 (Some(storage), Some(Kept::Store(store, kept)))
@@ -135,6 +154,7 @@ impl Scene {
         }
         match &self.kept {
             Some(Kept::Store(_, kept)) => verify_kept(kept.path()),
+            Some(Kept::Written(written)) => written.verify(),
             Some(Kept::Folder(_)) | None => Ok(()),
         }
     }
@@ -203,6 +223,39 @@ fn bucket(cache: &Cache) -> Result<(Storage, RunningStore, TempDir)> {
     storage.argument("--cache-dir").argument(kept.path());
     storage.argument(format!("--cache-size={KEPT_MIB}M"));
     Ok((storage, store, kept))
+}
+
+/// An empty bucket of a server that runs.
+fn writable_bucket(cache: &Cache) -> Result<(Storage, Written)> {
+    let programs = StorePrograms::fetch(cache)?;
+    let store = StoreServer::SeaweedFs
+        .start_program(&programs.program("weed"))
+        .context("start an object store")?;
+    let mut make = Command::new(programs.program("python3"));
+    make.args(["-c", MAKE, "data"]).envs(store.environment());
+    run_ok(&make, LIMIT, &mut |_| {}).context("make a bucket")?;
+    let mut storage = Storage::named("data", "s3://data/below");
+    storage.environment(store.environment());
+    let kept = folder_in(cache.folder()).context("make a folder for a cache")?;
+    storage.argument("--cache-dir").argument(kept.path());
+    storage.argument("--flat-write");
+    let written = Written {
+        store,
+        programs,
+        _cache: kept,
+    };
+    Ok((storage, written))
+}
+
+impl Written {
+    /// Reads what the guest has written with another client, and compares it with what the guest says.
+    fn verify(&self) -> Result<()> {
+        let mut verify = Command::new(self.programs.program("python3"));
+        verify.args(["-c", VERIFY, "data", "below/"]);
+        verify.envs(self.store.environment());
+        run_ok(&verify, LIMIT, &mut |_| {}).context("read the bucket with boto3")?;
+        Ok(())
+    }
 }
 
 /// Looks at what was kept: a good part of the size that is allowed, and little more.

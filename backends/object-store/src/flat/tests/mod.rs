@@ -1,7 +1,9 @@
 //! A bucket in memory as files: every request counted, every failure told.
 
 mod content;
+
 mod names;
+mod write;
 
 use std::sync::Arc;
 

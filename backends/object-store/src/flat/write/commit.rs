@@ -1,0 +1,303 @@
+//! The upload of a file.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{
+    Attributes as Metadata, Error, GetOptions, MultipartUpload, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutResult, UpdateVersion,
+};
+use tokio::time::Instant;
+use vfsd_backend::{Errno, FileKind, Result, Timestamp};
+
+use super::Overwrite;
+use super::staging::Staged;
+use crate::flat::bucket::{failed, modified_now};
+use crate::flat::content::{bare, same_etag};
+use crate::flat::known::Found;
+use crate::flat::node::{Body, FileBody, FlatNode};
+use crate::store::ListedObject;
+
+/// A file up to this size is uploaded with one request, from memory.
+const SINGLE: u64 = 16 << 20;
+/// The smallest part of a larger one.
+const PART: u64 = 8 << 20;
+/// Parts of an object, at most.
+const PARTS: u64 = 10_000;
+/// How often the upload of a large file begins again before it counts as failed.
+const TRIES: u32 = 3;
+
+/// What the upload needs to know.
+struct Upload<'a> {
+    objects: &'a dyn ObjectStore,
+    path: Path,
+    /// The object that is replaced; `None` where there must be none.
+    base: Option<Option<String>>,
+    overwrite: Overwrite,
+    metadata: Metadata,
+}
+
+impl FlatNode {
+    /// Makes the object what the file is. Does nothing if it is so already.
+    ///
+    /// # Errors
+    /// EIO after a conflict: the file is another by now. After all else the file stays as it is, to be
+    /// uploaded later.
+    pub(in crate::flat) async fn commit(self: &Arc<Self>) -> Result<()> {
+        let (file, _) = match &self.body {
+            Body::File(_) => self.to_write()?,
+            Body::Directory(_) => return Ok(()),
+        };
+        let _turn = file.writing.turn.lock().await;
+        self.commit_in_turn(file).await
+    }
+
+    /// As [`commit`](Self::commit), for who has the turn.
+    pub(super) async fn commit_in_turn(self: &Arc<Self>, file: &FileBody) -> Result<()> {
+        if !file.writing.is_dirty() {
+            return Ok(());
+        }
+        let (_, writer) = self.to_write()?;
+        let staged = self.stage(u64::MAX).await?;
+        let alone = file.writing.gate.write().await;
+        let (changes, metadata, new) = {
+            let state = file.writing.state();
+            let posix = file.posix().unwrap_or_default();
+            let changed = state.changed.unwrap_or_else(Timestamp::now);
+            let kind = match file.symlink {
+                true => FileKind::Symlink,
+                false => FileKind::Regular,
+            };
+            let metadata = posix.metadata(kind, changed, &state.metadata);
+            (state.changes, metadata, state.new)
+        };
+        let (before, _) = file.version();
+        let key = self.key();
+        let upload = Upload {
+            objects: self.bucket.store.objects().as_ref(),
+            path: self.bucket.path(&key)?,
+            base: (!new).then_some(before.etag),
+            overwrite: writer.options.overwrite,
+            metadata,
+        };
+        let size = staged.size();
+        let sent = if size <= SINGLE {
+            let body = staged.part(0, size)?;
+            drop(alone);
+            upload.single(body.into()).await
+        } else {
+            // Nobody writes meanwhile, or the object would be of no moment.
+            let sent = upload.parts(&staged, size).await;
+            drop(alone);
+            sent
+        };
+        match sent {
+            Ok(done) => {
+                self.committed(file, size, done, changes);
+                Ok(())
+            }
+            Err(error) if is_conflict(&error) => {
+                self.keep_aside(file, &staged, &upload).await?;
+                Err(Errno::IO.into())
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// The object is what the file was at its change number `changes`.
+    fn committed(self: &Arc<Self>, file: &FileBody, size: u64, done: PutResult, changes: u64) {
+        let at = Instant::now();
+        let key = self.key();
+        let object = ListedObject {
+            key: key.to_string(),
+            size,
+            modified: modified_now(),
+            etag: done.e_tag.map(|etag| bare(&etag).to_owned()),
+        };
+        self.bucket.set_version(file, &key, &object);
+        let posix = file.posix();
+        file.confirm(None, at);
+        let mut state = file.writing.state();
+        state.new = false;
+        state.committed = changes;
+        let clean = !state.is_dirty();
+        if clean && !file.writing.is_open() {
+            state.staged = None;
+        }
+        if clean && let Some(writer) = &self.bucket.writer {
+            writer.remove(self);
+        }
+        drop(state);
+        let (directory, name) = super::names::split(&key);
+        self.bucket
+            .known
+            .change(directory, name, &key, Found::File(object, posix));
+    }
+
+    /// Another client's version stays; this one gets a name of its own, and the guest a file that is stale.
+    async fn keep_aside(
+        self: &Arc<Self>,
+        file: &FileBody,
+        staged: &Staged,
+        upload: &Upload<'_>,
+    ) -> Result<()> {
+        let key = self.key();
+        let number = crate::store::random();
+        let copy = format!("{key}.vfsd-conflict-{number:016x}");
+        let aside = Upload {
+            objects: upload.objects,
+            path: self.bucket.path(&copy)?,
+            base: None,
+            overwrite: Overwrite::Refuse,
+            metadata: upload.metadata.clone(),
+        };
+        let alone = file.writing.gate.write().await;
+        let size = staged.size();
+        if size <= SINGLE {
+            aside
+                .single(staged.part(0, size)?.into())
+                .await
+                .map_err(failed)?;
+        } else {
+            aside.parts(staged, size).await.map_err(failed)?;
+        }
+        drop(alone);
+        tracing::warn!(
+            key = %key.escape_debug(), copy = %copy.escape_debug(),
+            "another client has written this object; what the guest wrote has another name"
+        );
+        let mut state = file.writing.state();
+        state.gone = true;
+        drop(state);
+        file.version().1.replace();
+        if let Some(writer) = &self.bucket.writer {
+            writer.remove(self);
+        }
+        let (directory, _) = super::names::split(&key);
+        self.bucket.known.unlearn(directory, &key);
+        self.bucket.known.unlearn(directory, &copy);
+        Ok(())
+    }
+}
+
+/// Whether the object was not the one that was to be replaced.
+fn is_conflict(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotFound { .. }
+    )
+}
+
+impl Upload<'_> {
+    /// Everything with one request, under its condition.
+    async fn single(&self, body: Bytes) -> object_store::Result<PutResult> {
+        let mode = match (&self.base, self.overwrite) {
+            (_, Overwrite::LastWins) | (Some(None), _) => PutMode::Overwrite,
+            (None, Overwrite::Refuse) => PutMode::Create,
+            (Some(Some(etag)), Overwrite::Refuse) => PutMode::Update(UpdateVersion {
+                e_tag: Some(format!("\"{}\"", bare(etag))),
+                version: None,
+            }),
+        };
+        let options = PutOptions {
+            mode,
+            attributes: self.metadata.clone(),
+            ..PutOptions::default()
+        };
+        self.objects
+            .put_opts(&self.path, body.into(), options)
+            .await
+    }
+
+    /// In parts. Services take no condition with those, so the object is looked at just before the end.
+    async fn parts(&self, staged: &Staged, size: u64) -> object_store::Result<PutResult> {
+        let mut tries = TRIES;
+        loop {
+            tries = tries.saturating_sub(1);
+            match self.parts_once(staged, size).await {
+                Err(error) if tries > 0 && !is_conflict(&error) => {
+                    tracing::debug!(%error, "an upload in parts begins again");
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn parts_once(&self, staged: &Staged, size: u64) -> object_store::Result<PutResult> {
+        let options = PutMultipartOptions {
+            attributes: self.metadata.clone(),
+            ..PutMultipartOptions::default()
+        };
+        let mut upload = self.objects.put_multipart_opts(&self.path, options).await?;
+        let sent = self.send_parts(upload.as_mut(), staged, size).await;
+        match sent {
+            Ok(done) => Ok(done),
+            Err(error) => {
+                if let Err(left) = upload.abort().await {
+                    tracing::warn!(%left, "parts of an upload are left behind");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn send_parts(
+        &self,
+        upload: &mut dyn MultipartUpload,
+        staged: &Staged,
+        size: u64,
+    ) -> object_store::Result<PutResult> {
+        let length = size.div_ceil(PARTS).max(PART);
+        let mut offset = 0;
+        while offset < size {
+            // Two at a time, so that reading and sending overlap within bounded memory.
+            let mut sending = Vec::new();
+            for _ in 0..2 {
+                let part = length.min(size.saturating_sub(offset));
+                if part > 0 {
+                    let bytes = staged.part(offset, part).map_err(unreadable)?;
+                    sending.push(upload.put_part(bytes.into()));
+                    offset = offset.saturating_add(part);
+                }
+            }
+            futures_util::future::try_join_all(sending).await?;
+        }
+        if self.overwrite == Overwrite::Refuse {
+            self.check_base().await?;
+        }
+        upload.complete().await
+    }
+
+    /// Fails as a condition would if the object is not the one that is to be replaced.
+    async fn check_base(&self) -> object_store::Result<()> {
+        let options = GetOptions {
+            head: true,
+            ..GetOptions::default()
+        };
+        let found = match self.objects.get_opts(&self.path, options).await {
+            Ok(found) => Some(found.meta.e_tag),
+            Err(Error::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let same = match (&self.base, &found) {
+            (None, None) => true,
+            (Some(base), Some(found)) => same_etag(base.as_deref(), found.as_deref()),
+            _ => false,
+        };
+        match same {
+            true => Ok(()),
+            false => Err(Error::Precondition {
+                path: self.path.to_string(),
+                source: "another client has written it".into(),
+            }),
+        }
+    }
+}
+
+fn unreadable(error: vfsd_backend::Error) -> Error {
+    Error::Generic {
+        store: "staging",
+        source: Box::new(error),
+    }
+}

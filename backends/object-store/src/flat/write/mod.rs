@@ -1,0 +1,166 @@
+//! Writing: files are staged on a disk of the host, and become objects as a whole.
+//!
+//! The first change of a file brings its content into a [staged file](staging). What `close`, `fsync` or `sync`
+//! waits for is the [upload](commit) of all of it, under the condition that the object still is the
+//! one that was changed. [Names](names) change at once, with a request each; [moves](rename) are copies.
+//!
+//! What changed and is not in the bucket is *pending*. A file stays pending, and can be read, until an upload
+//! succeeds: every second those that nobody has open for writing are tried again.
+
+mod commit;
+mod handle;
+mod inode;
+mod names;
+mod rename;
+mod staging;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use parking_lot::Mutex;
+
+pub(super) use self::inode::Writing;
+pub(super) use self::names::answers;
+pub use self::staging::Staging;
+use super::bucket::Bucket;
+use super::node::FlatNode;
+
+/// Uploads of one daemon at the same time, besides those that somebody waits for.
+const AT_ONCE: usize = 8;
+/// How often pending files are looked through.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Directories that are remembered because the last of their objects was removed.
+const KEPT: usize = 10_000;
+
+/// How a bucket is written to.
+#[derive(Debug, Clone)]
+pub struct WriteOptions {
+    /// Where files are until they are objects.
+    pub staging: Staging,
+    /// What happens when another client wrote the same object.
+    pub overwrite: Overwrite,
+}
+
+/// Whose version stays when two clients write the same object.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Overwrite {
+    /// The other's. The guest gets EIO, and its version another name: `NAME.vfsd-conflict-NUMBER`.
+    #[default]
+    Refuse,
+    /// The one that is uploaded last.
+    LastWins,
+}
+
+/// What all written files of a bucket have in common.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) options: WriteOptions,
+    /// Files that are not in the bucket as they are, by their keys.
+    pending: Mutex<BTreeMap<Arc<str>, Arc<FlatNode>>>,
+    /// Directories that stay although no object makes them one.
+    kept: Mutex<HashSet<Arc<str>>>,
+}
+
+impl Writer {
+    pub(super) fn new(options: WriteOptions) -> Self {
+        Self {
+            options,
+            pending: Mutex::default(),
+            kept: Mutex::default(),
+        }
+    }
+
+    /// The file with this key, if it is pending.
+    pub(super) fn pending(&self, key: &str) -> Option<Arc<FlatNode>> {
+        self.pending.lock().get(key).cloned()
+    }
+
+    /// The pending files right in a directory.
+    pub(super) fn pending_in(&self, directory: &str) -> Vec<Arc<FlatNode>> {
+        let here = |key: &str| !key.get(directory.len()..).unwrap_or("/").contains('/');
+        self.pending_below(directory)
+            .into_iter()
+            .filter(|node| here(&node.key()))
+            .collect()
+    }
+
+    /// The pending files anywhere below a directory.
+    fn pending_below(&self, directory: &str) -> Vec<Arc<FlatNode>> {
+        let pending = self.pending.lock();
+        let begin = std::ops::Bound::Included(directory);
+        let from = pending.range::<str, _>((begin, std::ops::Bound::Unbounded));
+        from.take_while(|(key, _)| key.starts_with(directory))
+            .map(|(_, node)| node.clone())
+            .collect()
+    }
+
+    fn insert(&self, node: &Arc<FlatNode>) {
+        self.pending.lock().insert(node.key(), node.clone());
+    }
+
+    fn remove(&self, node: &FlatNode) {
+        let mut pending = self.pending.lock();
+        let key = node.key();
+        if pending
+            .get(&key)
+            .is_some_and(|own| std::ptr::eq(Arc::as_ptr(own), node))
+        {
+            pending.remove(&key);
+        }
+    }
+
+    /// A directory of which the last object may be gone.
+    fn keep(&self, directory: &str) {
+        let mut kept = self.kept.lock();
+        if kept.len() < KEPT {
+            kept.insert(directory.into());
+        }
+    }
+
+    fn let_go(&self, directory: &str) {
+        self.kept.lock().remove(directory);
+    }
+
+    /// Whether a directory stays although no object makes it one.
+    pub(super) fn is_kept(&self, directory: &str) -> bool {
+        self.kept.lock().contains(directory)
+    }
+
+    /// Uploads everything that is pending.
+    pub(super) async fn sync(&self) -> vfsd_backend::Result<()> {
+        let all = self.pending_below("");
+        let mut results = futures_util::stream::iter(all)
+            .map(|node| async move { node.commit().await })
+            .buffer_unordered(AT_ONCE);
+        let mut first = Ok(());
+        while let Some(result) = results.next().await {
+            first = first.and(result);
+        }
+        first
+    }
+}
+
+/// Uploads what is pending and not open for writing, again and again, as long as the bucket is there.
+pub(super) async fn upload_pending(bucket: Weak<Bucket>) {
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let Some(bucket) = bucket.upgrade() else {
+            return;
+        };
+        let Some(writer) = &bucket.writer else {
+            return;
+        };
+        let due = writer.pending_below("");
+        futures_util::stream::iter(due)
+            .filter(|node| std::future::ready(node.is_due()))
+            .for_each_concurrent(AT_ONCE, |node| async move {
+                if let Err(error) = node.commit().await {
+                    node.failed_in_background();
+                    tracing::warn!(key = %node.key().escape_debug(), %error, "an upload failed; it is tried again");
+                }
+            })
+            .await;
+    }
+}

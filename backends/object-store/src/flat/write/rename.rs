@@ -1,0 +1,256 @@
+//! Moves: copies inside the store, and removals. They are not one step.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::ObjectStoreExt;
+use tokio::time::Instant;
+use vfsd_backend::{Errno, RenameFlags, Result};
+
+use crate::flat::bucket::{Bucket, failed};
+use crate::flat::known::Found;
+use crate::flat::node::{Body, FileBody, FlatNode};
+use crate::store::ListRequest;
+
+/// The largest object that services copy with one request.
+const LARGEST_COPY: u64 = 5_000_000_000;
+/// Objects below a directory that are moved with it.
+const MOST_OBJECTS: usize = 1000;
+/// Requests at once.
+const AT_ONCE: usize = 16;
+
+impl FlatNode {
+    /// Moves a name of this directory.
+    pub(super) async fn rename(
+        self: Arc<Self>,
+        name: String,
+        parent: Arc<FlatNode>,
+        new_name: String,
+        flags: RenameFlags,
+    ) -> Result<()> {
+        if flags.intersects(RenameFlags::EXCHANGE | RenameFlags::WHITEOUT) {
+            return Err(Errno::INVAL.into());
+        }
+        let node = self.find_node(&name).await?.ok_or(Errno::NOENT)?;
+        let target = parent.find_node(&new_name).await?;
+        if target.is_some() && flags.contains(RenameFlags::NOREPLACE) {
+            return Err(Errno::EXIST.into());
+        }
+        if target
+            .as_ref()
+            .is_some_and(|target| Arc::ptr_eq(target, &node))
+        {
+            return Ok(());
+        }
+        let to = format!("{}{new_name}", parent.key());
+        match (&node.body, target.as_ref().map(|target| &target.body)) {
+            (Body::File(_), Some(Body::Directory(_))) => return Err(Errno::ISDIR.into()),
+            (Body::Directory(_), Some(Body::File(_))) => return Err(Errno::NOTDIR.into()),
+            (Body::File(file), _) => self.move_file(&node, file, target, &to).await?,
+            (Body::Directory(_), _) => {
+                let to = format!("{to}/");
+                if let Some(target) = target
+                    && !self.bucket.is_empty(&target.key()).await?
+                {
+                    return Err(Errno::NOTEMPTY.into());
+                }
+                self.move_directory(&node.key(), &to).await?;
+            }
+        }
+        let (directory, new_directory) = (self.key(), parent.key());
+        if let Some(writer) = &self.bucket.writer {
+            writer.keep(&directory);
+        }
+        let known = &self.bucket.known;
+        known.change(
+            &directory,
+            &name,
+            &format!("{directory}{name}"),
+            Found::Nothing,
+        );
+        let found = match &node.body {
+            Body::Directory(_) => Found::Directory,
+            Body::File(file) => Found::File(file.version().0, file.posix()),
+        };
+        known.change(&new_directory, &new_name, &to, found);
+        Ok(())
+    }
+
+    async fn move_file(
+        &self,
+        node: &Arc<FlatNode>,
+        file: &FileBody,
+        target: Option<Arc<FlatNode>>,
+        to: &str,
+    ) -> Result<()> {
+        let bucket = &self.bucket;
+        let _turn = file.writing.turn.lock().await;
+        node.commit_in_turn(file).await?;
+        if file.version().0.size > LARGEST_COPY {
+            return Err(Errno::XDEV.into());
+        }
+        let _target_turn = match &target {
+            Some(target) => {
+                let (body, _) = target.to_write()?;
+                let turn = body.writing.turn.lock().await;
+                target.prepare_to_go().await?;
+                Some(turn)
+            }
+            None => None,
+        };
+        let from = node.key();
+        let (old, new) = (bucket.path(&from)?, bucket.path(to)?);
+        bucket
+            .store
+            .objects()
+            .copy(&old, &new)
+            .await
+            .map_err(failed)?;
+        let at = Instant::now();
+        let (object, posix) = bucket.look(to).await?.ok_or(Errno::NOENT)?;
+        if let Some(target) = &target {
+            target.vanish();
+        }
+        bucket.delete(&from).await?;
+        let key: Arc<str> = to.into();
+        node.set_key(&key);
+        bucket.set_version(file, &key, &object);
+        file.confirm(Some(posix), at);
+        // What was written meanwhile is pending under the new name.
+        if let Some(writer) = &bucket.writer
+            && file.writing.is_dirty()
+        {
+            writer.pending.lock().remove(&from);
+            writer.insert(node);
+        }
+        Ok(())
+    }
+
+    async fn move_directory(&self, from: &str, to: &str) -> Result<()> {
+        let bucket = &self.bucket;
+        let writer = self.directory_to_write()?;
+        for node in writer.pending_below(from) {
+            node.commit().await?;
+        }
+        let objects = bucket.all_below(from).await?.ok_or(Errno::XDEV)?;
+        if objects.iter().any(|(_, size)| *size > LARGEST_COPY) {
+            return Err(Errno::XDEV.into());
+        }
+        let marker = bucket
+            .store
+            .marker(&bucket.full_key(from))
+            .await
+            .map_err(failed)?;
+        bucket
+            .store
+            .mark(&bucket.full_key(to), &marker.unwrap_or_default())
+            .await
+            .map_err(failed)?;
+        let moved: Vec<(String, String)> = objects
+            .into_iter()
+            .filter_map(|(key, _)| {
+                let rest = key.strip_prefix(from)?;
+                let new = format!("{to}{rest}");
+                Some((key, new))
+            })
+            .collect();
+        // A directory inside is a marker, which is written and not copied.
+        for (old, new) in moved.iter().filter(|(old, _)| old.ends_with('/')) {
+            let marker = bucket
+                .store
+                .marker(&bucket.full_key(old))
+                .await
+                .map_err(failed)?;
+            let metadata = marker.unwrap_or_default();
+            bucket
+                .store
+                .mark(&bucket.full_key(new), &metadata)
+                .await
+                .map_err(failed)?;
+        }
+        let copies: Vec<_> = moved
+            .iter()
+            .filter(|(old, _)| !old.ends_with('/'))
+            .map(|(old, new)| bucket.clone().copy(old.clone(), new.clone()))
+            .collect();
+        futures_util::stream::iter(copies)
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        // Markers last and from below: some services have real directories, which are removed when they are empty.
+        let (markers, files): (Vec<_>, Vec<_>) = moved
+            .into_iter()
+            .map(|(old, _)| old)
+            .partition(|old| old.ends_with('/'));
+        let deletions: Vec<_> = files
+            .into_iter()
+            .map(|old| {
+                let bucket = bucket.clone();
+                async move { bucket.delete(&old).await }
+            })
+            .collect();
+        futures_util::stream::iter(deletions)
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        for old in markers.iter().rev() {
+            let full = bucket.full_key(old);
+            bucket.store.unmark(&full).await.map_err(failed)?;
+        }
+        bucket
+            .store
+            .unmark(&bucket.full_key(from))
+            .await
+            .map_err(failed)?;
+        for node in bucket.numbers.known(from) {
+            let key = node.key();
+            if let Some(rest) = key.strip_prefix(from) {
+                let key: Arc<str> = format!("{to}{rest}").into();
+                node.set_key(&key);
+                // A copy may have another ETag. Who has it open goes on with that; others look it up anew.
+                if let Body::File(file) = &node.body
+                    && file.writing.is_open()
+                    && let Some((object, _)) = bucket.look(&key).await?
+                {
+                    bucket.set_version(file, &key, &object);
+                }
+            }
+        }
+        writer.let_go(from);
+        bucket.known.forget_all();
+        Ok(())
+    }
+}
+
+impl Bucket {
+    async fn copy(self: Arc<Self>, old: String, new: String) -> Result<()> {
+        let (old, new) = (self.path(&old)?, self.path(&new)?);
+        self.store.objects().copy(&old, &new).await.map_err(failed)
+    }
+
+    /// All objects below a directory with their sizes, but its own marker. `None` when there are too many to be moved.
+    async fn all_below(&self, directory: &str) -> Result<Option<Vec<(String, u64)>>> {
+        let mut objects = Vec::new();
+        let mut token = None;
+        loop {
+            let request = ListRequest {
+                prefix: self.full_key(directory),
+                token,
+                ..ListRequest::default()
+            };
+            let page = self.own_page(self.store.list(&request).await.map_err(failed)?);
+            let below = page
+                .objects
+                .into_iter()
+                .filter(|object| object.key != directory);
+            objects.extend(below.map(|object| (object.key, object.size)));
+            if objects.len() > MOST_OBJECTS {
+                return Ok(None);
+            }
+            token = page.next;
+            if token.is_none() {
+                return Ok(Some(objects));
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Files of the host in which content is until it is an object.
+//!
+//! They have no name: a daemon that ends leaves nothing behind, and what it had not uploaded is gone. All together
+//! they are held below a limit.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, unlinkat};
+use vfsd_backend::{Errno, ReadSink, Result, Wait, WriteSource};
+
+/// A directory of the host for staged files. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Staging {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    directory: OwnedFd,
+    limit: u64,
+    used: AtomicU64,
+    last: AtomicU64,
+}
+
+impl Staging {
+    /// Stages files in `directory`, which is made if it isn't there, up to `limit` bytes in all: beyond that writes
+    /// are ENOSPC until something was uploaded and closed.
+    ///
+    /// Only this opens the directory by its path.
+    ///
+    /// # Errors
+    /// The directory cannot be made or opened.
+    pub fn open(directory: &Path, limit: u64) -> std::io::Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                directory: openat(CWD, directory, flags, Mode::empty())?,
+                limit,
+                used: AtomicU64::new(0),
+                last: AtomicU64::new(0),
+            }),
+        })
+    }
+
+    /// Bytes of all staged files.
+    pub fn used(&self) -> u64 {
+        self.shared.used.load(Ordering::Relaxed)
+    }
+
+    /// A new, empty file.
+    pub(super) fn file(&self) -> Result<Staged> {
+        Ok(Staged {
+            file: self.shared.file()?.into(),
+            size: Mutex::new(0),
+            shared: self.shared.clone(),
+        })
+    }
+}
+
+impl Shared {
+    fn file(&self) -> rustix::io::Result<OwnedFd> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        match openat(&self.directory, ".", flags | OFlags::TMPFILE, mode) {
+            // Not every file system can.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
+            opened => return opened,
+        }
+        let number = self.last.fetch_add(1, Ordering::Relaxed);
+        let address = std::ptr::from_ref(self).addr();
+        let name = format!("staged-{}-{address:x}-{number}", std::process::id());
+        let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let opened = openat(&self.directory, &name, flags, mode)?;
+        unlinkat(&self.directory, &name, AtFlags::empty())?;
+        Ok(opened)
+    }
+
+    /// Takes or gives back what a file needs that grows or shrinks.
+    fn resize(&self, from: u64, to: u64) -> Result<(), Errno> {
+        let more = to.saturating_sub(from);
+        let less = from.saturating_sub(to);
+        let changed = |used: u64| {
+            let used = used.saturating_add(more).saturating_sub(less);
+            (more == 0 || used <= self.limit).then_some(used)
+        };
+        let order = Ordering::Relaxed;
+        match self.used.fetch_update(order, order, changed) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Errno::NOSPC),
+        }
+    }
+}
+
+/// The content of a file that is written to.
+#[derive(Debug)]
+pub(in crate::flat) struct Staged {
+    file: File,
+    size: Mutex<u64>,
+    shared: Arc<Shared>,
+}
+
+impl Staged {
+    pub(in crate::flat) fn size(&self) -> u64 {
+        *self.size.lock()
+    }
+
+    /// Cuts it, or extends it by zeros.
+    pub(super) fn resize(&self, to: u64) -> Result<()> {
+        let mut size = self.size.lock();
+        self.shared.resize(*size, to)?;
+        if let Err(error) = self.file.set_len(to) {
+            // What was taken or given back above, the other way round.
+            let _ = self.shared.resize(to, *size);
+            return Err(error.into());
+        }
+        *size = to;
+        Ok(())
+    }
+
+    /// Writes at `offset`, or at the end.
+    pub(super) fn write(&self, offset: Option<u64>, source: &mut dyn WriteSource) -> Result<usize> {
+        let mut size = self.size.lock();
+        let offset = offset.unwrap_or(*size);
+        let length = u64::try_from(source.remaining()).unwrap_or(u64::MAX);
+        let end = offset.checked_add(length).ok_or(Errno::FBIG)?;
+        let grown = end.max(*size);
+        self.shared.resize(*size, grown)?;
+        let written = source.take_into(self.file.as_fd(), offset, Wait::Allowed);
+        let count = u64::try_from(*written.as_ref().unwrap_or(&0)).unwrap_or(0);
+        let end = match count {
+            0 => *size,
+            count => offset.saturating_add(count).max(*size),
+        };
+        let _ = self.shared.resize(grown, end);
+        *size = end;
+        written
+    }
+
+    /// Appends bytes of the object that it was.
+    pub(super) fn append(&self, bytes: &[u8]) -> Result<()> {
+        let mut size = self.size.lock();
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let end = size.checked_add(length).ok_or(Errno::FBIG)?;
+        self.shared.resize(*size, end)?;
+        if let Err(error) = self.file.write_all_at(bytes, *size) {
+            let _ = self.shared.resize(end, *size);
+            return Err(error.into());
+        }
+        *size = end;
+        Ok(())
+    }
+
+    /// Reads what is there.
+    pub(in crate::flat) fn read(
+        &self,
+        offset: u64,
+        sink: &mut dyn ReadSink,
+        length: usize,
+    ) -> Result<usize> {
+        let left = self.size().saturating_sub(offset);
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(length);
+        if length == 0 {
+            return Ok(0);
+        }
+        sink.put_from(self.file.as_fd(), offset, length, Wait::Allowed)
+    }
+
+    /// A part of the content. It has to be there.
+    pub(super) fn part(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
+        let mut part = vec![0; usize::try_from(length).map_err(|_| Errno::FBIG)?];
+        self.file.read_exact_at(&mut part, offset)?;
+        Ok(part)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        let _ = self.shared.resize(self.size(), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vfsd_backend::{BufferSink, SliceSource};
+
+    #[test]
+    fn staged_files_stay_below_the_limit_and_give_back_what_they_took() {
+        let folder = tempfile::tempdir().unwrap();
+        let staging = Staging::open(&folder.path().join("staging"), 10).unwrap();
+        let (one, two) = (staging.file().unwrap(), staging.file().unwrap());
+        let write = |file: &Staged, at, bytes: &[u8]| file.write(at, &mut SliceSource::new(bytes));
+        assert_eq!(write(&one, Some(0), b"123456").unwrap(), 6);
+        assert!(write(&two, Some(0), b"12345").unwrap_err().is(Errno::NOSPC));
+        assert!(two.resize(1 << 40).unwrap_err().is(Errno::NOSPC));
+        one.resize(3).unwrap();
+        assert_eq!(write(&two, None, b"12345").unwrap(), 5);
+        assert_eq!(write(&two, None, b"67").unwrap(), 2);
+        assert_eq!(staging.used(), 10);
+        drop(one);
+        assert_eq!(staging.used(), 7);
+        let mut buffer = [0; 9];
+        let read = two.read(1, &mut BufferSink::new(&mut buffer), 9).unwrap();
+        assert_eq!(&buffer[..read], b"234567");
+        drop(two);
+        assert_eq!(staging.used(), 0);
+        let left = std::fs::read_dir(folder.path().join("staging")).unwrap();
+        assert_eq!(left.count(), 0, "they have no name");
+    }
+}

@@ -1,0 +1,204 @@
+//! What is written, as other clients read it.
+
+use std::process::Command;
+use std::time::Duration;
+
+use object_store::path::Path;
+use object_store::{Attribute, GetOptions, ObjectStoreExt};
+use vfsd_backend::{AttributeChanges, Backend, Errno, LockOwner, SetTime, Timestamp};
+use vfsd_object_store::{FlatBucket, FlatOptions, Overwrite, Staging, WriteOptions};
+use vfsd_testkit::place::{Handle, Place, wait};
+use vfsd_testkit::servers::{ACCESS_KEY, SECRET_KEY, StoreServer};
+
+use crate::scene::{Scene, Servers, runtime};
+use crate::{GOOD, Test, test};
+
+pub(crate) const TESTS: &[Test] = &[
+    test(
+        "what_is_written_is_there_under_its_condition",
+        GOOD,
+        conditions,
+    ),
+    test("directories_are_marker_objects", GOOD, markers),
+    test("files_and_directories_are_moved", GOOD, moves),
+    Test {
+        tool: Some(StoreServer::Rclone),
+        ..test("what_was_written_is_read_by_rclone", GOOD, rclone_reads)
+    },
+];
+
+fn writable(scene: &Scene, folder: &std::path::Path) -> (FlatBucket, Place) {
+    let options = FlatOptions {
+        lifetime: Duration::ZERO,
+        write: Some(WriteOptions {
+            staging: Staging::open(folder, 1 << 30).unwrap(),
+            overwrite: Overwrite::Refuse,
+        }),
+        ..FlatOptions::default()
+    };
+    let bucket = scene.flat("", options);
+    let root = Place(bucket.root());
+    (bucket, root)
+}
+
+fn close(handle: &Handle) -> Result<(), Errno> {
+    wait(handle.0.flush(LockOwner(1)))
+}
+
+fn put(root: &Place, name: &str, body: &[u8]) {
+    let (_, handle) = root.create(name).unwrap();
+    handle.write_all(0, body).unwrap();
+    close(&handle).unwrap();
+}
+
+fn names(place: &Place) -> Vec<String> {
+    let mut names = place.names().unwrap();
+    names.sort();
+    names
+}
+
+/// What another client reads.
+fn object(scene: &Scene, key: &str) -> Option<Vec<u8>> {
+    let store = scene.store();
+    runtime().block_on(async {
+        let got = store.objects().get(&Path::parse(key).unwrap()).await.ok()?;
+        Some(got.bytes().await.unwrap().to_vec())
+    })
+}
+
+fn conditions(servers: &Servers, kind: StoreServer) {
+    let (scene, folder) = (servers.bucket(kind), tempfile::tempdir().unwrap());
+    let (_bucket, root) = writable(&scene, folder.path());
+    put(&root, "f", b"hello");
+    assert_eq!(object(&scene, "f").unwrap(), b"hello");
+    let large = b"0123456789abcdefg".repeat(1_200_000);
+    put(&root, "large", &large);
+    assert!(object(&scene, "large").unwrap() == large);
+    assert!(root.lookup("large").unwrap().content().unwrap() == large);
+
+    let (_, handle) = root.create("g").unwrap();
+    handle.write_all(0, b"ours").unwrap();
+    scene.put("g", "theirs");
+    assert_eq!(close(&handle), Err(Errno::IO));
+    assert_eq!(object(&scene, "g").unwrap(), b"theirs");
+    drop(handle);
+    let names = names(&root);
+    let copy = names
+        .iter()
+        .find(|name| name.starts_with("g.vfsd-conflict-"));
+    assert_eq!(object(&scene, copy.unwrap()).unwrap(), b"ours");
+    assert_eq!(root.lookup("g").unwrap().content().unwrap(), b"theirs");
+
+    let f = root.lookup("f").unwrap();
+    f.chmod(0o4750).unwrap();
+    f.chown(7, 8).unwrap();
+    wait(f.0.syncfs()).unwrap();
+    let options = GetOptions {
+        head: true,
+        ..GetOptions::default()
+    };
+    let store = scene.store();
+    let path = Path::from("f");
+    let seen = store.objects().get_opts(&path, options);
+    let seen = runtime().block_on(seen).unwrap();
+    let said = |name: &'static str| {
+        let value = seen.attributes.get(&Attribute::Metadata(name.into()));
+        value.map_or_else(String::new, |value| value.as_ref().to_owned())
+    };
+    assert_eq!(
+        [said("mode"), said("uid"), said("gid")],
+        ["35304", "7", "8"]
+    );
+    assert_eq!(object(&scene, "f").unwrap(), b"hello");
+}
+
+fn markers(servers: &Servers, kind: StoreServer) {
+    let (scene, folder) = (servers.bucket(kind), tempfile::tempdir().unwrap());
+    let (bucket, root) = writable(&scene, folder.path());
+    let d = root.mkdir("d").unwrap();
+    // SeaweedFS keeps what a marker said first.
+    let permissions = match kind {
+        StoreServer::SeaweedFs => 0o755,
+        _ => d.chmod(0o700).unwrap().permissions,
+    };
+    let page = runtime()
+        .block_on(scene.store().list(&Default::default()))
+        .unwrap();
+    let keys: Vec<_> = page
+        .objects
+        .iter()
+        .map(|object| object.key.as_str())
+        .collect();
+    assert_eq!(keys, ["d/"]);
+    drop(bucket);
+    let (_bucket, root) = writable(&scene, folder.path());
+    let d = root.lookup("d").unwrap();
+    assert_eq!(d.attributes().unwrap().permissions, permissions);
+    put(&d, "f", b"1");
+    assert_eq!(root.rmdir("d").err(), Some(Errno::NOTEMPTY));
+    d.unlink("f").unwrap();
+    assert!(root.has("d"));
+    root.rmdir("d").unwrap();
+    assert!(!root.has("d"));
+}
+
+fn moves(servers: &Servers, kind: StoreServer) {
+    let (scene, folder) = (servers.bucket(kind), tempfile::tempdir().unwrap());
+    let (_bucket, root) = writable(&scene, folder.path());
+    let d = root.mkdir("d").unwrap();
+    put(&d.mkdir("e").unwrap(), "deep", b"deep");
+    put(&d, "f", b"moved");
+    d.symlink("l", "f").unwrap();
+    root.rename("d", &root, "n").unwrap();
+    assert!(!root.has("d"));
+    let n = root.lookup("n").unwrap();
+    let inside: Vec<_> = names(&n)
+        .into_iter()
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    assert_eq!(inside, ["e", "f", "l"]);
+    assert_eq!(n.lookup("l").unwrap().readlink().unwrap(), b"f");
+    n.rename("f", &root, "g").unwrap();
+    assert_eq!(object(&scene, "g").unwrap(), b"moved");
+    assert_eq!(object(&scene, "n/f"), None);
+    assert_eq!(object(&scene, "n/e/deep").unwrap(), b"deep");
+    assert_eq!(names(&root).iter().filter(|name| *name == "d").count(), 0);
+}
+
+fn rclone_reads(servers: &Servers, kind: StoreServer) {
+    let (scene, folder) = (servers.bucket(kind), tempfile::tempdir().unwrap());
+    let (_bucket, root) = writable(&scene, folder.path());
+    let d = root.mkdir("d").unwrap();
+    put(&d, "f", b"read by another");
+    let f = d.lookup("f").unwrap();
+    f.set(AttributeChanges {
+        modified: Some(SetTime::At(Timestamp {
+            seconds: 981_173_106,
+            nanoseconds: 250_000_000,
+        })),
+        ..AttributeChanges::default()
+    })
+    .unwrap();
+    wait(f.0.syncfs()).unwrap();
+    let copied = folder.path().join("copied");
+    let status = Command::new("timeout")
+        .arg("120")
+        .arg(StoreServer::Rclone.find().unwrap())
+        .arg("copy")
+        .arg(format!("w:{}", scene.bucket()))
+        .arg(&copied)
+        .env("HOME", folder.path())
+        .env("RCLONE_CONFIG_W_TYPE", "s3")
+        .env("RCLONE_CONFIG_W_PROVIDER", "Other")
+        .env("RCLONE_CONFIG_W_ENDPOINT", scene.server().endpoint())
+        .env("RCLONE_CONFIG_W_ACCESS_KEY_ID", ACCESS_KEY)
+        .env("RCLONE_CONFIG_W_SECRET_ACCESS_KEY", SECRET_KEY)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let file = copied.join("d/f");
+    assert_eq!(std::fs::read(&file).unwrap(), b"read by another");
+    let modified = file.metadata().unwrap().modified().unwrap();
+    let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert_eq!((since.as_secs(), since.subsec_millis()), (981_173_106, 250));
+}
