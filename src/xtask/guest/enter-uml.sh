@@ -7,4 +7,5 @@ shift 2
 mount --rbind /dev/shm "$folder/dev/shm"
 mount --rbind /proc "$folder/proc"
 mount --bind "$run" "$folder/run/vfsd"
+[ -z "${DISK:-}" ] || mount --bind "$DISK" "$folder/run/vfsd/disk"
 exec chroot "$folder" /usr/bin/linux.uml "$@"

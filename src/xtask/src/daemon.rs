@@ -153,8 +153,13 @@ enum Kind {
 impl Storage {
     /// A folder of the host, as the guest's root.
     pub(crate) fn folder(folder: &Path) -> Self {
+        Self::folder_as("root", folder)
+    }
+
+    /// A folder of the host, as the file system of that tag.
+    pub(crate) fn folder_as(tag: &str, folder: &Path) -> Self {
         Self {
-            tag: "root".to_owned(),
+            tag: tag.to_owned(),
             kind: Kind::Folder(folder.to_path_buf()),
             environment: Vec::new(),
         }

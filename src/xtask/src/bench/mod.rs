@@ -4,6 +4,7 @@
 //! - [`native`]: both daemons driven by a vhost-user front end in this process, without a guest
 //! - [`guest`]: programs in a guest whose root is served by either daemon
 //! - [`requests`]: how many requests programs in a guest make
+//! - [`roots`]: one tree as a guest's root, in three ways
 //! - [`scale`]: many guests, many files, and nothing to do
 //! - [`peer`]: where virtiofsd comes from
 //! - [`served`]: where what is served lies
@@ -22,6 +23,7 @@ pub(crate) mod peer;
 pub(crate) mod progress;
 pub(crate) mod report;
 pub(crate) mod requests;
+pub(crate) mod roots;
 pub(crate) mod row;
 pub(crate) mod scale;
 pub(crate) mod served;

@@ -10,6 +10,8 @@ pub(crate) enum Level {
     Native,
     /// Programs in a guest.
     Guest,
+    /// Programs in a root that comes to the guest in several ways.
+    Roots,
     /// Many guests, large directories, many nodes, and nothing to do.
     Scale,
     /// How many requests programs in a guest make. Counted, not measured.
@@ -18,13 +20,14 @@ pub(crate) enum Level {
 
 impl Level {
     /// Every level of figures that are measured, in the order of a report.
-    pub(crate) const ALL: [Self; 3] = [Self::Native, Self::Guest, Self::Scale];
+    pub(crate) const ALL: [Self; 4] = [Self::Native, Self::Guest, Self::Roots, Self::Scale];
 
     /// The word on the command line and in `results.json`.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Native => "native",
             Self::Guest => "guest",
+            Self::Roots => "roots",
             Self::Scale => "scale",
             Self::Requests => "requests",
         }
@@ -106,7 +109,8 @@ pub(crate) enum Side {
     Vfsd,
     /// The peer.
     Virtiofsd,
-    /// The same system calls without any daemon: what the work costs at least.
+    /// The same without any daemon: what the work costs at least. System calls on the host, or a block device
+    /// of the guest.
     Bare,
 }
 

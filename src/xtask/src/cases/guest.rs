@@ -57,6 +57,7 @@ pub(crate) fn run_boot(
         options: boot.options,
         root: &scene.root,
         data: scene.beside.as_ref(),
+        disk: None,
         session: &session,
     };
     let mut watcher = Watcher {

@@ -51,7 +51,12 @@ impl ImageRoot {
 
     /// The root that a guest is served.
     pub(crate) fn root(&self) -> Storage {
-        let mut storage = Storage::named("root", self.source());
+        self.as_device("root")
+    }
+
+    /// The same, by another tag.
+    pub(crate) fn as_device(&self, tag: &str) -> Storage {
+        let mut storage = Storage::named(tag, self.source());
         storage
             .argument("--cache-dir")
             .argument(self.kept())

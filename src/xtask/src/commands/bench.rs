@@ -10,7 +10,7 @@ use clap::Args;
 use crate::bench::report::{self, Extent};
 use crate::bench::row::{Board, Level};
 use crate::bench::served::Served;
-use crate::bench::{Plan, guest, native, peer, requests, scale, table};
+use crate::bench::{Plan, guest, native, peer, requests, roots, scale, table};
 use crate::daemon::{Profile, Program};
 use crate::packages;
 use crate::workspace::Workspace;
@@ -143,6 +143,7 @@ fn names(level: Level) -> Vec<String> {
     match level {
         Level::Native => native::names(),
         Level::Guest => guest::names(),
+        Level::Roots => roots::names(),
         Level::Scale => scale::names(),
         Level::Requests => requests::names(),
     }
@@ -152,6 +153,7 @@ fn measure(level: Level, plan: &Plan, board: &mut Board) -> Result<()> {
     match level {
         Level::Native => native::run(plan, board),
         Level::Guest => guest::run(plan, board),
+        Level::Roots => roots::run(plan, board),
         Level::Scale => scale::run(plan, board),
         Level::Requests => requests::run(plan),
     }

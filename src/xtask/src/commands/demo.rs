@@ -138,6 +138,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         options: Options::default(),
         root: &scene.root,
         data: scene.beside.as_ref(),
+        disk: None,
         session: &session,
     };
     println!("\nA guest boots. Its root is served by:");

@@ -68,6 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         },
         root: &Storage::folder(&root),
         data: None,
+        disk: None,
         session: &session,
     };
     if arguments.command.is_empty() {

@@ -20,6 +20,9 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// The socket of the storage beside the root, in the run's folder.
 const DATA_SOCKET: &str = "data";
 
+/// A guest's disk, in the run's folder.
+const DISK: &str = "disk";
+
 /// How often a silent guest's daemon is looked after.
 const DAEMON_WATCH: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) root: &'a Storage,
     /// What is served by a second daemon, and mounted where the scripts work.
     pub(crate) data: Option<&'a Storage>,
+    /// A disk of the guest, as a file: `/dev/ubda` (User-Mode Linux only).
+    pub(crate) disk: Option<&'a Path>,
     /// What the guest does.
     pub(crate) session: &'a Session,
 }
@@ -204,6 +209,9 @@ pub(crate) fn interactive(plan: &Plan<'_>) -> Result<ExitStatus> {
 }
 
 fn start(plan: &Plan<'_>, folder: &Path) -> Result<(Daemons, Running)> {
+    if plan.disk.is_some() {
+        std::fs::write(folder.join(DISK), "").context("make a place for the disk")?;
+    }
     let daemons = Daemons::start(plan, folder)?;
     let guest = Running::start(&command(plan, folder))?;
     Ok((daemons, guest))
@@ -214,7 +222,13 @@ fn command(plan: &Plan<'_>, folder: &Path) -> Command {
         Some(_) => &["socket", DATA_SOCKET],
         None => &["socket"],
     };
-    plan.machine.command(plan.kernel, folder, sockets)
+    let mut command = plan.machine.command(plan.kernel, folder, sockets);
+    if let Some(disk) = plan.disk {
+        // The kernel sees the run's folder alone: the disk is mounted there.
+        command.env("DISK", disk);
+        command.arg(format!("ubd0=/run/vfsd/{DISK}"));
+    }
+    command
 }
 
 /// Reads the guest's console.

@@ -67,6 +67,7 @@ pub(crate) fn run(
         options: OPTIONS,
         root: &Storage::folder(root),
         data: None,
+        disk: None,
         session: &session,
     };
     let mut reader = Reader {

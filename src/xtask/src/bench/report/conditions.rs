@@ -47,7 +47,10 @@ impl Conditions {
     /// # Errors
     /// This machine does not tell them.
     pub(crate) fn of(plan: &Plan, rows: &[Row]) -> Result<Self> {
-        let guest = if rows.iter().any(|row| row.level == Level::Guest) {
+        let guest = if rows
+            .iter()
+            .any(|row| matches!(row.level, Level::Guest | Level::Roots))
+        {
             Some(guest::described(&plan.workspace)?)
         } else {
             None

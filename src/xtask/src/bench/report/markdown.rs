@@ -38,6 +38,7 @@ fn heading(level: Level) -> &'static str {
     match level {
         Level::Native => "Requests, by a front end without a guest",
         Level::Guest => "Programs in a guest",
+        Level::Roots => "A guest's root in three ways",
         Level::Scale => "Many guests, files and nodes",
         Level::Requests => "Requests of a program",
     }
@@ -57,6 +58,12 @@ fn explanation(level: Level) -> &'static str {
             "The guest's root is a folder on the host, served over one request queue. Before a \
              cold row the guest has forgotten all it had read; the host never has, for either \
              daemon. Nothing waits for the disk but what the program itself syncs."
+        }
+        Level::Roots => {
+            "One Debian tree as a root, in which everything runs: an OCI image with a writable layer, both \
+             by vfsd; the unpacked tree by *virtiofsd*, below an overlay of the guest's kernel whose upper is in memory; \
+             *bare* is ext4 on a block device of the guest. Before a cold row the guest has forgotten all \
+             it had read; the host never has."
         }
         Level::Scale => "What the daemon costs when much is asked of it, or nothing.",
         Level::Requests => "How many requests a guest waits for.",

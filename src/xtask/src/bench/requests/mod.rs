@@ -174,6 +174,7 @@ fn boot(plan: &Plan, side: Side, kernel: &KernelFiles, storage: &Storage) -> Res
         options: Options::default(),
         root: storage,
         data: None,
+        disk: None,
         session: &session,
     };
     let mut reader = Reader {
