@@ -53,7 +53,7 @@ impl Layer {
 /// The writable layer.
 pub(crate) struct UpperLayer {
     /// Kept for as long as its nodes.
-    pub(crate) _backend: Arc<dyn Backend>,
+    pub(crate) backend: Arc<dyn Backend>,
     pub(crate) root: Arc<dyn Node>,
     pub(crate) work: WorkDirectory,
     pub(crate) index: Index,

@@ -96,7 +96,7 @@ pub use xattr::Namespace;
 
 use std::sync::Arc;
 
-use vfsd_backend::{Backend, Capabilities, Node};
+use vfsd_backend::{Backend, Capabilities, Node, Result};
 
 use crate::node::OverlayNode;
 
@@ -121,5 +121,14 @@ impl Backend for Overlay {
 
     fn capabilities(&self) -> Capabilities {
         self.root.shared.capabilities
+    }
+
+    fn close(&self) -> Result<()> {
+        let shared = &self.root.shared;
+        let upper = shared.upper.iter().map(|upper| &upper.backend);
+        let layers = upper.chain(&shared.lowers);
+        // All are closed, whatever becomes of the first.
+        let closed: Vec<Result<()>> = layers.map(|layer| layer.close()).collect();
+        closed.into_iter().collect()
     }
 }

@@ -131,7 +131,7 @@ async fn open_upper(options: &Options, given: &Upper) -> Result<UpperLayer, Open
     }
     let index = Index::open(outer).await.map_err(unusable)?;
     Ok(UpperLayer {
-        _backend: given.backend.clone(),
+        backend: given.backend.clone(),
         root: given.root.clone(),
         work,
         index,

@@ -72,4 +72,13 @@ pub trait Backend: Send + Sync {
     /// What this storage can do. It decides which features are offered to the guest, so it must
     /// not change while a session runs.
     fn capabilities(&self) -> Capabilities;
+
+    /// Brings what is still on its way to where it belongs, and gives up what keeps others out. Called once, when
+    /// nobody will use the storage any more, by a thread that may wait.
+    ///
+    /// # Errors
+    /// What could not be brought there.
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
 }

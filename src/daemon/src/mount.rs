@@ -6,6 +6,7 @@
 use std::num::NonZeroUsize;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use vfsd_hostmount::{Connection, HostMount, MountOptions};
@@ -82,17 +83,22 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
     outcome
 }
 
-fn unmount(mount: &HostMount) {
+/// Unmounts, and says whether the server ends by itself now.
+fn unmount(mount: &HostMount) -> bool {
     match mount.unmount() {
         Ok(true) => {
             tracing::warn!(
                 "{} was in use: programs lose it now",
                 mount.point().display()
             );
+            false
         }
-        Ok(false) => {}
+        Ok(false) => true,
         // Tried again when the server has ended.
-        Err(error) => tracing::warn!("cannot unmount {}: {error}", mount.point().display()),
+        Err(error) => {
+            tracing::warn!("cannot unmount {}: {error}", mount.point().display());
+            false
+        }
     }
 }
 
@@ -126,17 +132,13 @@ fn serve(
     connection: Connection,
     control: Option<UnixListener>,
 ) -> Result<ExitCode, Failure> {
-    let (runtime, session) =
-        startup::inside(&settings.confinement, storages, inside, settings.session)?;
+    let started = startup::inside(&settings.confinement, storages, inside, settings.session)?;
+    let session = Arc::clone(&started.session);
     if let Some(control) = control {
         let exports = status::describe(std::slice::from_ref(&settings.export));
         control::start(control, Status::new(exports, session.clone(), None))?;
     }
     tracing::info!("serving {}", settings.mount_point.display());
     let served = connection.serve(&session);
-    session.reset();
-    runtime.shutdown_background();
-    served
-        .map(|()| ExitCode::SUCCESS)
-        .map_err(|error| Failure::run(format!("/dev/fuse failed: {error}")))
+    started.end(served.map_err(|error| Failure::run(format!("/dev/fuse failed: {error}"))))
 }

@@ -74,8 +74,8 @@ fn serve(
     control: Option<UnixListener>,
     signals: Signals,
 ) -> Result<ExitCode, Failure> {
-    let (runtime, session) =
-        startup::inside(&settings.confinement, storages, inside, settings.session)?;
+    let started = startup::inside(&settings.confinement, storages, inside, settings.session)?;
+    let session = Arc::clone(&started.session);
     if session.root_kind() != FileKind::Directory {
         return Err(Failure::usage(
             "a guest mounts directories only, and this is a single file: serve the directory that it \
@@ -103,11 +103,9 @@ fn serve(
         )?;
     }
     tracing::info!("waiting for a front end");
-    let end = device.serve();
-    // Work that nobody waits for any more need not end first.
-    runtime.shutdown_background();
-    match end {
-        Ok(End::FrontEndLeft | End::ShutDown) => Ok(ExitCode::SUCCESS),
+    let served = match device.serve() {
+        Ok(End::FrontEndLeft | End::ShutDown) => Ok(()),
         Err(error) => Err(Failure::run(one_line(&error))),
-    }
+    };
+    started.end(served)
 }

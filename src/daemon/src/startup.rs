@@ -2,6 +2,7 @@
 //! those inside it up to the session.
 
 use std::os::fd::RawFd;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use rustix::fs::Mode;
@@ -16,7 +17,7 @@ use crate::sandbox::{self, Inside};
 use crate::settings::{Confinement, ExportSettings};
 use crate::signals::Signals;
 use crate::source::StorageOptions;
-use crate::storage::Storages;
+use crate::storage::{Closing, Storages};
 use crate::{allocator, limits, logging, runtime};
 
 /// What is there before the sandbox is entered.
@@ -56,6 +57,27 @@ pub(crate) fn outside(
     })
 }
 
+/// What serves, once the sandbox was entered.
+pub(crate) struct Started {
+    pub(crate) session: Arc<Session>,
+    runtime: Runtime,
+    closing: Closing,
+}
+
+impl Started {
+    /// Closes the storages. `served` is how serving ended.
+    ///
+    /// # Errors
+    /// When serving failed, or else when a storage could not be closed.
+    pub(crate) fn end(self, served: Result<(), Failure>) -> Result<ExitCode, Failure> {
+        self.session.reset();
+        let closed = self.closing.close();
+        // Work that nobody waits for any more need not end first.
+        self.runtime.shutdown_background();
+        served.and(closed).map(|()| ExitCode::SUCCESS)
+    }
+}
+
 /// Gives up what is not needed to serve, and opens the storages.
 ///
 /// # Errors
@@ -65,14 +87,18 @@ pub(crate) fn inside(
     storages: Storages,
     inside: Inside,
     options: SessionOptions,
-) -> Result<(Runtime, Arc<Session>), Failure> {
+) -> Result<Started, Failure> {
     // Whoever makes a file says which permissions it has.
     rustix::process::umask(Mode::empty());
     sandbox::give_up_privileges(confinement, storages.needs, &inside)?;
     let threads = ThreadCounts::new(confinement.thread_pool_size, storages.len());
     let runtime = runtime::start(threads)?;
-    let exports = storages.open(inside, runtime.handle(), threads.for_each_export)?;
+    let (exports, closing) = storages.open(inside, runtime.handle(), threads.for_each_export)?;
     let session = Session::new(exports, options, runtime.handle().clone());
     allocator::give_back_after(Arc::clone(&session), runtime.handle());
-    Ok((runtime, session))
+    Ok(Started {
+        runtime,
+        session,
+        closing,
+    })
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use vfsd_backend::{Backend, Capabilities, Node};
+use vfsd_backend::{Backend, Capabilities, Node, one_line};
 use vfsd_server::{Export, Exports};
 
 use crate::exit::Failure;
@@ -105,9 +105,10 @@ impl Storages {
         inside: Inside,
         runtime: &Handle,
         threads: usize,
-    ) -> Result<Exports, Failure> {
+    ) -> Result<(Exports, Closing), Failure> {
         let mut roots = inside.roots.into_iter();
         let mut opened = Vec::new();
+        let mut closing = Vec::new();
         for export in self.exports {
             let given = Given {
                 roots: roots.by_ref().take(export.storage.shares.len()).collect(),
@@ -126,12 +127,16 @@ impl Storages {
                 shown.added |= Capabilities::PRIVATE;
             }
             let backend: Arc<dyn Backend> = Arc::new(shown);
+            closing.push((
+                export.name.clone().unwrap_or_default(),
+                Arc::clone(&backend),
+            ));
             let is_root = export.name.is_none();
             let name = export.name.unwrap_or_default();
             let export = Export::new(name, backend, export.readonly);
             opened.push((is_root, export.with_threads(threads)));
         }
-        join(opened)
+        Ok((join(opened)?, Closing(closing)))
     }
 }
 
@@ -162,15 +167,86 @@ impl Backend for Shown {
     fn capabilities(&self) -> Capabilities {
         (self.backend.capabilities() | self.added) - self.withheld
     }
+
+    fn close(&self) -> vfsd_backend::Result<()> {
+        self.backend.close()
+    }
+}
+
+/// Storages that are open, to be closed when nobody uses them any more.
+pub(crate) struct Closing(Vec<(String, Arc<dyn Backend>)>);
+
+impl Closing {
+    /// Closes all of them, whatever becomes of the others.
+    ///
+    /// # Errors
+    /// The first that failed.
+    pub(crate) fn close(self) -> Result<(), Failure> {
+        let mut result = Ok(());
+        for (name, backend) in self.0 {
+            if let Err(error) = backend.close() {
+                let which = match name.as_str() {
+                    "" => "the storage".to_owned(),
+                    name => format!("the storage of {name}"),
+                };
+                let failure = Failure::run(format!("{which} was not closed: {}", one_line(&error)));
+                result = result.and(Err(failure));
+            }
+        }
+        result
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
     use std::fs::File;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use vfsd_backend::Errno;
 
     use super::*;
     use crate::source::Source;
+
+    /// Is closed, and says with which errno.
+    struct Closes(Arc<AtomicUsize>, Result<(), Errno>);
+
+    impl Backend for Closes {
+        fn root(&self) -> Arc<dyn Node> {
+            vfsd_memory::Memory::new(vfsd_memory::Settings::default())
+                .unwrap()
+                .root()
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::empty()
+        }
+
+        fn close(&self) -> vfsd_backend::Result<()> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(self.1?)
+        }
+    }
+
+    #[test]
+    fn all_storages_are_closed_and_the_first_failure_is_told() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let results = [
+            ("a", Ok(())),
+            ("b", Err(Errno::IO)),
+            ("c", Err(Errno::NOSPC)),
+        ];
+        let closing = results.map(|(name, result)| {
+            let closes: Arc<dyn Backend> = Arc::new(Closes(Arc::clone(&count), result));
+            (name.to_owned(), closes)
+        });
+        let failure = Closing(closing.into()).close();
+        assert_eq!(count.load(Ordering::Relaxed), 3);
+        assert!(
+            matches!(&failure, Err(Failure::Run(advice)) if advice.starts_with("the storage of b was not closed: ")),
+            "{failure:?}"
+        );
+    }
 
     /// How large each tree of these sources may grow.
     fn sizes(words: &[&str]) -> Vec<u64> {

@@ -169,6 +169,10 @@ impl Backend for Faulty {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }
+
+    fn close(&self) -> vfsd_backend::Result<()> {
+        self.inner.close()
+    }
 }
 
 struct FaultyNode {

@@ -108,19 +108,24 @@ impl Child {
     }
 
     /// Waits until it has ended, or this process is told to stop: then it runs `last`, for which
-    /// the child still works, and ends the child.
+    /// the child still works. If `last` says that the child ends by itself, it is waited for, until this process is told
+    /// once more to stop; otherwise it is ended.
     ///
     /// # Errors
     /// When another's signal has ended the child.
     pub(crate) fn outlive(
         self,
         signals: Signals,
-        last: impl FnOnce(),
+        last: impl FnOnce() -> bool,
     ) -> Result<ExitCode, Failure> {
         match self.next(signals)? {
             Event::Ended(status) => verdict(status),
             Event::Stop => {
-                last();
+                if last()
+                    && let Event::Ended(status) = self.next(signals)?
+                {
+                    return verdict(status);
+                }
                 // It fails only when the child has ended already.
                 let _ = kill_process(self.0, Kill::KILL);
                 waitpid(Some(self.0), WaitOptions::empty()).map_err(cannot_wait)?;
