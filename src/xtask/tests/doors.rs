@@ -48,6 +48,20 @@ const DOORS: &[(&str, &[&str])] = &[
             "vfsd-hostmount",
         ],
     ),
+    // What hostile input is thrown at is everywhere.
+    (
+        "vfsd-fuzz",
+        &[
+            "vfsd-backend",
+            "vfsd-fuse",
+            "vfsd-server",
+            "vfsd-virtio",
+            "vfsd-memory",
+            "vfsd-passthrough",
+            "vfsd-oci",
+            "vfsd-testkit",
+        ],
+    ),
     // The benchmark drives a daemon with the front end that the tests have.
     ("xtask", &["vfsd-testkit"]),
 ];

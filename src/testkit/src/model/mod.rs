@@ -21,6 +21,7 @@ use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::conformance::{Features, Fixture};
+pub use random::Random;
 use side::Side;
 use step::{Step, Steps};
 
