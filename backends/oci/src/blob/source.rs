@@ -14,6 +14,11 @@ pub trait BlobSource: Send + Sync {
     /// # Errors
     /// `UnexpectedEof` when the blob ends before; whatever else kept the bytes from being read.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Whether reading needs another host: then it may be worth it to read ahead.
+    fn is_distant(&self) -> bool {
+        false
+    }
 }
 
 impl BlobSource for File {
@@ -36,10 +41,18 @@ impl<T: BlobSource + ?Sized> BlobSource for Arc<T> {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         T::read_at(self, offset, buffer)
     }
+
+    fn is_distant(&self) -> bool {
+        T::is_distant(self)
+    }
 }
 
 impl<T: BlobSource + ?Sized> BlobSource for Box<T> {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         T::read_at(self, offset, buffer)
+    }
+
+    fn is_distant(&self) -> bool {
+        T::is_distant(self)
     }
 }

@@ -9,6 +9,7 @@
 //! Nothing here is needed to serve an image: a cache without a catalogue, or with a damaged one, only looks empty.
 //! Locks end with the process that has them, however it ends.
 
+mod evict;
 mod files;
 mod list;
 mod prune;
@@ -29,6 +30,7 @@ use rustix::io::Errno;
 use crate::blob::Sha256Digest;
 use crate::image::Image;
 
+pub use evict::Evicted;
 pub use list::ListedImage;
 pub use prune::{PruneOptions, Pruned};
 use record::Record;

@@ -123,13 +123,13 @@ fn named(path: &Path) -> Option<Sha256Digest> {
 }
 
 /// Of a clock that was set back nothing is known.
-fn is_young(file: &CachedFile, now: SystemTime) -> bool {
+pub(super) fn is_young(file: &CachedFile, now: SystemTime) -> bool {
     now.duration_since(file.modified)
         .map_or(true, |age| age < YOUNG)
 }
 
 /// Whether somebody is fetching it.
-fn is_locked(file: &CachedFile) -> io::Result<bool> {
+pub(super) fn is_locked(file: &CachedFile) -> io::Result<bool> {
     if file.kind != Kind::Part {
         return Ok(false);
     }
@@ -144,7 +144,7 @@ fn is_locked(file: &CachedFile) -> io::Result<bool> {
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

@@ -283,3 +283,106 @@ fn a_blob_that_is_damaged_is_removed_and_one_of_another_image_is_not_looked_at()
     );
     assert!(!blob.exists());
 }
+
+/// Bytes that the cache takes.
+fn disk(kept: &Kept) -> u64 {
+    kept.catalogue().evict(u64::MAX).unwrap().left
+}
+
+#[test]
+fn what_was_used_the_longest_time_ago_goes_first_and_indexes_stay() {
+    let mut kept = Kept::new();
+    for (tag, days) in [("a", 3), ("b", 2), ("c", 1)] {
+        kept.image(tag, &tag.repeat(200_000));
+        read(&kept.open(tag), "own");
+        kept.age(DAY * days);
+    }
+    // The ages were given to all that was there: each image anew, from the oldest on.
+    for (tag, days) in [("a", 3), ("b", 2), ("c", 1)] {
+        let lease = kept.open(tag);
+        let then = SystemTime::now() - DAY * days;
+        lease.lease().lock.set_modified(then).unwrap();
+    }
+    let here = |tag: &str| {
+        let images = kept.catalogue().images().unwrap();
+        let name = format!("oci:x:{tag}");
+        let image = images
+            .into_iter()
+            .find(|image| image.names == [name.clone()]);
+        image.unwrap().here
+    };
+    let all = disk(&kept);
+    let evicted = kept.catalogue().evict(all - 1).unwrap();
+    assert_eq!(evicted.left, all - evicted.bytes);
+    assert!(
+        evicted.bytes > 200_000 && evicted.bytes < 300_000,
+        "{evicted:?}"
+    );
+    assert_eq!((here("a"), here("b") > 0, here("c") > 0), (0, true, true));
+    kept.catalogue().evict(all - 250_000).unwrap();
+    assert_eq!((here("b"), here("c") > 0), (0, true));
+    assert_eq!(kept.files("layers", ".index").len(), 4);
+    for tag in ["a", "b", "c"] {
+        assert_eq!(read(&kept.open(tag), "own"), tag.repeat(200_000).as_bytes());
+    }
+    let evicted = kept.catalogue().evict(0).unwrap();
+    assert_eq!(evicted.left, 0, "also the indexes, in the end");
+    assert_eq!(read(&kept.open("b"), "own"), "b".repeat(200_000).as_bytes());
+}
+
+#[test]
+fn what_is_in_use_is_not_evicted_however_small_the_limit() {
+    let mut kept = Kept::new();
+    for tag in ["a", "b"] {
+        kept.image(tag, &tag.repeat(200_000));
+        read(&kept.open(tag), "own");
+    }
+    let used = kept.open("a");
+    let evicted = kept.catalogue().evict(0).unwrap();
+    assert!(evicted.left > 200_000, "{evicted:?}");
+    assert_eq!(kept.files("layers", ".content").len(), 2);
+    assert_eq!(kept.files("layers", ".index").len(), 2);
+    assert_eq!(kept.files("trees", ".tree").len(), 1);
+    assert_eq!(read(&used, "own"), "a".repeat(200_000).as_bytes());
+    assert_eq!(disk(&kept), kept.catalogue().evict(0).unwrap().left);
+}
+
+#[test]
+fn an_eviction_that_is_cut_off_anywhere_leaves_an_image_that_can_be_read() {
+    let mut kept = Kept::new();
+    kept.image("a", "one");
+    let whole = |kept: &Kept| {
+        let image = kept.open("a");
+        read(&image, "own") == b"one" && read(&image, "common") == b"common"
+    };
+    assert!(whole(&kept));
+    for folder in ["layers", "trees", "images"] {
+        for path in kept.files(folder, "") {
+            std::fs::remove_file(&path).unwrap();
+            assert!(whole(&kept), "without {}", path.display());
+        }
+    }
+}
+
+#[test]
+fn daemons_that_evict_and_open_at_once_do_not_harm_each_other() {
+    let mut kept = Kept::new();
+    for tag in ["a", "b"] {
+        kept.image(tag, &tag.repeat(50_000));
+    }
+    let kept = &kept;
+    std::thread::scope(|scope| {
+        for tag in ["a", "b"] {
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    assert_eq!(read(&kept.open(tag), "own"), tag.repeat(50_000).as_bytes());
+                }
+            });
+            scope.spawn(move || {
+                for _ in 0..40 {
+                    kept.catalogue().evict(60_000).unwrap();
+                }
+            });
+        }
+    });
+}

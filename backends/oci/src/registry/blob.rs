@@ -274,6 +274,11 @@ impl RegistryBlob {
     pub(super) fn new(place: Arc<Place>, windows: Arc<Windows>) -> Self {
         Self { place, windows }
     }
+
+    /// Which blob it is, and how large.
+    pub(super) fn blob(&self) -> (Sha256Digest, u64) {
+        (self.place.digest, self.place.size)
+    }
 }
 
 impl BlobSource for RegistryBlob {

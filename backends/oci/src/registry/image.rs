@@ -147,16 +147,35 @@ impl RegistryBlobs {
     }
 }
 
+/// A blob that is read from the cache as long as it is there, which may change at any time, and else from its registry.
+#[derive(Debug)]
+struct KeptBlob {
+    store: Store,
+    remote: RegistryBlob,
+}
+
+impl BlobSource for KeptBlob {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let (digest, size) = self.remote.blob();
+        match self.store.open(digest, size) {
+            Some(file) => file.read_at(offset, buffer),
+            None => self.remote.read_at(offset, buffer),
+        }
+    }
+
+    fn is_distant(&self) -> bool {
+        let (digest, size) = self.remote.blob();
+        self.store.open(digest, size).is_none()
+    }
+}
+
 impl Blobs for RegistryBlobs {
     fn open(&self, digest: Sha256Digest, size: u64) -> io::Result<Arc<dyn BlobSource>> {
-        if let Some(file) = self.store.open(digest, size) {
-            return Ok(Arc::new(file));
-        }
         let place = self.place(digest, size)?;
-        Ok(Arc::new(RegistryBlob::new(
-            place,
-            Arc::clone(&self.windows),
-        )))
+        Ok(Arc::new(KeptBlob {
+            store: self.store.clone(),
+            remote: RegistryBlob::new(place, Arc::clone(&self.windows)),
+        }))
     }
 
     fn open_document(

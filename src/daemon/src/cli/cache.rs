@@ -16,8 +16,9 @@ pub(crate) struct CacheArguments {
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 
-    /// Keep at most about this much of the content of buckets, such as 500M or 20G; what was used the
-    /// longest time ago goes first [default: 10G]
+    /// Keep at most about this much of buckets, and this much of images, such as 500M or 20G; what was
+    /// used the longest time ago goes first, what an image in use has stays [default: 10G of buckets,
+    /// all of images]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     cache_size: Option<u64>,
 }

@@ -5,21 +5,16 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use tokio::runtime::Handle;
 use vfsd_oci::catalogue::Catalogue;
 use vfsd_oci::image::{Image, ImageName, Platform};
 use vfsd_oci::registry::{self, AuthFiles, BadReference, Reference};
 use vfsd_oci::{OciImage, Progress};
 
+use super::image_upkeep::{Bound, look_after};
 use super::{CacheSettings, Prepared, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
-
-/// What was read of an image is made durable this often, so that a host that stops need not read it
-/// again.
-const SYNC_PERIOD: Duration = Duration::from_secs(30);
 
 /// An image, as the command line names it.
 #[derive(Debug, Clone)]
@@ -160,7 +155,11 @@ impl ImageSource {
         let mut options = settings.options(self.0.clone(), cache(settings)?);
         options.known_as = Some(self.canonical()?.to_string());
         options.progress = Box::new(progress);
-        OciImage::open(&options).map_err(Failure::run)
+        let opened = OciImage::open(&options).map_err(Failure::run)?;
+        if let Some(limit) = settings.cache.size {
+            Bound::new(&options.cache, limit).keep();
+        }
+        Ok(opened)
     }
 
     /// The same image, at a path that does not depend on where the daemon is.
@@ -266,37 +265,12 @@ impl Storage for ImageSource {
                     }))
                 })?;
                 let opened = Arc::new(opened);
-                keep_durable(&opened, given.runtime);
+                let limit = settings.cache.size;
+                look_after(&opened, kept.path.clone(), limit, given.runtime);
                 Ok(opened)
             }),
         })
     }
-}
-
-/// Makes what is read durable now and then, as long as the image is served.
-fn keep_durable(image: &Arc<OciImage>, runtime: &Handle) {
-    let image = Arc::downgrade(image);
-    runtime.spawn(async move {
-        loop {
-            tokio::time::sleep(SYNC_PERIOD).await;
-            let Some(image) = image.upgrade() else {
-                return;
-            };
-            let synced = tokio::task::spawn_blocking(move || {
-                if let Err(error) = image.lease().renew() {
-                    tracing::warn!("the image's cache does not know that it is used: {error}");
-                }
-                for content in image.contents() {
-                    if let Err(error) = content.sync() {
-                        tracing::warn!("the image's cache is not durable: {error}");
-                    }
-                }
-            });
-            if synced.await.is_err() {
-                return;
-            }
-        }
-    });
 }
 
 /// Tells the log of each tenth of a layer that is indexed.
@@ -323,11 +297,6 @@ fn log_progress() -> impl Fn(Progress) + Send + Sync {
 
 /// The cache's folder, made unless it is there.
 fn cache(settings: &ImageSettings) -> Result<PathBuf, Failure> {
-    if settings.cache.size.is_some() {
-        return Err(Failure::usage(
-            "--cache-size is for buckets: the cache of an image is as large as its content",
-        ));
-    }
     settings.cache.folder()
 }
 

@@ -5,6 +5,7 @@ mod bucket;
 mod cache;
 mod dir;
 mod image;
+mod image_upkeep;
 mod layers;
 mod memory;
 mod plugin;

@@ -180,3 +180,27 @@ fn what_is_no_image_of_the_cache_is_said_in_a_line() {
         );
     }
 }
+
+#[test]
+fn a_cache_of_images_is_kept_within_its_size() {
+    let kept = Kept::new();
+    let large = kept.place.path("large");
+    layout(&large, &"x".repeat(1000));
+    let other = format!("oci:{}:t", large.display());
+    // What is a leftover of others counts, and goes first.
+    let blobs = kept.cache.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let leftover = blobs.join(".tmpold");
+    std::fs::write(&leftover, vec![1; 17 << 20]).unwrap();
+    let file = std::fs::File::options()
+        .write(true)
+        .open(&leftover)
+        .unwrap();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(86_400);
+    file.set_modified(old).unwrap();
+    kept.done(&["pull", &kept.image]);
+    assert!(leftover.exists());
+    kept.done(&["pull", "--cache-size", "16M", &other]);
+    assert!(!leftover.exists());
+    assert_eq!(kept.list().as_array().unwrap().len(), 2);
+}
