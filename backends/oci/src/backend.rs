@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use vfsd_backend::{Attributes, Backend, Capabilities, Entry, FsStatistics, Node, Ttl};
 
+use crate::ahead::{Demand, Recorder};
 use crate::blob::Sha256Digest;
 use crate::catalogue::Lease;
 use crate::content::LayerContent;
@@ -61,6 +62,19 @@ impl OciImage {
         &self.root.shared().tree
     }
 
+    /// Ends the recording of what is read after the start, once its time is over: to be called now and then.
+    pub fn tick(&self) {
+        self.recorder().tick();
+    }
+
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.root.shared().recorder
+    }
+
+    pub(crate) fn demand(&self) -> &Demand {
+        &self.root.shared().demand
+    }
+
     /// The cached contents of the layers, from the lowest up. A layer that the image has twice is one.
     pub fn contents(&self) -> impl Iterator<Item = &Arc<LayerContent>> {
         let layers = self.root.shared().layers.iter();
@@ -92,6 +106,8 @@ pub(crate) struct Shared {
     pub(crate) tree: Tree,
     /// By the number that the tree calls them by.
     pub(crate) layers: Vec<LayerCache>,
+    pub(crate) recorder: Recorder,
+    pub(crate) demand: Demand,
 }
 
 /// The cached content of a layer.

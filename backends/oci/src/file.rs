@@ -19,6 +19,8 @@ pub(crate) struct ImageFile {
     shared: Arc<Shared>,
     id: NodeId,
     layer: LayerCache,
+    /// The number of the layer.
+    number: u32,
     /// Its entry in the layer.
     entry: usize,
     size: u64,
@@ -33,6 +35,7 @@ impl ImageFile {
             shared: shared.clone(),
             id,
             layer: shared.layers.get(layer)?.clone(),
+            number: content.layer,
             entry: usize::try_from(content.entry).ok()?,
             size: content.size,
         })
@@ -98,6 +101,10 @@ impl File for ImageFile {
         let wanted = u64::try_from(request.length).unwrap_or(u64::MAX);
         let mut range = self.range(request.offset, wanted);
         let whole = length(&range);
+        if self.shared.recorder.is_recording() {
+            let spans = self.layer.content.spans_of(self.entry, range.clone());
+            self.shared.recorder.record(self.number, spans.flatten());
+        }
         if self.is_resident(&range) {
             match self.transfer(&mut range, sink, Wait::Refused) {
                 Err(error) if must_wait(&error) => {}
@@ -105,7 +112,10 @@ impl File for ImageFile {
             }
         }
         Answer::blocking(move || {
-            self.layer.content.fill(self.entry, range.clone())?;
+            {
+                let _waiting = self.shared.demand.wait();
+                self.layer.content.fill(self.entry, range.clone())?;
+            }
             self.transfer(&mut range, sink, Wait::Allowed)?;
             Ok(whole)
         })

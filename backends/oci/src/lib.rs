@@ -20,6 +20,7 @@
     )
 )]
 
+mod ahead;
 mod backend;
 #[cfg(test)]
 mod backend_tests;
@@ -39,6 +40,7 @@ pub mod tar;
 mod testing;
 pub mod tree;
 
+pub use ahead::Stopped;
 pub use backend::OciImage;
 pub use entry::{DataExtent, EntryKind, LayerEntry};
 pub use open::{OpenError, Options, Progress};

@@ -7,6 +7,7 @@
 //! CACHE/layers/DIGEST.index     what a layer's tar says
 //! CACHE/layers/DIGEST-*.content what of it was read
 //! CACHE/trees/DIGEST.tree       the merged tree of an image
+//! CACHE/traces/DIGEST.trace     what was read of an image after its last start
 //! ```
 //!
 //! What is kept is checked when it is read, and made again where it is damaged or of another version. Several daemons
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 
 use crate::OciImage;
+use crate::ahead::{Demand, Recorder};
 use crate::backend::{LayerCache, Shared};
 use crate::blob::{BlobError, Sha256Digest};
 use crate::catalogue::Catalogue;
@@ -203,6 +205,13 @@ impl OciImage {
         let shared = Shared {
             tree,
             layers: caches,
+            recorder: Recorder::new(
+                &options
+                    .cache
+                    .join("traces")
+                    .join(format!("{}.trace", image.digest.hex())),
+            ),
+            demand: Demand::default(),
         };
         let mut opened = Self::new(shared, image.digest, image.config, lease);
         opened.notice = image.notice;

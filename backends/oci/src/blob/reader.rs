@@ -25,6 +25,11 @@ impl<S: BlobSource> SpanReader<S> {
         Self { source, index }
     }
 
+    /// Where spans are read from.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
     /// The index that spans are read by.
     pub fn index(&self) -> &Arc<BlobIndex> {
         &self.index

@@ -147,7 +147,7 @@ impl Users {
             return Ok(None);
         }
         Ok(Some(match file.kind {
-            Kind::Index | Kind::Tree => Rank::Index,
+            Kind::Index | Kind::Tree | Kind::Trace => Rank::Index,
             _ => Rank::Content,
         }))
     }

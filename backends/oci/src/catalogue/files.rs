@@ -21,6 +21,8 @@ pub(super) enum Kind {
     Index,
     /// The merged tree of an image.
     Tree,
+    /// What was read of an image after its last start.
+    Trace,
     /// What a tag meant.
     Name,
     /// Somebody died while he wrote it, or is writing it.
@@ -40,13 +42,14 @@ pub(super) struct CachedFile {
 }
 
 /// The folders, with what their files are by the ends of their names.
-const FOLDERS: [(&str, &[(&str, Kind)]); 4] = [
+const FOLDERS: [(&str, &[(&str, Kind)]); 5] = [
     ("blobs/sha256", &[(".part", Kind::Part), ("", Kind::Blob)]),
     (
         "layers",
         &[(".content", Kind::Content), (".index", Kind::Index)],
     ),
     ("trees", &[(".tree", Kind::Tree)]),
+    ("traces", &[(".trace", Kind::Trace)]),
     ("names", &[("", Kind::Name)]),
 ];
 

@@ -3,6 +3,7 @@
 //! ```text
 //! CACHE/images/DIGEST.json    an image: its names, its layers, its documents
 //! CACHE/images/DIGEST.lock    locked, shared, by whoever uses the image; its time is when it was used last
+//! CACHE/images/DIGEST.fill    locked by whoever fetches the rest of the image
 //! CACHE/catalogue.lock        locked by whoever changes the catalogue, or removes something
 //! ```
 //!
@@ -79,7 +80,8 @@ impl Catalogue {
         }
         let lock = self.open_lock(record.digest)?;
         flock(&lock, FlockOperation::LockShared)?;
-        let lease = Lease { lock };
+        let fill = self.fill_path(record.digest);
+        let lease = Lease { lock, fill };
         lease.renew()?;
         Ok(lease)
     }
@@ -102,6 +104,10 @@ impl Catalogue {
 
     fn lock_path(&self, image: Sha256Digest) -> PathBuf {
         self.folder().join(format!("{}.lock", image.hex()))
+    }
+
+    fn fill_path(&self, image: Sha256Digest) -> PathBuf {
+        self.folder().join(format!("{}.fill", image.hex()))
     }
 
     fn record_path(&self, image: Sha256Digest) -> PathBuf {
@@ -144,6 +150,8 @@ fn open_to_lock(path: &Path) -> io::Result<File> {
 #[derive(Debug)]
 pub struct Lease {
     lock: File,
+    /// Locked by the one who fetches the rest of the image.
+    fill: PathBuf,
 }
 
 impl Lease {
@@ -153,5 +161,16 @@ impl Lease {
     /// What the file system answers.
     pub fn renew(&self) -> io::Result<()> {
         self.lock.set_modified(SystemTime::now())
+    }
+
+    /// Makes it the caller's to fetch the rest of the image, as long as what is returned lives; none if somebody else
+    /// does.
+    pub(crate) fn fill(&self) -> io::Result<Option<File>> {
+        let file = open_to_lock(&self.fill)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 }

@@ -71,6 +71,7 @@ impl Catalogue {
             if !options.dry_run {
                 remove(&self.record_path(record.digest))?;
                 remove(&self.lock_path(record.digest))?;
+                remove(&self.fill_path(record.digest))?;
             }
             pruned.images.push(match record.names.is_empty() {
                 true => record.digest.to_string(),
@@ -107,7 +108,7 @@ impl Belonging {
                 self.layers.contains(&digest) || self.documents.contains(&digest)
             }
             Kind::Content | Kind::Index => self.layers.contains(&digest),
-            Kind::Tree => self.images.contains(&digest),
+            Kind::Tree | Kind::Trace => self.images.contains(&digest),
             Kind::Name => named(&file.path).is_some_and(|it| self.documents.contains(&it)),
             Kind::Temporary => false,
         }

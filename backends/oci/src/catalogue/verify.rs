@@ -94,7 +94,7 @@ impl Verified {
             Kind::Index | Kind::Tree => &mut self.indexes,
             Kind::Content => return self.look_into(file, digest),
             // It is compared with its digest when it is complete, or says nothing that is relied on.
-            Kind::Part | Kind::Name | Kind::Temporary => return Ok(Vec::new()),
+            Kind::Part | Kind::Name | Kind::Trace | Kind::Temporary => return Ok(Vec::new()),
         };
         let problem = match file.kind {
             Kind::Blob => blob(&file.path, digest),

@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::ops::Range;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
 use super::file::{ABSENT, DURABLE, WRITTEN};
 use super::{ContentError, LayerContent};
-use crate::blob::{Sha256Digest, SpanFault};
+use crate::blob::{BlobSource, Sha256Digest, SpanFault, SpanReader};
 
 /// How much is written at once, about.
 const PIECE: usize = 1 << 20;
@@ -39,9 +40,7 @@ impl LayerContent {
             // Meanwhile, by another thread; or by another daemon.
             if !self.residency.has(span) {
                 if self.index.blob.spans.get(span).is_none() || self.file.state(span)? == ABSENT {
-                    let sum = self.fetch(span)?;
-                    self.file.set_sum(span, sum)?;
-                    self.file.set_state(span, WRITTEN)?;
+                    return self.settle(span, &self.reader);
                 }
                 self.residency.set(span);
             }
@@ -77,9 +76,13 @@ impl LayerContent {
     }
 
     /// Reads a span, verifies it, and only then writes its contents to their places; gives the SHA-256 of those.
-    fn fetch(&self, span: usize) -> Result<Sha256Digest, ContentError> {
+    pub(super) fn fetch(
+        &self,
+        span: usize,
+        reader: &SpanReader<Arc<dyn BlobSource>>,
+    ) -> Result<Sha256Digest, ContentError> {
         let mut sum = Sha256::new();
-        match self.reader.read(span, self.in_memory) {
+        match reader.read(span, self.in_memory) {
             Ok(bytes) => {
                 let range = self.decoded_range(span);
                 self.scatter(&bytes, range.start, &mut sum)?;

@@ -24,24 +24,33 @@ struct Flight {
 impl Flights {
     /// Does `work` for a span, or waits for who does it already and shares the outcome.
     pub(super) fn join(&self, span: usize, work: impl FnOnce() -> Outcome) -> Outcome {
-        let flight = {
-            let mut going_on = self.going_on.lock();
-            if let Some(flight) = going_on.get(&span).cloned() {
-                drop(going_on);
-                return flight.wait();
+        match self.enter(span) {
+            Ok(mut landing) => {
+                landing.outcome = work();
+                landing.outcome.clone()
             }
-            let flight = Arc::new(Flight::default());
-            going_on.insert(span, Arc::clone(&flight));
-            flight
-        };
-        let mut landing = Landing {
+            Err(flight) => flight.wait(),
+        }
+    }
+
+    /// Makes a span the caller's to fill; none if somebody fills it already. Waits for nothing.
+    pub(super) fn begin(&self, span: usize) -> Option<Landing<'_>> {
+        self.enter(span).ok()
+    }
+
+    fn enter(&self, span: usize) -> Result<Landing<'_>, Arc<Flight>> {
+        let mut going_on = self.going_on.lock();
+        if let Some(flight) = going_on.get(&span) {
+            return Err(Arc::clone(flight));
+        }
+        let flight = Arc::new(Flight::default());
+        going_on.insert(span, Arc::clone(&flight));
+        Ok(Landing {
             flights: self,
             span,
             flight,
             outcome: Err(ContentError::GivenUp),
-        };
-        landing.outcome = work();
-        landing.outcome.clone()
+        })
     }
 }
 
@@ -57,12 +66,12 @@ impl Flight {
     }
 }
 
-/// Tells those who wait, also after a panic.
-struct Landing<'a> {
+/// A span that is the holder's to fill. Tells those who wait, also after a panic.
+pub(super) struct Landing<'a> {
     flights: &'a Flights,
-    span: usize,
+    pub(super) span: usize,
     flight: Arc<Flight>,
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
 }
 
 impl Drop for Landing<'_> {

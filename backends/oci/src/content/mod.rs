@@ -10,6 +10,7 @@ mod fill;
 mod flight;
 mod layout;
 mod residency;
+mod run;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -118,7 +119,11 @@ impl LayerContent {
     }
 
     /// The spans that hold data of `range` of an entry's file.
-    fn spans_of(&self, entry: usize, range: Range<u64>) -> impl Iterator<Item = Range<usize>> + '_ {
+    pub(crate) fn spans_of(
+        &self,
+        entry: usize,
+        range: Range<u64>,
+    ) -> impl Iterator<Item = Range<usize>> + '_ {
         let data = match self.index.entries.get(entry).map(|entry| &entry.kind) {
             Some(EntryKind::Regular { data, .. }) => data.as_slice(),
             _ => &[],
@@ -136,6 +141,23 @@ impl LayerContent {
             let end = it.tar_offset.saturating_add(it.length);
             self.index.blob.spans_of(start..end.saturating_sub(beyond))
         })
+    }
+
+    /// Whether missing spans have to be fetched from another host.
+    pub(crate) fn is_distant(&self) -> bool {
+        self.reader.source().is_distant()
+    }
+
+    pub(crate) fn is_span_resident(&self, span: usize) -> bool {
+        self.residency.has(span) || self.index.blob.spans.get(span).is_none()
+    }
+
+    /// Bytes of the layer that these spans have.
+    pub(crate) fn size_of_run(&self, spans: Range<usize>) -> u64 {
+        let spans = self.index.blob.spans.get(spans).unwrap_or_default();
+        let start = spans.first().map_or(0, |span| span.compressed.start);
+        let end = spans.last().map_or(0, |span| span.compressed.end);
+        end.saturating_sub(start)
     }
 
     /// How many of the layer's spans are there.

@@ -29,6 +29,7 @@ pub(super) struct Client {
     auth: Auth,
     limits: Limits,
     image: Reference,
+    offline: bool,
 }
 
 /// What is asked for.
@@ -79,6 +80,7 @@ impl Client {
             base,
             auth: Auth::new(image.clone(), settings.auth.clone()),
             limits: settings.limits,
+            offline: settings.offline,
             image,
         })
     }
@@ -111,6 +113,9 @@ impl Client {
     /// # Errors
     /// Anything but an answer of status 200 or 206.
     pub(super) fn get(&self, get: &Get<'_>) -> Result<Answer, RegistryError> {
+        if self.offline {
+            return Err(RegistryError::Offline(get.what.to_owned()));
+        }
         let mut url = get.url.clone();
         let mut redirects: usize = 0;
         let mut refusals: usize = 0;

@@ -78,6 +78,9 @@ pub enum RegistryError {
     /// Content that is not what its digest says.
     #[error("{0}: the registry sent other bytes than that")]
     Digest(Sha256Digest),
+    /// Nothing is to be sent to the registry, and this is not in the cache.
+    #[error("{0} is not in the cache, and is not asked for (--offline)")]
+    Offline(String),
     /// The cache could not be written.
     #[error("the cache: {0}")]
     Cache(#[source] io::Error),
@@ -101,7 +104,11 @@ impl RegistryError {
 
     /// Whether what is known of an image from before may be used instead.
     pub(super) fn is_of_registry(&self) -> bool {
-        self.is_passing() || matches!(self, Self::Unauthorized { .. } | Self::Helper { .. })
+        self.is_passing()
+            || matches!(
+                self,
+                Self::Unauthorized { .. } | Self::Helper { .. } | Self::Offline(_)
+            )
     }
 
     /// How long the registry wants not to be asked.

@@ -80,6 +80,9 @@ impl RegistryBlobs {
                 let Some((digest, size)) = before.and_then(|it| self.there(it)) else {
                     return Err(error);
                 };
+                if matches!(error, RegistryError::Offline(_)) {
+                    return Ok((digest, size, None));
+                }
                 let notice = format!("{name} is what it was when it was fetched last: {error}");
                 return Ok((digest, size, Some(notice)));
             }

@@ -34,7 +34,7 @@ mod limits;
 mod reference;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use credentials::AuthFiles;
 pub use error::RegistryError;
@@ -52,6 +52,8 @@ pub struct Settings {
     pub insecure: Vec<String>,
     /// How long they are waited for.
     pub limits: Limits,
+    /// Nothing is sent to anybody: an image is what is in the cache of it.
+    pub offline: bool,
 }
 
 impl Default for Settings {
@@ -61,6 +63,7 @@ impl Default for Settings {
             auth: AuthFiles::of_user(),
             insecure: Vec::new(),
             limits: Limits::default(),
+            offline: false,
         }
     }
 }

@@ -27,6 +27,15 @@ pub(crate) struct ImageOptions {
     #[arg(long, value_name = "HOST")]
     registry_insecure: Vec<String>,
 
+    /// Ask no registry for anything: an image is what the cache has of it, and the rest is EIO
+    #[arg(long)]
+    offline: bool,
+
+    /// Fetch only what the guest reads, instead of what was read at the last start first and the rest
+    /// while the guest reads nothing
+    #[arg(long)]
+    no_background_fill: bool,
+
     /// Where the credentials for registries are [default: the files of docker and podman]
     #[arg(long, value_name = "FILE")]
     registry_auth_file: Option<PathBuf>,
@@ -40,6 +49,8 @@ impl ImageOptions {
             platform: self.platform.clone(),
             insecure: self.registry_insecure.clone(),
             auth_file: self.registry_auth_file.clone(),
+            offline: self.offline,
+            background_fill: !self.no_background_fill,
         }
     }
 }

@@ -11,7 +11,7 @@ use vfsd_oci::image::{Image, ImageName, Platform};
 use vfsd_oci::registry::{self, AuthFiles, BadReference, Reference};
 use vfsd_oci::{OciImage, Progress};
 
-use super::image_upkeep::{Bound, look_after};
+use super::image_upkeep::{Bound, Upkeep};
 use super::{CacheSettings, Prepared, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
@@ -31,6 +31,10 @@ pub(crate) struct ImageSettings {
     pub(crate) insecure: Vec<String>,
     /// Where credentials are, instead of the user's files.
     pub(crate) auth_file: Option<PathBuf>,
+    /// No registry is asked for anything.
+    pub(crate) offline: bool,
+    /// What the guest has not read yet is fetched while it reads nothing.
+    pub(crate) background_fill: bool,
 }
 
 impl ImageSettings {
@@ -45,6 +49,7 @@ impl ImageSettings {
     fn registries(&self) -> registry::Settings {
         let mut settings = registry::Settings {
             insecure: self.insecure.clone(),
+            offline: self.offline,
             ..registry::Settings::default()
         };
         if let Some(file) = &self.auth_file {
@@ -265,8 +270,13 @@ impl Storage for ImageSource {
                     }))
                 })?;
                 let opened = Arc::new(opened);
-                let limit = settings.cache.size;
-                look_after(&opened, kept.path.clone(), limit, given.runtime);
+                let upkeep = Upkeep {
+                    cache: kept.path.clone(),
+                    limit: settings.cache.size,
+                    ahead: settings.background_fill,
+                    offline: settings.offline,
+                };
+                upkeep.begin(&opened, given.runtime)?;
                 Ok(opened)
             }),
         })

@@ -5,8 +5,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use vfsd_oci::OciImage;
 use vfsd_oci::catalogue::Catalogue;
+use vfsd_oci::content::ContentError;
+use vfsd_oci::{OciImage, Stopped};
+
+use crate::exit::Failure;
 
 /// What was read of an image is made durable this often, so that a host that stops need not read it again.
 const SYNC_PERIOD: Duration = Duration::from_secs(30);
@@ -14,21 +17,73 @@ const SYNC_PERIOD: Duration = Duration::from_secs(30);
 /// How often the size of the cache is looked at.
 const SIZE_PERIOD: Duration = Duration::from_secs(5);
 
-/// Makes what is read durable now and then, says that the image is used, and keeps the cache within its size.
-pub(super) fn look_after(
-    image: &Arc<OciImage>,
-    cache: PathBuf,
-    limit: Option<u64>,
-    runtime: &Handle,
-) {
-    let again = Arc::downgrade(image);
-    runtime.spawn(every(SYNC_PERIOD, again, sync));
-    if let Some(limit) = limit {
-        let bound = Bound::new(cache, limit);
-        let again = Arc::downgrade(image);
-        runtime.spawn(every(SIZE_PERIOD, again, move |_| {
-            bound.keep();
-        }));
+/// How long the guest waits for nothing before the rest of an image is fetched.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Requests for what was read at the last start that are under way at once.
+const AT_ONCE: usize = 4;
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    /// The folder of the cache.
+    pub(super) cache: PathBuf,
+    /// Bytes that it may take.
+    pub(super) limit: Option<u64>,
+    /// What the guest will read, and in the end all, is made ready before it asks.
+    pub(super) ahead: bool,
+    /// No registry is to be asked.
+    pub(super) offline: bool,
+}
+
+impl Upkeep {
+    /// Makes what is read durable now and then, says that the image is used, keeps the cache within its size, and
+    /// fetches ahead; as long as the image is served.
+    ///
+    /// # Errors
+    /// There can be no thread for it.
+    pub(super) fn begin(self, image: &Arc<OciImage>, runtime: &Handle) -> Result<(), Failure> {
+        runtime.spawn(every(SYNC_PERIOD, Arc::downgrade(image), sync));
+        let bound = self.limit.map(|limit| Bound::new(&self.cache, limit));
+        let bound = bound.map(Arc::new);
+        if let Some(bound) = bound.clone() {
+            let image = Arc::downgrade(image);
+            runtime.spawn(every(SIZE_PERIOD, image, move |_| {
+                bound.keep();
+            }));
+        }
+        if !self.ahead {
+            return Ok(());
+        }
+        let image = Arc::downgrade(image);
+        std::thread::Builder::new()
+            .name("image-ahead".to_owned())
+            .spawn(move || fetch_ahead(&image, bound.as_deref(), self.offline))
+            .map(drop)
+            .map_err(|error| Failure::run(format!("cannot start a thread: {error}")))
+    }
+}
+
+/// First what was read at the last start, then the rest.
+fn fetch_ahead(image: &Weak<OciImage>, bound: Option<&Bound>, offline: bool) {
+    let failed = |error: &ContentError| {
+        tracing::warn!("the image could not be fetched ahead of the guest: {error}");
+    };
+    let has_room = || bound.is_none_or(Bound::keep);
+    if !has_room() {
+        return;
+    }
+    match OciImage::prefetch(image, AT_ONCE) {
+        Err(error) if !offline => failed(&error),
+        _ => {}
+    }
+    if offline {
+        return;
+    }
+    match OciImage::fetch_rest(image, QUIET, has_room, failed) {
+        Stopped::Complete => tracing::info!("all of the image is on this host"),
+        Stopped::Refused => tracing::info!("the rest of the image is left out: the cache is full"),
+        Stopped::Closed => {}
     }
 }
 
@@ -55,6 +110,7 @@ async fn every(
 }
 
 fn sync(image: &OciImage) {
+    image.tick();
     if let Err(error) = image.lease().renew() {
         tracing::warn!("the image's cache does not know that it is used: {error}");
     }

@@ -204,3 +204,25 @@ fn a_cache_of_images_is_kept_within_its_size() {
     assert!(!leftover.exists());
     assert_eq!(kept.list().as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn offline_an_image_that_is_not_in_the_cache_is_said_at_once() {
+    let kept = Kept::new();
+    let socket = kept.place.socket();
+    // Nobody listens there: whoever asked would say that.
+    let image = "docker://127.0.0.1:1/a/b:t";
+    let words = [
+        "serve",
+        "--offline",
+        "--socket-path",
+        text(&socket),
+        "--cache-dir",
+        text(&kept.cache),
+        image,
+    ];
+    let (code, _, errors) = outcome(&mut vfsd(words));
+    assert_eq!(code, 1);
+    let told = "vfsd: 127.0.0.1:1/a/b:t is not in the cache, and is not asked for (--offline)\n";
+    assert!(errors.ends_with(told), "{errors}");
+    assert!(!socket.exists());
+}

@@ -22,8 +22,8 @@ use super::{AuthFiles, Limits, Settings};
 use server::{Fault, Seen, Server, Wants, noise};
 
 /// A registry with one image of two layers: `a/b:t`.
-struct Scene {
-    server: Server,
+pub(crate) struct Scene {
+    pub(crate) server: Server,
     manifest: Sha256Digest,
     /// Digests of the layers.
     layers: Vec<Sha256Digest>,
@@ -35,17 +35,27 @@ struct Scene {
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::wanting(Wants::Nothing)
     }
 
+    /// One whose larger layer has several spans.
+    pub(crate) fn in_spans() -> Self {
+        Self::packed(Wants::Nothing, 6)
+    }
+
     fn wanting(wants: Wants) -> Self {
+        // A single block.
+        Self::packed(wants, 1)
+    }
+
+    fn packed(wants: Wants, level: u32) -> Self {
         let layout = Layout::new();
         let tars = [
             Tar::default().file("large", &noise(3 << 20, 1)).finish(),
             Tar::default().file("small", b"top").finish(),
         ];
-        let manifest = layout.image("amd64", &tars, |tar| gzip(tar, 1));
+        let manifest = layout.image("amd64", &tars, |tar| gzip(tar, level));
         let manifest = digest(&manifest);
         let bytes = std::fs::read(layout.blob_path(manifest)).unwrap();
         let parsed: Value = serde_json::from_slice(&bytes).unwrap();
@@ -77,6 +87,7 @@ impl Scene {
         Settings {
             auth: AuthFiles::only(self.auth.clone()),
             insecure: Vec::new(),
+            offline: false,
             limits: Limits {
                 connect: Duration::from_secs(5),
                 idle: Duration::from_millis(500),
@@ -109,7 +120,7 @@ impl Scene {
         options
     }
 
-    fn open(&self) -> Result<OciImage, OpenError> {
+    pub(crate) fn open(&self) -> Result<OciImage, OpenError> {
         OciImage::open(&self.options())
     }
 
@@ -122,10 +133,27 @@ impl Scene {
     }
 
     /// Requests for blobs, of those that came since this was asked last.
-    fn blobs(&self) -> Vec<Seen> {
+    pub(crate) fn blobs(&self) -> Vec<Seen> {
         let mut seen = self.server.seen();
         seen.retain(|seen| seen.target.contains("/blobs/") || seen.target.contains("/elsewhere/"));
         seen
+    }
+
+    /// Removes the layers from the cache, not what is known of them.
+    pub(crate) fn drop_layers(&self) {
+        for &layer in &self.layers {
+            std::fs::remove_file(self.kept(layer)).unwrap();
+        }
+    }
+
+    /// Removes what the layers decode to.
+    pub(crate) fn drop_contents(&self) {
+        for entry in std::fs::read_dir(self.cache().join("layers")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|end| end == "content") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
     }
 
     #[track_caller]

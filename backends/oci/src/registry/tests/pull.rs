@@ -179,3 +179,37 @@ fn progress_ends_at_each_layers_size() {
         assert_eq!((last.read, last.layers), (last.size, 2));
     }
 }
+
+#[test]
+fn offline_nothing_is_sent_and_what_is_not_in_the_cache_is_said() {
+    let scene = Scene::new();
+    let mut options = scene.options();
+    options.registries.offline = true;
+    let message = OciImage::open(&options).unwrap_err().to_string();
+    assert!(
+        message.contains("/a/b:t is not in the cache") && message.contains("--offline"),
+        "{message}"
+    );
+    scene.open().unwrap();
+    scene.server.seen();
+    // All is there: as if the registry were asked, and without a notice.
+    let image = OciImage::open(&options).unwrap();
+    assert_eq!((image.digest(), image.notice()), (scene.manifest, None));
+    let file = |image: &OciImage| Place(image.root()).lookup("small").unwrap().content();
+    assert_eq!(file(&image), Ok(b"top".to_vec()));
+    drop(image);
+    // The layers are not: what was read stays, what was not is EIO.
+    scene.drop_layers();
+    let image = OciImage::open(&options).unwrap();
+    assert_eq!(file(&image), Ok(b"top".to_vec()));
+    let large = Place(image.root()).lookup("large").unwrap();
+    assert_eq!(large.content(), Err(Errno::IO));
+    drop(image);
+    // Nothing is known of a layer: it is said at once.
+    for entry in std::fs::read_dir(scene.cache().join("layers")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let message = OciImage::open(&options).unwrap_err().to_string();
+    assert!(message.contains("is not in the cache"), "{message}");
+    assert_eq!(scene.server.seen(), []);
+}
