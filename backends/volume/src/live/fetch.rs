@@ -102,6 +102,8 @@ impl Inode {
         range: &Range<u64>,
         failures: &mut Option<u64>,
     ) -> Result<bool> {
+        // What the bucket has of a block may end before the part of it that is asked about.
+        let range = &around(range);
         let unasked: Vec<Range<u64>> = {
             let ranges = map.lock();
             let missing = ranges.missing_in(range);

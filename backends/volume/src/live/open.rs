@@ -336,7 +336,8 @@ fn find_dirty(core: &Arc<Core>, local: &Local, point: Point) -> Result<()> {
         let unknown = |_| std::io::Error::other(format!("record {lsn} has an unknown form"));
         for change in change::decode(record).map_err(unknown)? {
             match change {
-                Change::Unsettled(ino, true) => {
+                // Also the end of it: a file may have been marked before the cut, and written to after.
+                Change::Unsettled(ino, _) => {
                     written.insert(ino);
                 }
                 Change::Hole(ino, start, end) => holes.entry(ino).or_default().push(start..end),
