@@ -184,9 +184,10 @@ impl Inode {
     /// Writes what was fetched into the data file, where it is missing still.
     fn take_in(&self, wanted: &Wanted, contents: &HashMap<Frame, Bytes>) -> Result<()> {
         let slot = self.shared(false)?;
-        let (Some((_, map)), Some(file)) = (self.live(), slot.as_ref()) else {
+        let (Some((live, map)), Some(file)) = (self.live(), slot.as_ref()) else {
             return Ok(());
         };
+        let mut fetched = 0_u64;
         let mut ranges = map.lock();
         for extent in &wanted.extents {
             let content = contents.get(&extent.frame).ok_or(Errno::IO)?;
@@ -202,9 +203,14 @@ impl Inode {
                     .get(start..start.saturating_add(length))
                     .ok_or(Errno::IO)?;
                 write_all(file, bytes, part.start)?;
+                fetched = fetched.saturating_add(part.end.saturating_sub(part.start));
             }
         }
         map.arrived(&mut ranges, &wanted.range);
+        drop(ranges);
+        if live.cache.grown(fetched) {
+            live.rounds.hurry();
+        }
         Ok(())
     }
 }

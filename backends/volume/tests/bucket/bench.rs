@@ -10,6 +10,7 @@ use vfsd_backend::Backend;
 use vfsd_memory::{Memory, Settings};
 use vfsd_object_store::{Patience, Store};
 use vfsd_testkit::place::{Place, wait};
+use vfsd_volume::bucket::CheckLevel;
 use vfsd_volume::{RemoteOptions, Volume, VolumeError, VolumeOptions};
 
 pub(crate) const PREFIX: &str = "some/where";
@@ -25,8 +26,12 @@ pub(crate) fn seed() -> u64 {
     number("VFSD_SEED").unwrap_or(u64::from(clock.subsec_nanos()))
 }
 
-/// A store that gives up early.
 pub(crate) fn store(objects: Arc<dyn ObjectStore>) -> Store {
+    Store::over(objects, Patience::default())
+}
+
+/// One that gives up early.
+pub(crate) fn impatient_store(objects: Arc<dyn ObjectStore>) -> Store {
     let patience = Patience::new(Duration::from_millis(400), Duration::from_millis(200));
     Store::over(objects, patience)
 }
@@ -57,6 +62,9 @@ pub(crate) fn options() -> RemoteOptions {
     RemoteOptions {
         lag: Duration::from_millis(1),
         takeover: true,
+        // A checkpoint now and then.
+        checkpoint_after: 2_000,
+        cache_size: Some(200_000),
         ..RemoteOptions::new(vfsd_testkit::runtime().handle().clone())
     }
 }
@@ -67,6 +75,15 @@ pub(crate) fn try_open(store: &Store, host: &Path) -> Result<Volume, VolumeError
 
 pub(crate) fn open(store: &Store, host: &Path) -> Volume {
     try_open(store, host).unwrap()
+}
+
+/// Everything in the bucket fits together, and is there.
+pub(crate) fn check(store: &Store, scratch: &Path) {
+    std::fs::create_dir_all(scratch).unwrap();
+    let runtime = vfsd_testkit::runtime().handle();
+    let report =
+        Volume::check_remote(store, PREFIX, scratch, CheckLevel::Content, runtime).unwrap();
+    assert!(report.is_clean(), "{report:#?}");
 }
 
 pub(crate) fn sync(volume: &Volume) {

@@ -6,15 +6,15 @@ use object_store::memory::InMemory;
 use vfsd_backend::Errno;
 use vfsd_object_store::store::{Fault, FaultStore, Faults};
 
-use crate::bench::{Hosts, make_volume, open, oracle, root, seed, store, sync};
+use crate::bench::{Hosts, impatient_store, make_volume, open, oracle, root, seed, store, sync};
 use crate::work::{Work, look};
 
 #[test]
 fn in_an_outage_fsync_fails_nothing_is_lost_and_it_heals() {
     let objects = Arc::new(InMemory::new());
     let faulty = Arc::new(FaultStore::new(objects.clone(), Faults::default()));
-    let bucket = store(faulty.clone());
-    make_volume(&bucket);
+    make_volume(&store(objects.clone()));
+    let bucket = impatient_store(faulty.clone());
     let mut hosts = Hosts::new();
     let volume = open(&bucket, &hosts.fresh());
     let (file, handle) = root(&volume).create("file").unwrap();

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use object_store::memory::InMemory;
-use vfsd_backend::Errno;
+use vfsd_backend::{Backend, Errno};
 
-use crate::bench::{Hosts, make_volume, open, oracle, root, seed, store, sync, try_open};
+use crate::bench::{Hosts, check, make_volume, open, oracle, root, seed, store, sync, try_open};
 use crate::work::{Look, Work, look};
 
 /// At any moment, synced or not, the bucket has the state after one of the operations: none before the last
@@ -33,6 +33,7 @@ fn the_bucket_always_has_a_state_after_some_operation() {
                 states = vec![look(&oracle)];
             }
             let fork = store(Arc::new(objects.fork()));
+            check(&fork, &hosts.fresh());
             let other = open(&fork, &hosts.fresh());
             let found = look(&root(&other));
             let last = states.last();
@@ -152,6 +153,54 @@ fn a_daemon_that_was_overtaken_writes_nothing_more_and_says_so() {
         b"before"
     );
     assert!(here.join("aside-1/data").exists());
+}
+
+/// A second host begins with the checkpoint, and what the cache let go of is read again.
+#[test]
+fn checkpoints_shorten_the_way_and_the_cache_keeps_its_limit() {
+    let bucket = store(Arc::new(InMemory::new()));
+    make_volume(&bucket);
+    let mut hosts = Hosts::new();
+    let here = hosts.fresh();
+    let content = |number: u32| vec![u8::try_from(number).unwrap(); 60_000];
+    let volume = open(&bucket, &here);
+    for number in 0..20 {
+        root(&volume)
+            .put(&format!("file{number}"), &content(number))
+            .unwrap();
+        sync(&volume);
+    }
+    let allocated = || -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        let data = here.join("data/00");
+        let files = std::fs::read_dir(data).unwrap();
+        files
+            .map(|file| file.unwrap().metadata().unwrap().blocks() * 512)
+            .sum()
+    };
+    assert!(allocated() <= 260_000, "{}", allocated());
+    let read = |root: &vfsd_testkit::place::Place| {
+        for number in 0..20 {
+            let file = root.lookup(&format!("file{number}")).unwrap();
+            assert!(file.content().unwrap() == content(number), "{number}");
+            assert_eq!(file.attributes().unwrap().blocks, 120);
+        }
+    };
+    read(&root(&volume));
+    volume.close().unwrap();
+    drop(volume);
+    let status = vfsd_testkit::block_on(vfsd_volume::Volume::stat_remote(
+        &bucket,
+        crate::bench::PREFIX,
+    ))
+    .unwrap();
+    assert!(
+        status.stored.checkpoints.objects > 0 && status.owner.is_none(),
+        "{status:?}"
+    );
+    assert!(status.stored.log.objects < 20, "{status:?}");
+    read(&root(&open(&bucket, &hosts.fresh())));
+    check(&bucket, &hosts.fresh());
 }
 
 #[test]
