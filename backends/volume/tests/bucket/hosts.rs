@@ -225,3 +225,49 @@ fn a_volume_in_use_elsewhere_is_refused_unless_it_is_taken_over() {
     drop(volume);
     vfsd_volume::Volume::open_remote(&bucket, crate::bench::PREFIX, &there, &options).unwrap();
 }
+
+/// What is not in the data file after a kill is as the bucket has it, also in a file that was written to.
+#[test]
+fn after_a_kill_what_is_not_here_stays_as_it_is_in_the_bucket() {
+    let objects = Arc::new(InMemory::new());
+    let bucket = store(objects.clone());
+    make_volume(&bucket);
+    let mut hosts = Hosts::new();
+    let mut content: Vec<u8> = (0..1_000_001_u32)
+        .map(|at| u8::try_from(at % 251 + 1).unwrap())
+        .collect();
+    root(&open(&bucket, &hosts.fresh()))
+        .put("file", &content)
+        .unwrap();
+    let here = hosts.fresh();
+    let options = vfsd_volume::RemoteOptions {
+        lag: std::time::Duration::from_secs(3600),
+        cache_size: None,
+        ..crate::bench::options()
+    };
+    let volume =
+        vfsd_volume::Volume::open_remote(&bucket, crate::bench::PREFIX, &here, &options).unwrap();
+    let handle = root(&volume).lookup("file").unwrap().open_both().unwrap();
+    handle.write_all(300_000, b"changed").unwrap();
+    content[300_000..300_007].copy_from_slice(b"changed");
+    // As a kill leaves it.
+    let killed = hosts.fresh();
+    let copied = std::process::Command::new("cp")
+        .args(["-a", "--sparse=always"])
+        .args([&here, &killed])
+        .status();
+    assert!(copied.unwrap().success());
+    let fork = store(Arc::new(objects.fork()));
+    let again = open(&fork, &killed);
+    assert!(root(&again).lookup("file").unwrap().content().unwrap() == content);
+    sync(&again);
+    drop(again);
+    assert!(
+        root(&open(&fork, &hosts.fresh()))
+            .lookup("file")
+            .unwrap()
+            .content()
+            .unwrap()
+            == content
+    );
+}
