@@ -231,8 +231,8 @@ impl FlatNode {
                 let key = format!("{}{name}/", self.key());
                 !self.bucket.directory(&key).is_known()
             }
-            Found::File(object, None) => may_be_link(object),
-            Found::File(_, Some(_)) | Found::Nothing => false,
+            Found::File(_, posix) => posix.is_none(),
+            Found::Nothing => false,
         }
     }
 
@@ -307,14 +307,15 @@ impl FlatNode {
         Ok(())
     }
 
-    /// Whether what a listing says of it is all that is to be known.
+    /// Whether its attributes can be told without asking. Where nothing is written those of a listing do.
     pub(super) fn is_known(&self) -> bool {
         if self.bucket.writer.is_none() {
             return true;
         }
         match &self.body {
             Body::Directory(directory) => directory.posix().is_some(),
-            Body::File(file) => file.posix().is_some() || !may_be_link(&file.version().0),
+            // Modes, owners and links are kept, and a listing tells none of them.
+            Body::File(file) => file.posix().is_some(),
         }
     }
 }

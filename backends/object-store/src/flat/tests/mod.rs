@@ -11,8 +11,8 @@ use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use vfsd_backend::{
-    Backend, BufferSink, Directory, Entry, Errno, Error, File, Lookup, Name, Node, OpenFlags,
-    OpenRequest, ReadRequest,
+    Backend, BufferSink, DirEntry, Directory, Entry, EntrySink, Errno, Error, File, Lookup, Name,
+    Node, OpenFlags, OpenRequest, ReadRequest,
 };
 use vfsd_testkit::place::{ListSink, Listed};
 
@@ -94,6 +94,26 @@ fn errno(error: Error) -> Errno {
         Error::NotSupported => Errno::OPNOTSUPP,
         Error::Storage(_) => Errno::IO,
     }
+}
+
+/// A listing with attributes, without `.` and `..`.
+async fn list_plus(directory: &dyn Directory) -> Vec<(Vec<u8>, Option<Entry>)> {
+    struct Sink(Vec<(Vec<u8>, Option<Entry>)>);
+    impl EntrySink for Sink {
+        fn has_room(&mut self, _name: &[u8]) -> bool {
+            true
+        }
+        fn entry(&mut self, listed: &DirEntry<'_>, found: Option<Entry>) {
+            if let Some(found) = &found {
+                assert_eq!(found.attributes.inode, listed.inode);
+                assert!(listed.kind.is_none_or(|kind| kind == found.attributes.kind));
+            }
+            self.0.push((listed.name.to_vec(), found));
+        }
+    }
+    let mut sink = Sink(Vec::new());
+    directory.read_plus(0, &mut sink).await.unwrap();
+    sink.0.split_off(2)
 }
 
 async fn lookup(node: &dyn Node, name: &[u8]) -> Result<Entry, Errno> {

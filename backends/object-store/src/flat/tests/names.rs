@@ -7,9 +7,9 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectStoreExt, PutOptions};
 use tokio::time::advance;
-use vfsd_backend::{Backend, DirEntry, Entry, EntrySink, Errno, FileKind};
+use vfsd_backend::{Backend, Errno, FileKind};
 
-use super::{Scene, list, lookup, names, open, put, read};
+use super::{Scene, list, list_plus, lookup, names, open, put, read};
 use crate::flat::{FlatBucket, FlatOptions};
 use crate::store::{Patience, Store};
 
@@ -155,26 +155,12 @@ async fn many_open_directories_keep_few_names_and_go_on_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn a_listing_with_attributes_needs_no_request_for_each_file() {
-    struct Sink(Vec<(Vec<u8>, Option<Entry>)>);
-    impl EntrySink for Sink {
-        fn has_room(&mut self, _name: &[u8]) -> bool {
-            true
-        }
-        fn entry(&mut self, listed: &DirEntry<'_>, found: Option<Entry>) {
-            if let Some(found) = &found {
-                assert_eq!(found.attributes.inode, listed.inode);
-                assert_eq!(Some(found.attributes.kind), listed.kind);
-            }
-            self.0.push((listed.name.to_vec(), found));
-        }
-    }
     let mut scene = Scene::new(&[("a", "123"), ("d/x", "1")]).await;
     let directory = scene.bucket.root().opendir().await.unwrap();
-    let mut sink = Sink(Vec::new());
-    directory.read_plus(0, &mut sink).await.unwrap();
+    let listed = list_plus(directory.as_ref()).await;
     assert_eq!(scene.requests(), (0, 1, 0));
-    assert_eq!(sink.0.len(), 4);
-    for (name, entry) in sink.0.split_off(2) {
+    assert_eq!(listed.len(), 2);
+    for (name, entry) in listed {
         let listed = entry.unwrap();
         let found = lookup(scene.bucket.root().as_ref(), &name).await.unwrap();
         assert_eq!(found.node.identity(), listed.node.identity());

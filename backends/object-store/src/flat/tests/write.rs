@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use object_store::{Attribute, GetOptions, ObjectStore};
+use object_store::{Attribute, Attributes, GetOptions, ObjectStore, PutOptions};
 use tokio::time::advance;
 use vfsd_backend::{
     AttributeChanges, Caller, Identity, LinkTarget, LockOwner, NewInode, Rename, RenameFlags,
@@ -542,6 +542,36 @@ async fn links_modes_owners_and_times_are_in_the_metadata_of_s3fs() {
     let f = scene.scene.find("f").await.unwrap().attributes;
     assert_eq!((f.permissions, f.uid, f.gid), (0o4711, 7, 8));
     assert_eq!(f.modified.nanoseconds, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_tells_no_attributes_that_only_the_metadata_has() {
+    let mut scene = Writable::new(&[]).await;
+    let attributes = [("mode", "35273"), ("uid", "7")]
+        .map(|(name, value)| (Attribute::Metadata(name.into()), value));
+    let options = PutOptions::from(Attributes::from_iter(attributes));
+    let body = "x".repeat(70_000);
+    let below = scene.scene.below.clone();
+    let path = Path::from("program");
+    below
+        .inner()
+        .put_opts(&path, body.into(), options)
+        .await
+        .unwrap();
+
+    let directory = scene.root().opendir().await.unwrap();
+    let (name, found) = list_plus(directory.as_ref()).await.remove(0);
+    assert!(name == b"program" && found.is_none());
+    assert_eq!(scene.cost().3, 1, "a listing is one LIST");
+    let program = scene.scene.find("program").await.unwrap();
+    let seen = &program.attributes;
+    assert_eq!((seen.permissions, seen.uid), (0o4711, 7));
+    assert_eq!(scene.cost().3, 2, "a lookup is one HEAD and one LIST");
+
+    advance(Duration::from_secs(5)).await;
+    let (_, found) = list_plus(directory.as_ref()).await.remove(0);
+    assert_eq!(found.unwrap().attributes, program.attributes);
+    assert_eq!(scene.cost().3, 1, "what the guest knows is not asked again");
 }
 
 #[tokio::test(start_paused = true)]
