@@ -149,6 +149,18 @@ impl Inode {
         Ok(kept)
     }
 
+    /// Removes the data file of an inode whose content the bucket has, unless it is in use. True: it is gone.
+    pub(crate) fn evict(&self) -> Result<bool> {
+        let mut slot = self.content.slot.write();
+        let used = self.content.opens.load(Ordering::Acquire) > 0;
+        if used || self.state.read().row.links == 0 || !self.is_elsewhere() {
+            return Ok(false);
+        }
+        self.content.close(&mut slot);
+        self.core.data.remove(self.ino)?;
+        Ok(true)
+    }
+
     /// Prepares a change of the content in a range, `written` unless a hole is made. The caller passes the cut, and has
     /// the content shared, or alone where anything of the range is missing.
     pub(crate) fn about_to_change(

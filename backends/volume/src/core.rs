@@ -113,8 +113,11 @@ impl Core {
             return self.meta.commit(changes, purpose);
         };
         live.check_owned()?;
+        let bytes = changes
+            .iter()
+            .fold(0_u64, |sum, change| sum.saturating_add(change.bytes()));
         let lsn = self.meta.commit(changes, purpose)?;
-        live.rounds.recorded(lsn);
+        live.rounds.recorded(bytes);
         Ok(lsn)
     }
 

@@ -104,6 +104,30 @@ impl DataFolder {
         fstatvfs(self.folder.as_fd())
     }
 
+    /// All data files: when they were used last, inode numbers, and bytes on the disk.
+    pub(crate) fn usage(path: &Path) -> Result<Vec<(i64, u64, u64)>> {
+        use std::os::unix::fs::MetadataExt;
+        let mut all = Vec::new();
+        for shelf in 0..=0xff_u8 {
+            for file in std::fs::read_dir(path.join(format!("{shelf:02x}")))? {
+                let file = file?;
+                let Some(ino) = file.file_name().to_str().and_then(number) else {
+                    continue;
+                };
+                match file.metadata() {
+                    Ok(found) => {
+                        let used = found.atime().max(found.mtime());
+                        all.push((used, ino, found.blocks().saturating_mul(512)));
+                    }
+                    // Removed meanwhile.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(all)
+    }
+
     /// All data files: inode numbers and sizes.
     pub(crate) fn all(path: &Path) -> Result<Vec<(u64, u64)>> {
         let mut all = Vec::new();

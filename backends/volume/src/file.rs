@@ -395,8 +395,11 @@ impl OpenFile {
             }
         };
         if done > 0 {
-            // FUSE does not tell whether the caller is privileged.
-            to.content_written(&passing, copy.target_offset.saturating_add(done), true)?;
+            to.content_written(
+                &passing,
+                copy.target_offset.saturating_add(done),
+                copy.kill_privileges,
+            )?;
         }
         result
     }

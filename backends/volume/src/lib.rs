@@ -58,6 +58,6 @@ mod xattr;
 
 pub use crate::check::CheckReport;
 pub use crate::error::VolumeError;
-pub use crate::live::{Durability, RemoteOptions};
+pub use crate::live::{Durability, RemoteOptions, RemoteReport, RemoteStatus};
 pub use crate::status::VolumeStatus;
 pub use crate::volume::{Volume, VolumeOptions};

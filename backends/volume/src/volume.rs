@@ -105,27 +105,52 @@ impl Backend for Volume {
         capabilities.set(Capabilities::PRIVATE, self.private);
         capabilities
     }
+
+    fn close(&self) -> Result<()> {
+        match self.core().live {
+            Some(_) => self.root.engine.close(),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What runs as long as anybody uses the volume.
 #[derive(Debug)]
 pub(crate) struct Engine {
     core: Arc<Core>,
-    upkeep: Option<JoinHandle<()>>,
+    upkeep: Mutex<Option<JoinHandle<()>>>,
     applier: Option<JoinHandle<()>>,
     /// Of a volume in a bucket.
     shipper: Mutex<Option<JoinHandle<()>>>,
     _lock: Lock,
 }
 
+impl Engine {
+    /// Finishes what is done behind the operations. Of a volume in a bucket, brings everything there and gives the volume
+    /// back.
+    fn close(&self) -> Result<()> {
+        self.core.upkeep.stop();
+        join(self.upkeep.lock().take(), "upkeep");
+        let Some(live) = &self.core.live else {
+            return Ok(());
+        };
+        live.rounds.stop();
+        join(self.shipper.lock().take(), "shipper");
+        match live.rounds.is_closed() {
+            true => Ok(()),
+            false => {
+                let left = "not everything is in the bucket: it is kept in the local directory, and the next start goes on";
+                Err(std::io::Error::other(left).into())
+            }
+        }
+    }
+}
+
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.core.upkeep.stop();
-        join(self.upkeep.take(), "upkeep");
-        if let Some(live) = &self.core.live {
-            live.rounds.stop();
+        if let Err(error) = self.close() {
+            tracing::debug!(%error, "volume: not closed as it should be");
         }
-        join(self.shipper.get_mut().take(), "shipper");
         self.core.meta.close();
         join(self.applier.take(), "metadata");
     }
@@ -186,7 +211,7 @@ pub(crate) fn start(
         .spawn(move || jobs.run(&for_thread))?;
     let engine = Arc::new(Engine {
         core: core.clone(),
-        upkeep: Some(thread),
+        upkeep: Mutex::new(Some(thread)),
         applier: Some(applier),
         shipper: Mutex::new(None),
         _lock: lock,

@@ -102,6 +102,8 @@ impl Inode {
         range: &Range<u64>,
         failures: &mut Option<u64>,
     ) -> Result<bool> {
+        // What the bucket has of a block may end before the part of it that is asked about.
+        let range = &around(range);
         let unasked: Vec<Range<u64>> = {
             let ranges = map.lock();
             let missing = ranges.missing_in(range);
@@ -182,9 +184,10 @@ impl Inode {
     /// Writes what was fetched into the data file, where it is missing still.
     fn take_in(&self, wanted: &Wanted, contents: &HashMap<Frame, Bytes>) -> Result<()> {
         let slot = self.shared(false)?;
-        let (Some((_, map)), Some(file)) = (self.live(), slot.as_ref()) else {
+        let (Some((live, map)), Some(file)) = (self.live(), slot.as_ref()) else {
             return Ok(());
         };
+        let mut fetched = 0_u64;
         let mut ranges = map.lock();
         for extent in &wanted.extents {
             let content = contents.get(&extent.frame).ok_or(Errno::IO)?;
@@ -200,9 +203,14 @@ impl Inode {
                     .get(start..start.saturating_add(length))
                     .ok_or(Errno::IO)?;
                 write_all(file, bytes, part.start)?;
+                fetched = fetched.saturating_add(part.end.saturating_sub(part.start));
             }
         }
         map.arrived(&mut ranges, &wanted.range);
+        drop(ranges);
+        if live.cache.grown(fetched) {
+            live.rounds.hurry();
+        }
         Ok(())
     }
 }

@@ -78,6 +78,16 @@ impl Local {
         self.path.join("shipped.sqlite")
     }
 
+    /// A copy of it that is on its way.
+    pub(crate) fn checkpoint(&self) -> PathBuf {
+        self.path.join("checkpoint.sqlite")
+    }
+
+    /// Removes the copy for a checkpoint.
+    pub(crate) fn remove_checkpoint(&self) -> io::Result<()> {
+        self.remove_database("checkpoint.sqlite")
+    }
+
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
         use std::io::Read;
         let file = match File::open(self.path.join(name)) {

@@ -5,6 +5,8 @@
 //! rows and places of content. [`shipped`] says what the bucket has; what is not here any more, or never was,
 //! is [fetched](fetch) from there.
 
+mod cache;
+mod check;
 pub(crate) mod cut;
 pub(crate) mod dirty;
 mod fetch;
@@ -25,6 +27,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use vfsd_backend::{Answer, Errno, Result};
 
+use self::cache::Cache;
 use self::dirty::Dirty;
 use self::rounds::Rounds;
 use self::shipped::Shipped;
@@ -32,6 +35,7 @@ use crate::bucket::Remote;
 use crate::core::Core;
 use crate::inode::Inode;
 
+pub use self::check::{RemoteReport, RemoteStatus};
 pub use self::open::{Durability, RemoteOptions};
 
 /// Requests for content at a time.
@@ -49,6 +53,7 @@ pub(crate) struct Live {
     runtime: Handle,
     durability: Durability,
     fetches: Semaphore,
+    cache: Cache,
 }
 
 /// Held while something changes, so that a cut sees all of it or nothing.
@@ -58,22 +63,17 @@ pub(crate) struct Passing<'a>(
 );
 
 impl Live {
-    fn new(
-        shipped: Shipped,
-        remote: Arc<Remote>,
-        rounds: Rounds,
-        runtime: Handle,
-        durability: Durability,
-    ) -> Self {
+    fn new(shipped: Shipped, remote: Arc<Remote>, rounds: Rounds, options: &RemoteOptions) -> Self {
         Self {
             cut: RwLock::new(()),
             dirty: Dirty::default(),
             shipped,
             rounds,
             remote,
-            runtime,
-            durability,
+            runtime: options.runtime.clone(),
+            durability: options.durability,
             fetches: Semaphore::new(FETCHES),
+            cache: Cache::new(options.cache_size),
         }
     }
 

@@ -14,7 +14,7 @@ use vfsd_object_store::Store;
 use super::Live;
 use super::dirty::all_data;
 use super::local::{Identity, Local, boot};
-use super::ranges::{BLOCK, END, RangeSet, down};
+use super::ranges::{BLOCK, END, RangeSet, up};
 use super::rounds::Rounds;
 use super::shipped::{Shipped, Shipping};
 use super::shipper::Shipper;
@@ -50,6 +50,11 @@ pub struct RemoteOptions {
     pub durability: Durability,
     /// Takes the volume from another daemon that has it open: that one can write nothing any more.
     pub takeover: bool,
+    /// Bytes of content that stay on this host, about: content that is in the bucket and not in use makes room
+    /// for other. Without a number all stays.
+    pub cache_size: Option<u64>,
+    /// Bytes of log after which a checkpoint is stored: another host that opens the volume reads that, and the log after it.
+    pub checkpoint_after: u64,
     /// What changed is in the bucket after this time, if nothing fails.
     pub lag: Duration,
     /// Where requests to the bucket are sent from. It has to go on until the volume is closed.
@@ -63,6 +68,8 @@ impl RemoteOptions {
             volume: VolumeOptions::default(),
             durability: Durability::default(),
             takeover: false,
+            cache_size: None,
+            checkpoint_after: 64 << 20,
             lag: Duration::from_secs(5),
             runtime,
         }
@@ -166,22 +173,23 @@ impl Opening<'_> {
             // Of a volume that was in this place before, or of none.
             self.local.remove_shipped().map_err(failed())?;
         }
+        let told = |error| match error {
+            Following::Bucket(error) => VolumeError::Bucket(error),
+            Following::Local(error) => storage()(error),
+        };
         let mut foreign = !same;
-        let mut shipping = self.open_shipping().map_err(storage())?;
+        let mut shipping = self.open_shipping().map_err(told)?;
         match self.follow(&mut shipping, &mut foreign) {
             Err(Following::Bucket(BucketError::Gone(_) | BucketError::Diverged(_))) => {
                 foreign = true;
                 drop(shipping);
                 self.local.remove_shipped().map_err(failed())?;
-                shipping = self.open_shipping().map_err(storage())?;
+                shipping = self.open_shipping().map_err(told)?;
                 self.follow(&mut shipping, &mut foreign)
             }
             other => other,
         }
-        .map_err(|error| match error {
-            Following::Bucket(error) => VolumeError::Bucket(error),
-            Following::Local(error) => storage()(error),
-        })?;
+        .map_err(told)?;
         if !same {
             let identity = Identity {
                 format: FORMAT,
@@ -197,12 +205,29 @@ impl Opening<'_> {
         Ok((shipping, foreign))
     }
 
-    fn open_shipping(&self) -> Result<Shipping> {
+    fn open_shipping(&self) -> Result<Shipping, Following> {
         let path = self.local.shipped();
-        if !path.exists() {
-            Shipping::create(&path)?;
+        if path.exists() {
+            return Ok(Shipping::open(&path)?);
         }
-        Shipping::open(&path)
+        let unfinished = self.local.checkpoint();
+        self.local
+            .remove_checkpoint()
+            .map_err(vfsd_backend::Error::from)?;
+        let base = self
+            .options
+            .runtime
+            .block_on(self.remote.restore(&unfinished))?;
+        if base == Point::START {
+            Shipping::create(&unfinished)?;
+        } else {
+            Shipping::take_copy(&unfinished)?;
+        }
+        if Shipping::open(&unfinished)?.point() != base {
+            return Err(Following::Bucket(BucketError::Diverged(base.seq)));
+        }
+        std::fs::rename(&unfinished, &path).map_err(vfsd_backend::Error::from)?;
+        Ok(Shipping::open(&path)?)
     }
 
     /// Takes in what the chain has beyond the shipped image.
@@ -228,6 +253,12 @@ impl Opening<'_> {
 enum Following {
     Bucket(BucketError),
     Local(vfsd_backend::Error),
+}
+
+impl From<vfsd_backend::Error> for Following {
+    fn from(error: vfsd_backend::Error) -> Self {
+        Self::Local(error)
+    }
 }
 
 impl From<BucketError> for Following {
@@ -256,14 +287,8 @@ fn open_live(
     check_holes(&data)?;
     let meta = Meta::open(&layout.database(), &layout.journal(), Some(point.lsn))?;
     let shipped = Shipped::new(&local.shipped());
-    let rounds = Rounds::new(options.lag, point.lsn);
-    let live = Live::new(
-        shipped,
-        remote,
-        rounds,
-        options.runtime.clone(),
-        options.durability,
-    );
+    let rounds = Rounds::new(options.lag);
+    let live = Live::new(shipped, remote, rounds, options);
     let volume = start(
         meta,
         data,
@@ -280,7 +305,13 @@ fn open_live(
     )?;
     let core = volume.core().clone();
     let records = Cursor::new(&layout.journal(), point.lsn);
-    let shipper = Shipper::new(core.clone(), shipping, records, local.clone());
+    let shipper = Shipper::new(
+        core.clone(),
+        shipping,
+        records,
+        local.clone(),
+        options.checkpoint_after,
+    );
     let thread = std::thread::Builder::new()
         .name("volume-shipper".to_owned())
         .spawn(move || shipper.run())?;
@@ -288,7 +319,7 @@ fn open_live(
     if let Some(live) = &core.live
         && core.meta.last() > point.lsn
     {
-        live.rounds.recorded(core.meta.last());
+        live.rounds.touched();
     }
     Ok(volume)
 }
@@ -336,7 +367,8 @@ fn find_dirty(core: &Arc<Core>, local: &Local, point: Point) -> Result<()> {
         let unknown = |_| std::io::Error::other(format!("record {lsn} has an unknown form"));
         for change in change::decode(record).map_err(unknown)? {
             match change {
-                Change::Unsettled(ino, true) => {
+                // Also the end of it: a file may have been marked before the cut, and written to after.
+                Change::Unsettled(ino, _) => {
                     written.insert(ino);
                 }
                 Change::Hole(ino, start, end) => holes.entry(ino).or_default().push(start..end),
@@ -351,11 +383,11 @@ fn find_dirty(core: &Arc<Core>, local: &Local, point: Point) -> Result<()> {
     })?;
     written.extend(holes.keys());
     for ino in written {
-        if core.meta.node(ino)?.is_none() {
+        let Some(row) = core.meta.node(ino)? else {
             continue;
-        }
+        };
         let map = live.dirty.map(ino);
-        let mut size = 0;
+        let mut size = row.size;
         match core.data.open_file(ino, false) {
             Ok(file) => {
                 size = u64::try_from(
@@ -368,11 +400,12 @@ fn find_dirty(core: &Arc<Core>, local: &Local, point: Point) -> Result<()> {
                     map.was_dirty(&live.dirty, &data);
                 }
             }
+            // Nothing of it was written here, or the cache let go of it.
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno.into()),
         }
-        // The end may have been cut off without a record of it.
-        let cut = std::iter::once(down(size)..END);
+        // The end may have been cut off without a record of it. The block in the middle of which it was is here.
+        let cut = std::iter::once(up(size)..END);
         let holes: RangeSet = holes
             .remove(&ino)
             .unwrap_or_default()

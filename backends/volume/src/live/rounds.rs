@@ -7,14 +7,14 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 use vfsd_backend::{Errno, Result};
 
-use crate::meta::journal::Lsn;
-
 /// So much content is shipped without a further wait.
 const PLENTY_BYTES: u64 = 16 << 20;
 /// Above this who writes waits.
 const MOST_BYTES: u64 = 256 << 20;
-/// Above as many records who changes anything waits: one log object takes 64 MiB of them, and few are longer than 600 bytes.
-const MOST_RECORDS: u64 = 60_000;
+/// So many bytes of redo records are shipped without a further wait.
+const PLENTY_RECORDS: u64 = 8 << 20;
+/// Above as many since the last cut who changes anything waits: one log object takes 64 MiB of them.
+const MOST_RECORDS: u64 = 24 << 20;
 
 /// What the shipper and those who wait for it tell each other.
 #[derive(Debug)]
@@ -33,10 +33,10 @@ pub(crate) struct Rounds {
     /// Enough changed for a round.
     plenty: AtomicBool,
     fenced: AtomicBool,
-    /// The last record that is in the bucket.
-    shipped: AtomicU64,
-    /// The last record that was there at some time after the last cut.
-    newest: AtomicU64,
+    /// Everything is in the bucket, and the volume was given back.
+    closed: AtomicBool,
+    /// Bytes of redo records since the last cut, about.
+    recorded: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ pub(super) enum Next {
 }
 
 impl Rounds {
-    pub(super) fn new(lag: Duration, shipped: Lsn) -> Self {
+    pub(super) fn new(lag: Duration) -> Self {
         Self {
             lag,
             state: Mutex::default(),
@@ -75,8 +75,8 @@ impl Rounds {
             touched: AtomicBool::new(false),
             plenty: AtomicBool::new(false),
             fenced: AtomicBool::new(false),
-            shipped: AtomicU64::new(shipped),
-            newest: AtomicU64::new(shipped),
+            closed: AtomicBool::new(false),
+            recorded: AtomicU64::new(0),
         }
     }
 
@@ -96,7 +96,8 @@ impl Rounds {
         }
     }
 
-    fn hurry(&self) {
+    /// A round is due now.
+    pub(super) fn hurry(&self) {
         if !self.plenty.swap(true, Ordering::AcqRel) {
             drop(self.state.lock());
             self.work.notify_one();
@@ -105,7 +106,7 @@ impl Rounds {
 
     /// Waits while too much is on its way.
     pub(super) fn wait_for_room(&self, dirty: impl Fn() -> u64) {
-        let full = || dirty() > MOST_BYTES || self.backlog() > MOST_RECORDS;
+        let full = || dirty() > MOST_BYTES || self.recorded.load(Ordering::Relaxed) > MOST_RECORDS;
         if !full() {
             return;
         }
@@ -116,21 +117,27 @@ impl Rounds {
         }
     }
 
-    /// Records that are not in the bucket, as far as it is known.
-    fn backlog(&self) -> u64 {
-        let newest = self.newest.load(Ordering::Relaxed);
-        newest.saturating_sub(self.shipped.load(Ordering::Relaxed))
-    }
-
-    /// A record was written.
-    pub(crate) fn recorded(&self, lsn: Lsn) {
-        self.newest.fetch_max(lsn, Ordering::Relaxed);
+    /// A redo record of about so many bytes was written.
+    pub(crate) fn recorded(&self, bytes: u64) {
+        let before = self.recorded.fetch_add(bytes, Ordering::Relaxed);
         self.touched();
+        if before > PLENTY_RECORDS {
+            self.hurry();
+        }
     }
 
     /// Another daemon took the volume over.
     pub(super) fn is_fenced(&self) -> bool {
         self.fenced.load(Ordering::Acquire)
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Whether everything is in the bucket, and the volume was given back.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     pub(super) fn fence(&self) {
@@ -241,13 +248,19 @@ impl Rounds {
     pub(super) fn cut(&self) {
         self.touched.store(false, Ordering::Release);
         self.plenty.store(false, Ordering::Release);
+        self.recorded.store(0, Ordering::Relaxed);
         self.state.lock().since = None;
+        self.room.notify_all();
     }
 
     /// Everything of the round that was begun is in the bucket.
-    pub(super) fn done(&self, lsn: Lsn) {
-        self.shipped.store(lsn, Ordering::Release);
+    pub(super) fn done(&self) {
         self.tell(|state| state.done = state.begun);
+    }
+
+    /// Content that was on its way is no longer counted.
+    pub(super) fn has_room(&self) {
+        self.tell(|_| ());
     }
 
     /// An attempt failed.

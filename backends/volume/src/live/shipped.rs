@@ -174,6 +174,21 @@ fn place(db: &Transaction<'_>, piece: &Piece) -> rusqlite::Result<()> {
     }
 }
 
+/// All frames that extents name, in the order of their objects.
+pub(crate) fn frames(db: &Connection) -> rusqlite::Result<Vec<Frame>> {
+    let sql = format!("SELECT {COLUMNS} FROM extent ORDER BY epoch, seq, at");
+    let mut frames = Vec::new();
+    let mut statement = db.prepare(&sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let frame = extent(row)?.frame;
+        if frames.last() != Some(&frame) {
+            frames.push(frame);
+        }
+    }
+    Ok(frames)
+}
+
 /// Looks into the shipped image.
 #[derive(Debug)]
 pub(crate) struct Shipped {
@@ -339,6 +354,28 @@ impl Shipping {
         let copy = schema::writer(Path::new(to)).map_err(storage)?;
         copy.execute_batch("PRAGMA journal_mode=WAL; DROP TABLE extent; DROP TABLE chain;")
             .map_err(storage)
+    }
+
+    /// Writes the image to a new file.
+    pub(crate) fn copy(&self, to: &Path) -> Result<()> {
+        let to = to.to_str().ok_or(vfsd_backend::Errno::INVAL)?;
+        self.db.execute("VACUUM INTO ?1", [to]).map_err(storage)?;
+        Ok(())
+    }
+
+    /// Makes a file that [`copy`](Self::copy) wrote one to be opened.
+    pub(crate) fn take_copy(path: &Path) -> Result<()> {
+        let db = schema::writer(path).map_err(storage)?;
+        db.execute_batch("PRAGMA journal_mode=WAL;")
+            .map_err(storage)
+    }
+
+    /// Looks into the image.
+    pub(crate) fn look<T>(
+        &self,
+        look: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        look(&self.db).map_err(storage)
     }
 
     /// Brings all of it to the disk.

@@ -9,9 +9,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
 use vfsd_backend::Errno;
 
 use super::Live;
+use super::cache;
 use super::cut::Cut;
 use super::dirty::Frozen;
 use super::local::Local;
@@ -29,6 +31,8 @@ const PARALLEL: usize = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// See [`FIRST_PAUSE`].
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A checkpoint is made after this time, if anything was appended to the log.
+const CHECKPOINT_AGE: Duration = Duration::from_secs(600);
 /// While a fault lasts it is told as often.
 const TELL: Duration = Duration::from_secs(60);
 
@@ -60,6 +64,8 @@ struct Round {
     /// Content that is in no segment yet: inode, offset and bytes.
     queue: VecDeque<(u64, u64, Vec<u8>)>,
     queued: usize,
+    /// Bytes of content so far.
+    content: u64,
     /// There is more than a log object takes.
     in_segments: bool,
     writer: Option<SegmentWriter>,
@@ -76,6 +82,19 @@ pub(super) struct Shipper {
     records: Cursor,
     local: Local,
     failing: Failing,
+    checkpoints: Checkpoints,
+}
+
+/// When the next checkpoint is due.
+#[derive(Debug)]
+struct Checkpoints {
+    /// After so many bytes of log.
+    after: u64,
+    /// Bytes of log since the last one.
+    logged: u64,
+    last: Instant,
+    /// One that is being stored.
+    under_way: Option<JoinHandle<()>>,
 }
 
 /// A fault that lasts.
@@ -107,13 +126,25 @@ impl Failing {
 }
 
 impl Shipper {
-    pub(super) fn new(core: Arc<Core>, shipping: Shipping, records: Cursor, local: Local) -> Self {
+    pub(super) fn new(
+        core: Arc<Core>,
+        shipping: Shipping,
+        records: Cursor,
+        local: Local,
+        checkpoint_after: u64,
+    ) -> Self {
         Self {
             core,
             shipping,
             records,
             local,
             failing: Failing::default(),
+            checkpoints: Checkpoints {
+                after: checkpoint_after,
+                logged: 0,
+                last: Instant::now(),
+                under_way: None,
+            },
         }
     }
 
@@ -127,6 +158,8 @@ impl Shipper {
             if !self.round(live) {
                 break;
             }
+            self.checkpoint_if_due(live);
+            cache::trim_if_due(&self.core, live, self.local.layout());
         }
         if live.rounds.is_fenced() {
             tracing::error!(
@@ -135,6 +168,7 @@ impl Shipper {
             );
             live.rounds.wait_for_stop();
         } else if self.finish(live) {
+            live.rounds.close();
             tracing::debug!("volume: closed, everything is in the bucket");
         } else {
             tracing::warn!("volume: not everything is in the bucket; the next start here goes on");
@@ -150,6 +184,10 @@ impl Shipper {
             if self.core.meta.last() == self.shipping.point().lsn {
                 break;
             }
+        }
+        if let Some(under_way) = self.checkpoints.under_way.take() {
+            // Its failure was told.
+            let _ = live.runtime.block_on(under_way);
         }
         let closed = live.runtime.block_on(live.remote.close());
         let synced = || -> vfsd_backend::Result<()> {
@@ -169,6 +207,44 @@ impl Shipper {
                 false
             }
         }
+    }
+
+    /// Stores the shipped image, from which another host begins, if the log has become long.
+    fn checkpoint_if_due(&mut self, live: &Live) {
+        let Checkpoints {
+            after,
+            logged,
+            last,
+            under_way,
+        } = &mut self.checkpoints;
+        let old = *logged > 0 && last.elapsed() >= CHECKPOINT_AGE;
+        if (*logged < *after && !old) || under_way.as_ref().is_some_and(|task| !task.is_finished())
+        {
+            return;
+        }
+        (*logged, *last) = (0, Instant::now());
+        let path = self.local.checkpoint();
+        let copied = self
+            .local
+            .remove_checkpoint()
+            .map_err(vfsd_backend::Error::from);
+        if let Err(error) = copied.and_then(|()| self.shipping.copy(&path)) {
+            tracing::warn!(%error, "volume: no checkpoint was made");
+            return;
+        }
+        let (remote, point, local) = (
+            live.remote.clone(),
+            self.shipping.point(),
+            self.local.clone(),
+        );
+        *under_way = Some(live.runtime.spawn(async move {
+            if let Err(error) = remote.checkpoint(&path, point).await {
+                tracing::warn!(%error, "volume: no checkpoint was stored");
+            }
+            if let Err(error) = local.remove_checkpoint() {
+                tracing::debug!(%error, "volume: the copy for a checkpoint stays");
+            }
+        }));
     }
 
     /// Everything up to a new cut. False: it is time to stop, or another daemon took the volume over.
@@ -228,8 +304,10 @@ impl Shipper {
 
     /// The bucket has it: wakes who waits, and brings the shipped image forward.
     fn arrived(&mut self, live: &Live, round: Round) -> bool {
-        live.rounds.done(round.cut.last);
+        live.rounds.done();
         if let Some(sealed) = &round.sealed {
+            let bytes = u64::try_from(sealed.bytes()).unwrap_or(u64::MAX);
+            self.checkpoints.logged = self.checkpoints.logged.saturating_add(bytes);
             while let Err(error) =
                 self.shipping
                     .apply(&round.records, &round.pieces, sealed.point())
@@ -242,9 +320,11 @@ impl Shipper {
             }
             self.failing.over();
         }
+        live.cache.grown(round.content);
         for file in &round.cut.files {
             file.map.shipped(&live.dirty);
         }
+        live.rounds.has_room();
         self.core.meta.keep_after(self.shipping.point().lsn);
         for (ino, has_data) in live.rounds.take_removable() {
             self.core.remove_inode(ino, has_data);
@@ -262,6 +342,7 @@ impl Round {
             open: None,
             queue: VecDeque::new(),
             queued: 0,
+            content: 0,
             in_segments: false,
             writer: None,
             segments: Vec::new(),
@@ -313,6 +394,8 @@ impl Round {
             {
                 Some(Frozen::Data { offset, bytes }) => {
                     self.queued = self.queued.saturating_add(bytes.len());
+                    let more = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                    self.content = self.content.saturating_add(more);
                     self.queue.push_back((file.ino, offset, bytes));
                     return Ok(true);
                 }

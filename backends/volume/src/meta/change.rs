@@ -43,6 +43,24 @@ const HOLE: u8 = 6;
 const GONE: u8 = 0x80;
 
 impl Change {
+    /// About how many bytes of a record it is.
+    pub(crate) fn bytes(&self) -> u64 {
+        let (fixed, names) = match self {
+            Self::Node(_, None) => (9, 0),
+            Self::Node(_, Some(row)) => (160, row.target.len()),
+            Self::Entry(_, name, _) => (33, name.len()),
+            Self::Xattr(_, name, value) => {
+                let value = value.as_ref().map_or(0, |value| value.len());
+                (17, name.len().saturating_add(value))
+            }
+            Self::Orphan(..) | Self::Unsettled(..) => (9, 0),
+            Self::Hole(..) => (25, 0),
+        };
+        u64::try_from(names)
+            .unwrap_or(u64::MAX)
+            .saturating_add(fixed)
+    }
+
     fn encode(&self, to: &mut Encoder) {
         let kind = |kind: u8, there: bool| if there { kind } else { kind | GONE };
         match self {

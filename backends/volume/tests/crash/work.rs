@@ -133,7 +133,16 @@ impl Work {
         let _ = self.take(step);
     }
 
+    /// As [`step`](Self::step), and says whether everything is synced then.
+    #[allow(dead_code, reason = "one of the tests asks")]
+    pub(crate) fn step_is_synced(&mut self) -> bool {
+        let step = step(&mut self.random);
+        let syncs = matches!(step, Step::Sync(_));
+        self.take(step).is_ok() && syncs
+    }
+
     /// Whether the next operation changes content, which a kill can leave half done.
+    #[allow(dead_code, reason = "one of the tests asks")]
     pub(crate) fn next_changes_content(&self) -> bool {
         let mut random = Random(self.random.0);
         matches!(

@@ -1,0 +1,117 @@
+//! Looking at a volume in a bucket without having it open.
+
+use std::path::Path;
+
+use tokio::runtime::Handle;
+use vfsd_backend::Result;
+use vfsd_object_store::Store;
+
+use super::shipped::{Shipping, frames};
+use crate::Volume;
+use crate::bucket::{BucketError, BucketReport, BucketStat, CheckLevel, Owner, Point, View};
+use crate::check::{CheckReport, check_rows};
+use crate::error::VolumeError;
+
+/// What a volume in a bucket is, and how much is stored for it.
+#[derive(Debug, Clone)]
+pub struct RemoteStatus {
+    /// Tells volumes apart: 32 hexadecimal digits.
+    pub uuid: String,
+    /// The daemon that has the volume open, if there is one.
+    pub owner: Option<Owner>,
+    /// What is in the bucket.
+    pub stored: BucketStat,
+}
+
+/// What a check of a volume in a bucket found.
+#[derive(Debug)]
+pub struct RemoteReport {
+    /// Of names and attributes, and of where content lies.
+    pub rows: CheckReport,
+    /// Of the objects.
+    pub bucket: BucketReport,
+}
+
+impl RemoteReport {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.rows.is_clean() && self.bucket.is_clean()
+    }
+}
+
+/// What must not be found among extents.
+const RULES: &[(&str, &str)] = &[
+    (
+        "SELECT DISTINCT e.ino FROM extent e LEFT JOIN node n ON n.ino=e.ino WHERE n.ino IS NULL",
+        "content of inode {0}, which does not exist",
+    ),
+    (
+        "SELECT e.ino, e.off, e.len, n.size FROM extent e JOIN node n ON n.ino=e.ino WHERE e.off+e.len > n.size",
+        "content of inode {0} at {1}, of {2} bytes, in a file of {3} bytes",
+    ),
+    (
+        "SELECT a.ino, a.off, b.off FROM extent a JOIN extent b ON b.ino=a.ino AND b.off>a.off AND b.off<a.off+a.len \
+         AND b.off < a.off + 1048576",
+        "content of inode {0} at {1} and at {2} overlaps",
+    ),
+];
+
+impl Volume {
+    /// What the volume below `prefix` of a bucket is. It may be in use.
+    ///
+    /// # Errors
+    /// There is none, or the store failed.
+    pub async fn stat_remote(store: &Store, prefix: &str) -> Result<RemoteStatus, VolumeError> {
+        let view = View::open(store, prefix).await?;
+        Ok(RemoteStatus {
+            uuid: format!("{:032x}", u128::from_be_bytes(view.uuid())),
+            owner: view.head().owner.clone(),
+            stored: view.stat().await?,
+        })
+    }
+
+    /// Looks whether everything in the volume below `prefix` of a bucket fits together and is there. It may be in use: nothing is
+    /// changed. `scratch` is an empty directory of this host for a copy of names and attributes. Blocks the thread,
+    /// which may be none of the runtime.
+    ///
+    /// # Errors
+    /// There is no volume, the store failed, or the directory cannot be used. What does not fit together is no error: it is
+    /// in the report.
+    pub fn check_remote(
+        store: &Store,
+        prefix: &str,
+        scratch: &Path,
+        level: CheckLevel,
+        runtime: &Handle,
+    ) -> Result<RemoteReport, VolumeError> {
+        let storage = || VolumeError::storage(scratch, "cannot be used for a check");
+        let view = runtime.block_on(View::open(store, prefix))?;
+        let path = scratch.join("shipped.sqlite");
+        match &view.head().checkpoint {
+            Some(checkpoint) => {
+                runtime.block_on(view.restore(checkpoint, &path))?;
+                Shipping::take_copy(&path).map_err(storage())?;
+            }
+            None => Shipping::create(&path).map_err(storage())?,
+        }
+        let mut shipping = Shipping::open(&path).map_err(storage())?;
+        let after = shipping.point();
+        let mut failed = None;
+        runtime.block_on(view.follow(after, |object, point: Point| {
+            if failed.is_none() {
+                failed = shipping.apply(&object.records, &object.pieces, point).err();
+            }
+            Ok::<(), BucketError>(())
+        }))?;
+        if let Some(error) = failed {
+            return Err(storage()(error));
+        }
+        let mut rows = CheckReport::default();
+        let named = shipping.look(|db| {
+            check_rows(db, &mut rows, RULES, false)?;
+            frames(db)
+        });
+        let bucket = runtime.block_on(view.check(named.map_err(storage())?, level))?;
+        Ok(RemoteReport { rows, bucket })
+    }
+}

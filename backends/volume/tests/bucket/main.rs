@@ -1,0 +1,13 @@
+//! Volumes in a bucket: what is found on other hosts, after kills, in faults and after a takeover.
+//!
+//! `VFSD_SEED` says how random work begins, `VFSD_CRASHES` how often a daemon is killed.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
+
+mod bench;
+mod crash;
+mod faults;
+mod hosts;
+mod local_store;
+#[path = "../crash/work.rs"]
+mod work;
