@@ -31,6 +31,8 @@ pub(super) struct Place {
     what: String,
     /// Where the registry sent us last.
     elsewhere: Mutex<Option<Url>>,
+    /// Where it is, too.
+    next: Option<Arc<Self>>,
 }
 
 impl Place {
@@ -38,11 +40,13 @@ impl Place {
         client: Arc<Client>,
         digest: Sha256Digest,
         size: u64,
+        next: Option<Arc<Self>>,
     ) -> Result<Self, RegistryError> {
         Ok(Self {
             url: client.url("blobs", &digest.to_string())?,
             what: format!("{}, blob {digest}", client.image()),
             elsewhere: Mutex::new(None),
+            next,
             client,
             digest,
             size,
@@ -55,6 +59,14 @@ impl Place {
 
     pub(super) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The first place that is not avoided, or the last.
+    fn best(mut place: Arc<Self>) -> Arc<Self> {
+        while let Some(next) = place.next.clone().filter(|_| place.client.is_avoided()) {
+            place = next;
+        }
+        place
     }
 
     /// Asks once for some bytes. The body may end early, and begins where it should.
@@ -159,7 +171,7 @@ impl Transfer {
     /// Nothing is sent before the first byte is asked for.
     pub(super) fn new(place: Arc<Place>, range: Range<u64>) -> Self {
         Self {
-            place,
+            place: Place::best(place),
             range,
             body: None,
             failures: 0,
@@ -191,7 +203,12 @@ impl Transfer {
                 Err(error) => {
                     self.body = None;
                     self.arrived = 0;
-                    self.place.client.pause(&mut self.failures, error)?;
+                    if let Err(error) = self.place.client.pause(&mut self.failures, error) {
+                        let next = self.place.next.clone().ok_or(error)?;
+                        self.place.client.avoid();
+                        self.place = next;
+                        self.failures = 0;
+                    }
                 }
             }
         }

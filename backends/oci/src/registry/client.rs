@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use reqwest::blocking::{Client as Http, RequestBuilder, Response};
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER};
 use reqwest::header::{HeaderMap, HeaderName, WWW_AUTHENTICATE};
@@ -18,6 +19,8 @@ use super::{Limits, Reference, RegistryError, Settings};
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 /// How often an answer may lead elsewhere.
 const REDIRECTS_MAX: usize = 5;
+/// How long a mirror that failed is left out.
+const AVOIDED: Duration = Duration::from_secs(60);
 /// How much is read of an answer that says what is wrong.
 const PROBLEM_MAX: u64 = 16 << 10;
 
@@ -30,6 +33,8 @@ pub(super) struct Client {
     limits: Limits,
     image: Reference,
     offline: bool,
+    /// Until then another one is asked instead.
+    avoided: Mutex<Option<Instant>>,
 }
 
 /// What is asked for.
@@ -81,6 +86,7 @@ impl Client {
             auth: Auth::new(image.clone(), settings.auth.clone()),
             limits: settings.limits,
             offline: settings.offline,
+            avoided: Mutex::default(),
             image,
         })
     }
@@ -92,6 +98,17 @@ impl Client {
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Another one is to be asked for a while, if there is one.
+    pub(super) fn avoid(&self) {
+        *self.avoided.lock() = Instant::now().checked_add(AVOIDED);
+    }
+
+    pub(super) fn is_avoided(&self) -> bool {
+        self.avoided
+            .lock()
+            .is_some_and(|until| Instant::now() < until)
     }
 
     /// `/v2/NAME/KIND/NAME`.

@@ -13,7 +13,10 @@ use crate::image::{Blobs, Document, Image, ImageError, JSON_MAX, Platform};
 use super::blob::{Place, RegistryBlob, Windows};
 use super::client::{self, Client, Get};
 use super::store::{Download, Store};
-use super::{Reference, RegistryError, Settings, Version};
+use super::{Limits, Reference, RegistryError, Settings, Version};
+
+/// How often a mirror is asked before the next one is.
+const MIRROR_ATTEMPTS: u32 = 2;
 
 /// What is understood of manifests.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
@@ -33,9 +36,19 @@ pub(crate) fn find(
     settings: &Settings,
 ) -> Result<Image, ImageError> {
     let store = Store::new(cache).map_err(RegistryError::Cache)?;
-    let client = Arc::new(Client::new(reference.clone(), settings)?);
+    let own = Arc::new(Client::new(reference.clone(), settings)?);
+    let hasty = Settings {
+        limits: Limits {
+            attempts: settings.limits.attempts.min(MIRROR_ATTEMPTS),
+            ..settings.limits
+        },
+        ..settings.clone()
+    };
+    let mirrors = settings.mirrored(reference).into_iter();
+    let mirrors = mirrors.map(|mirror| Client::new(mirror, &hasty).map(Arc::new));
     let blobs = RegistryBlobs {
-        client,
+        mirrors: mirrors.collect::<Result<_, _>>()?,
+        own,
         store,
         windows: Arc::default(),
         documents: Mutex::default(),
@@ -55,7 +68,9 @@ pub(crate) fn find(
 /// The blobs of one repository, in the cache or in the registry.
 #[derive(Debug)]
 struct RegistryBlobs {
-    client: Arc<Client>,
+    /// Asked before the registry itself, in this order.
+    mirrors: Vec<Arc<Client>>,
+    own: Arc<Client>,
     store: Store,
     windows: Arc<Windows>,
     documents: Mutex<Vec<Sha256Digest>>,
@@ -64,7 +79,7 @@ struct RegistryBlobs {
 impl RegistryBlobs {
     /// The manifest that the image's name leads to, its size, and what is to be said of it.
     fn resolve(&self) -> Result<(Sha256Digest, u64, Option<String>), RegistryError> {
-        let image = self.client.image();
+        let image = self.own.image();
         let name = image.to_string();
         let wanted = match image.version() {
             Version::Digest(digest) => Some(*digest),
@@ -109,14 +124,31 @@ impl RegistryBlobs {
         name: &str,
         wanted: Option<Sha256Digest>,
     ) -> Result<Vec<u8>, RegistryError> {
-        let image = self.client.image();
+        for mirror in self.mirrors.iter().filter(|it| !it.is_avoided()) {
+            match Self::fetch_from(mirror, kind, name, wanted) {
+                Ok(bytes) => return Ok(bytes),
+                // That it does not have one image says nothing of others.
+                Err(RegistryError::NotFound(_)) => {}
+                Err(_) => mirror.avoid(),
+            }
+        }
+        Self::fetch_from(&self.own, kind, name, wanted)
+    }
+
+    fn fetch_from(
+        client: &Client,
+        kind: &str,
+        name: &str,
+        wanted: Option<Sha256Digest>,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let image = client.image();
         let what = match wanted {
             None => image.to_string(),
             Some(digest) => format!("{}/{}@{digest}", image.registry(), image.repository()),
         };
-        let url = self.client.url(kind, name)?;
-        self.client.retry(|| {
-            let answer = self.client.get(&Get {
+        let url = client.url(kind, name)?;
+        client.retry(|| {
+            let answer = client.get(&Get {
                 what: &what,
                 url: &url,
                 accept: (kind == "manifests").then_some(MANIFESTS),
@@ -125,7 +157,7 @@ impl RegistryBlobs {
             let response = answer.response;
             let said = client::text(response.headers(), client::CONTENT_DIGEST);
             let said = said.and_then(|said| said.parse::<Sha256Digest>().ok());
-            let limits = self.client.limits();
+            let limits = client.limits();
             let bytes = client::document(response, &what, JSON_MAX, limits)?;
             let found = Sha256Digest::of(&bytes);
             match wanted.or(said) {
@@ -145,8 +177,15 @@ impl RegistryBlobs {
     }
 
     fn place(&self, digest: Sha256Digest, size: u64) -> Result<Arc<Place>, RegistryError> {
-        let client = Arc::clone(&self.client);
-        Ok(Arc::new(Place::new(client, digest, size)?))
+        let place = |client: &Arc<Client>, next| -> Result<_, RegistryError> {
+            let place = Place::new(Arc::clone(client), digest, size, next)?;
+            Ok(Arc::new(place))
+        };
+        let mut first = place(&self.own, None)?;
+        for mirror in self.mirrors.iter().rev() {
+            first = place(mirror, Some(first))?;
+        }
+        Ok(first)
     }
 }
 
@@ -214,6 +253,10 @@ impl Blobs for RegistryBlobs {
 
     fn discard(&self, digest: Sha256Digest) -> bool {
         self.store.remove(digest);
+        // It is had from the registry itself now.
+        for mirror in &self.mirrors {
+            mirror.avoid();
+        }
         true
     }
 }

@@ -9,6 +9,9 @@
 //! the tag meant before, with a [notice](crate::image::Image::notice). An image that is named by its digest needs no
 //! registry once it is there.
 //!
+//! A registry may have mirrors, which are asked before it. One that fails is left out for a while, and what it did not
+//! give is had from the next.
+//!
 //! Nothing that a registry sends is trusted: manifests, configurations and layers are compared with the digests that
 //! lead to them, and each span with its own before a guest sees it.
 //!
@@ -50,6 +53,9 @@ pub struct Settings {
     pub auth: AuthFiles,
     /// Registries, as a reference names them, that are asked by plain http. Loopback addresses always are.
     pub insecure: Vec<String>,
+    /// Where the images of a registry are looked for before it is asked itself, in this order: the registry, and a
+    /// host with or without a path before the repository.
+    pub mirrors: Vec<(String, String)>,
     /// How long they are waited for.
     pub limits: Limits,
     /// Nothing is sent to anybody: an image is what is in the cache of it.
@@ -62,8 +68,20 @@ impl Default for Settings {
         Self {
             auth: AuthFiles::of_user(),
             insecure: Vec::new(),
+            mirrors: Vec::new(),
             limits: Limits::default(),
             offline: false,
         }
+    }
+}
+
+impl Settings {
+    /// The image as its mirrors call it.
+    fn mirrored(&self, image: &Reference) -> Vec<Reference> {
+        let mirrors = self.mirrors.iter();
+        let mirrors = mirrors.filter(|(registry, _)| registry == image.registry());
+        mirrors
+            .filter_map(|(_, mirror)| image.at(mirror).ok())
+            .collect()
     }
 }

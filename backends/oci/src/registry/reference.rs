@@ -33,6 +33,18 @@ pub enum Version {
 }
 
 impl Reference {
+    /// The same repository and version at another host, or in a path there.
+    ///
+    /// # Errors
+    /// A host that is none.
+    pub fn at(&self, host: &str) -> Result<Self, BadReference> {
+        let sign = match self.version {
+            Version::Tag(_) => ':',
+            Version::Digest(_) => '@',
+        };
+        format!("{host}/{}{sign}{}", self.repository, self.version).parse()
+    }
+
     /// The registry's host, and port if it has one: `docker.io`, `localhost:5000`.
     pub fn registry(&self) -> &str {
         &self.registry

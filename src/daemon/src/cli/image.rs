@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use vfsd_oci::Progress;
 use vfsd_oci::image::Platform;
+use vfsd_oci::registry::Reference;
 
 use super::cache::CacheArguments;
 use super::image_cache::{ListArguments, PruneArguments, VerifyArguments};
@@ -27,6 +28,10 @@ pub(crate) struct ImageOptions {
     #[arg(long, value_name = "HOST")]
     registry_insecure: Vec<String>,
 
+    /// Look for the images of a registry at these hosts first, in this order; may be repeated
+    #[arg(long, value_name = "HOST=MIRROR[,...]", value_parser = parse_mirrors)]
+    registry_mirror: Vec<Mirrors>,
+
     /// Ask no registry for anything: an image is what the cache has of it, and the rest is EIO
     #[arg(long)]
     offline: bool,
@@ -41,6 +46,26 @@ pub(crate) struct ImageOptions {
     registry_auth_file: Option<PathBuf>,
 }
 
+/// A registry with one of its mirrors, for each of them.
+#[derive(Debug, Clone)]
+struct Mirrors(Vec<(String, String)>);
+
+fn parse_mirrors(word: &str) -> Result<Mirrors, String> {
+    let form = "use HOST=MIRROR[,MIRROR...], such as docker.io=mirror.example";
+    let (registry, mirrors) = word.split_once('=').ok_or(form)?;
+    let is_host = |host: &str| {
+        let name = format!("{host}/a/b:t").parse::<Reference>();
+        name.is_ok_and(|name| host.split('/').next() == Some(name.registry()))
+    };
+    let mirrors: Vec<_> = mirrors.split(',').collect();
+    if registry.contains('/') || !is_host(registry) || !mirrors.iter().all(|it| is_host(it)) {
+        return Err(form.to_owned());
+    }
+    let pairs = mirrors.into_iter();
+    let pairs = pairs.map(|mirror| (registry.to_owned(), mirror.to_owned()));
+    Ok(Mirrors(pairs.collect()))
+}
+
 impl ImageOptions {
     /// What the storages are told.
     pub(super) fn settings(&self, cache: &CacheArguments) -> ImageSettings {
@@ -49,6 +74,11 @@ impl ImageOptions {
             platform: self.platform.clone(),
             insecure: self.registry_insecure.clone(),
             auth_file: self.registry_auth_file.clone(),
+            mirrors: self
+                .registry_mirror
+                .iter()
+                .flat_map(|it| it.0.clone())
+                .collect(),
             offline: self.offline,
             background_fill: !self.no_background_fill,
         }
@@ -198,6 +228,35 @@ fn bars() -> impl Fn(Progress) + Send + Sync {
             if progress.read >= progress.size {
                 bar.finish();
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_has_mirrors_in_their_order() {
+        let pair = |one: &str, other: &str| (one.to_owned(), other.to_owned());
+        assert_eq!(
+            parse_mirrors("docker.io=m.example,127.0.0.1:5000/hub")
+                .unwrap()
+                .0,
+            [
+                pair("docker.io", "m.example"),
+                pair("docker.io", "127.0.0.1:5000/hub")
+            ]
+        );
+        for word in [
+            "",
+            "docker.io",
+            "docker.io=",
+            "a=b",
+            "docker.io=m.example,",
+            "r.example/a=m.example",
+        ] {
+            assert!(parse_mirrors(word).is_err(), "{word}");
         }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct ImageSettings {
     pub(crate) insecure: Vec<String>,
     /// Where credentials are, instead of the user's files.
     pub(crate) auth_file: Option<PathBuf>,
+    /// Registries, each with a host where its images are looked for first.
+    pub(crate) mirrors: Vec<(String, String)>,
     /// No registry is asked for anything.
     pub(crate) offline: bool,
     /// What the guest has not read yet is fetched while it reads nothing.
@@ -49,6 +51,7 @@ impl ImageSettings {
     fn registries(&self) -> registry::Settings {
         let mut settings = registry::Settings {
             insecure: self.insecure.clone(),
+            mirrors: self.mirrors.clone(),
             offline: self.offline,
             ..registry::Settings::default()
         };

@@ -2,6 +2,7 @@
 
 mod auth;
 mod faults;
+mod mirrors;
 mod pull;
 mod ranges;
 mod server;
@@ -87,6 +88,7 @@ impl Scene {
         Settings {
             auth: AuthFiles::only(self.auth.clone()),
             insecure: Vec::new(),
+            mirrors: Vec::new(),
             offline: false,
             limits: Limits {
                 connect: Duration::from_secs(5),
