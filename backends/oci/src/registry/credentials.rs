@@ -42,6 +42,8 @@ pub struct AuthFiles {
     required: bool,
     /// How long a credential program is waited for.
     helper_limit: Duration,
+    /// What was there for some repositories when the files could be read; then they are not any more.
+    known: Option<Vec<(String, Option<Credentials>)>>,
 }
 
 impl AuthFiles {
@@ -51,6 +53,7 @@ impl AuthFiles {
             files: vec![file],
             required: true,
             helper_limit: helper::TIME_LIMIT,
+            known: None,
         }
     }
 
@@ -80,11 +83,29 @@ impl AuthFiles {
             files: files.into_iter().flatten().collect(),
             required: false,
             helper_limit: helper::TIME_LIMIT,
+            known: None,
+        }
+    }
+
+    /// What is there for these images now, for a process that will not see the files, nor run credential programs.
+    /// What cannot be read is none.
+    pub(super) fn read_now(&self, images: &[Reference]) -> Self {
+        let read = |image: &Reference| (repository(image), self.find(image).ok().flatten());
+        Self {
+            files: Vec::new(),
+            required: false,
+            helper_limit: self.helper_limit,
+            known: Some(images.iter().map(read).collect()),
         }
     }
 
     /// The first credentials that are there for an image.
     pub(super) fn find(&self, image: &Reference) -> Result<Option<Credentials>, RegistryError> {
+        if let Some(known) = &self.known {
+            let wanted = repository(image);
+            let found = known.iter().find(|(place, _)| *place == wanted);
+            return Ok(found.and_then(|(_, credentials)| credentials.clone()));
+        }
         for path in &self.files {
             let Some(file) = read(path, self.required)? else {
                 continue;
@@ -95,6 +116,10 @@ impl AuthFiles {
         }
         Ok(None)
     }
+}
+
+fn repository(image: &Reference) -> String {
+    format!("{}/{}", image.registry(), image.repository())
 }
 
 /// `config.json` of docker, `auth.json` of podman.
@@ -261,6 +286,7 @@ mod tests {
             files: files.collect(),
             required: false,
             helper_limit: Duration::from_secs(10),
+            known: None,
         };
         files.find(&image.parse().unwrap())
     }

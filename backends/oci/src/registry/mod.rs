@@ -76,6 +76,19 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The same, with the credentials that are there now for the repository of an image, and for that of its mirrors.
+    /// From then on no file of credentials is read, and no credential program runs: for a process that is about to
+    /// enter a sandbox. Tokens are still asked for, and renewed.
+    #[must_use]
+    pub fn with_credentials(&self, image: &Reference) -> Self {
+        let mut images = self.mirrored(image);
+        images.push(image.clone());
+        Self {
+            auth: self.auth.read_now(&images),
+            ..self.clone()
+        }
+    }
+
     /// The image as its mirrors call it.
     fn mirrored(&self, image: &Reference) -> Vec<Reference> {
         let mirrors = self.mirrors.iter();

@@ -247,6 +247,12 @@ impl Storage for ImageSource {
         };
         let places: Vec<PathBuf> = shares.iter().map(|share| share.path.clone()).collect();
         let (settings, shown) = (options.image.clone(), self.to_string());
+        let registries = match &self.0 {
+            ImageName::Registry(reference) if !settings.offline => {
+                settings.registries().with_credentials(reference)
+            }
+            _ => settings.registries(),
+        };
         Ok(Prepared {
             shares,
             needs,
@@ -264,6 +270,7 @@ impl Storage for ImageSource {
                 let mut options = settings.options(name, kept.path.clone());
                 options.progress = Box::new(log_progress());
                 options.known_as = None;
+                options.registries = registries;
                 let opened = OciImage::open(&options);
                 drop(lease);
                 let opened = opened.map_err(|error| {

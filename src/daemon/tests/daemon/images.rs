@@ -1,12 +1,14 @@
 //! `vfsd image`, and what it leaves to a daemon that serves.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use vfsd_oci::blob::Sha256Digest;
 
-use crate::process::{Daemon, Place, outcome, text, vfsd};
+use crate::process::{Daemon, Place, outcome, text, vfsd, wait_until};
 
 /// A tar with a file.
 fn tar(name: &str, content: &str) -> Vec<u8> {
@@ -225,4 +227,82 @@ fn offline_an_image_that_is_not_in_the_cache_is_said_at_once() {
     let told = "vfsd: 127.0.0.1:1/a/b:t is not in the cache, and is not asked for (--offline)\n";
     assert!(errors.ends_with(told), "{errors}");
     assert!(!socket.exists());
+}
+
+/// Base64 of `user:secret`.
+const LOGIN: &str = "dXNlcjpzZWNyZXQ=";
+
+/// A registry on loopback that has the image of a layout as `a/b:t`, for `user` alone. It ends with the test's process.
+fn private_registry(layout: &Path) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let layout = layout.to_owned();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(&stream).lines().map(Result::unwrap);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let target = head[0].split(' ').nth(1).unwrap();
+            let login = format!("authorization: basic {}", LOGIN.to_lowercase());
+            let is_user = head.iter().any(|line| line.to_lowercase() == login);
+            let word = target.rsplit('/').next().unwrap();
+            let digits = match word.strip_prefix("sha256:") {
+                Some(digits) => digits.to_owned(),
+                None => {
+                    let index = std::fs::read(layout.join("index.json")).unwrap();
+                    let index: Value = serde_json::from_slice(&index).unwrap();
+                    index["manifests"][0]["digest"].as_str().unwrap()[7..].to_owned()
+                }
+            };
+            let (status, body) = match is_user {
+                true => {
+                    let blob = layout.join("blobs/sha256").join(digits);
+                    ("200 OK", std::fs::read(blob).unwrap())
+                }
+                false => (
+                    "401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"r\"",
+                    Vec::new(),
+                ),
+            };
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+            );
+            // A client that has gone is no failure of the test.
+            let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+        }
+    });
+    address
+}
+
+#[test]
+fn an_image_that_needs_credentials_is_served_without_being_pulled_before() {
+    let kept = Kept::new();
+    let address = private_registry(&kept.place.path("layout"));
+    let auth = kept.place.path("auth.json");
+    let logins = json!({"auths": {&address: {"auth": LOGIN}}});
+    std::fs::write(&auth, logins.to_string()).unwrap();
+    let (socket, image) = (kept.place.socket(), format!("docker://{address}/a/b:t"));
+    let words = [
+        "serve",
+        "--socket-path",
+        text(&socket),
+        "--cache-dir",
+        text(&kept.cache),
+        "--registry-auth-file",
+        text(&auth),
+        &image,
+    ];
+    let mut daemon = Daemon::listening(&mut vfsd(words), &socket);
+    daemon.wait_for_threads();
+    assert_eq!(kept.list()[0]["names"], json!([image]));
+    // The layer is fetched in the sandbox, after the manifest and the configuration.
+    let blobs = |folder: &Path| -> std::collections::BTreeSet<_> {
+        let entries = std::fs::read_dir(folder.join("blobs/sha256")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect()
+    };
+    let there = blobs(&kept.place.path("layout"));
+    assert_eq!(there.len(), 3);
+    wait_until("all of the image", || blobs(&kept.cache) == there);
+    daemon.stop(Signal::TERM);
 }

@@ -1,5 +1,7 @@
 //! Registries that want to know who we are.
 
+use crate::registry::Reference;
+
 use super::*;
 
 #[test]
@@ -112,4 +114,42 @@ fn nobody_but_the_registry_is_told_a_password_or_token() {
     let seen = other.server.seen();
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0].authorization, None);
+}
+
+#[test]
+fn credentials_that_were_read_before_do_without_their_file() {
+    let token = Wants::Token {
+        uses: 2,
+        to_all: false,
+    };
+    for wants in [Wants::Password, token] {
+        let scene = Scene::wanting(wants);
+        scene.login("secret");
+        let mut options = scene.options();
+        let ImageName::Registry(reference) = &options.name else {
+            panic!("{:?}", options.name);
+        };
+        let settings = options.registries.with_credentials(reference);
+        assert!(!format!("{settings:?}").contains("secret"));
+        std::fs::remove_file(&scene.auth).unwrap();
+        OciImage::open(&options).unwrap_err();
+        options.registries = settings;
+        OciImage::open(&options).unwrap();
+        scene.assert_all_is_there();
+    }
+}
+
+#[test]
+fn credentials_that_were_read_before_are_not_told_to_another_registry() {
+    let scene = Scene::wanting(Wants::Password);
+    scene.login("secret");
+    let other: Reference = "r.example/a/b:t".parse().unwrap();
+    let mut options = scene.options();
+    options.registries = options.registries.with_credentials(&other);
+    OciImage::open(&options).unwrap_err();
+    let seen = scene.server.seen();
+    assert!(
+        seen.iter().all(|seen| seen.authorization.is_none()),
+        "{seen:?}"
+    );
 }
