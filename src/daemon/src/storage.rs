@@ -40,6 +40,12 @@ impl Storages {
         options: &StorageOptions,
         descriptors: usize,
     ) -> Result<Self, Failure> {
+        let mut sources = exports.iter().map(|export| &export.source);
+        if options.store.write.is_some() && !sources.any(|source| source.is_flat_bucket()) {
+            return Err(Failure::usage(
+                "--flat-write is for s3://, gs:// and az://, and none of them is served",
+            ));
+        }
         let shares = exports.iter().map(|export| export.source.memory_shares());
         let options = &StorageOptions {
             memory_shares: shares.sum(),

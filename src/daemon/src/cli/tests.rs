@@ -241,6 +241,34 @@ fn the_cache_on_disk_is_one_for_all_storages() {
 }
 
 #[test]
+fn a_bucket_is_written_only_where_that_is_asked_for() {
+    use vfsd_object_store::Overwrite;
+    for (words, write) in [
+        ("", None),
+        ("--flat-write", Some(Overwrite::Refuse)),
+        (
+            "--flat-write --flat-overwrite refuse",
+            Some(Overwrite::Refuse),
+        ),
+        (
+            "--flat-write --flat-overwrite last-wins",
+            Some(Overwrite::LastWins),
+        ),
+    ] {
+        let settings = serve(&format!("--socket-path s {words} s3://b"));
+        assert_eq!(settings.storage.store.write, write, "{words}");
+    }
+    for (words, named) in [
+        ("--flat-overwrite last-wins", "--flat-write"),
+        ("--flat-write --flat-overwrite never", "refuse"),
+    ] {
+        let (code, text) = refused(&format!("vfsd serve --socket-path s {words} s3://b"));
+        assert_eq!(code, 2, "{words}: {text}");
+        assert!(text.contains(named), "{words}: {text}");
+    }
+}
+
+#[test]
 fn an_image_without_a_name_is_refused_wherever_it_is_named() {
     for form in ["oci:", "docker-archive:", "docker://"] {
         for line in [

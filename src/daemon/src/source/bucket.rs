@@ -53,6 +53,10 @@ impl Storage for Bucket {
         options.store.write.is_none()
     }
 
+    fn is_flat_bucket(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, options: &StorageOptions, readonly: bool) -> Result<Prepared, Failure> {
         let mut store_options = vfsd_object_store::StoreOptions::from_env();
         for option in &options.store.options {

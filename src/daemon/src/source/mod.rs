@@ -61,6 +61,11 @@ pub(crate) trait Storage: fmt::Debug + fmt::Display + Send + Sync {
     fn is_host_directory(&self) -> bool {
         false
     }
+
+    /// Whether its files are the objects of a bucket, one each.
+    fn is_flat_bucket(&self) -> bool {
+        false
+    }
 }
 
 /// What an operator decides about storages, whichever they are.
@@ -229,6 +234,11 @@ impl Source {
     /// As [`Storage::is_host_directory`].
     pub(crate) fn is_host_directory(&self) -> bool {
         self.0.is_host_directory()
+    }
+
+    /// As [`Storage::is_flat_bucket`].
+    pub(crate) fn is_flat_bucket(&self) -> bool {
+        self.0.is_flat_bucket()
     }
 
     /// As [`Storage::prepare`].

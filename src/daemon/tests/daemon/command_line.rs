@@ -27,6 +27,10 @@ fn usage_errors_end_with_2_and_name_what_is_wrong() {
             vec!["serve", "--socket-path", "s", "--xattr-map", "x", "memory:"],
             "--xattr-map",
         ),
+        (
+            vec!["serve", "--socket-path", "s", "--flat-write", "memory:"],
+            "--flat-write is for s3://, gs:// and az://",
+        ),
     ] {
         let (code, _, errors) = outcome(&mut vfsd(words.iter().copied()));
         assert_eq!(code, 2, "{words:?}: {errors}");
