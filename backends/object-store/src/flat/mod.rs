@@ -33,7 +33,7 @@ use vfsd_backend::{Backend, Capabilities, Node};
 use self::bucket::Bucket;
 pub use self::disk::DiskCache;
 pub use self::write::{Overwrite, Staging, WriteOptions};
-use crate::store::{OpenError, Store};
+use crate::store::{OpenError, Store, probe};
 
 /// How a bucket is shown.
 #[derive(Debug, Clone)]
@@ -88,18 +88,32 @@ impl FlatBucket {
     /// its timers and its I/O enabled; answers may be awaited anywhere.
     ///
     /// # Errors
-    /// The bucket cannot be listed. The text is one line that says what to do.
+    /// The bucket cannot be listed, or would be written with [`Overwrite::Refuse`] and does not keep the conditions
+    /// of writes, which about 60 requests tell. The text is one line that says what to do.
     pub async fn open(store: Store, prefix: &str, options: FlatOptions) -> Result<Self, OpenError> {
         store.check(prefix).await?;
+        let write = options.write.as_ref();
+        if write.is_some_and(|write| write.overwrite == Overwrite::Refuse) {
+            let report = probe(&store, prefix).await;
+            let report = report.map_err(|error| OpenError::store(store.name(), &error))?;
+            if !report.is_safe() {
+                return Err(OpenError::Careless(report));
+            }
+        }
+        Ok(Self::show(store, prefix, options))
+    }
+
+    /// Shows a store that was tried.
+    fn show(store: Store, prefix: &str, options: FlatOptions) -> Self {
         let bucket = Bucket::new(store, prefix.to_owned(), options, Handle::current());
         let bucket = Arc::new(bucket);
         if bucket.writer.is_some() {
             tokio::spawn(write::upload_pending(Arc::downgrade(&bucket)));
         }
-        Ok(Self {
+        Self {
             root: bucket.directory(""),
             bucket,
-        })
+        }
     }
 
     /// The store below, for its counters.

@@ -5,6 +5,8 @@ use std::error::Error;
 use object_store::RetryConfig;
 use vfsd_backend::one_line;
 
+use super::probe::ProbeReport;
+
 /// Why a bucket cannot be opened. Its text is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -35,6 +37,9 @@ pub enum OpenError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// The service ignores the conditions of writes: what a probe found, and what to do.
+    #[error("{0} (--flat-overwrite=last-wins)")]
+    Careless(ProbeReport),
 }
 
 impl OpenError {
@@ -53,7 +58,7 @@ impl OpenError {
     }
 
     /// What a first request met.
-    pub(super) fn store(store: &str, error: &object_store::Error) -> Self {
+    pub(crate) fn store(store: &str, error: &object_store::Error) -> Self {
         Self::Store {
             store: store.to_owned(),
             reason: advice(error),

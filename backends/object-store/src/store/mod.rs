@@ -21,7 +21,7 @@ mod patience;
 mod probe;
 mod retry;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod url;
 
 pub use counters::{Counters, Requests};

@@ -233,7 +233,7 @@ async fn the_probe_finds_a_store_without_conditions() {
 
 /// A store that takes conditions and does not keep them.
 #[derive(Debug)]
-struct Careless(object_store::local::LocalFileSystem);
+pub(crate) struct Careless(pub(crate) object_store::local::LocalFileSystem);
 
 impl std::fmt::Display for Careless {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -19,6 +19,11 @@ pub(crate) const TESTS: &[Test] = &[
         GOOD,
         conditions,
     ),
+    test(
+        "a_server_that_ignores_conditions_is_not_written",
+        &[StoreServer::Rclone],
+        refused,
+    ),
     test("directories_are_marker_objects", GOOD, markers),
     test("files_and_directories_are_moved", GOOD, moves),
     Test {
@@ -39,6 +44,24 @@ fn writable(scene: &Scene, folder: &std::path::Path) -> (FlatBucket, Place) {
     let bucket = scene.flat("", options);
     let root = Place(bucket.root());
     (bucket, root)
+}
+
+fn refused(servers: &Servers, kind: StoreServer) {
+    let scene = servers.bucket(kind);
+    let folder = tempfile::tempdir().unwrap();
+    let options = FlatOptions {
+        write: Some(WriteOptions {
+            staging: Staging::open(folder.path(), 1 << 30).unwrap(),
+            overwrite: Overwrite::Refuse,
+        }),
+        ..FlatOptions::default()
+    };
+    let store = scene.store();
+    let opened = runtime().block_on(FlatBucket::open(store.clone(), "", options));
+    let refused = opened.unwrap_err().to_string();
+    assert!(refused.contains("last-wins"), "{refused}");
+    let left = runtime().block_on(store.list(&Default::default())).unwrap();
+    assert!(left.objects.is_empty(), "{left:?}");
 }
 
 fn close(handle: &Handle) -> Result<(), Errno> {

@@ -44,7 +44,9 @@ impl Scene {
             put(&below, key, (*body).to_owned()).await;
         }
         let store = Store::over(below.clone(), Patience::default());
-        let bucket = FlatBucket::open(store, "", options).await.unwrap();
+        // Faults are for what follows: a probe takes a conflict for an answer.
+        store.check("").await.unwrap();
+        let bucket = FlatBucket::show(store, "", options);
         let seen = bucket.store().counters().requests();
         Self {
             bucket,

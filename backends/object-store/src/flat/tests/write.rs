@@ -589,6 +589,34 @@ async fn a_large_file_goes_up_in_parts_and_is_not_put_over_anothers() {
     assert_eq!(scene.keys().await.len(), 3);
 }
 
+#[tokio::test]
+async fn a_store_that_ignores_conditions_is_refused_unless_the_last_one_wins() {
+    use object_store::local::LocalFileSystem;
+    let folder = tempfile::tempdir().unwrap();
+    let staging = Staging::open(&folder.path().join("staging"), 1 << 20).unwrap();
+    let objects = folder.path().join("objects");
+    std::fs::create_dir(&objects).unwrap();
+    let open = async |overwrite| {
+        let files = LocalFileSystem::new_with_prefix(&objects).unwrap();
+        let careless = Arc::new(crate::store::tests::Careless(files));
+        let staging = staging.clone();
+        let options = FlatOptions {
+            write: Some(WriteOptions { staging, overwrite }),
+            ..FlatOptions::default()
+        };
+        FlatBucket::open(Store::over(careless, Patience::default()), "", options).await
+    };
+    let refused = open(Overwrite::Refuse).await.unwrap_err().to_string();
+    assert!(refused.contains("If-None-Match"), "{refused}");
+    assert!(
+        refused.ends_with("(--flat-overwrite=last-wins)"),
+        "{refused}"
+    );
+    assert!(!refused.contains('\n'), "{refused}");
+    let last_wins = open(Overwrite::LastWins).await.unwrap();
+    assert_eq!(last_wins.store().counters().requests().puts, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_staged_is_bounded_and_the_guest_is_told() {
     let scene = Writable::new(&[("f", "old")]).await;
