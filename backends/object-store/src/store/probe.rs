@@ -143,8 +143,9 @@ impl Probe<'_> {
         Ok(missing)
     }
 
+    /// Beside each other: some services show a directory for a while after its last object is gone.
     fn key(&self, name: &str) -> Path {
-        self.place.clone().join(name)
+        Path::from(format!("{}-{name}", self.place))
     }
 
     /// Whether a write took place.
@@ -190,7 +191,7 @@ impl Probe<'_> {
 
     async fn list(&self) -> Result<bool> {
         let request = super::ListRequest {
-            prefix: format!("{}/", self.place),
+            prefix: format!("{}-", self.place),
             delimited: true,
             limit: Some(10),
             ..Default::default()
