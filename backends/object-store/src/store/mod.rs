@@ -171,7 +171,7 @@ impl Store {
     }
 
     /// Tells this bucket from those of the same name that other services have.
-    pub(crate) fn identity(&self) -> &str {
+    pub fn identity(&self) -> &str {
         &self.identity
     }
 

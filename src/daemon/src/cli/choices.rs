@@ -75,6 +75,28 @@ impl From<Locks> for LocalLocks {
     }
 }
 
+/// What fsync waits for in a volume in a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum VolumeDurability {
+    /// The bucket has everything that was done before: it survives the loss of this host
+    #[default]
+    Bucket,
+    /// This host's disk has it, and the bucket within five seconds: it survives a power cut
+    Local,
+    /// Nothing; the bucket has it within five seconds
+    None,
+}
+
+impl From<VolumeDurability> for vfsd_volume::Durability {
+    fn from(durability: VolumeDurability) -> Self {
+        match durability {
+            VolumeDurability::Bucket => Self::Bucket,
+            VolumeDurability::Local => Self::Local,
+            VolumeDurability::None => Self::None,
+        }
+    }
+}
+
 /// How the daemon is kept away from the rest of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum SandboxMode {

@@ -6,20 +6,9 @@ use clap::Args;
 
 use super::spelling::refuse_shared_dir;
 
-/// Options of `serve` and `mount` that come with storages this version does not have.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct LaterOptions {
-    #[arg(long, hide = true, value_parser = refuse)]
-    state_dir: Option<String>,
-}
-
 /// Options of virtiofsd that `serve` and `mount` have no use for.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ForeignOptions {
     #[arg(long, hide = true, value_parser = refuse_shared_dir)]
     shared_dir: Option<String>,
-}
-
-fn refuse(_: &str) -> Result<String, &'static str> {
-    Err("it is not in this version; leave the option out")
 }

@@ -8,11 +8,12 @@ use super::cache::CacheArguments;
 use super::caching::CachingOptions;
 use super::confinement::ConfinementOptions;
 use super::image::ImageOptions;
-use super::later::{ForeignOptions, LaterOptions};
+use super::later::ForeignOptions;
 use super::layer::LayerOptions;
 use super::reporting::ReportingOptions;
 use super::store::StoreArguments;
 use super::tree::TreeOptions;
+use super::volume::VolumeUseOptions;
 use crate::exit::Failure;
 use crate::settings::{ExportSettings, MountSettings};
 use crate::source::{SOURCE_HELP, Source, SourceParser, StorageOptions};
@@ -48,13 +49,13 @@ pub(crate) struct MountArguments {
     #[command(flatten)]
     store: StoreArguments,
     #[command(flatten)]
+    volume: VolumeUseOptions,
+    #[command(flatten)]
     image: ImageOptions,
     #[command(flatten)]
     confinement: ConfinementOptions,
     #[command(flatten)]
     reporting: ReportingOptions,
-    #[command(flatten)]
-    later: LaterOptions,
     #[command(flatten)]
     foreign: ForeignOptions,
 }
@@ -74,6 +75,7 @@ impl MountArguments {
                 rustix::process::getegid().as_raw(),
             ),
             store: self.store.settings(),
+            volume: self.volume.settings(),
             image: self.image.settings(&self.cache),
             cache: self.cache.settings(),
             ..self.tree.storage(&self.caching)?

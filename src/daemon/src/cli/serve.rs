@@ -10,11 +10,12 @@ use super::cache::CacheArguments;
 use super::caching::CachingOptions;
 use super::confinement::ConfinementOptions;
 use super::image::ImageOptions;
-use super::later::{ForeignOptions, LaterOptions};
+use super::later::ForeignOptions;
 use super::layer::LayerOptions;
 use super::reporting::ReportingOptions;
 use super::store::StoreArguments;
 use super::tree::TreeOptions;
+use super::volume::VolumeUseOptions;
 use crate::config;
 use crate::exit::Failure;
 use crate::settings::{
@@ -49,13 +50,13 @@ pub(crate) struct ServeArguments {
     #[command(flatten)]
     store: StoreArguments,
     #[command(flatten)]
+    volume: VolumeUseOptions,
+    #[command(flatten)]
     image: ImageOptions,
     #[command(flatten)]
     confinement: ConfinementOptions,
     #[command(flatten)]
     reporting: ReportingOptions,
-    #[command(flatten)]
-    later: LaterOptions,
     #[command(flatten)]
     foreign: ForeignOptions,
 }
@@ -120,6 +121,7 @@ impl ServeArguments {
     pub(crate) fn settings(self) -> Result<ServeSettings, Failure> {
         let mut storage = StorageOptions {
             store: self.store.settings(),
+            volume: self.volume.settings(),
             image: self.image.settings(&self.cache),
             cache: self.cache.settings(),
             ..self.tree.storage(&self.caching)?

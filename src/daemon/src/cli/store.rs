@@ -11,7 +11,7 @@ use crate::source::StoreSettings;
 /// files.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Object store")]
-pub(crate) struct StoreArguments {
+pub(crate) struct ReachArguments {
     /// A setting of the object store, before what the environment says, such as region=eu-west-1,
     /// endpoint=URL, allow_http=true or skip_signature=true; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
@@ -20,6 +20,25 @@ pub(crate) struct StoreArguments {
     /// Seconds for which a request is repeated that fails; then the guest sees EIO
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     store_timeout: u32,
+}
+
+impl ReachArguments {
+    /// What the storages are told.
+    pub(super) fn settings(&self) -> StoreSettings {
+        StoreSettings {
+            options: self.store_option.clone(),
+            timeout: Duration::from_secs(self.store_timeout.into()),
+            write: None,
+        }
+    }
+}
+
+/// How a bucket is reached, and whether its objects are written to.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Object store")]
+pub(crate) struct StoreArguments {
+    #[command(flatten)]
+    reach: ReachArguments,
 
     /// Let the guest write to the objects of s3://, gs:// and az://. A file is staged in the cache and uploaded
     /// as a whole by close and fsync, unless another client has written it meanwhile
@@ -43,9 +62,8 @@ impl StoreArguments {
     /// What the storages are told.
     pub(super) fn settings(&self) -> StoreSettings {
         StoreSettings {
-            options: self.store_option.clone(),
             write: self.flat_write.then_some(self.flat_overwrite.into()),
-            timeout: Duration::from_secs(self.store_timeout.into()),
+            ..self.reach.settings()
         }
     }
 }

@@ -180,11 +180,6 @@ fn a_socket_comes_from_a_path_or_a_descriptor_and_not_from_both() {
 #[test]
 fn what_this_version_does_not_have_is_refused_by_name() {
     for (line, named) in [
-        ("vfsd volume create volume:s3://b/p", "volumes in a bucket"),
-        (
-            "vfsd serve --socket-path s --state-dir d /srv",
-            "--state-dir",
-        ),
         (
             "virtiofsd --shared-dir d --fd 3 --migration-mode find-paths",
             "--migration-mode",

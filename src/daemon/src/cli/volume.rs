@@ -1,12 +1,44 @@
-//! `vfsd volume`.
+//! `vfsd volume`, and the options of volumes in a bucket.
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use vfsd_volume::VolumeOptions;
 
+use super::choices::VolumeDurability;
+use super::store::ReachArguments;
 use crate::exit::Failure;
-use crate::source::VolumeSource;
+use crate::source::{VolumeSettings, VolumeSource, VolumeStatus};
+
+/// How volumes in a bucket are used.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Volumes in a bucket")]
+pub(crate) struct VolumeUseOptions {
+    /// Where each volume in a bucket has a directory of its own on this host: what was read, and what is not in the
+    /// bucket yet. The same one after a crash [default: /var/lib/vfsd for root, $XDG_STATE_HOME/vfsd for others]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// What fsync in the guest waits for
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "bucket")]
+    durability: VolumeDurability,
+
+    /// Take the volume from the daemon that has it open, on a host that is gone: that one can write nothing any more
+    #[arg(long)]
+    takeover: bool,
+}
+
+impl VolumeUseOptions {
+    /// What the storages are told.
+    pub(super) fn settings(&self) -> VolumeSettings {
+        VolumeSettings {
+            state: self.state_dir.clone(),
+            durability: self.durability.into(),
+            takeover: self.takeover,
+        }
+    }
+}
 
 /// Make volumes and look after them
 #[derive(Debug, Clone, Args)]
@@ -20,9 +52,12 @@ pub(crate) struct VolumeArguments {
 enum VolumeVerb {
     /// Make an empty volume, whose root belongs to root of the guest
     Create {
-        /// Where: volume:file:DIR, a directory that is made, or is empty
+        /// Where: volume:file:DIR, a directory that is made, or is empty; volume:s3://BUCKET/PREFIX (also gs:// and
+        /// az://), where nothing is below PREFIX
         #[arg(value_name = "VOLUME", value_parser = parse)]
         volume: VolumeSource,
+        #[command(flatten)]
+        reach: ReachArguments,
     },
     /// Look whether a volume's names, counts and content fit together; nobody may use it meanwhile
     Check {
@@ -32,9 +67,11 @@ enum VolumeVerb {
     },
     /// Say what a volume is and how much is in it
     Stat {
-        /// Which: volume:file:DIR
+        /// Which: volume:file:DIR or volume:s3://BUCKET/PREFIX
         #[arg(value_name = "VOLUME", value_parser = parse)]
         volume: VolumeSource,
+        #[command(flatten)]
+        reach: ReachArguments,
     },
 }
 
@@ -49,44 +86,62 @@ impl VolumeArguments {
     /// When it cannot be done.
     pub(crate) fn run(self) -> Result<String, Failure> {
         match self.verb {
-            VolumeVerb::Create { volume } => {
-                volume.create(&VolumeOptions::default())?;
+            VolumeVerb::Create { volume, reach } => {
+                volume.create(&VolumeOptions::default(), &reach.settings())?;
                 Ok(format!("made {volume}\n"))
             }
-            VolumeVerb::Check { volume } => {
-                let report = volume.check()?;
-                let found = format!(
-                    "{} inodes, {} names, {} bytes of content",
-                    report.inodes, report.names, report.bytes
-                );
-                if report.is_clean() {
-                    return Ok(format!("{volume} is whole: {found}\n"));
-                }
-                for problem in &report.problems {
-                    eprintln!("{problem}");
-                }
-                Err(Failure::run(format!(
-                    "{volume} has {} problems ({found}): copy what can be read to a new volume",
-                    report.problem_count
-                )))
+            VolumeVerb::Check { volume } => check(&volume),
+            VolumeVerb::Stat { volume, reach } => {
+                Ok(told(&volume, &volume.stat(&reach.settings())?))
             }
-            VolumeVerb::Stat { volume } => {
-                let status = volume.stat()?;
-                let user = match status.used_by {
-                    Some(pid) => format!("process {pid}"),
-                    None => "nobody".to_owned(),
-                };
-                Ok(format!(
-                    "volume {volume}\nuuid {}\nformat {}\nused_by {user}\ninodes {}\nbytes \
-                     {}\nallocated {}\njournal {}\n",
-                    status.uuid,
-                    status.format,
-                    status.inodes,
-                    status.bytes,
-                    status.allocated,
-                    status.journal
-                ))
-            }
+        }
+    }
+}
+
+fn check(volume: &VolumeSource) -> Result<String, Failure> {
+    let report = volume.check()?;
+    let found = format!(
+        "{} inodes, {} names, {} bytes of content",
+        report.inodes, report.names, report.bytes
+    );
+    if report.is_clean() {
+        return Ok(format!("{volume} is whole: {found}\n"));
+    }
+    for problem in &report.problems {
+        eprintln!("{problem}");
+    }
+    Err(Failure::run(format!(
+        "{volume} has {} problems ({found}): copy what can be read to a new volume",
+        report.problem_count
+    )))
+}
+
+fn told(volume: &VolumeSource, status: &VolumeStatus) -> String {
+    match status {
+        VolumeStatus::Directory(status) => {
+            let user = match status.used_by {
+                Some(pid) => format!("process {pid}"),
+                None => "nobody".to_owned(),
+            };
+            format!(
+                "volume {volume}\nuuid {}\nformat {}\nused_by {user}\ninodes {}\nbytes {}\nallocated {}\njournal {}\n",
+                status.uuid,
+                status.format,
+                status.inodes,
+                status.bytes,
+                status.allocated,
+                status.journal
+            )
+        }
+        VolumeStatus::Bucket(status) => {
+            let user = match &status.used_by {
+                Some(user) => format!("{} since {}", user.host, user.since),
+                None => "nobody".to_owned(),
+            };
+            format!(
+                "volume {volume}\nuuid {}\nused_by {user}\nobjects {}\nbytes {}\nlog {}\n",
+                status.uuid, status.objects, status.bytes, status.log
+            )
         }
     }
 }

@@ -4,11 +4,8 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use vfsd_object_store::{
-    DiskCache, FlatBucket, FlatOptions, Patience, Staging, Store, StoreUrl, WriteOptions,
-};
+use vfsd_object_store::{DiskCache, FlatBucket, FlatOptions, Staging, StoreUrl, WriteOptions};
 
 use super::{Prepared, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
@@ -18,8 +15,6 @@ use crate::sandbox::{Needs, Share};
 #[derive(Debug)]
 struct Bucket(StoreUrl);
 
-/// How long one attempt of a request may be without a sign of life.
-const ATTEMPT: Duration = Duration::from_secs(10);
 /// How much of the content of buckets is kept on the disk, unless the operator says.
 const CACHE_SIZE: u64 = 10 << 30;
 /// Where in the cache.
@@ -58,13 +53,7 @@ impl Storage for Bucket {
     }
 
     fn prepare(&self, options: &StorageOptions, readonly: bool) -> Result<Prepared, Failure> {
-        let mut store_options = vfsd_object_store::StoreOptions::from_env();
-        for option in &options.store.options {
-            store_options.set(option).map_err(Failure::usage)?;
-        }
-        let patience = Patience::new(options.store.timeout, ATTEMPT);
-        // Certificates and credentials are files of the host.
-        let store = Store::open(&self.0, &store_options, patience).map_err(Failure::run)?;
+        let store = options.store.open(&self.0)?;
         let prefix = self.0.prefix().to_owned();
         let (uid, gid) = options.owner;
         let mut shares = Vec::new();

@@ -9,6 +9,7 @@ mod image_upkeep;
 mod layers;
 mod memory;
 mod plugin;
+mod store;
 mod upper;
 mod volume;
 
@@ -18,7 +19,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::runtime::Handle;
 use vfsd_backend::{Backend, Capabilities};
@@ -27,8 +27,9 @@ pub(crate) use cache::CacheSettings;
 pub(crate) use dir::Dir;
 pub(crate) use image::{ImageSettings, ImageSource};
 pub(crate) use layers::Layers;
+pub(crate) use store::StoreSettings;
 pub(crate) use upper::Upper;
-pub(crate) use volume::VolumeSource;
+pub(crate) use volume::{Status as VolumeStatus, VolumeSettings, VolumeSource};
 
 use crate::cli::choices::FileHandles;
 use crate::exit::Failure;
@@ -89,19 +90,10 @@ pub(crate) struct StorageOptions {
     pub(crate) store: StoreSettings,
     /// What is kept on this host's disk for the next time.
     pub(crate) cache: CacheSettings,
+    /// How volumes in buckets are used.
+    pub(crate) volume: VolumeSettings,
     /// What is kept of images, and which are meant.
     pub(crate) image: ImageSettings,
-}
-
-/// How buckets are reached.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct StoreSettings {
-    /// `KEY=VALUE`, before what the environment says.
-    pub(crate) options: Vec<String>,
-    /// How long a request is repeated.
-    pub(crate) timeout: Duration,
-    /// Whether they are written to, and whose version stays when another client writes, too.
-    pub(crate) write: Option<vfsd_object_store::Overwrite>,
 }
 
 /// A storage that was looked at and is not open yet.
@@ -152,7 +144,7 @@ impl Root {
 /// What a command line says of sources.
 pub(crate) const SOURCE_HELP: &str = "What to show: PATH or dir:PATH, docker://REGISTRY/NAME[:TAG], \
     oci:LAYOUT[:TAG], docker-archive:FILE[:NAME], s3://BUCKET[/PREFIX] (also gs:// and az://), \
-    volume:file:DIR, memory:[?size=SIZE]";
+    volume:file:DIR, volume:s3://BUCKET/PREFIX, memory:[?size=SIZE]";
 
 /// What a command line says of images.
 pub(crate) const IMAGE_HELP: &str =
@@ -343,6 +335,7 @@ mod tests {
             "docker://registry.example/debian:12",
             "s3://bucket/prefix",
             "volume:file:/srv/volume",
+            "volume:s3://bucket/prefix",
             "plugin:/run/plugin.sock",
             "plugin:exec:./program --option value",
         ] {
@@ -362,6 +355,8 @@ mod tests {
             "plugin:exec:",
             "oci:",
             "volume:file:",
+            "volume:/srv/volume",
+            "volume:s3://bucket",
         ] {
             assert!(matches!(parse(word), Err(SourceError::Wrong(_))));
         }

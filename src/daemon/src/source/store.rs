@@ -1,0 +1,40 @@
+//! How buckets are reached.
+
+use std::time::Duration;
+
+use vfsd_object_store::{Overwrite, Patience, Store, StoreOptions, StoreUrl};
+
+use crate::exit::Failure;
+
+/// How long one attempt of a request may be without a sign of life.
+const ATTEMPT: Duration = Duration::from_secs(10);
+
+/// What an operator decides about it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StoreSettings {
+    /// `KEY=VALUE`, before what the environment says.
+    pub(crate) options: Vec<String>,
+    /// How long a request is repeated.
+    pub(crate) timeout: Duration,
+    /// Whether their objects are written to, and whose version stays when another client writes, too.
+    pub(crate) write: Option<Overwrite>,
+}
+
+impl StoreSettings {
+    /// Opens a bucket. Nothing is sent yet; certificates and credentials are read, which are files of the host.
+    ///
+    /// # Errors
+    /// When an option is none, or the credentials cannot be read.
+    pub(crate) fn open(&self, url: &StoreUrl) -> Result<Store, Failure> {
+        let patience = Patience::new(self.timeout, ATTEMPT);
+        Store::open(url, &self.store_options()?, patience).map_err(Failure::run)
+    }
+
+    fn store_options(&self) -> Result<StoreOptions, Failure> {
+        let mut options = StoreOptions::from_env();
+        for option in &self.options {
+            options.set(option).map_err(Failure::usage)?;
+        }
+        Ok(options)
+    }
+}

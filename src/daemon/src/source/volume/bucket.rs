@@ -1,0 +1,169 @@
+//! A volume in a bucket. On this host it has a directory of its own: what was read, and what is not in the bucket yet.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::runtime::{Builder, Runtime};
+use vfsd_object_store::StoreUrl;
+use vfsd_volume::{RemoteOptions, RemoteStatus, Volume, VolumeOptions};
+
+use super::VolumeSettings;
+use crate::exit::Failure;
+use crate::sandbox::{Needs, Share};
+use crate::source::{Prepared, StorageOptions, StoreSettings};
+
+/// What the bucket has of a volume.
+pub(crate) type BucketStatus = RemoteStatus;
+
+/// Longer names are cut, and end with a checksum.
+const MOST_OF_NAME: usize = 150;
+
+pub(super) fn create(
+    url: &StoreUrl,
+    options: &VolumeOptions,
+    settings: &StoreSettings,
+) -> Result<(), Failure> {
+    let store = settings.open(url)?;
+    let created = waiting()?.block_on(Volume::create_remote(&store, url.prefix(), options));
+    created.map_err(Failure::run)
+}
+
+pub(super) fn stat(url: &StoreUrl, settings: &StoreSettings) -> Result<BucketStatus, Failure> {
+    let store = settings.open(url)?;
+    let looked = waiting()?.block_on(Volume::stat_remote(&store, url.prefix()));
+    looked.map_err(Failure::run)
+}
+
+pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepared, Failure> {
+    let store = options.store.open(url)?;
+    let prefix = url.prefix().to_owned();
+    let directory = directory(url, store.identity(), &options.volume)?;
+    let (uid, gid) = options.owner;
+    let VolumeSettings {
+        durability,
+        takeover,
+        ..
+    } = options.volume;
+    Ok(Prepared {
+        shares: vec![Share::at(directory.clone(), false)],
+        needs: Needs {
+            network: true,
+            ..Needs::default()
+        },
+        private: true,
+        open: Box::new(move |mut given| {
+            let root = given.roots.pop().ok_or_else(|| {
+                Failure::run(format!(
+                    "cannot use {}: it was not taken along",
+                    directory.display()
+                ))
+            })?;
+            let options = RemoteOptions {
+                volume: VolumeOptions {
+                    uid,
+                    gid,
+                    ..VolumeOptions::default()
+                },
+                durability,
+                takeover,
+                ..RemoteOptions::new(given.runtime.clone())
+            };
+            let volume = Volume::open_remote(&store, &prefix, &root.path, &options);
+            let volume = volume.map_err(|error| Failure::run(root.on_host(&directory, &error)))?;
+            Ok(Arc::new(volume))
+        }),
+    })
+}
+
+/// What a command waits on.
+fn waiting() -> Result<Runtime, Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::run(format!("cannot wait for the network: {error}")))
+}
+
+/// The volume's own directory, made unless it is there.
+fn directory(
+    url: &StoreUrl,
+    identity: &str,
+    settings: &VolumeSettings,
+) -> Result<PathBuf, Failure> {
+    let state = match &settings.state {
+        Some(state) => state.clone(),
+        None => default_state()?,
+    };
+    let directory = state.join("volumes").join(name(url, identity));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory)
+        .and_then(|()| directory.canonicalize())
+        .map_err(|error| {
+            Failure::run(format!(
+                "cannot use {}: {error}; choose another place with --state-dir",
+                directory.display()
+            ))
+        })
+}
+
+/// A name for the volume at an address of a service: the same at each start, and no other's.
+fn name(url: &StoreUrl, identity: &str) -> String {
+    let whole = format!("{url} {identity}");
+    let mut name = String::new();
+    for byte in whole.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' => name.push(byte.into()),
+            _ => name.push_str(&format!("_{byte:02x}")),
+        }
+    }
+    if name.len() > MOST_OF_NAME {
+        name.truncate(MOST_OF_NAME);
+        name.push_str(&format!("_{:016x}", fnv(whole.as_bytes())));
+    }
+    name
+}
+
+/// FNV-1a, which is the same in every version of this program.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// By the file system hierarchy and the XDG base directories.
+fn default_state() -> Result<PathBuf, Failure> {
+    if rustix::process::geteuid().is_root() {
+        return Ok("/var/lib/vfsd".into());
+    }
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(Path::new(".local/state"))))
+        .map(|states| states.join("vfsd"))
+        .ok_or_else(|| {
+            Failure::run("there is no HOME to keep a volume's changes in: name a --state-dir")
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_of_each_service_has_a_name_of_its_own() {
+        let name = |address: &str, endpoint: &str| name(&address.parse().unwrap(), endpoint);
+        assert_eq!(
+            name("s3://bucket/a/b", "http://127.0.0.1:9000"),
+            "s3_3a_2f_2fbucket_2fa_2fb_20http_3a_2f_2f127.0.0.1_3a9000"
+        );
+        let long = format!("s3://bucket/{}", "p/".repeat(200));
+        let (one, two) = (name(&long, "x"), name(&long, "y"));
+        assert_ne!(one, two);
+        assert!(one.len() <= 255 && one.starts_with("s3_3a"), "{one}");
+        assert_eq!(one, name(&long, "x"));
+    }
+}

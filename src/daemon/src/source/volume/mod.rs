@@ -1,0 +1,159 @@
+//! `volume:file:DIR`, `volume:s3://BUCKET/PREFIX` (also gs:// and az://): a POSIX file system of its own, kept in a directory
+//! of this host or in a bucket.
+
+mod bucket;
+mod directory;
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use vfsd_object_store::StoreUrl;
+use vfsd_volume::{CheckReport, Durability, VolumeOptions, VolumeStatus};
+
+pub(crate) use self::bucket::BucketStatus;
+use super::{Prepared, SourceError, Storage, StorageOptions, StoreSettings};
+use crate::exit::Failure;
+
+/// A volume, and where it is.
+#[derive(Debug, Clone)]
+pub(crate) enum VolumeSource {
+    /// In a directory.
+    Directory(PathBuf),
+    /// In a bucket.
+    Bucket(StoreUrl),
+}
+
+/// What an operator decides about volumes in buckets.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct VolumeSettings {
+    /// Where each has a directory of its own on this host.
+    pub(crate) state: Option<PathBuf>,
+    /// What fsync waits for.
+    pub(crate) durability: Durability,
+    /// Takes the volume from a daemon that has it open.
+    pub(crate) takeover: bool,
+}
+
+/// What is known of a volume.
+#[derive(Debug)]
+pub(crate) enum Status {
+    Directory(VolumeStatus),
+    Bucket(BucketStatus),
+}
+
+/// Which words name a volume.
+const FORMS: &str = "volume:file:DIR, a volume in a directory, or volume:s3://BUCKET/PREFIX (also gs:// and az://), a \
+                     volume in a bucket";
+
+/// Reads what stands behind `volume:`.
+///
+/// # Errors
+/// When it is no place for a volume.
+pub(super) fn read(place: &OsStr) -> Result<Arc<dyn Storage>, SourceError> {
+    Ok(Arc::new(VolumeSource::parse(place)?))
+}
+
+impl VolumeSource {
+    /// Reads what stands behind `volume:`.
+    ///
+    /// # Errors
+    /// When it is no place for a volume.
+    fn parse(place: &OsStr) -> Result<Self, SourceError> {
+        if let Some(path) = place.as_bytes().strip_prefix(b"file:") {
+            return match path {
+                [] => Err(SourceError::Wrong(
+                    "no directory named: use volume:file:DIR".to_owned(),
+                )),
+                path => Ok(Self::Directory(OsStr::from_bytes(path).into())),
+            };
+        }
+        let Some(address) = place.to_str().filter(|address| address.contains("://")) else {
+            return Err(SourceError::Wrong(format!(
+                "no place for a volume: use {FORMS}"
+            )));
+        };
+        let url: StoreUrl = address
+            .parse()
+            .map_err(|error: vfsd_object_store::OpenError| SourceError::Wrong(error.to_string()))?;
+        if url.prefix().is_empty() {
+            return Err(SourceError::Wrong(format!(
+                "a volume has a prefix of its own in the bucket: use volume:{}/PREFIX",
+                address.trim_end_matches('/')
+            )));
+        }
+        Ok(Self::Bucket(url))
+    }
+
+    /// Reads the word of a command line that names a volume.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(crate) fn named(word: &OsStr) -> Result<Self, SourceError> {
+        match word.as_bytes().strip_prefix(b"volume:") {
+            Some(place) => Self::parse(OsStr::from_bytes(place)),
+            None => Err(SourceError::Wrong(format!(
+                "this is no volume: use {FORMS}"
+            ))),
+        }
+    }
+
+    /// Makes an empty volume.
+    ///
+    /// # Errors
+    /// When something is there already, or it cannot be written to.
+    pub(crate) fn create(
+        &self,
+        options: &VolumeOptions,
+        store: &StoreSettings,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Directory(path) => directory::create(path, options),
+            Self::Bucket(url) => bucket::create(url, options, store),
+        }
+    }
+
+    /// Looks whether the volume is whole.
+    ///
+    /// # Errors
+    /// When it cannot be looked at, or is in use.
+    pub(crate) fn check(&self) -> Result<CheckReport, Failure> {
+        match self {
+            Self::Directory(path) => directory::check(path),
+            Self::Bucket(_) => Err(Failure::usage(
+                "volumes in a bucket are not checked in this version: their content is verified when it is read",
+            )),
+        }
+    }
+
+    /// What the volume is. It may be in use.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub(crate) fn stat(&self, store: &StoreSettings) -> Result<Status, Failure> {
+        match self {
+            Self::Directory(path) => directory::stat(path).map(Status::Directory),
+            Self::Bucket(url) => bucket::stat(url, store).map(Status::Bucket),
+        }
+    }
+}
+
+impl fmt::Display for VolumeSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => write!(f, "volume:file:{}", path.display()),
+            Self::Bucket(url) => write!(f, "volume:{url}"),
+        }
+    }
+}
+
+impl Storage for VolumeSource {
+    fn prepare(&self, options: &StorageOptions, _: bool) -> Result<Prepared, Failure> {
+        match self {
+            Self::Directory(path) => directory::prepare(path, options),
+            Self::Bucket(url) => bucket::prepare(url, options),
+        }
+    }
+}
