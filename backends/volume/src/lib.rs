@@ -58,6 +58,7 @@ mod xattr;
 
 pub use crate::check::CheckReport;
 pub use crate::error::VolumeError;
-pub use crate::live::{Durability, RemoteOptions, RemoteReport, RemoteStatus};
+pub use crate::bucket::{CheckLevel, Owner};
+pub use crate::live::{Durability, RemoteOptions, RemoteReport, RemoteStatus, host_boot};
 pub use crate::status::VolumeStatus;
 pub use crate::volume::{Volume, VolumeOptions};

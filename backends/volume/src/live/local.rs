@@ -28,6 +28,8 @@ const MAX_BYTES: u64 = 64 * 1024;
 pub(crate) struct Local {
     path: PathBuf,
     layout: Layout,
+    /// Of the host, if it was told.
+    boot: Option<String>,
 }
 
 /// `local.json`.
@@ -51,8 +53,11 @@ pub(crate) struct Session {
     pub(crate) clean: bool,
 }
 
-/// Which boot of the host this is.
-pub(crate) fn boot() -> io::Result<String> {
+/// Which boot of the host this is: another text after each one.
+///
+/// # Errors
+/// There is no `/proc`, as in a sandbox.
+pub fn host_boot() -> io::Result<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     Ok(text.trim().to_owned())
 }
@@ -62,6 +67,20 @@ impl Local {
         Self {
             path: path.to_owned(),
             layout: Layout::new(path),
+            boot: None,
+        }
+    }
+
+    /// The same, with what [`host_boot`] says.
+    pub(crate) fn at_boot(self, boot: Option<String>) -> Self {
+        Self { boot, ..self }
+    }
+
+    /// Which boot of the host this is.
+    pub(crate) fn boot(&self) -> io::Result<String> {
+        match &self.boot {
+            Some(boot) => Ok(boot.clone()),
+            None => host_boot(),
         }
     }
 
@@ -124,7 +143,7 @@ impl Local {
     }
 
     pub(crate) fn write_session(&self, epoch: u64, clean: bool) -> io::Result<()> {
-        let boot = boot()?;
+        let boot = self.boot()?;
         self.write("session.json", &Session { boot, epoch, clean })
     }
 

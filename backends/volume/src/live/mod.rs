@@ -36,6 +36,7 @@ use crate::core::Core;
 use crate::inode::Inode;
 
 pub use self::check::{RemoteReport, RemoteStatus};
+pub use self::local::host_boot;
 pub use self::open::{Durability, RemoteOptions};
 
 /// Requests for content at a time.

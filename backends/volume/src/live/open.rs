@@ -13,7 +13,7 @@ use vfsd_object_store::Store;
 
 use super::Live;
 use super::dirty::all_data;
-use super::local::{Identity, Local, boot};
+use super::local::{Identity, Local};
 use super::ranges::{BLOCK, END, RangeSet, up};
 use super::rounds::Rounds;
 use super::shipped::{Shipped, Shipping};
@@ -57,6 +57,8 @@ pub struct RemoteOptions {
     pub checkpoint_after: u64,
     /// What changed is in the bucket after this time, if nothing fails.
     pub lag: Duration,
+    /// What [`host_boot`](crate::host_boot) says, for who opens the volume where there is no `/proc`.
+    pub boot: Option<String>,
     /// Where requests to the bucket are sent from. It has to go on until the volume is closed.
     pub runtime: Handle,
 }
@@ -71,6 +73,7 @@ impl RemoteOptions {
             cache_size: None,
             checkpoint_after: 64 << 20,
             lag: Duration::from_secs(5),
+            boot: None,
             runtime,
         }
     }
@@ -106,7 +109,7 @@ impl Volume {
         directory: &Path,
         options: &RemoteOptions,
     ) -> Result<Self, VolumeError> {
-        let local = Local::new(directory);
+        let local = Local::new(directory).at_boot(options.boot.clone());
         let failed = || VolumeError::failed(directory, "cannot use its local directory");
         std::fs::create_dir_all(directory).map_err(failed())?;
         let lock = local.layout().lock()?;
@@ -326,7 +329,7 @@ fn open_live(
 
 /// Whether the host went down while the volume was open: data files may have lost what was written last.
 fn power_was_cut(local: &Local) -> std::io::Result<bool> {
-    let boot = boot()?;
+    let boot = local.boot()?;
     Ok(local
         .session()
         .is_some_and(|last| !last.clean && last.boot != boot))

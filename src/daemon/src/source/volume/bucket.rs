@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
 use vfsd_object_store::StoreUrl;
-use vfsd_volume::{RemoteOptions, RemoteStatus, Volume, VolumeOptions};
+use vfsd_volume::{RemoteOptions, RemoteStatus, Volume, VolumeOptions, host_boot};
 
 use super::VolumeSettings;
 use crate::exit::Failure;
@@ -40,6 +40,8 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
     let store = options.store.open(url)?;
     let prefix = url.prefix().to_owned();
     let directory = directory(url, store.identity(), &options.volume)?;
+    let boot = host_boot()
+        .map_err(|error| Failure::run(format!("cannot tell this boot of the host: {error}")))?;
     let (uid, gid) = options.owner;
     let VolumeSettings {
         durability,
@@ -68,6 +70,7 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
                 },
                 durability,
                 takeover,
+                boot: Some(boot),
                 ..RemoteOptions::new(given.runtime.clone())
             };
             let volume = Volume::open_remote(&store, &prefix, &root.path, &options);
