@@ -268,6 +268,7 @@ impl Daemon {
             Kind::Named { source, arguments } => command.args(arguments).arg(source),
         };
         command.arg(folder);
+        command.envs(storage.environment.iter().cloned());
         let mut this = Self::start(&command, log)?;
         this.wait_until_ready(|| is_mount_point(folder))?;
         Ok(this)

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use vfsd_testkit::servers::RunningStore;
 
 use crate::artifact::Cache;
 use crate::packages::{self, PYTHON_VENV};
@@ -32,6 +33,10 @@ const LIMIT: Duration = Duration::from_secs(600);
 pub(crate) struct StorePrograms {
     folder: PathBuf,
 }
+
+/// Makes an empty bucket.
+const MAKE_BUCKET: &str = "import boto3, os, sys
+boto3.client('s3', endpoint_url=os.environ['AWS_ENDPOINT_URL']).create_bucket(Bucket=sys.argv[1])";
 
 impl StorePrograms {
     /// Installs them.
@@ -60,6 +65,18 @@ impl StorePrograms {
     /// A program of the packages.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.folder.join("venv/bin").join(name)
+    }
+
+    /// Makes an empty bucket.
+    ///
+    /// # Errors
+    /// The server does not take it.
+    pub(crate) fn make_bucket(&self, store: &RunningStore, name: &str) -> Result<()> {
+        let mut make = Command::new(self.program("python3"));
+        make.args(["-c", MAKE_BUCKET, name])
+            .envs(store.environment());
+        run_ok(&make, LIMIT, &mut |_| {}).context("make a bucket")?;
+        Ok(())
     }
 
     /// What tells cargo's tests where the programs are.

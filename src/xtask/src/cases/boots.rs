@@ -47,6 +47,8 @@ pub(crate) enum Beside {
     Bucket,
     /// An empty bucket, to be written to.
     WritableBucket,
+    /// An empty volume in a bucket of a real S3 server.
+    BucketVolume,
     /// The example plugin that shows an archive.
     Plugin,
 }
@@ -112,6 +114,11 @@ const GIT: Case = case(
 const SQLITE: Case = case(
     "an sqlite database stays whole with two processes writing",
     include_str!("../../guest/cases/sqlite.sh"),
+    300,
+);
+const BUCKET_VOLUME: Case = case(
+    "what is written to a volume in a bucket is found on another host",
+    include_str!("../../guest/cases/bucket_volume.sh"),
     300,
 );
 const DPKG: Case = case(
@@ -304,6 +311,14 @@ pub(crate) const BOOTS: &[Boot] = &[
         root: Root::Folder,
         beside: Some(Beside::WritableBucket),
         cases: &[BUCKET_WRITE],
+    },
+    Boot {
+        name: "uml, a volume in a bucket beside the root",
+        machine: Machine::of(Kernel::Uml),
+        options: PLAIN,
+        root: Root::Folder,
+        beside: Some(Beside::BucketVolume),
+        cases: &[WRITE_AFTER_DROP, GIT, SQLITE, PJDFSTEST, BUCKET_VOLUME],
     },
     Boot {
         name: "uml, a plugin beside the root",

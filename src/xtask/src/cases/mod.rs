@@ -2,6 +2,7 @@
 //! host's, or the benchmark's front end.
 
 pub(crate) mod boots;
+mod bucket_volume;
 pub(crate) mod guest;
 pub(crate) mod host_mount;
 pub(crate) mod host_role;

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use vfsd_testkit::servers::{RunningStore, StoreServer};
 
 use super::boots::{Beside, Root};
+use super::bucket_volume::BucketVolume;
 use super::image::ImageRoot;
 use super::layers::Layer;
 use crate::artifact::Cache;
@@ -22,9 +23,6 @@ use crate::stores::StorePrograms;
 /// Fills a bucket.
 const FILL: &str = include_str!("../../guest/bucket/fill.py");
 
-/// Makes an empty bucket.
-const MAKE: &str = "import boto3, os, sys
-boto3.client('s3', endpoint_url=os.environ['AWS_ENDPOINT_URL']).create_bucket(Bucket=sys.argv[1])";
 /// Looks at a bucket that a guest has written to.
 const VERIFY: &str = include_str!("../../guest/bucket/verify.py");
 
@@ -72,6 +70,7 @@ enum Kept {
         TempDir,
     ),
     Written(Written),
+    Volume(BucketVolume),
 }
 
 /// A bucket that a guest writes to.
@@ -120,6 +119,10 @@ impl Scene {
                 let (storage, written) = writable_bucket(cache)?;
                 (Some(storage), Some(Kept::Written(written)))
             }
+            Some(Beside::BucketVolume) => {
+                let volume = BucketVolume::make(program, cache)?;
+                (Some(volume.storage("state")), Some(Kept::Volume(volume)))
+            }
             Some(Beside::Bucket) => {
                 let (storage, store, kept) = bucket(cache)?;
                 (Some(storage), Some(Kept::Store(store, kept)))
@@ -155,6 +158,7 @@ impl Scene {
         match &self.kept {
             Some(Kept::Store(_, kept)) => verify_kept(kept.path()),
             Some(Kept::Written(written)) => written.verify(),
+            Some(Kept::Volume(volume)) => volume.verify(),
             Some(Kept::Folder(_)) | None => Ok(()),
         }
     }
@@ -231,9 +235,7 @@ fn writable_bucket(cache: &Cache) -> Result<(Storage, Written)> {
     let store = StoreServer::SeaweedFs
         .start_program(&programs.program("weed"))
         .context("start an object store")?;
-    let mut make = Command::new(programs.program("python3"));
-    make.args(["-c", MAKE, "data"]).envs(store.environment());
-    run_ok(&make, LIMIT, &mut |_| {}).context("make a bucket")?;
+    programs.make_bucket(&store, "data")?;
     let mut storage = Storage::named("data", "s3://data/below");
     storage.environment(store.environment());
     let kept = folder_in(cache.folder()).context("make a folder for a cache")?;

@@ -1,0 +1,94 @@
+//! A volume in a bucket of a real S3 server, and what another host finds in it.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+use vfsd_testkit::servers::{RunningStore, StoreServer};
+
+use crate::artifact::Cache;
+use crate::daemon::{Daemon, Options, Program, Storage};
+use crate::guest::rootfs::folder_in;
+use crate::process::{output_of, run_ok};
+use crate::stores::StorePrograms;
+
+const LIMIT: Duration = Duration::from_secs(120);
+const SOURCE: &str = "volume:s3://data/volume";
+/// Compares what is there with what the guest has noted.
+const COMPARE: &str = "set -e
+(cd kept && sha256sum --quiet -c ../sums)
+find kept -printf '%y %m %U %G %s %n %l %p\\n' | grep -v '^d' | LC_ALL=C sort >/tmp/names.$$
+LC_ALL=C sort names | diff - /tmp/names.$$
+rm /tmp/names.$$";
+
+/// An empty volume in a bucket.
+#[derive(Debug)]
+pub(super) struct BucketVolume {
+    store: RunningStore,
+    vfsd: Program,
+    /// Where each host has its part.
+    folder: TempDir,
+}
+
+impl BucketVolume {
+    /// Starts a server and makes a volume in it.
+    ///
+    /// # Errors
+    /// One of them fails.
+    pub(super) fn make(program: &Program, cache: &Cache) -> Result<Self> {
+        let Program::Vfsd(vfsd) = program else {
+            bail!("only vfsd has volumes")
+        };
+        let programs = StorePrograms::fetch(cache)?;
+        let store = StoreServer::SeaweedFs
+            .start_program(&programs.program("weed"))
+            .context("start an object store")?;
+        programs.make_bucket(&store, "data")?;
+        let mut create = Command::new(vfsd);
+        create.args(["volume", "create", SOURCE]);
+        create.envs(store.environment());
+        run_ok(&create, LIMIT, &mut |_| {}).context("make a volume")?;
+        Ok(Self {
+            store,
+            vfsd: program.clone(),
+            folder: folder_in(cache.folder()).context("make a folder for the volume")?,
+        })
+    }
+
+    /// The volume as a host serves it that has its part in a folder of this name.
+    pub(super) fn storage(&self, state: &str) -> Storage {
+        let mut storage = Storage::named("data", SOURCE);
+        storage.environment(self.store.environment());
+        storage
+            .argument("--state-dir")
+            .argument(self.folder.path().join(state));
+        storage
+    }
+
+    /// Looks at the volume as another host does, which has nothing of it.
+    ///
+    /// # Errors
+    /// What is missing there.
+    pub(super) fn verify(&self) -> Result<()> {
+        let point = self.folder.path().join("mount");
+        std::fs::create_dir(&point).context("make a mount point")?;
+        let log = self.folder.path().join("mount.log");
+        let storage = self.storage("another-host");
+        // The guest's daemon has given it back.
+        let mut daemon = Daemon::mount(&self.vfsd, &Options::default(), &storage, &point, &log)
+            .context("mount the volume on another host")?;
+        let mut compare = Command::new("bash");
+        compare.args(["-c", COMPARE]).current_dir(&point);
+        let compared = output_of(&mut compare).context("compare what the guest has written");
+        let ended = daemon.terminate().context("unmount the volume");
+        compared.map(drop)?;
+        match ended? {
+            status if status.success() => Ok(()),
+            status => bail!(
+                "the daemon of the other host failed: {status}\n{}",
+                daemon.log()
+            ),
+        }
+    }
+}
