@@ -56,9 +56,9 @@ mod upkeep;
 mod volume;
 mod xattr;
 
+pub use crate::bucket::{CheckLevel, Owner};
 pub use crate::check::CheckReport;
 pub use crate::error::VolumeError;
-pub use crate::bucket::{CheckLevel, Owner};
 pub use crate::live::{Durability, RemoteOptions, RemoteReport, RemoteStatus, host_boot};
 pub use crate::status::VolumeStatus;
 pub use crate::volume::{Volume, VolumeOptions};

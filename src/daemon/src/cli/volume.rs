@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use vfsd_volume::VolumeOptions;
+use vfsd_volume::{CheckReport, VolumeOptions};
 
 use super::choices::VolumeDurability;
 use super::store::ReachArguments;
@@ -59,11 +59,14 @@ enum VolumeVerb {
         #[command(flatten)]
         reach: ReachArguments,
     },
-    /// Look whether a volume's names, counts and content fit together; nobody may use it meanwhile
+    /// Look whether a volume's names, counts and content fit together. In a directory nobody may use it meanwhile; in a
+    /// bucket all content is read
     Check {
-        /// Which: volume:file:DIR
+        /// Which: volume:file:DIR or volume:s3://BUCKET/PREFIX
         #[arg(value_name = "VOLUME", value_parser = parse)]
         volume: VolumeSource,
+        #[command(flatten)]
+        reach: ReachArguments,
     },
     /// Say what a volume is and how much is in it
     Stat {
@@ -90,7 +93,9 @@ impl VolumeArguments {
                 volume.create(&VolumeOptions::default(), &reach.settings())?;
                 Ok(format!("made {volume}\n"))
             }
-            VolumeVerb::Check { volume } => check(&volume),
+            VolumeVerb::Check { volume, reach } => {
+                check(&volume, &volume.check(&reach.settings())?)
+            }
             VolumeVerb::Stat { volume, reach } => {
                 Ok(told(&volume, &volume.stat(&reach.settings())?))
             }
@@ -98,8 +103,7 @@ impl VolumeArguments {
     }
 }
 
-fn check(volume: &VolumeSource) -> Result<String, Failure> {
-    let report = volume.check()?;
+fn check(volume: &VolumeSource, report: &CheckReport) -> Result<String, Failure> {
     let found = format!(
         "{} inodes, {} names, {} bytes of content",
         report.inodes, report.names, report.bytes
@@ -134,14 +138,25 @@ fn told(volume: &VolumeSource, status: &VolumeStatus) -> String {
             )
         }
         VolumeStatus::Bucket(status) => {
-            let user = match &status.used_by {
-                Some(user) => format!("{} since {}", user.host, user.since),
+            let user = match &status.owner {
+                Some(owner) => format!("{} since {}", owner.host, owner.since),
                 None => "nobody".to_owned(),
             };
-            format!(
-                "volume {volume}\nuuid {}\nused_by {user}\nobjects {}\nbytes {}\nlog {}\n",
-                status.uuid, status.objects, status.bytes, status.log
-            )
+            let stored = &status.stored;
+            let kinds = [
+                ("log", stored.log),
+                ("old_log", stored.old_log),
+                ("segments", stored.segments),
+                ("checkpoints", stored.checkpoints),
+            ];
+            let mut told = format!("volume {volume}\nuuid {}\nused_by {user}\n", status.uuid);
+            for (kind, amount) in kinds {
+                told.push_str(&format!(
+                    "{kind} {} objects, {} bytes\n",
+                    amount.objects, amount.bytes
+                ));
+            }
+            told
         }
     }
 }

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
 use vfsd_object_store::StoreUrl;
-use vfsd_volume::{RemoteOptions, RemoteStatus, Volume, VolumeOptions, host_boot};
+use vfsd_volume::{
+    CheckLevel, CheckReport, RemoteOptions, RemoteReport, RemoteStatus, Volume, VolumeOptions,
+    host_boot,
+};
 
 use super::VolumeSettings;
 use crate::exit::Failure;
@@ -36,6 +39,42 @@ pub(super) fn stat(url: &StoreUrl, settings: &StoreSettings) -> Result<BucketSta
     looked.map_err(Failure::run)
 }
 
+/// Reads everything: names and attributes into a directory of its own, and all content.
+pub(super) fn check(url: &StoreUrl, settings: &StoreSettings) -> Result<CheckReport, Failure> {
+    let store = settings.open(url)?;
+    let runtime = waiting()?;
+    let scratch = scratch().map_err(|error| {
+        Failure::run(format!(
+            "cannot make a directory for a copy of the names: {error}; choose a place with TMPDIR"
+        ))
+    })?;
+    let report = Volume::check_remote(
+        &store,
+        url.prefix(),
+        &scratch,
+        CheckLevel::Content,
+        runtime.handle(),
+    );
+    if let Err(error) = std::fs::remove_dir_all(&scratch) {
+        tracing::warn!(directory = %scratch.display(), %error, "it stays");
+    }
+    let RemoteReport { mut rows, bucket } = report.map_err(Failure::run)?;
+    let damaged = u64::try_from(bucket.problems.len()).unwrap_or(u64::MAX);
+    rows.problem_count = rows
+        .problem_count
+        .saturating_add(damaged)
+        .saturating_add(bucket.more);
+    rows.problems.extend(bucket.problems);
+    Ok(rows)
+}
+
+/// A directory of one's own.
+fn scratch() -> std::io::Result<PathBuf> {
+    let path = std::env::temp_dir().join(format!("vfsd-check-{}", std::process::id()));
+    DirBuilder::new().mode(0o700).create(&path)?;
+    Ok(path)
+}
+
 pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepared, Failure> {
     let store = options.store.open(url)?;
     let prefix = url.prefix().to_owned();
@@ -43,6 +82,7 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
     let boot = host_boot()
         .map_err(|error| Failure::run(format!("cannot tell this boot of the host: {error}")))?;
     let (uid, gid) = options.owner;
+    let cache_size = options.cache.size;
     let VolumeSettings {
         durability,
         takeover,
@@ -70,6 +110,7 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
                 },
                 durability,
                 takeover,
+                cache_size,
                 boot: Some(boot),
                 ..RemoteOptions::new(given.runtime.clone())
             };
@@ -80,9 +121,12 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
     })
 }
 
-/// What a command waits on.
+/// What a command waits on. It has a thread of its own: the volume waits on its handle.
 fn waiting() -> Result<Runtime, Failure> {
-    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
     runtime.map_err(|error| Failure::run(format!("cannot wait for the network: {error}")))
 }
 

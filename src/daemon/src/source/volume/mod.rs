@@ -118,13 +118,11 @@ impl VolumeSource {
     /// Looks whether the volume is whole.
     ///
     /// # Errors
-    /// When it cannot be looked at, or is in use.
-    pub(crate) fn check(&self) -> Result<CheckReport, Failure> {
+    /// When it cannot be looked at, or is in use and in a directory.
+    pub(crate) fn check(&self, store: &StoreSettings) -> Result<CheckReport, Failure> {
         match self {
             Self::Directory(path) => directory::check(path),
-            Self::Bucket(_) => Err(Failure::usage(
-                "volumes in a bucket are not checked in this version: their content is verified when it is read",
-            )),
+            Self::Bucket(url) => bucket::check(url, store),
         }
     }
 
