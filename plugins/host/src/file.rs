@@ -241,9 +241,10 @@ impl File for PluginFile {
                 mode: request.mode.bits(),
                 padding: 0,
             };
-            link.ask(Request::new(Opcode::Fallocate, open.node).arg(&arg))
-                .await
-                .map(drop)
+            let message = Request::new(Opcode::Fallocate, open.node)
+                .kills_privileges(request.kill_privileges)
+                .arg(&arg);
+            link.ask(message).await.map(drop)
         })
     }
 
@@ -289,6 +290,7 @@ impl File for PluginFile {
                 flags: 0,
             };
             let request = Request::new(Opcode::CopyFileRange, open.node)
+                .kills_privileges(copy.kill_privileges)
                 .arg(&arg)
                 .fixed::<WriteOut>();
             let body = link.ask(request).await?;

@@ -102,6 +102,17 @@ impl Request {
         })
     }
 
+    /// Whether whoever changes content loses set-id bits, where the opcode has no flag for it: those of user 0 stay.
+    pub(crate) fn kills_privileges(mut self, kills: bool) -> Self {
+        if !kills {
+            self.header(|header| {
+                header.uid = 0;
+                header.gid = 0;
+            });
+        }
+        self
+    }
+
     pub(crate) fn arg(mut self, arg: &(impl IntoBytes + Immutable)) -> Self {
         self.bytes.extend_from_slice(arg.as_bytes());
         self
