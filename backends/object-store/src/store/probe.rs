@@ -144,8 +144,8 @@ impl Probe<'_> {
     }
 
     /// Beside each other: some services show a directory for a while after its last object is gone.
-    fn key(&self, name: &str) -> Path {
-        Path::from(format!("{}-{name}", self.place))
+    fn key(&self, name: &str) -> Result<Path> {
+        Ok(Path::parse(format!("{}-{name}", self.place))?)
     }
 
     /// Whether a write took place.
@@ -178,7 +178,7 @@ impl Probe<'_> {
     }
 
     async fn length(&self) -> Result<bool> {
-        let key = self.key("length");
+        let key = self.key("length")?;
         let body: String = "0123456789abcdef".repeat(4096);
         self.put(&key, body.clone(), PutMode::Overwrite).await?;
         let whole = self.body(&key).await? == body.as_bytes();
@@ -197,7 +197,7 @@ impl Probe<'_> {
             ..Default::default()
         };
         let page = self.store.list(&request).await?;
-        let wanted = self.key("length");
+        let wanted = self.key("length")?;
         Ok(page
             .objects
             .iter()
@@ -205,14 +205,14 @@ impl Probe<'_> {
     }
 
     async fn create_only(&self) -> Result<bool> {
-        let key = self.key("create");
+        let key = self.key("create")?;
         let first = self.put(&key, "first".into(), PutMode::Create).await?;
         let second = self.put(&key, "second".into(), PutMode::Create).await?;
         Ok(first && !second && self.body(&key).await? == b"first")
     }
 
     async fn update(&self) -> Result<bool> {
-        let key = self.key("update");
+        let key = self.key("update")?;
         self.put(&key, "first".into(), PutMode::Overwrite).await?;
         let old = self.etag(&key).await?;
         let fresh = self
@@ -223,12 +223,12 @@ impl Probe<'_> {
     }
 
     async fn create_race(&self) -> Result<bool> {
-        let key = self.key("create-race");
+        let key = self.key("create-race")?;
         self.race(&key, || PutMode::Create).await
     }
 
     async fn update_race(&self) -> Result<bool> {
-        let key = self.key("update-race");
+        let key = self.key("update-race")?;
         self.put(&key, "before".into(), PutMode::Overwrite).await?;
         let old = self.etag(&key).await?;
         self.race(&key, || PutMode::Update(old.clone())).await
@@ -249,7 +249,7 @@ impl Probe<'_> {
     /// A leftover is a nuisance, not a failure.
     async fn remove_all(&self) {
         let names = ["length", "create", "update", "create-race", "update-race"];
-        let keys: Vec<_> = names.into_iter().map(|name| Ok(self.key(name))).collect();
+        let keys: Vec<_> = names.into_iter().map(|name| self.key(name)).collect();
         let keys = futures_util::stream::iter(keys).boxed();
         let mut deleted = self.objects.delete_stream(keys);
         while let Some(result) = deleted.next().await {

@@ -205,8 +205,10 @@ async fn every_request_is_counted_also_those_that_are_repeated() {
 #[tokio::test(start_paused = true)]
 async fn the_probe_finds_a_good_store_good_even_if_replies_get_lost() {
     let (store, below) = failing(&EVERYTHING, 7);
-    let report = probe(&store, "p/").await.unwrap();
-    assert!(report.is_safe(), "{report}");
+    for prefix in ["p/", "a%20b ~#[*]/"] {
+        let report = probe(&store, prefix).await.unwrap();
+        assert!(report.is_safe(), "{prefix}: {report}");
+    }
     use futures_util::StreamExt;
     assert_eq!(below.inner().list(None).count().await, 0, "nothing is left");
 }
