@@ -56,16 +56,17 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
         read_only: settings.export.readonly,
     };
     // What it does not find there the mount itself will say.
-    if let Ok(point) = settings.mount_point.canonicalize() {
-        storages.keep_out(&point, &settings.confinement)?;
-    }
+    let kept_out = match settings.mount_point.canonicalize() {
+        Ok(point) => storages.keep_out(&point, &settings.confinement)?,
+        Err(_) => false,
+    };
     let (mount, connection) =
         HostMount::mount(&settings.mount_point, &options).map_err(Failure::run)?;
     let outcome = match sandbox::fork() {
         Ok(Fork::Parent(child)) => {
             // Users of a mount whose server has ended are not to wait for this process.
             drop((connection, control));
-            child.outlive(signals, || unmount(&mount))
+            child.outlive(signals, || unmount(&mount) && kept_out)
         }
         Ok(Fork::Child) => {
             // The socket's file is the parent's, who can still reach it.

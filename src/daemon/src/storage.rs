@@ -81,12 +81,14 @@ impl Storages {
         &mut self,
         point: &Path,
         confinement: &Confinement,
-    ) -> Result<(), Failure> {
-        let mut exports = self.exports.iter_mut();
-        exports.try_for_each(|export| {
-            let mut shares = export.storage.shares.iter_mut();
-            shares.try_for_each(|share| share.keep_out(point, confinement))
-        })
+    ) -> Result<bool, Failure> {
+        let mut all = true;
+        for export in &mut self.exports {
+            for share in &mut export.storage.shares {
+                all &= share.keep_out(point, confinement)?;
+            }
+        }
+        Ok(all)
     }
 
     /// What has to be taken along into the sandbox, in the order of the storages.

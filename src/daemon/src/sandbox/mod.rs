@@ -55,23 +55,25 @@ impl Share {
     }
 
     /// Keeps out of it what will be mounted on `point`, which may be a used part of the share or lie
-    /// below: who serves a mount and waits for it at the same time waits for good.
+    /// below: who serves a mount and waits for it at the same time waits for good. Elsewhere in the share it is kept out
+    /// if the sandbox can; says whether it is: a mount that is taken along outlives its unmounting outside.
     ///
     /// # Errors
-    /// When `point` lies there, and the sandbox cannot keep it out.
+    /// When `point` lies in a used part, and the sandbox cannot keep it out.
     pub(crate) fn keep_out(
         &mut self,
         point: &Path,
         confinement: &Confinement,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let identity = |path: &Path| {
             let status = rustix::fs::lstat(path).ok()?;
             Some((status.st_dev, status.st_ino))
         };
         let above: Vec<_> = point.ancestors().filter_map(identity).collect();
-        let mut used = self.used.iter().filter_map(|path| identity(path));
-        if !used.any(|used| above.contains(&used)) {
-            return Ok(());
+        let is_above = |path: &Path| identity(path).is_some_and(|path| above.contains(&path));
+        let is_used = self.used.iter().any(|path| is_above(path));
+        if !is_used && !is_above(&self.path) {
+            return Ok(true);
         }
         let private = match confinement.sandbox {
             SandboxMode::Namespace if rustix::process::geteuid().is_root() => {
@@ -79,16 +81,19 @@ impl Share {
             }
             _ => Err(rustix::io::Errno::PERM),
         };
-        let tree = private.map_err(|_| {
-            Failure::run(format!(
+        match private {
+            Ok(tree) => {
+                self.tree = Some(Arc::new(tree));
+                Ok(true)
+            }
+            Err(_) if !is_used => Ok(false),
+            Err(_) => Err(Failure::run(format!(
                 "cannot mount on {}: it is a part of {}, which is to be shown there; choose another \
                  place (root can mount there with --sandbox=namespace)",
                 point.display(),
                 self.path.display()
-            ))
-        })?;
-        self.tree = Some(Arc::new(tree));
-        Ok(())
+            ))),
+        }
     }
 }
 
