@@ -90,6 +90,17 @@ impl Backend for OciImage {
     fn capabilities(&self) -> Capabilities {
         Capabilities::IMMUTABLE | Capabilities::REOPEN | Capabilities::XATTR
     }
+
+    /// Ends the recording of what is read after the start, and makes durable what was decoded.
+    fn close(&self) -> vfsd_backend::Result<()> {
+        self.recorder().finish();
+        // One that fails does not keep the others from it.
+        let mut closed = Ok(());
+        for content in self.contents() {
+            closed = closed.and(content.sync());
+        }
+        Ok(closed?)
+    }
 }
 
 impl std::fmt::Debug for OciImage {

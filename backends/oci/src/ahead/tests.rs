@@ -184,3 +184,15 @@ fn a_trace_of_another_image_harms_nothing() {
     OciImage::prefetch(&Arc::downgrade(&image), 4).unwrap();
     assert_eq!(scene.blobs(), []);
 }
+
+#[test]
+fn what_was_read_is_written_down_when_the_image_is_closed() {
+    let scene = Scene::in_spans();
+    let image = lazy(&scene);
+    read_some(&image, 1_500_000);
+    let path = image.recorder().path().to_owned();
+    assert!(!path.exists());
+    image.close().unwrap();
+    assert!(path.exists() && !image.recorder().is_recording());
+    image.close().unwrap();
+}
