@@ -2,6 +2,7 @@
 //! overwrite all the same, or check them and write in two steps: nothing short of trying tells.
 
 use std::fmt;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -10,12 +11,16 @@ use object_store::{
     Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, Result, UpdateVersion,
 };
 
-use super::Store;
 use super::error::is_transient;
 use super::nonce::Nonce;
+use super::{ListRequest, ListedObject, Store};
 
 /// How many write at once in a race.
 const RACERS: usize = 16;
+/// How often what a probe has left is removed, until nothing is.
+const REMOVALS: u32 = 5;
+/// See [`REMOVALS`].
+const REMOVAL_PAUSE: Duration = Duration::from_millis(200);
 
 /// Something that a store must be able to do so that two writers cannot overwrite each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,18 +195,9 @@ impl Probe<'_> {
     }
 
     async fn list(&self) -> Result<bool> {
-        let request = super::ListRequest {
-            prefix: format!("{}-", self.place),
-            delimited: true,
-            limit: Some(10),
-            ..Default::default()
-        };
-        let page = self.store.list(&request).await?;
+        let all = self.all().await?;
         let wanted = self.key("length")?;
-        Ok(page
-            .objects
-            .iter()
-            .any(|object| object.key == wanted.as_ref()))
+        Ok(all.iter().any(|object| object.key == wanted.as_ref()))
     }
 
     async fn create_only(&self) -> Result<bool> {
@@ -246,16 +242,33 @@ impl Probe<'_> {
         Ok(winners == [self.body(key).await?])
     }
 
-    /// A leftover is a nuisance, not a failure.
+    /// A leftover is a nuisance, not a failure. A service that races may put an object in its place after it was removed.
     async fn remove_all(&self) {
-        let names = ["length", "create", "update", "create-race", "update-race"];
-        let keys: Vec<_> = names.into_iter().map(|name| self.key(name)).collect();
-        let keys = futures_util::stream::iter(keys).boxed();
-        let mut deleted = self.objects.delete_stream(keys);
-        while let Some(result) = deleted.next().await {
-            if let Err(error) = result {
-                tracing::warn!(%error, "an object of a probe is left behind");
+        for _ in 0..REMOVALS {
+            let names = ["length", "create", "update", "create-race", "update-race"];
+            let keys: Vec<_> = names.into_iter().map(|name| self.key(name)).collect();
+            let keys = futures_util::stream::iter(keys).boxed();
+            let mut deleted = self.objects.delete_stream(keys);
+            while let Some(result) = deleted.next().await {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "an object of a probe is left behind");
+                }
+            }
+            match self.all().await {
+                Ok(left) if !left.is_empty() => tokio::time::sleep(REMOVAL_PAUSE).await,
+                _ => return,
             }
         }
+    }
+
+    /// The objects that are there.
+    async fn all(&self) -> Result<Vec<ListedObject>> {
+        let request = ListRequest {
+            prefix: format!("{}-", self.place),
+            delimited: true,
+            limit: Some(10),
+            ..ListRequest::default()
+        };
+        Ok(self.store.list(&request).await?.objects)
     }
 }
