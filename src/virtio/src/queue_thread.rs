@@ -200,6 +200,10 @@ impl Post {
         match left {
             Ok(Leave::Relieved) => return,
             Ok(Leave::Stopped) => {}
+            // Memory that was taken away reads as zeros, which look like another fault.
+            Err(_) if self.ring.available().memory.lost() => {
+                self.ring.break_down(RingFault::MemoryLost);
+            }
             Err(fault) => self.ring.break_down(fault),
         }
         self.ring.end_batches();
