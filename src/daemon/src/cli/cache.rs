@@ -16,9 +16,9 @@ pub(crate) struct CacheArguments {
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 
-    /// Keep at most about this much of buckets, and this much of images, such as 500M or 20G; what was
-    /// used the longest time ago goes first, what an image in use has stays [default: 10G of buckets,
-    /// all of images]
+    /// Keep at most about this much of buckets, of images, and of each volume in a bucket, such as 500M or
+    /// 20G; what was used the longest time ago goes first, what is in use stays [default: 10G of buckets,
+    /// all of images and volumes]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     cache_size: Option<u64>,
 }
