@@ -139,7 +139,7 @@ impl Core {
     /// An inode: the one in memory, or read from the tables.
     ///
     /// # Errors
-    /// ENOENT when there is none.
+    /// ENOENT when there is none, or it has no name and nobody has it open.
     pub(crate) fn inode(self: &Arc<Self>, ino: u64) -> Result<Arc<Inode>> {
         if let Some(inode) = self.known(ino) {
             return Ok(inode);
@@ -151,7 +151,10 @@ impl Core {
         if let Some(inode) = self.known(ino) {
             return Ok(inode);
         }
-        let row = self.meta.node(ino)?.ok_or(Errno::NOENT)?;
+        // One without a name that is in memory no more is about to be removed: whoever asks for it found its last name
+        // just before that went.
+        let row = self.meta.node(ino)?.filter(|row| row.links > 0);
+        let row = row.ok_or(Errno::NOENT)?;
         let attributes = match row.xattrs {
             0 => Vec::new(),
             _ => self.meta.attributes(ino)?,

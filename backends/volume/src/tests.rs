@@ -221,6 +221,30 @@ fn what_replaces_a_file_is_on_the_disk_before_its_name_is() {
 }
 
 #[test]
+fn what_lost_its_last_name_and_left_memory_is_not_found_again_before_it_is_removed() {
+    let scratch = scratch();
+    let volume = open(&scratch.path);
+    let core = volume.core();
+    let file = Place(volume.root()).put("file", b"content").unwrap();
+    let ino = file.attributes().unwrap().inode;
+    drop(file);
+    // As its last unlink leaves it, until the upkeep comes to it.
+    let mut row = core.meta.node(ino).unwrap().unwrap();
+    row.links = 0;
+    core.meta
+        .commit(vec![Change::Node(ino, Some(row))], Purpose::Freeing)
+        .unwrap();
+    let found = core.inode(ino).map(|inode| inode.ino);
+    assert!(
+        matches!(
+            found,
+            Err(vfsd_backend::Error::Errno(vfsd_backend::Errno::NOENT))
+        ),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn a_volume_is_opened_by_one_at_a_time_and_made_in_an_empty_directory() {
     let scratch = scratch();
     let volume = open(&scratch.path);
