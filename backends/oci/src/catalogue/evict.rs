@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::Catalogue;
 use super::files::{CachedFile, Kind, files};
-use super::prune::{is_locked, is_young, remove};
+use super::prune::{is_being_fetched, is_young, remove};
 use crate::blob::Sha256Digest;
 use crate::content::resident_spans_of;
 
@@ -137,13 +137,13 @@ impl Users {
             return Ok(None);
         }
         if !self.last_use.contains_key(&digest) {
-            let stays = is_young(file, self.now) || is_locked(file)?;
+            let stays = is_young(file, self.now) || is_being_fetched(file)?;
             return Ok((!stays).then_some(Rank::Nobodys));
         }
         if file.kind == Kind::Blob && complete.contains(&digest) {
             return Ok(Some(Rank::Twice));
         }
-        if self.used.contains(&digest) || is_locked(file)? {
+        if self.used.contains(&digest) || is_being_fetched(file)? {
             return Ok(None);
         }
         Ok(Some(match file.kind {

@@ -116,15 +116,7 @@ impl Catalogue {
 
     /// Whether somebody uses an image now.
     fn is_in_use(&self, image: Sha256Digest) -> io::Result<bool> {
-        let file = match File::open(self.lock_path(image)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            other => other?,
-        };
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(false),
-            Err(Errno::WOULDBLOCK) => Ok(true),
-            Err(error) => Err(error.into()),
-        }
+        is_locked(&self.lock_path(image))
     }
 
     /// When an image was used last; at the epoch if never.
@@ -133,6 +125,19 @@ impl Catalogue {
         found
             .and_then(|found| found.modified())
             .unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}
+
+/// Whether somebody holds a lock of a file; not if there is none.
+fn is_locked(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -6,12 +6,9 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-
-use super::Catalogue;
 use super::files::{CachedFile, Kind, files};
 use super::record::Record;
+use super::{Catalogue, is_locked};
 use crate::blob::Sha256Digest;
 
 /// What belongs to no image may belong to one that somebody is about to enter, if it is younger than this.
@@ -58,7 +55,10 @@ impl Catalogue {
             }
         }
         for file in files(&self.cache)? {
-            if kept.has(&file) || (!gone.has(&file) && is_young(&file, now)) || is_locked(&file)? {
+            if kept.has(&file)
+                || (!gone.has(&file) && is_young(&file, now))
+                || is_being_fetched(&file)?
+            {
                 continue;
             }
             if !options.dry_run {
@@ -130,18 +130,10 @@ pub(super) fn is_young(file: &CachedFile, now: SystemTime) -> bool {
 }
 
 /// Whether somebody is fetching it.
-pub(super) fn is_locked(file: &CachedFile) -> io::Result<bool> {
-    if file.kind != Kind::Part {
-        return Ok(false);
-    }
-    let part = match File::open(&file.path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        other => other?,
-    };
-    match flock(&part, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(false),
-        Err(Errno::WOULDBLOCK) => Ok(true),
-        Err(error) => Err(error.into()),
+pub(super) fn is_being_fetched(file: &CachedFile) -> io::Result<bool> {
+    match file.kind {
+        Kind::Part => is_locked(&file.path),
+        _ => Ok(false),
     }
 }
 
