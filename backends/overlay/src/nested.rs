@@ -14,6 +14,7 @@ use vfsd_backend::{Attributes, Caller, Device, Errno, FileKind, Name, Node, Resu
 use crate::layers::UpperLayer;
 use crate::new::{Inode, New, What};
 use crate::node::OverlayNode;
+use crate::whiteout;
 use crate::xattr::{Namespace, OPAQUE, WHITEOUT};
 
 /// On a file: it is shown as a character device 0/0. The kernel does not know it.
@@ -34,10 +35,7 @@ pub(crate) async fn is_device(
     node: &Arc<dyn Node>,
     attributes: &Attributes,
 ) -> Result<bool> {
-    if !marked || attributes.kind != FileKind::Regular || attributes.size != 0 {
-        return Ok(false);
-    }
-    Ok(namespace.get(node.as_ref(), DEVICE).await?.is_some())
+    whiteout::is_marked_file(namespace, marked, node, attributes, DEVICE).await
 }
 
 /// The attributes of the file, as those of the device.

@@ -17,10 +17,21 @@ pub(crate) async fn is_whiteout(
     if is_device(attributes) {
         return Ok(true);
     }
+    is_marked_file(namespace, marked, node, attributes, WHITEOUT).await
+}
+
+/// Whether a file is an empty regular one with a mark, in a directory that says that it has such.
+pub(crate) async fn is_marked_file(
+    namespace: Namespace,
+    marked: bool,
+    node: &Arc<dyn Node>,
+    attributes: &Attributes,
+    mark: &str,
+) -> Result<bool> {
     if !marked || attributes.kind != FileKind::Regular || attributes.size != 0 {
         return Ok(false);
     }
-    Ok(namespace.get(node.as_ref(), WHITEOUT).await?.is_some())
+    Ok(namespace.get(node.as_ref(), mark).await?.is_some())
 }
 
 /// Whether attributes are those of a whiteout device.
