@@ -27,6 +27,12 @@ async fn heal(faults: &FaultStore, store: &Store) {
     assert!(faults.met() > 0);
 }
 
+/// What the chain says, without its points.
+async fn texts(bucket: &Bucket) -> Vec<String> {
+    let said = history(&bucket.steady()).await.into_iter();
+    said.map(|(_, text)| text).collect()
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_append_whose_answer_never_came_is_found_by_its_repetition() {
     let bucket = Bucket::with_volume().await;
@@ -43,12 +49,7 @@ async fn an_append_whose_answer_never_came_is_found_by_its_repetition() {
     heal(&faults, &remote.objects.store).await;
     assert_eq!(remote.append(&sealed).await.unwrap(), sealed.point());
     remote.append(&record(&remote, "two")).await.unwrap();
-    let texts: Vec<_> = history(&bucket.steady())
-        .await
-        .into_iter()
-        .map(|(_, text)| text)
-        .collect();
-    assert_eq!(texts, ["root", "one", "two"]);
+    assert_eq!(texts(&bucket).await, ["root", "one", "two"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,12 +68,7 @@ async fn an_append_whose_answer_never_came_is_told_to_whoever_appends_another_on
     assert_eq!(object.records[0].1, b"one");
     assert!(matches!(remote.append(&other).await, Err(ShipError::Stale)));
     remote.append(&record(&remote, "two")).await.unwrap();
-    let texts: Vec<_> = history(&bucket.steady())
-        .await
-        .into_iter()
-        .map(|(_, text)| text)
-        .collect();
-    assert_eq!(texts, ["root", "one", "two"]);
+    assert_eq!(texts(&bucket).await, ["root", "one", "two"]);
 }
 
 #[tokio::test(start_paused = true)]
