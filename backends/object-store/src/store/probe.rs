@@ -2,7 +2,6 @@
 //! overwrite all the same, or check them and write in two steps: nothing short of trying tells.
 
 use std::fmt;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -13,14 +12,10 @@ use object_store::{
 
 use super::error::is_transient;
 use super::nonce::Nonce;
-use super::{ListRequest, ListedObject, Store};
+use super::{ListRequest, Store};
 
 /// How many write at once in a race.
 const RACERS: usize = 16;
-/// How often what a probe has left is removed, until nothing is.
-const REMOVALS: u32 = 5;
-/// See [`REMOVALS`].
-const REMOVAL_PAUSE: Duration = Duration::from_millis(200);
 
 /// Something that a store must be able to do so that two writers cannot overwrite each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,9 +190,18 @@ impl Probe<'_> {
     }
 
     async fn list(&self) -> Result<bool> {
-        let all = self.all().await?;
+        let request = ListRequest {
+            prefix: format!("{}-", self.place),
+            delimited: true,
+            limit: Some(10),
+            ..ListRequest::default()
+        };
+        let page = self.store.list(&request).await?;
         let wanted = self.key("length")?;
-        Ok(all.iter().any(|object| object.key == wanted.as_ref()))
+        Ok(page
+            .objects
+            .iter()
+            .any(|object| object.key == wanted.as_ref()))
     }
 
     async fn create_only(&self) -> Result<bool> {
@@ -242,33 +246,16 @@ impl Probe<'_> {
         Ok(winners == [self.body(key).await?])
     }
 
-    /// A leftover is a nuisance, not a failure. A service that races may put an object in its place after it was removed.
+    /// A leftover is a nuisance, not a failure.
     async fn remove_all(&self) {
-        for _ in 0..REMOVALS {
-            let names = ["length", "create", "update", "create-race", "update-race"];
-            let keys: Vec<_> = names.into_iter().map(|name| self.key(name)).collect();
-            let keys = futures_util::stream::iter(keys).boxed();
-            let mut deleted = self.objects.delete_stream(keys);
-            while let Some(result) = deleted.next().await {
-                if let Err(error) = result {
-                    tracing::warn!(%error, "an object of a probe is left behind");
-                }
-            }
-            match self.all().await {
-                Ok(left) if !left.is_empty() => tokio::time::sleep(REMOVAL_PAUSE).await,
-                _ => return,
+        let names = ["length", "create", "update", "create-race", "update-race"];
+        let keys: Vec<_> = names.into_iter().map(|name| self.key(name)).collect();
+        let keys = futures_util::stream::iter(keys).boxed();
+        let mut deleted = self.objects.delete_stream(keys);
+        while let Some(result) = deleted.next().await {
+            if let Err(error) = result {
+                tracing::warn!(%error, "an object of a probe is left behind");
             }
         }
-    }
-
-    /// The objects that are there.
-    async fn all(&self) -> Result<Vec<ListedObject>> {
-        let request = ListRequest {
-            prefix: format!("{}-", self.place),
-            delimited: true,
-            limit: Some(10),
-            ..ListRequest::default()
-        };
-        Ok(self.store.list(&request).await?.objects)
     }
 }
