@@ -1,9 +1,8 @@
 //! The folder in which storages keep what they fetched.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
+use super::folder;
 use crate::exit::Failure;
 
 /// What an operator decides about it.
@@ -26,36 +25,18 @@ impl CacheSettings {
     /// # Errors
     /// When there is none, and none can be made.
     pub(crate) fn folder(&self) -> Result<PathBuf, Failure> {
-        let folder = match &self.dir {
-            Some(folder) => folder.clone(),
-            None => default_folder()?,
-        };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .and_then(|()| folder.canonicalize())
-            .map_err(|error| {
-                Failure::run(format!(
-                    "cannot use the cache {}: {error}; choose another with --cache-dir",
-                    folder.display()
-                ))
-            })
+        let folder =
+            match &self.dir {
+                Some(folder) => folder.clone(),
+                None => folder::usual("/var/cache/vfsd", "XDG_CACHE_HOME", ".cache").ok_or_else(
+                    || Failure::run("there is no HOME to keep a cache in: name a --cache-dir"),
+                )?,
+            };
+        folder::make(&folder).map_err(|error| {
+            Failure::run(format!(
+                "cannot use the cache {}: {error}; choose another with --cache-dir",
+                folder.display()
+            ))
+        })
     }
-}
-
-/// By the file system hierarchy and the XDG base directories.
-fn default_folder() -> Result<PathBuf, Failure> {
-    if rustix::process::geteuid().is_root() {
-        return Ok("/var/cache/vfsd".into());
-    }
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    absolute("XDG_CACHE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
-        .map(|caches| caches.join("vfsd"))
-        .ok_or_else(|| Failure::run("there is no HOME to keep a cache in: name a --cache-dir"))
 }

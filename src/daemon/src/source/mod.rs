@@ -4,6 +4,7 @@
 mod bucket;
 mod cache;
 mod dir;
+mod folder;
 mod image;
 mod image_upkeep;
 mod layers;

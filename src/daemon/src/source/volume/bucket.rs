@@ -2,7 +2,7 @@
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
@@ -15,10 +15,7 @@ use vfsd_volume::{
 use super::VolumeSettings;
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
-use crate::source::{Prepared, StorageOptions, StoreSettings};
-
-/// What the bucket has of a volume.
-pub(crate) type BucketStatus = RemoteStatus;
+use crate::source::{Prepared, StorageOptions, StoreSettings, folder};
 
 /// Longer names are cut, and end with a checksum.
 const MOST_OF_NAME: usize = 150;
@@ -33,7 +30,7 @@ pub(super) fn create(
     created.map_err(Failure::run)
 }
 
-pub(super) fn stat(url: &StoreUrl, settings: &StoreSettings) -> Result<BucketStatus, Failure> {
+pub(super) fn stat(url: &StoreUrl, settings: &StoreSettings) -> Result<RemoteStatus, Failure> {
     let store = settings.open(url)?;
     let looked = waiting()?.block_on(Volume::stat_remote(&store, url.prefix()));
     looked.map_err(Failure::run)
@@ -138,20 +135,19 @@ fn directory(
 ) -> Result<PathBuf, Failure> {
     let state = match &settings.state {
         Some(state) => state.clone(),
-        None => default_state()?,
+        None => {
+            folder::usual("/var/lib/vfsd", "XDG_STATE_HOME", ".local/state").ok_or_else(|| {
+                Failure::run("there is no HOME to keep a volume's changes in: name a --state-dir")
+            })?
+        }
     };
     let directory = state.join("volumes").join(name(url, identity));
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory)
-        .and_then(|()| directory.canonicalize())
-        .map_err(|error| {
-            Failure::run(format!(
-                "cannot use {}: {error}; choose another place with --state-dir",
-                directory.display()
-            ))
-        })
+    folder::make(&directory).map_err(|error| {
+        Failure::run(format!(
+            "cannot use {}: {error}; choose another place with --state-dir",
+            directory.display()
+        ))
+    })
 }
 
 /// A name for the volume at an address of a service: the same at each start, and no other's.
@@ -176,24 +172,6 @@ fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
-}
-
-/// By the file system hierarchy and the XDG base directories.
-fn default_state() -> Result<PathBuf, Failure> {
-    if rustix::process::geteuid().is_root() {
-        return Ok("/var/lib/vfsd".into());
-    }
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    absolute("XDG_STATE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(Path::new(".local/state"))))
-        .map(|states| states.join("vfsd"))
-        .ok_or_else(|| {
-            Failure::run("there is no HOME to keep a volume's changes in: name a --state-dir")
-        })
 }
 
 #[cfg(test)]

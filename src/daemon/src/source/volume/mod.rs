@@ -11,9 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use vfsd_object_store::StoreUrl;
-use vfsd_volume::{CheckReport, Durability, VolumeOptions, VolumeStatus};
+use vfsd_volume::{CheckReport, Durability, RemoteStatus, VolumeOptions, VolumeStatus};
 
-pub(crate) use self::bucket::BucketStatus;
 use super::{Prepared, SourceError, Storage, StorageOptions, StoreSettings};
 use crate::exit::Failure;
 
@@ -41,7 +40,7 @@ pub(crate) struct VolumeSettings {
 #[derive(Debug)]
 pub(crate) enum Status {
     Directory(VolumeStatus),
-    Bucket(BucketStatus),
+    Bucket(RemoteStatus),
 }
 
 /// Which words name a volume.
