@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use vfsd_testkit::servers::RunningStore;
+use vfsd_testkit::servers::{RunningStore, StoreServer};
 
 use crate::artifact::Cache;
 use crate::packages::{self, PYTHON_VENV};
@@ -65,6 +65,16 @@ impl StorePrograms {
     /// A program of the packages.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.folder.join("venv/bin").join(name)
+    }
+
+    /// Starts SeaweedFS.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub(crate) fn seaweedfs(&self) -> Result<RunningStore> {
+        StoreServer::SeaweedFs
+            .start_program(&self.program("weed"))
+            .context("start an object store")
     }
 
     /// Makes an empty bucket.

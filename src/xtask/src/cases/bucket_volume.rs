@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
-use vfsd_testkit::servers::{RunningStore, StoreServer};
+use vfsd_testkit::servers::RunningStore;
 
 use crate::artifact::Cache;
 use crate::daemon::{Daemon, Options, Program, Storage};
@@ -41,9 +41,7 @@ impl BucketVolume {
             bail!("only vfsd has volumes")
         };
         let programs = StorePrograms::fetch(cache)?;
-        let store = StoreServer::SeaweedFs
-            .start_program(&programs.program("weed"))
-            .context("start an object store")?;
+        let store = programs.seaweedfs()?;
         programs.make_bucket(&store, "data")?;
         let mut create = Command::new(vfsd);
         create.args(["volume", "create", SOURCE]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
-use vfsd_testkit::servers::{RunningStore, StoreServer};
+use vfsd_testkit::servers::RunningStore;
 
 use super::boots::{Beside, Root};
 use super::bucket_volume::BucketVolume;
@@ -215,9 +215,7 @@ const KEPT_MIB: u64 = 24;
 /// A bucket of a server that runs, filled, and where content of it is kept.
 fn bucket(cache: &Cache) -> Result<(Storage, RunningStore, TempDir)> {
     let programs = StorePrograms::fetch(cache)?;
-    let store = StoreServer::SeaweedFs
-        .start_program(&programs.program("weed"))
-        .context("start an object store")?;
+    let store = programs.seaweedfs()?;
     let mut fill = Command::new(programs.program("python3"));
     fill.args(["-c", FILL, "data"]).envs(store.environment());
     run_ok(&fill, LIMIT, &mut |_| {}).context("fill a bucket")?;
@@ -232,9 +230,7 @@ fn bucket(cache: &Cache) -> Result<(Storage, RunningStore, TempDir)> {
 /// An empty bucket of a server that runs.
 fn writable_bucket(cache: &Cache) -> Result<(Storage, Written)> {
     let programs = StorePrograms::fetch(cache)?;
-    let store = StoreServer::SeaweedFs
-        .start_program(&programs.program("weed"))
-        .context("start an object store")?;
+    let store = programs.seaweedfs()?;
     programs.make_bucket(&store, "data")?;
     let mut storage = Storage::named("data", "s3://data/below");
     storage.environment(store.environment());
