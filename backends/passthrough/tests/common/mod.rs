@@ -101,6 +101,15 @@ impl Share {
         self.directory.path()
     }
 
+    /// How many descriptors this process has on files of this share: other tests of the process have theirs elsewhere.
+    pub(crate) fn open_descriptors(&self) -> usize {
+        std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .filter(|target| target.starts_with(self.host_root()))
+            .count()
+    }
+
     pub(crate) fn wait<T>(&self, answer: Answer<'_, T>) -> Result<T> {
         self.runtime.block_on(answer)
     }
@@ -232,9 +241,4 @@ impl DirSink for Names {
         self.entries.push((name, entry.next));
         ControlFlow::Continue(())
     }
-}
-
-/// What this process has open: descriptor numbers.
-pub(crate) fn open_descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
