@@ -109,10 +109,15 @@ impl Inode {
             return Ok(0);
         };
         self.mark_unsettled(Purpose::Freeing)?;
+        let mut elsewhere = Vec::new();
         if size < self.state.read().row.size {
+            elsewhere = self.missing(&(up(size)..END));
             self.about_to_change(file, &(size..END), false)?;
         }
-        rustix::fs::ftruncate(file, size)?;
+        if let Err(errno) = rustix::fs::ftruncate(file, size) {
+            self.give_back(Some(file), &elsewhere, 0)?;
+            return Err(errno.into());
+        }
         self.content.changed();
         Ok(self.blocks_of(file)?)
     }

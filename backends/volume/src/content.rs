@@ -16,13 +16,16 @@ use vfsd_backend::{Errno, Result};
 use crate::core::Core;
 use crate::inode::{Inode, Pending};
 use crate::live::dirty::{ContentMap, all_data};
-use crate::live::ranges::down;
+use crate::live::ranges::{RangeSet, around, down};
 use crate::live::{Live, Passing};
 use crate::meta::{Change, Purpose};
 use crate::txn::Txn;
 
 /// A data file, open while somebody uses it.
 pub(crate) type Slot = Option<Arc<OwnedFd>>;
+
+/// So many fit into a record.
+const HOLES_IN_A_RECORD: usize = 1000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Content {
@@ -175,6 +178,28 @@ impl Inode {
         let aside = || self.core.data.nameless();
         map.change(&live.dirty, file, range, written, aside)?;
         live.rounds.content_changed(live.dirty.bytes());
+        Ok(())
+    }
+
+    /// Notes in the journal, before it happens, that a change of a range may leave holes in the blocks around it, but for
+    /// those that are in the bucket alone. Without the note a start after a kill takes a hole for content that is
+    /// in the bucket, and finds there what the range was at the last cut.
+    pub(crate) fn note_holes(
+        &self,
+        range: &Range<u64>,
+        elsewhere: &[Range<u64>],
+        purpose: Purpose,
+    ) -> Result<()> {
+        if self.core.live.is_none() {
+            return Ok(());
+        }
+        let elsewhere: RangeSet = elsewhere.iter().cloned().collect();
+        for some in elsewhere.gaps(&around(range)).chunks(HOLES_IN_A_RECORD) {
+            let holes = some
+                .iter()
+                .map(|hole| Change::Hole(self.ino, hole.start, hole.end));
+            self.core.commit(holes.collect(), purpose)?;
+        }
         Ok(())
     }
 

@@ -16,9 +16,9 @@ use vfsd_backend::{
 
 use crate::content::Slot;
 use crate::inode::Inode;
-use crate::live::ranges::{END, RangeSet, inside, up};
+use crate::live::ranges::{END, RangeSet, around, up};
 use crate::live::readahead::Readahead;
-use crate::meta::{Change, Purpose};
+use crate::meta::Purpose;
 use crate::node::VolumeNode;
 use crate::txn::Txn;
 
@@ -275,18 +275,24 @@ impl OpenFile {
         let _passing = inode.core.pass();
         inode.mark_unsettled(Purpose::Usual)?;
         let hole = changed_content(mode, &range);
+        let mut elsewhere = Vec::new();
         if let Some(hole) = &hole {
+            elsewhere = inode.missing(&around(hole));
+            inode.note_holes(hole, &elsewhere, Purpose::Freeing)?;
             inode.about_to_change(file, hole, false)?;
         }
         let done = match inode.missing(&range) {
             missing if missing.is_empty() => allocate(file, mode, &range),
             missing => allocate_around(file, mode, &range, &missing),
         };
+        if done.is_err() {
+            inode.give_back(Some(file), &elsewhere, 0)?;
+        }
         inode.content.changed();
         let stat = fstat(file)?;
         let mut txn = Txn::within(&inode.core);
-        if let Some(hole) = &hole {
-            txn.note_hole(inode, &inside(hole));
+        if let Some(hole) = hole.filter(|_| done.is_ok()) {
+            txn.note_hole(inode, &around(&hole));
         }
         let state = txn.state(inode);
         state.row.size = u64::try_from(stat.st_size).unwrap_or(0);
@@ -369,14 +375,8 @@ impl OpenFile {
         let passing = to.core.pass();
         to.mark_unsettled(Purpose::Usual)?;
         to.settle_later();
-        if to.live().is_some() {
-            // Holes may be copied as such.
-            let hole = inside(&range);
-            to.core.commit(
-                vec![Change::Hole(to.ino, hole.start, hole.end)],
-                Purpose::Usual,
-            )?;
-        }
+        // Holes may be copied as such.
+        to.note_holes(&range, &[], Purpose::Usual)?;
         to.about_to_change(sink, &range, true)?;
         let mut done: u64 = 0;
         let (mut read_at, mut write_at) = (copy.offset, copy.target_offset);

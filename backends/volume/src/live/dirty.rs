@@ -112,7 +112,9 @@ impl Dirty {
 
     /// A file is gone for good, and nothing of it is on its way.
     pub(crate) fn forget(&self, ino: u64) {
-        if let Some(map) = self.files.lock().remove(&ino) {
+        // Who has a map's ranges waits for the files: not the other way round.
+        let map = self.files.lock().remove(&ino);
+        if let Some(map) = map {
             let mut ranges = map.ranges.lock();
             self.less(ranges.written.total());
             *ranges = Ranges::default();

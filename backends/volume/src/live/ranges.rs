@@ -25,12 +25,6 @@ pub(crate) fn around(range: &Range<u64>) -> Range<u64> {
     down(range.start)..up(range.end)
 }
 
-/// The largest range of whole blocks inside a range: empty if there is none.
-pub(crate) fn inside(range: &Range<u64>) -> Range<u64> {
-    let start = up(range.start);
-    start..down(range.end).max(start)
-}
-
 /// The start of the block that an offset is in.
 pub(crate) fn down(offset: u64) -> u64 {
     offset & !(BLOCK - 1)
@@ -229,11 +223,9 @@ mod tests {
     }
 
     #[test]
-    fn blocks_around_and_inside_a_range() {
+    fn blocks_around_a_range() {
         assert_eq!(around(&(5000..5001)), 4096..8192);
         assert_eq!(around(&(8192..8192)), 8192..8192);
-        assert_eq!(inside(&(1..4096)), 4096..4096);
-        assert_eq!(inside(&(1..12_289)), 4096..12_288);
         assert_eq!(up(u64::MAX), u64::MAX);
     }
 }

@@ -7,6 +7,7 @@
 mod bench;
 mod crash;
 mod faults;
+mod holes;
 mod hosts;
 mod local_store;
 #[path = "../crash/work.rs"]
