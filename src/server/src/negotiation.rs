@@ -95,6 +95,11 @@ pub(crate) fn negotiate(
     if flags.contains(InitFlags::NO_OPEN_SUPPORT) {
         flags.remove(InitFlags::ATOMIC_O_TRUNC);
     }
+    // A guest that chooses takes names alone after the first piece of a listing, and then asks for
+    // each of them. What it learns of a tree of its own it keeps, so that it had better learn all of it.
+    if flags.contains(InitFlags::NO_OPENDIR_SUPPORT) {
+        flags.remove(InitFlags::READDIRPLUS_AUTO);
+    }
     let minor = init.minor.min(MINOR);
     if loud {
         tracing::info!(

@@ -182,6 +182,8 @@ fn a_guest_is_spared_open_where_the_tree_is_its_own_and_its_locks_stay_with_it()
     let agreed = flags(alone, true, InitFlags::all());
     assert!(agreed.contains(spared));
     assert!(!agreed.contains(InitFlags::ATOMIC_O_TRUNC));
+    assert!(agreed.contains(InitFlags::DO_READDIRPLUS));
+    assert!(!agreed.contains(InitFlags::READDIRPLUS_AUTO));
     for (capabilities, own) in [
         (alone, false),
         (alone | Capabilities::FLOCK, true),
@@ -190,6 +192,17 @@ fn a_guest_is_spared_open_where_the_tree_is_its_own_and_its_locks_stay_with_it()
         let agreed = flags(capabilities, own, InitFlags::all());
         assert!(!agreed.intersects(spared));
         assert!(agreed.contains(InitFlags::ATOMIC_O_TRUNC));
+        assert!(agreed.contains(InitFlags::DO_READDIRPLUS | InitFlags::READDIRPLUS_AUTO));
+    }
+    let names = SessionOptions {
+        readdirplus: false,
+        ..SessionOptions::default()
+    };
+    match negotiate(&offer(45), alone, true, &names, true) {
+        Ok(Negotiation::Agreed { layout, .. }) => {
+            assert!(!layout.flags.contains(InitFlags::DO_READDIRPLUS));
+        }
+        other => panic!("{other:?}"),
     }
     let old = flags(alone, true, InitFlags::all() - spared);
     assert!(!old.intersects(spared));

@@ -110,7 +110,8 @@ pub struct SessionOptions {
     pub cache: CachePolicy,
     /// Let the guest hold back and merge writes (`WRITEBACK_CACHE`).
     pub writeback: bool,
-    /// Let directory listings carry attributes (`DO_READDIRPLUS`, `READDIRPLUS_AUTO`).
+    /// Let directory listings carry attributes: where the guest chooses (`DO_READDIRPLUS`,
+    /// `READDIRPLUS_AUTO`), or always (`DO_READDIRPLUS` alone) in a tree of its own that it opens nothing of.
     pub readdirplus: bool,
     /// Let files that bypass the page cache be mapped (`DIRECT_IO_ALLOW_MMAP`).
     pub allow_mmap: bool,
