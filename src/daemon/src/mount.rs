@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use vfsd_hostmount::{Connection, HostMount, MountOptions};
+use vfsd_hostmount::{Connection, HostMount, MountOptions, Unmounted};
 
 use crate::control;
 use crate::exit::Failure;
@@ -66,7 +66,7 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
         Ok(Fork::Parent(child)) => {
             // Users of a mount whose server has ended are not to wait for this process.
             drop((connection, control));
-            child.outlive(signals, || unmount(&mount) && kept_out)
+            child.outlive(signals, || unmount(&mount, kept_out))
         }
         Ok(Fork::Child) => {
             // The socket's file is the parent's, who can still reach it.
@@ -84,17 +84,17 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
     outcome
 }
 
-/// Unmounts, and says whether the server ends by itself now.
-fn unmount(mount: &HostMount) -> bool {
+/// Unmounts, and says whether the server ends by itself now. `kept_out`: its sandbox has no copy of the mount.
+fn unmount(mount: &HostMount, kept_out: bool) -> bool {
     match mount.unmount() {
-        Ok(true) => {
+        Ok(Unmounted::Idle) => kept_out,
+        Ok(how @ (Unmounted::Cut | Unmounted::InUse)) => {
             tracing::warn!(
                 "{} was in use: programs lose it now",
                 mount.point().display()
             );
-            false
+            how == Unmounted::Cut
         }
-        Ok(false) => true,
         // Tried again when the server has ended.
         Err(error) => {
             tracing::warn!("cannot unmount {}: {error}", mount.point().display());

@@ -27,7 +27,7 @@ mod room;
 
 pub use connection::Connection;
 pub use fusermount::FusermountError;
-pub use mount::{HostMount, MountError, MountOptions};
+pub use mount::{HostMount, MountError, MountOptions, Unmounted};
 
 /// Bytes of data in one request, at most: what the server's `max_write` and `max_pages` allow.
 pub(crate) const MAX_DATA: usize = 1 << 20;

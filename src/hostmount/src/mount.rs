@@ -77,6 +77,17 @@ pub struct HostMount {
     by: Helper,
 }
 
+/// How a file system was unmounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmounted {
+    /// Nobody used it.
+    Idle,
+    /// Programs used it. Their connection was cut, so that the server ends.
+    Cut,
+    /// Programs use it, and the server serves them until the last of them lets go.
+    InUse,
+}
+
 /// Who has mounted, and so unmounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Helper {
@@ -125,25 +136,30 @@ impl HostMount {
         &self.point
     }
 
-    /// Unmounts, even if the file system is in use: then what was written is sent to the server first, and
-    /// programs
-    /// that still use it find it gone when the server ends. Says whether it was in use.
+    /// Unmounts, even if the file system is in use: then what was written is sent to the server first, and programs
+    /// that still use it lose it at once, if the kernel lets this process cut them off, or when the server ends.
     ///
     /// Does nothing when it is no longer mounted. The server must be running; after its end
     /// [`Self::unmount_dead`] is for that.
     ///
     /// # Errors
     /// What umount2(2), or `fusermount3`, answers.
-    pub fn unmount(&self) -> io::Result<bool> {
-        if !self.is_mounted() {
-            return Ok(false);
-        }
-        if self.detach(false).is_ok() {
-            return Ok(false);
+    pub fn unmount(&self) -> io::Result<Unmounted> {
+        if !self.is_mounted() || self.detach(UnmountFlags::empty()).is_ok() {
+            return Ok(Unmounted::Idle);
         }
         self.sync()?;
-        self.detach(true)?;
-        Ok(true)
+        let cut = match self.by {
+            Helper::Kernel => true,
+            Helper::Fusermount => self.abort().is_ok(),
+        };
+        // The kernel cuts the connection before it takes the mount away: `do_umount` of fs/namespace.c.
+        self.detach(UnmountFlags::FORCE | UnmountFlags::DETACH)?;
+        Ok(if cut {
+            Unmounted::Cut
+        } else {
+            Unmounted::InUse
+        })
     }
 
     /// Unmounts a file system whose server has ended. Does nothing when it is no longer mounted.
@@ -152,7 +168,7 @@ impl HostMount {
     /// What umount2(2), or `fusermount3`, answers.
     pub fn unmount_dead(&self) -> io::Result<()> {
         if self.is_mounted() {
-            self.detach(true)
+            self.detach(UnmountFlags::DETACH)
         } else {
             Ok(())
         }
@@ -173,20 +189,20 @@ impl HostMount {
         Ok(rustix::fs::syncfs(root)?)
     }
 
-    fn detach(&self, lazily: bool) -> io::Result<()> {
+    /// Cuts the connection, for who mounted through `fusermount3`: the file is that user's, where the kernel shows it.
+    fn abort(&self) -> io::Result<()> {
+        let connection = mount_id::connection(&self.point)?;
+        std::fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1")
+    }
+
+    fn detach(&self, how: UnmountFlags) -> io::Result<()> {
         match self.by {
-            Helper::Kernel => {
-                let how = if lazily {
-                    UnmountFlags::DETACH
-                } else {
-                    UnmountFlags::empty()
-                };
-                Ok(rustix::mount::unmount(
-                    &self.point,
-                    how | UnmountFlags::NOFOLLOW,
-                )?)
-            }
+            Helper::Kernel => Ok(rustix::mount::unmount(
+                &self.point,
+                how | UnmountFlags::NOFOLLOW,
+            )?),
             Helper::Fusermount => {
+                let lazily = how.contains(UnmountFlags::DETACH);
                 fusermount::unmount(&self.point, lazily).map_err(io::Error::other)
             }
         }

@@ -28,6 +28,16 @@ pub(crate) fn at(path: &Path) -> rustix::io::Result<MountId> {
     Err(Errno::OPNOTSUPP)
 }
 
+/// The number of the connection behind the mount at `path`, as in `/sys/fs/fuse/connections`.
+///
+/// # Errors
+/// What statx(2) answers.
+pub(crate) fn connection(path: &Path) -> rustix::io::Result<u32> {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW;
+    // It has a device number of no device: `fuse_ctl_add_conn` takes its minor, and the major is 0.
+    Ok(statx(CWD, path, flags, StatxFlags::empty())?.stx_dev_minor)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -126,6 +126,9 @@ impl Child {
                 {
                     return verdict(status);
                 }
+                tracing::warn!(
+                    "the server is killed: what it had to finish, the next start finishes"
+                );
                 // It fails only when the child has ended already.
                 let _ = kill_process(self.0, Kill::KILL);
                 waitpid(Some(self.0), WaitOptions::empty()).map_err(cannot_wait)?;

@@ -163,6 +163,11 @@ fn a_mount_in_use_goes_too_and_loses_nothing_that_was_written() {
             b"kept",
             "{options:?}"
         );
+        let lost = open.write_all(b"lost");
+        lost.and_then(|()| open.sync_all()).unwrap_err();
+        // It could finish what it does at its end.
+        let errors = mounted.daemon.errors();
+        assert!(!errors.contains("killed"), "{options:?}: {errors}");
     }
 }
 
