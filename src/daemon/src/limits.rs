@@ -3,17 +3,49 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::exit::Failure;
+use crate::runtime::ThreadCounts;
 
 /// Open files that are asked for by default.
 const DEFAULT: u64 = 1_000_000;
 
-/// Descriptors for the daemon itself: a memory slot of a front end takes one each, of which there
-/// can be 509 (vhost-user), and queues, sockets and the runtime have the rest.
-const RESERVE: u64 = 509 + 100;
+/// Regions of guest memory that a front end may share, a descriptor each (vhost-user).
+const REGIONS: usize = 509;
+/// Sockets, pipes, the runtime's and what a sandbox leaves.
+const PROCESS: usize = 32;
+/// What a storage has open for itself: readers of a database, layers of an image, connections.
+const EXPORT: usize = 48;
+/// Of a queue: what it is kicked with, interrupts with and tells errors with, and what wakes its thread.
+const QUEUE: usize = 4;
+/// What a thread has open that is not counted yet, or never is: a file and a way to it, or a database and
+/// its log.
+const THREAD: usize = 2;
 
-/// Descriptors of requests that have been opened and are not yet counted: one for each thread.
-fn in_passing(threads: usize) -> u64 {
-    u64::try_from(threads).unwrap_or(u64::MAX).max(1)
+/// What a daemon has open besides what its guest knows or has open.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Own {
+    /// Queues of the device, or readers of a mount, of which each has a thread.
+    pub(crate) queues: usize,
+    /// Storages.
+    pub(crate) exports: usize,
+    /// Of the runtime.
+    pub(crate) threads: ThreadCounts,
+}
+
+impl Own {
+    /// Descriptors that all of it takes up at most.
+    fn descriptors(self) -> u64 {
+        let threads = self.threads.all().saturating_add(self.queues);
+        let sum = [
+            (self.queues, QUEUE),
+            (self.exports, EXPORT),
+            (threads, THREAD),
+        ]
+        .iter()
+        .fold(REGIONS.saturating_add(PROCESS), |sum, (count, each)| {
+            sum.saturating_add(count.saturating_mul(*each))
+        });
+        u64::try_from(sum).unwrap_or(u64::MAX)
+    }
 }
 
 /// Raises the limit of open files, and says how many of them the guest may use.
@@ -23,13 +55,14 @@ fn in_passing(threads: usize) -> u64 {
 ///
 /// # Errors
 /// When a chosen limit is not allowed, or leaves nothing for the guest.
-pub(crate) fn open_files(wanted: Option<u64>, threads: usize) -> Result<usize, Failure> {
+pub(crate) fn open_files(wanted: Option<u64>, own: Own) -> Result<usize, Failure> {
     let limit = raise(wanted)?;
-    let reserve = RESERVE.saturating_add(in_passing(threads));
+    let reserve = own.descriptors();
     let Some(budget) = limit.checked_sub(reserve).filter(|budget| *budget > 0) else {
         return Err(Failure::run(format!(
             "{limit} open files are too few, the daemon itself needs {reserve}: raise \
-             --rlimit-nofile, or the hard limit that the daemon is started with"
+             --rlimit-nofile, or the hard limit that the daemon is started with; fewer queues and a smaller \
+             --thread-pool-size need less"
         )));
     };
     if budget < 128 {
@@ -78,4 +111,29 @@ fn system_maximum() -> u64 {
     number
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needed(queues: usize, exports: usize, pool: usize) -> u64 {
+        let threads = ThreadCounts::new(pool, exports);
+        Own {
+            queues,
+            exports,
+            threads,
+        }
+        .descriptors()
+    }
+
+    #[test]
+    fn each_queue_export_and_thread_has_its_descriptors() {
+        let usual = needed(2, 1, 0);
+        assert_eq!(needed(256, 1, 0) - usual, 254 * 6);
+        assert_eq!(needed(2, 1, 164) - usual, 100 * 2);
+        assert_eq!(needed(2, 2, 0) - usual, 48 + 64 * 2);
+        assert!(needed(17, 1, 0) < 900, "little is left of 1024");
+        needed(usize::MAX, usize::MAX, usize::MAX);
+    }
 }

@@ -42,6 +42,7 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
         &settings.confinement,
         std::slice::from_ref(&settings.export),
         &settings.storage,
+        readers().get(),
     )?;
     let (control, control_file) = settings
         .control
@@ -84,6 +85,14 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
     outcome
 }
 
+fn readers() -> NonZeroUsize {
+    let readers = available_parallelism()
+        .map_or(1, NonZeroUsize::get)
+        .clamp(2, READERS)
+        .saturating_add(SPARE_READERS);
+    NonZeroUsize::new(readers).unwrap_or(NonZeroUsize::MIN)
+}
+
 /// Unmounts, and says whether the server ends by itself now. `kept_out`: its sandbox has no copy of the mount.
 fn unmount(mount: &HostMount, kept_out: bool) -> bool {
     match mount.unmount() {
@@ -109,12 +118,8 @@ fn confine_and_serve(
     mut connection: Connection,
     control: Option<UnixListener>,
 ) -> Result<ExitCode, Failure> {
-    let readers = available_parallelism()
-        .map_or(1, NonZeroUsize::get)
-        .clamp(2, READERS)
-        .saturating_add(SPARE_READERS);
     connection
-        .spread(NonZeroUsize::new(readers).unwrap_or(NonZeroUsize::MIN))
+        .spread(readers())
         .map_err(|error| Failure::run(format!("cannot spread the connection: {error}")))?;
     match sandbox::enter(&settings.confinement, &storages.shares(), storages.needs)? {
         Role::Supervisor(child) => {

@@ -47,6 +47,11 @@ impl ThreadCounts {
             waiting: all.min(ALL.max(for_each_export)).saturating_add(OWN),
         }
     }
+
+    /// In all.
+    pub(crate) fn all(self) -> usize {
+        self.working.saturating_add(self.waiting)
+    }
 }
 
 /// Starts the runtime. Called inside the sandbox: threads inherit what their starter gave up.

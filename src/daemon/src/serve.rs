@@ -38,6 +38,8 @@ pub(crate) fn run(settings: ServeSettings) -> Result<ExitCode, Failure> {
         confinement,
         &settings.exports,
         &settings.storage,
+        // And the one of high priority.
+        usize::from(settings.device.queues).saturating_add(1),
     )?;
     let Listening {
         listener,

@@ -11,6 +11,7 @@ use vfsd_server::{Session, SessionOptions};
 
 use crate::exit::Failure;
 use crate::inherited::Inherited;
+use crate::limits::Own;
 use crate::logging::LogSettings;
 use crate::runtime::ThreadCounts;
 use crate::sandbox::{self, Inside};
@@ -28,7 +29,7 @@ pub(crate) struct Outside {
 }
 
 /// Takes over what the process was started with, and looks at the storages. `listening` is an
-/// inherited socket that is used.
+/// inherited socket that is used, `queues` is how many threads take requests in.
 ///
 /// # Errors
 /// When a storage is not there, or options contradict each other.
@@ -38,12 +39,18 @@ pub(crate) fn outside(
     confinement: &Confinement,
     exports: &[ExportSettings],
     storage: &StorageOptions,
+    queues: usize,
 ) -> Result<Outside, Failure> {
     let inherited = Inherited::take_note(listening);
     logging::start(log)?;
     let signals = Signals::take_over()
         .map_err(|error| Failure::run(format!("cannot take over signals: {error}")))?;
-    let descriptors = limits::open_files(confinement.rlimit_nofile, confinement.thread_pool_size)?;
+    let own = Own {
+        queues,
+        exports: exports.len(),
+        threads: ThreadCounts::new(confinement.thread_pool_size, exports.len()),
+    };
+    let descriptors = limits::open_files(confinement.rlimit_nofile, own)?;
     let each = descriptors
         .checked_div(exports.len())
         .unwrap_or(descriptors);

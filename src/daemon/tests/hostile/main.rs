@@ -15,6 +15,7 @@ mod chains;
 mod config_space;
 mod daemon;
 mod data;
+mod descriptors;
 mod handles;
 mod identity;
 mod leaks;
