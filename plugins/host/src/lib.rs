@@ -17,7 +17,6 @@
 //! 1. [`records::Tables`], 2. the state of a record. A record is never dropped under either.
 //! 3. What belongs to a link (requests in flight, descriptors, what is to be sent): one at a time, and nothing else.
 
-#![forbid(unsafe_code)]
 #![deny(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -33,6 +32,7 @@
 
 mod attributes;
 mod broker;
+mod confine;
 mod connector;
 mod creation;
 mod directory;
@@ -54,7 +54,8 @@ mod supervisor;
 mod waiter;
 
 pub use broker::{Broker, serve_broker};
+pub use confine::{Confinement, enter_namespaces};
 pub use connector::{Connector, SocketPath};
 pub use options::{BackOff, Deadlines, Limits, Options};
 pub use plugin::{Plugin, StartError};
-pub use program::{Confinement, Program};
+pub use program::Program;

@@ -46,6 +46,12 @@ impl Storages {
                 "--flat-write is for s3://, gs:// and az://, and none of them is served",
             ));
         }
+        let mut sources = exports.iter().map(|export| &export.source);
+        if options.plugin.is_given() && !sources.any(|source| source.is_started_plugin()) {
+            return Err(Failure::usage(
+                "--plugin-user and --plugin-network are for plugin:exec:PROGRAM, and none is served",
+            ));
+        }
         let shares = exports.iter().map(|export| export.source.memory_shares());
         let options = &StorageOptions {
             memory_shares: shares.sum(),

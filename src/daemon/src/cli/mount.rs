@@ -10,6 +10,7 @@ use super::confinement::ConfinementOptions;
 use super::image::ImageOptions;
 use super::later::ForeignOptions;
 use super::layer::LayerOptions;
+use super::plugin::PluginArguments;
 use super::reporting::ReportingOptions;
 use super::store::StoreArguments;
 use super::tree::TreeOptions;
@@ -53,6 +54,8 @@ pub(crate) struct MountArguments {
     #[command(flatten)]
     image: ImageOptions,
     #[command(flatten)]
+    plugin: PluginArguments,
+    #[command(flatten)]
     confinement: ConfinementOptions,
     #[command(flatten)]
     reporting: ReportingOptions,
@@ -76,6 +79,7 @@ impl MountArguments {
             ),
             store: self.store.settings(),
             volume: self.volume.settings(),
+            plugin: self.plugin.settings(),
             image: self.image.settings(&self.cache),
             cache: self.cache.settings(),
             ..self.tree.storage(&self.caching)?

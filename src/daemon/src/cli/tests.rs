@@ -236,6 +236,24 @@ fn the_cache_on_disk_is_one_for_all_storages() {
 }
 
 #[test]
+fn plugins_are_confined_unless_told_otherwise() {
+    use crate::source::{PluginSettings, PluginUser};
+    let told = |words: &str| {
+        serve(&format!("--socket-path s {words} plugin:exec:x"))
+            .storage
+            .plugin
+    };
+    assert_eq!(told(""), PluginSettings::default());
+    assert_eq!(
+        told("--plugin-user 7:8 --plugin-network"),
+        PluginSettings {
+            user: Some(PluginUser { uid: 7, gid: 8 }),
+            network: true,
+        }
+    );
+}
+
+#[test]
 fn a_bucket_is_written_only_where_that_is_asked_for() {
     use vfsd_object_store::Overwrite;
     for (words, write) in [

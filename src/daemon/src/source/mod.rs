@@ -28,6 +28,7 @@ pub(crate) use cache::CacheSettings;
 pub(crate) use dir::Dir;
 pub(crate) use image::{ImageSettings, ImageSource};
 pub(crate) use layers::Layers;
+pub(crate) use plugin::{PluginSettings, PluginUser};
 pub(crate) use store::StoreSettings;
 pub(crate) use upper::Upper;
 pub(crate) use volume::{Status as VolumeStatus, VolumeSettings, VolumeSource};
@@ -68,6 +69,11 @@ pub(crate) trait Storage: fmt::Debug + fmt::Display + Send + Sync {
     fn is_flat_bucket(&self) -> bool {
         false
     }
+
+    /// Whether it is a program that the daemon starts.
+    fn is_started_plugin(&self) -> bool {
+        false
+    }
 }
 
 /// What an operator decides about storages, whichever they are.
@@ -95,6 +101,8 @@ pub(crate) struct StorageOptions {
     pub(crate) volume: VolumeSettings,
     /// What is kept of images, and which are meant.
     pub(crate) image: ImageSettings,
+    /// What plugins may do.
+    pub(crate) plugin: PluginSettings,
 }
 
 /// A storage that was looked at and is not open yet.
@@ -232,6 +240,11 @@ impl Source {
     /// As [`Storage::is_flat_bucket`].
     pub(crate) fn is_flat_bucket(&self) -> bool {
         self.0.is_flat_bucket()
+    }
+
+    /// As [`Storage::is_started_plugin`].
+    pub(crate) fn is_started_plugin(&self) -> bool {
+        self.0.is_started_plugin()
     }
 
     /// As [`Storage::prepare`].

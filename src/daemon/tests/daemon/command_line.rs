@@ -31,6 +31,20 @@ fn usage_errors_end_with_2_and_name_what_is_wrong() {
             vec!["serve", "--socket-path", "s", "--flat-write", "memory:"],
             "--flat-write is for s3://, gs:// and az://",
         ),
+        (
+            vec!["serve", "--socket-path", "s", "--plugin-network", "memory:"],
+            "--plugin-network are for plugin:exec:",
+        ),
+        (
+            vec![
+                "serve",
+                "--socket-path",
+                "s",
+                "--plugin-user=no-such-user",
+                "plugin:exec:x",
+            ],
+            "UID:GID",
+        ),
     ] {
         let (code, _, errors) = outcome(&mut vfsd(words.iter().copied()));
         assert_eq!(code, 2, "{words:?}: {errors}");

@@ -12,6 +12,7 @@ mod confinement;
 mod hung;
 mod images;
 mod mounting;
+mod plugins;
 mod process;
 mod serving;
 mod strange_hosts;

@@ -1,5 +1,7 @@
 //! What the daemons of a boot serve: made before it, gone after it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -195,6 +197,9 @@ fn volume(program: &Program, cache: &Cache) -> Result<(Storage, TempDir)> {
 fn plugin(tree: &Path, cache: &Cache) -> Result<(Storage, TempDir)> {
     packages::install(&[PYTHON_VENV])?;
     let folder = folder_in(cache.folder()).context("make a folder for the plugin")?;
+    // It runs as nobody.
+    let everybody = Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), everybody).context("let the plugin in")?;
     for (name, text) in PLUGIN_FILES {
         std::fs::write(folder.path().join(name), text).context("write the plugin")?;
     }
