@@ -189,6 +189,10 @@ impl Backend for Locked {
     fn capabilities(&self) -> Capabilities {
         self.overlay.capabilities()
     }
+
+    fn close(&self) -> vfsd_backend::Result<()> {
+        self.overlay.close()
+    }
 }
 
 /// `trusted.*` for those who may write it, `user.*` for others.
