@@ -3,7 +3,9 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use vfsd_backend::{Attributes, Backend, Capabilities, Entry, FsStatistics, Node, Ttl};
+use vfsd_backend::{
+    Answer, Attributes, Backend, Capabilities, Entry, Errno, FsStatistics, Locator, Node, Ttl,
+};
 
 use crate::ahead::{Demand, Recorder};
 use crate::blob::Sha256Digest;
@@ -89,6 +91,17 @@ impl Backend for OciImage {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities::IMMUTABLE | Capabilities::REOPEN | Capabilities::XATTR
+    }
+
+    fn resolve<'a>(&'a self, locator: &'a Locator) -> Answer<'a, Arc<dyn Node>> {
+        let shared = self.root.shared();
+        let found = locator
+            .inode()
+            .and_then(|inode| shared.tree.by_inode(inode));
+        match found {
+            Some(id) => Answer::ok(Arc::new(ImageNode::new(shared.clone(), id))),
+            None => Answer::error(Errno::STALE),
+        }
     }
 
     /// Ends the recording of what is read after the start, and makes durable what was decoded.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tar_core::EntryType;
 use vfsd_backend::{
     Answer, Backend, BufferSink, Capabilities, Directory, Entry, EntrySink, Errno, FileCaching,
-    FileKind, Lookup, Name, OpenFlags, OpenRequest, ReadRequest, SeekFrom, Ttl,
+    FileKind, Locator, Lookup, Name, OpenFlags, OpenRequest, ReadRequest, SeekFrom, Ttl,
 };
 use vfsd_testkit::place::{Place, read_some, wait};
 
@@ -148,6 +148,27 @@ fn an_image_is_the_tree_of_its_layers_however_they_are_compressed() {
             Err(Errno::NODATA)
         );
         assert_eq!(image.config().run().entrypoint, ["/bin/init"]);
+    }
+}
+
+#[test]
+fn a_locator_leads_to_the_same_file_of_the_image_opened_anew() {
+    let served = Served::new(&tars(), gzip);
+    let known = {
+        let image = served.open().unwrap();
+        ["etc", "usr/lib/big", "lib", "fifo"].map(|path| {
+            let place = at(&image, path);
+            (place.identity(), wait(place.0.locator()).unwrap())
+        })
+    };
+    let image = served.open().unwrap();
+    for (identity, locator) in known {
+        let found = wait(image.resolve(&locator)).unwrap();
+        assert_eq!(found.identity(), identity);
+    }
+    for none in [0, image.tree().figures().nodes + 1, u64::MAX] {
+        let found = wait(image.resolve(&Locator::of_inode(none)));
+        assert_eq!(found.map(drop), Err(Errno::STALE));
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use vfsd_backend::{
-    Answer, Attributes, Directory, Errno, FileCaching, FileKind, FsStatistics, Lookup, Name, Node,
-    NodeIdentity, OpenFlags, OpenRequest, Opened, Ttl, XattrName,
+    Answer, Attributes, Directory, Errno, FileCaching, FileKind, FsStatistics, Locator, Lookup,
+    Name, Node, NodeIdentity, OpenFlags, OpenRequest, Opened, Ttl, XattrName,
 };
 
 use crate::backend::Shared;
@@ -39,6 +39,10 @@ impl Node for ImageNode {
 
     fn kind(&self) -> FileKind {
         self.shared.tree.kind(self.id)
+    }
+
+    fn locator(&self) -> Answer<'_, Locator> {
+        Answer::ok(Locator::of_inode(self.id.inode()))
     }
 
     fn getattr(&self) -> Answer<'_, Attributes> {

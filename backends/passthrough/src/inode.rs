@@ -51,6 +51,7 @@ impl Inode {
                 found?;
             }
         }
+        mount.is_of_the_share(&share.proc_fd, fd.as_fd());
         let anchor = Anchor::open(fd, share.permit()?);
         let node = Self::new(mount, &stat, anchor, false, stat.generation());
         Ok(node.enter(None))

@@ -13,6 +13,7 @@
 //! | `mounts`, `inode_table`, `seen_names` | which files are known |
 //! | `file`, `directory`, `locks`, `lock_ranges` | what is open |
 //! | `credentials` | acting for a user of the guest |
+//! | `locator` | what leads to a file again in another process |
 //! | `proc_fd`, `stat`, `syscalls` | the host |
 //!
 //! # Costs
@@ -62,6 +63,7 @@ mod inode;
 mod inode_flags;
 mod inode_table;
 mod kept_pieces;
+mod locator;
 mod lock_ranges;
 mod locks;
 mod mounts;
@@ -87,7 +89,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
-use vfsd_backend::{Backend, Capabilities, Errno, FileKind, Node};
+use vfsd_backend::{Answer, Backend, Capabilities, Errno, FileKind, Locator, Node};
 
 use crate::inode::Inode;
 use crate::share::Share;
@@ -166,6 +168,7 @@ impl Passthrough {
             true => "file handles are mandatory, but do not work on the shared directory",
             false => "cannot use the shared directory",
         }))?;
+        share.set_root(&root);
         Ok(Self { root })
     }
 
@@ -196,5 +199,9 @@ impl Backend for Passthrough {
             capabilities.set(capability, present);
         }
         capabilities
+    }
+
+    fn resolve<'a>(&'a self, locator: &'a Locator) -> Answer<'a, Arc<dyn Node>> {
+        Answer::blocking(move || Ok(self.root.resolve(locator)? as Arc<dyn Node>))
     }
 }

@@ -12,7 +12,7 @@ use vfsd_backend::{Errno, FileKind};
 use crate::inode_table::InodeTable;
 use crate::proc_fd::ProcFd;
 use crate::share::Share;
-use crate::syscalls::{FileHandle, name_to_handle, open_by_handle};
+use crate::syscalls::{FileHandle, file_system_uuid, name_to_handle, open_by_handle};
 
 /// What holds for all files of one mount.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Mount {
     /// An open file of the mount, from which inodes can be opened by their handles; `None` once
     /// it is known that they cannot.
     handles: OnceLock<Option<OwnedFd>>,
+    /// Of the share's own mount: the UUID of its file system.
+    file_system: OnceLock<[u8; 16]>,
     /// Which file system it is (linux/magic.h); 0 if it does not say.
     magic: i64,
     /// The file system does not know `RWF_NOWAIT` for reads.
@@ -40,10 +42,24 @@ impl Mount {
             inodes: InodeTable::default(),
             place,
             handles: OnceLock::new(),
+            file_system: OnceLock::new(),
             magic: fstatfs(file).map_or(0, |fs| fs.f_type & 0xffff_ffff),
             reads_always_wait: AtomicBool::new(false),
             writes_always_wait: AtomicBool::new(false),
         }
+    }
+
+    /// Says that this is the share's own mount, which `root` is in.
+    pub(crate) fn is_of_the_share(&self, proc_fd: &ProcFd, root: BorrowedFd<'_>) {
+        let opened = proc_fd.reopen(root, OFlags::RDONLY | OFlags::NONBLOCK);
+        // One without a UUID has zeros, as in the kernel (before Linux 6.9 this one is not told).
+        let uuid = opened.and_then(|file| file_system_uuid(file.as_fd()));
+        self.file_system.get_or_init(|| uuid.unwrap_or_default());
+    }
+
+    /// The UUID of the file system, if this is the share's own mount.
+    pub(crate) fn file_system(&self) -> Option<[u8; 16]> {
+        self.file_system.get().copied()
     }
 
     pub(crate) fn place(&self) -> u64 {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, OFlags, fstatvfs, readlinkat, syncfs};
 use vfsd_backend::{
     AccessMask, Answer, AttributeChanges, Attributes, Caller, Created, Directory, Entry, Errno,
-    FileKind, FsStatistics, FsXattr, LinkTarget, Lookup, Name, NewDevice, NewInode, Node,
+    FileKind, FsStatistics, FsXattr, LinkTarget, Locator, Lookup, Name, NewDevice, NewInode, Node,
     NodeIdentity, OpenFlags, OpenRequest, Opened, Rename, XattrFlags, XattrName, away_from_seat,
 };
 
@@ -44,6 +44,14 @@ impl Node for Inode {
 
     fn kind(&self) -> FileKind {
         Self::kind(self)
+    }
+
+    fn locator(&self) -> Answer<'_, Locator> {
+        brief(|| {
+            let (this, root) = (self.this(), self.share().root());
+            this.zip(root)
+                .map_or(Err(Errno::STALE), |(this, root)| this.locator(&root))
+        })
     }
 
     fn getattr(&self) -> Answer<'_, Attributes> {

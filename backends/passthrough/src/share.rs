@@ -2,14 +2,15 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use vfsd_backend::{Errno, Name};
 
 use crate::anchor_cache::AnchorCache;
 use crate::budget::{Budget, Permit};
+use crate::inode::Inode;
 use crate::kept_pieces::KeptPieces;
 use crate::locks::LockTables;
 use crate::mounts::MountTable;
@@ -36,6 +37,7 @@ pub(crate) struct Share {
     /// host's kernel does not know that it has to go when the file is changed.
     pub(crate) renamed_capability: Option<CString>,
     pub(crate) budget: Arc<Budget>,
+    root: OnceLock<Weak<Inode>>,
     exhaustion_told: AtomicBool,
     /// openat2(2) is there (Linux 5.6, and the sandbox allows it).
     has_openat2: AtomicBool,
@@ -72,11 +74,23 @@ impl Share {
             xattrs: XattrAccess::default(),
             renamed_capability,
             budget,
+            root: OnceLock::new(),
             exhaustion_told: AtomicBool::new(false),
             has_openat2: AtomicBool::new(true),
             has_cached: AtomicBool::new(true),
             options,
         }
+    }
+
+    /// Says which node is at the top.
+    pub(crate) fn set_root(&self, root: &Arc<Inode>) {
+        // It is said once.
+        drop(self.root.set(Arc::downgrade(root)));
+    }
+
+    /// The node at the top, as long as the share is in use.
+    pub(crate) fn root(&self) -> Option<Arc<Inode>> {
+        self.root.get()?.upgrade()
     }
 
     /// The right to one more descriptor. ENFILE when the guest has used up its own.

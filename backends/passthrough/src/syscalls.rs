@@ -59,7 +59,7 @@ struct RawHandle {
 const MAX_HANDLE: usize = 128;
 
 impl FileHandle {
-    fn new(kind: c_int, handle: &[u8]) -> Self {
+    pub(crate) fn new(kind: c_int, handle: &[u8]) -> Self {
         let mut bytes = [0; SHORT_HANDLE];
         match (
             bytes.get_mut(..handle.len()),
@@ -78,7 +78,7 @@ impl FileHandle {
         }
     }
 
-    fn parts(&self) -> (c_int, &[u8]) {
+    pub(crate) fn parts(&self) -> (c_int, &[u8]) {
         match self {
             Self::Short {
                 kind,
@@ -364,6 +364,29 @@ struct RawFsXattr {
     projid: u32,
     cowextsize: u32,
     pad: [u8; 8],
+}
+
+/// `struct fsuuid2` of linux/fs.h.
+#[repr(C)]
+#[derive(Default)]
+struct RawUuid {
+    length: u8,
+    bytes: [u8; 16],
+}
+
+/// The UUID of the file system that `file` is in (`FS_IOC_GETFSUUID`, Linux 6.9). ENOTTY where it has none.
+pub(crate) fn file_system_uuid(file: BorrowedFd<'_>) -> Result<[u8; 16]> {
+    // SAFETY: the opcode fills a `struct fsuuid2`.
+    let raw = unsafe {
+        ioctl::ioctl(
+            file,
+            ioctl::Getter::<{ opcode::read::<RawUuid>(0x15, 0) }, RawUuid>::new(),
+        )?
+    };
+    match raw.length {
+        16 => Ok(raw.bytes),
+        _ => Err(Errno::NOTTY),
+    }
 }
 
 /// `FS_IOC_FSGETXATTR`.

@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use vfsd_backend::Backend;
 use vfsd_passthrough::{Options, Passthrough};
 use vfsd_testkit::conformance::{self, Fixture};
 
@@ -13,7 +14,15 @@ fn main() -> ExitCode {
         let dir = tempfile::tempdir_in("/var/tmp").expect("a directory to share");
         let features = vfsd_testkit::host::features(dir.path());
         let backend = Passthrough::open(dir.path(), every_option()).expect("share the directory");
-        Fixture::new(Arc::new(backend), features).holding(dir)
+        let path = dir.path().to_owned();
+        let reopen = move |old| {
+            drop(old);
+            let opened = Passthrough::open(&path, every_option());
+            Arc::new(opened.expect("share the directory")) as Arc<dyn Backend>
+        };
+        Fixture::new(Arc::new(backend), features)
+            .reopening(reopen)
+            .holding(dir)
     })
 }
 

@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use vfsd_backend::Backend;
 use vfsd_passthrough::{FileHandles, Options, Passthrough};
 use vfsd_testkit::conformance::{self, Fixture};
 
@@ -29,6 +30,14 @@ fn main() -> ExitCode {
         let features = vfsd_testkit::host::features(dir.path());
         let backend = Passthrough::open(dir.path(), options(FileHandles::Mandatory))
             .expect("share the directory");
-        Fixture::new(Arc::new(backend), features).holding(dir)
+        let path = dir.path().to_owned();
+        let reopen = move |old| {
+            drop(old);
+            let opened = Passthrough::open(&path, options(FileHandles::Mandatory));
+            Arc::new(opened.expect("share the directory")) as Arc<dyn Backend>
+        };
+        Fixture::new(Arc::new(backend), features)
+            .reopening(reopen)
+            .holding(dir)
     })
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use vfsd_backend::posix::{ACL_ACCESS, ACL_DEFAULT, InodeFlags};
 use vfsd_backend::{
     AccessMask, Answer, AttributeChanges, Attributes, Caller, Created, Directory, Entry, Errno,
-    FileCaching, FileKind, FsStatistics, FsXattr, LinkTarget, Lookup, Name, NewDevice, NewInode,
-    Node, NodeIdentity, OpenFlags, OpenRequest, Opened, Rename, Result, Ttl, XattrFlags, XattrName,
+    FileCaching, FileKind, FsStatistics, FsXattr, LinkTarget, Locator, Lookup, Name, NewDevice,
+    NewInode, Node, NodeIdentity, OpenFlags, OpenRequest, Opened, Rename, Result, Ttl, XattrFlags,
+    XattrName,
 };
 
 use crate::core::Core;
@@ -30,7 +31,7 @@ impl VolumeNode {
         &self.inode.core
     }
 
-    fn node(&self, inode: Arc<Inode>) -> Self {
+    pub(crate) fn node(&self, inode: Arc<Inode>) -> Self {
         Self {
             inode,
             engine: self.engine.clone(),
@@ -171,6 +172,10 @@ impl Node for VolumeNode {
 
     fn kind(&self) -> FileKind {
         self.inode.kind
+    }
+
+    fn locator(&self) -> Answer<'_, Locator> {
+        Answer::ok(Locator::of_inode(self.inode.ino))
     }
 
     fn getattr(&self) -> Answer<'_, Attributes> {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
-use vfsd_backend::{Backend, Capabilities, Errno, FileKind, Node, Result, Timestamp};
+use vfsd_backend::{
+    Answer, Backend, Capabilities, Errno, FileKind, Locator, Node, Result, Timestamp,
+};
 
 use crate::core::Core;
 use crate::data::DataFolder;
@@ -104,6 +106,17 @@ impl Backend for Volume {
         capabilities.remove(Capabilities::SUBMOUNTS | Capabilities::IMMUTABLE);
         capabilities.set(Capabilities::PRIVATE, self.private);
         capabilities
+    }
+
+    fn resolve<'a>(&'a self, locator: &'a Locator) -> Answer<'a, Arc<dyn Node>> {
+        Answer::brief(move || {
+            let number = locator.inode().ok_or(Errno::STALE)?;
+            match self.core().inode(number) {
+                Ok(inode) => Ok(Arc::new(self.root.node(inode)) as Arc<dyn Node>),
+                Err(error) if error.is(Errno::NOENT) => Err(Errno::STALE.into()),
+                Err(error) => Err(error),
+            }
+        })
     }
 
     fn close(&self) -> Result<()> {

@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use vfsd_backend::Backend;
 use vfsd_testkit::conformance::{self, Features, Fixture};
 use vfsd_volume::{Volume, VolumeOptions};
 
@@ -18,6 +19,14 @@ fn main() -> ExitCode {
         let options = VolumeOptions::default();
         Volume::create(dir.path(), &options).expect("make a volume");
         let volume = Volume::open(dir.path(), &options).expect("open the volume");
-        Fixture::new(Arc::new(volume), features).holding(dir)
+        let path = dir.path().to_owned();
+        let reopen = move |old| {
+            drop(old);
+            let opened = Volume::open(&path, &VolumeOptions::default());
+            Arc::new(opened.expect("open the volume")) as Arc<dyn Backend>
+        };
+        Fixture::new(Arc::new(volume), features)
+            .reopening(reopen)
+            .holding(dir)
     })
 }

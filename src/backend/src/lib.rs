@@ -35,6 +35,7 @@ mod error;
 mod extent;
 mod file;
 mod flags;
+mod locator;
 mod lock;
 mod name;
 mod node;
@@ -56,6 +57,7 @@ pub use error::{Errno, Error, Result, one_line};
 pub use extent::{Extent, ExtentSource};
 pub use file::{CopyRange, FallocateRequest, File, ReadRequest, WriteRequest};
 pub use flags::{AccessMask, FallocateMode, OpenFlags, RenameFlags, SeekFrom, XattrFlags};
+pub use locator::Locator;
 pub use lock::{HeldLock, LockKind, LockOwner, LockRange, LockRequest, LockStyle};
 pub use name::{LinkTarget, Name, XattrName};
 pub use node::{Node, NodeIdentity, OpenRequest};
@@ -72,6 +74,13 @@ pub trait Backend: Send + Sync {
     /// What this storage can do. It decides which features are offered to the guest, so it must
     /// not change while a session runs.
     fn capabilities(&self) -> Capabilities;
+
+    /// The file that a [`Node::locator`] of this storage was made of, whoever has opened the storage now. ESTALE when it
+    /// is gone, or the locator is none of this storage's; EOPNOTSUPP where this process may not follow it.
+    fn resolve<'a>(&'a self, locator: &'a Locator) -> Answer<'a, Arc<dyn Node>> {
+        let _ = locator;
+        Answer::not_supported()
+    }
 
     /// Brings what is still on its way to where it belongs, and gives up what keeps others out. Called once, when
     /// nobody will use the storage any more, by a thread that may wait.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::{
     AccessMask, Answer, AttributeChanges, Attributes, Caller, Created, Directory, Entry, FileKind,
-    FsStatistics, FsXattr, LinkTarget, Lookup, Name, NewDevice, NewInode, OpenFlags, Opened,
-    Rename, XattrFlags, XattrName,
+    FsStatistics, FsXattr, LinkTarget, Locator, Lookup, Name, NewDevice, NewInode, OpenFlags,
+    Opened, Rename, XattrFlags, XattrName,
 };
 
 /// What makes two nodes of one backend the same file. Two nodes that are alive at the same time are
@@ -45,6 +45,12 @@ pub trait Node: Any + Send + Sync {
 
     /// The file's type. Constant.
     fn kind(&self) -> FileKind;
+
+    /// What leads to this file again in [`Backend::resolve`](crate::Backend::resolve), whatever becomes of this process.
+    /// Two nodes of one file may give different ones.
+    fn locator(&self) -> Answer<'_, Locator> {
+        Answer::not_supported()
+    }
 
     /// The attributes.
     fn getattr(&self) -> Answer<'_, Attributes>;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use vfsd_backend::{Backend, Capabilities, Node, one_line};
+use vfsd_backend::{Answer, Backend, Capabilities, Locator, Node, one_line};
 use vfsd_server::{Export, Exports};
 
 use crate::exit::Failure;
@@ -180,6 +180,10 @@ impl Backend for Shown {
 
     fn capabilities(&self) -> Capabilities {
         (self.backend.capabilities() | self.added) - self.withheld
+    }
+
+    fn resolve<'a>(&'a self, locator: &'a Locator) -> Answer<'a, Arc<dyn Node>> {
+        self.backend.resolve(locator)
     }
 
     fn close(&self) -> vfsd_backend::Result<()> {

@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use vfsd_backend::{
     AccessMask, Answer, AttributeChanges, Attributes, Backend, Caller, Capabilities, CopyRange,
     Created, DirSink, Directory, Entry, EntrySink, Errno, Extent, FallocateRequest, File, FileKind,
-    FsStatistics, FsXattr, HeldLock, LinkTarget, LockOwner, LockRequest, Lookup, Name, NewDevice,
-    NewInode, Node, NodeIdentity, OpenFlags, OpenRequest, Opened, ReadRequest, ReadSink, Rename,
-    SeekFrom, WriteRequest, WriteSource, XattrFlags, XattrName,
+    FsStatistics, FsXattr, HeldLock, LinkTarget, Locator, LockOwner, LockRequest, Lookup, Name,
+    NewDevice, NewInode, Node, NodeIdentity, OpenFlags, OpenRequest, Opened, ReadRequest, ReadSink,
+    Rename, SeekFrom, WriteRequest, WriteSource, XattrFlags, XattrName,
 };
 
 /// What happens to a call.
@@ -170,6 +170,18 @@ impl Backend for Faulty {
         self.inner.capabilities()
     }
 
+    fn resolve<'a>(&'a self, locator: &'a Locator) -> Answer<'a, Arc<dyn Node>> {
+        let faults = &self.root.faults;
+        faults.around(move || {
+            wrap(self.inner.resolve(locator), faults, |inner, faults| {
+                Arc::new(FaultyNode {
+                    inner,
+                    faults: faults.clone(),
+                })
+            })
+        })
+    }
+
     fn close(&self) -> vfsd_backend::Result<()> {
         self.inner.close()
     }
@@ -242,6 +254,10 @@ impl Node for FaultyNode {
 
     fn kind(&self) -> FileKind {
         self.inner.kind()
+    }
+
+    fn locator(&self) -> Answer<'_, Locator> {
+        self.faults.around(|| self.inner.locator())
     }
 
     fn getattr(&self) -> Answer<'_, Attributes> {

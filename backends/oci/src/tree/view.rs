@@ -123,6 +123,14 @@ impl Tree {
         (0..count).map(NodeId)
     }
 
+    /// The node with this inode number.
+    pub fn by_inode(&self, inode: u64) -> Option<NodeId> {
+        let place = inode
+            .checked_sub(1)
+            .filter(|&place| place < self.figures.nodes)?;
+        u32::try_from(place).ok().map(NodeId)
+    }
+
     /// What a directory has under a name.
     pub fn lookup(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
         let children = self.child_records(directory);

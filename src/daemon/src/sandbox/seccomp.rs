@@ -165,6 +165,7 @@ const BY_VALUE: &[(c_long, u8, &[c_ulong])] = &[
             FS_IOC_SETFLAGS,
             FS_IOC_FSGETXATTR,
             FS_IOC_FSSETXATTR,
+            FS_IOC_GETFSUUID,
         ],
     ),
 ];
@@ -181,6 +182,7 @@ const FS_IOC_GETFLAGS: c_ulong = 0x8008_6601;
 const FS_IOC_SETFLAGS: c_ulong = 0x4008_6602;
 const FS_IOC_FSGETXATTR: c_ulong = 0x801c_581f;
 const FS_IOC_FSSETXATTR: c_ulong = 0x401c_5820;
+const FS_IOC_GETFSUUID: c_ulong = 0x8011_1500;
 
 // Newer calls have the same number on every architecture (scripts/syscall.tbl).
 const FCHMODAT2: c_long = 452;

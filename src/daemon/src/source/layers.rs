@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use vfsd_backend::{Backend, Capabilities, Node};
+use vfsd_backend::{Answer, Backend, Capabilities, Locator, Node};
 use vfsd_overlay::{Namespace, Overlay};
 
 use super::upper::{Place, Upper};
@@ -188,6 +188,10 @@ impl Backend for Locked {
 
     fn capabilities(&self) -> Capabilities {
         self.overlay.capabilities()
+    }
+
+    fn resolve<'a>(&'a self, locator: &'a Locator) -> Answer<'a, Arc<dyn Node>> {
+        self.overlay.resolve(locator)
     }
 
     fn close(&self) -> vfsd_backend::Result<()> {

@@ -29,6 +29,7 @@ mod creation;
 mod inode_flags;
 mod links;
 mod listing;
+mod locators;
 mod locks;
 mod names;
 mod privileges;
@@ -102,6 +103,8 @@ bitflags::bitflags! {
         const EXT4_LIMITS = 1 << 23;
         /// Entries and changed attributes tell the time of creation too: the FUSE wire format has it in STATX alone.
         const BIRTH_TIME_IN_ENTRIES = 1 << 24;
+        /// Files can be found again after a restart: follows from [`Fixture::reopening`].
+        const LOCATORS = 1 << 25;
     }
 }
 
@@ -124,10 +127,15 @@ impl Features {
 
 /// An empty, writable file system to run one row on.
 pub struct Fixture {
-    backend: Arc<dyn Backend>,
+    /// There but while it is opened anew.
+    backend: Option<Arc<dyn Backend>>,
     features: Features,
+    reopen: Option<Reopen>,
     held: Option<Box<dyn Any + Send>>,
 }
+
+/// Gives up a backend and opens its storage anew.
+type Reopen = Box<dyn Fn(Arc<dyn Backend>) -> Arc<dyn Backend> + Send>;
 
 impl Fixture {
     /// A backend whose root is empty, with permissions 0755, and what it can do beside what its
@@ -139,13 +147,33 @@ impl Fixture {
             | Features::POSIX_LOCKS
             | Features::FLOCK
             | Features::KILL_PRIVILEGES
-            | Features::REOPEN;
+            | Features::REOPEN
+            | Features::LOCATORS;
         let features = (features - derived) | Features::of(backend.capabilities());
         Self {
-            backend,
+            backend: Some(backend),
             features,
+            reopen: None,
             held: None,
         }
+    }
+
+    /// A storage that outlives its backend, and whose files have locators.
+    #[must_use]
+    pub fn reopening(
+        mut self,
+        reopen: impl Fn(Arc<dyn Backend>) -> Arc<dyn Backend> + Send + 'static,
+    ) -> Self {
+        self.features |= Features::LOCATORS;
+        self.reopen = Some(Box::new(reopen));
+        self
+    }
+
+    /// Opens the storage anew. Nobody uses its nodes any more.
+    fn reopen(&mut self) {
+        let reopen = self.reopen.as_ref().unwrap();
+        let old = self.backend.take().unwrap();
+        self.backend = Some(reopen(old));
     }
 
     /// Keeps `guard` until the row has ended, for instance a directory that is removed by its drop.
@@ -162,7 +190,7 @@ impl Fixture {
 
     /// The backend.
     pub fn backend(&self) -> &Arc<dyn Backend> {
-        &self.backend
+        self.backend.as_ref().unwrap()
     }
 }
 
@@ -179,7 +207,14 @@ impl std::fmt::Debug for Fixture {
 struct Row {
     name: &'static str,
     needs: Features,
-    run: fn(&Place),
+    run: Run,
+}
+
+/// What a row is run on.
+#[derive(Debug, Clone, Copy)]
+enum Run {
+    Root(fn(&Place)),
+    Fixture(fn(Fixture)),
 }
 
 /// A table of rows: names of functions, each with what it needs.
@@ -190,13 +225,13 @@ macro_rules! rows {
             needs: $crate::conformance::Features::empty()
                 $(.union($crate::conformance::Features::$first)
                   $(.union($crate::conformance::Features::$more))*)?,
-            run: $name,
+            run: $crate::conformance::Run::Root($name),
         }),*]
     };
 }
 use rows;
 
-const GROUPS: [(&str, &[Row]); 15] = [
+const GROUPS: [(&str, &[Row]); 16] = [
     ("acl", acl::ROWS),
     ("allocation", allocation::ROWS),
     ("attributes", attributes::ROWS),
@@ -205,6 +240,7 @@ const GROUPS: [(&str, &[Row]); 15] = [
     ("inode_flags", inode_flags::ROWS),
     ("links", links::ROWS),
     ("listing", listing::ROWS),
+    ("locators", locators::ROWS),
     ("locks", locks::ROWS),
     ("names", names::ROWS),
     ("privileges", privileges::ROWS),
@@ -227,7 +263,10 @@ pub fn main(build: impl Fn() -> Fixture + Send + Sync + 'static) -> ExitCode {
             let missing = row.needs - features;
             let trial = Trial::test(format!("{group}::{}", row.name), move || {
                 let fixture = build();
-                (row.run)(&Place(fixture.backend.root()));
+                match row.run {
+                    Run::Root(run) => run(&Place(fixture.backend().root())),
+                    Run::Fixture(run) => run(fixture),
+                }
                 Ok(())
             });
             if missing.is_empty() {
