@@ -36,6 +36,9 @@ pub enum VolumeError {
     /// The volume is in a bucket.
     #[error("{0}")]
     Bucket(#[from] crate::bucket::BucketError),
+    /// The volume is in a bucket, and this process no longer has it, or the bucket failed.
+    #[error("{0}")]
+    Ship(#[from] crate::bucket::ShipError),
     /// The files of the volume cannot be read or written, or are not what they should be.
     #[error("the volume in {}: {what}: {source}", .path.display())]
     Failed {

@@ -56,7 +56,7 @@ mod upkeep;
 mod volume;
 mod xattr;
 
-pub use crate::bucket::{CheckLevel, Owner};
+pub use crate::bucket::{Amount, CheckLevel, Collected as Cleaned, Owner};
 pub use crate::check::CheckReport;
 pub use crate::error::VolumeError;
 pub use crate::live::{Durability, RemoteOptions, RemoteReport, RemoteStatus, host_boot};

@@ -10,7 +10,10 @@ use object_store::path::Path;
 use vfsd_object_store::store::ListedObject;
 
 use super::error::{BucketError, ShipError};
-use super::place::{ObjectId, Piece};
+use super::head::Head;
+use super::log::LogObject;
+use super::objects::Objects;
+use super::place::{ObjectId, Piece, Point};
 use super::remote::Remote;
 use super::stat::Amount;
 use super::view::View;
@@ -18,8 +21,13 @@ use super::view::View;
 /// How long ago an object must have been written before it may be removed. Far longer than a daemon goes without a
 /// look at HEAD.
 pub const MIN_AGE: Duration = Duration::from_secs(24 * 3600);
-/// Keys that are deleted between two looks at HEAD.
+/// Objects that are deleted between two looks at HEAD.
 const BATCH: usize = 1000;
+/// Objects that one clean-up removes at most: what it remembers of them is about 20 MiB. The next one goes on.
+const MOST: usize = 500_000;
+
+/// A checkpoint that is read for a clean-up, in the folder that was named for it.
+pub(crate) const CHECKPOINT_TO_READ: &str = "checkpoint-to-read";
 
 /// What checkpoints name: who removes objects has to have read all of those that can be restored.
 #[derive(Debug, Clone, Default)]
@@ -48,162 +56,264 @@ pub struct Collected {
 }
 
 /// An object that may be removed if nothing names it.
+#[derive(Debug, Clone, Copy)]
 struct Candidate {
-    key: Path,
-    bytes: u64,
     kind: Kind,
-    old: bool,
+    bytes: u64,
 }
 
+#[derive(Debug, Clone, Copy)]
 enum Kind {
-    Log(u64),
-    Segment(ObjectId),
-    Part(u64),
+    Content(ObjectId),
+    Part { seq: u64, id: u64, part: u32 },
+}
+
+impl Candidate {
+    fn key(&self, objects: &Objects) -> Path {
+        match self.kind {
+            Kind::Content(id) => objects.names.object(id),
+            Kind::Part { seq, id, part } => objects.names.checkpoint_part(seq, id, part),
+        }
+    }
+}
+
+impl Collected {
+    fn count(&mut self, candidate: &Candidate) {
+        let amount = match candidate.kind {
+            Kind::Content(ObjectId::Log(_)) => &mut self.log,
+            Kind::Content(ObjectId::Segment { .. }) => &mut self.segments,
+            Kind::Part { .. } => &mut self.checkpoints,
+        };
+        amount.add(candidate.bytes);
+    }
+
+    /// How much of everything was removed, or would be.
+    pub fn removed(&self) -> Amount {
+        let all = [self.log, self.segments, self.checkpoints];
+        all.into_iter().fold(Amount::default(), |sum, one| Amount {
+            objects: sum.objects.saturating_add(one.objects),
+            bytes: sum.bytes.saturating_add(one.bytes),
+        })
+    }
+}
+
+/// Adds the objects that a log object names.
+fn add_named(live: &mut HashSet<ObjectId>, object: &LogObject) {
+    let object_of = |piece: &Piece| piece.place.map(|(frame, _)| frame.object);
+    live.extend(object.pieces.iter().filter_map(object_of));
+}
+
+/// What stays whatever the log says, and how old something has to be that goes.
+struct Rules<'a> {
+    head: &'a Head,
+    named: &'a Named,
+    /// Checkpoints that can be restored.
+    kept: BTreeSet<u64>,
+    now: SystemTime,
+    min_age: Duration,
+}
+
+impl<'a> Rules<'a> {
+    async fn new(
+        view: &'a View,
+        named: &'a Named,
+        now: SystemTime,
+        min_age: Duration,
+    ) -> Result<Self, BucketError> {
+        let ids = view.head.checkpoint.iter().map(|checkpoint| checkpoint.id);
+        let mut kept: BTreeSet<u64> = ids.collect();
+        let snapshots = view.snapshots().await?;
+        kept.extend(snapshots.iter().map(|snapshot| snapshot.checkpoint.id));
+        if let Some(id) = kept.difference(&named.checkpoints).next() {
+            return Err(BucketError::Uncovered(*id));
+        }
+        Ok(Self {
+            head: &view.head,
+            named,
+            kept,
+            now,
+            min_age,
+        })
+    }
+
+    fn is_kept(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Content(id) => self.named.objects.contains(&id),
+            Kind::Part { id, .. } => self.kept.contains(&id),
+        }
+    }
+
+    /// Lists what may go. What is too young is counted only.
+    async fn candidates(
+        &self,
+        objects: &Objects,
+        live: &HashSet<ObjectId>,
+        collected: &mut Collected,
+    ) -> Result<Vec<Candidate>, BucketError> {
+        let names = &objects.names;
+        let boundary = self.head.base().seq;
+        let kind = |key: &str| {
+            let log = names.parse_log(key).filter(|&seq| seq < boundary);
+            let content = log.map(ObjectId::Log).or_else(|| names.parse_segment(key));
+            let part = || {
+                let (seq, id, part) = names.parse_part(key)?;
+                Some(Kind::Part { seq, id, part })
+            };
+            content.map(Kind::Content).or_else(part)
+        };
+        let mut candidates = Vec::new();
+        for folder in ["log/", "seg/", "ckpt/"] {
+            let each = |object: ListedObject| {
+                let Some(kind) = kind(&object.key).filter(|&kind| !self.is_kept(kind)) else {
+                    return;
+                };
+                if matches!(kind, Kind::Content(id) if live.contains(&id)) {
+                    return;
+                }
+                let age = self.now.duration_since(object.modified);
+                if !age.is_ok_and(|age| age >= self.min_age) {
+                    collected.young.add(object.size);
+                } else if candidates.len() < MOST {
+                    let bytes = object.size;
+                    candidates.push(Candidate { kind, bytes });
+                }
+            };
+            objects.list(folder, None, each).await?;
+        }
+        Ok(candidates)
+    }
 }
 
 impl View {
-    /// Restores HEAD's checkpoint and those of all snapshots one after the other to a file in `folder`, has `read` tell
-    /// which objects the extents in it name, and removes it again.
+    /// Restores HEAD's checkpoint and those of all snapshots that are not `known` one after the other to a file in
+    /// `folder`, has `read` tell which objects the extents in it name, and removes it again.
     ///
     /// # Errors
     /// A checkpoint is damaged, `read` failed, or the store or the disk did.
     pub async fn named(
         &self,
         folder: &std::path::Path,
-        mut read: impl FnMut(&std::path::Path) -> std::io::Result<Vec<ObjectId>>,
+        known: Named,
+        read: fn(&std::path::Path) -> std::io::Result<Vec<ObjectId>>,
     ) -> Result<Named, BucketError> {
-        let mut named = Named::default();
+        let mut named = known;
         let snapshots = self.snapshots().await?;
         let pinned = snapshots.into_iter().map(|snapshot| snapshot.checkpoint);
-        let file = folder.join("checkpoint-to-read");
+        let file = folder.join(CHECKPOINT_TO_READ);
         for checkpoint in self.head.checkpoint.clone().into_iter().chain(pinned) {
             if !named.checkpoints.insert(checkpoint.id) {
                 continue;
             }
             self.restore(&checkpoint, &file).await?;
-            let objects = read(&file);
-            let removed = std::fs::remove_file(&file);
-            let objects = objects.map_err(BucketError::local("read a checkpoint"))?;
-            removed.map_err(BucketError::local("remove a checkpoint's file"))?;
-            named.objects.extend(objects);
+            let path = file.clone();
+            let objects = tokio::task::spawn_blocking(move || {
+                let objects = read(&path);
+                std::fs::remove_file(&path)?;
+                objects
+            });
+            let objects = objects
+                .await
+                .unwrap_or_else(|error| Err(std::io::Error::other(error)));
+            named
+                .objects
+                .extend(objects.map_err(BucketError::local("read a checkpoint"))?);
         }
         Ok(named)
+    }
+
+    /// What a [clean-up](Remote::collect) by the owner would remove now, about: ages are told by this host's clock.
+    ///
+    /// # Errors
+    /// As those of a clean-up.
+    pub async fn survey(&self, named: &Named, min_age: Duration) -> Result<Collected, BucketError> {
+        let rules = Rules::new(self, named, SystemTime::now(), min_age).await?;
+        let mut live = HashSet::new();
+        let followed = self.follow::<BucketError>(self.head.base(), |object, _| {
+            add_named(&mut live, &object);
+            Ok(())
+        });
+        followed.await?;
+        let mut collected = Collected::default();
+        let candidates = rules
+            .candidates(&self.objects, &live, &mut collected)
+            .await?;
+        candidates
+            .iter()
+            .for_each(|candidate| collected.count(candidate));
+        Ok(collected)
     }
 }
 
 impl Remote {
-    /// Removes objects that nothing names and that are older than `min_age`, in production [`MIN_AGE`]; with `dry` only tells of them.
+    /// Removes objects that nothing names and that are older than `min_age`, in production [`MIN_AGE`].
     ///
     /// # Errors
     /// A listing failed, or a checkpoint that can be restored is not among `named` ([`BucketError::Uncovered`]): then
     /// nothing was removed. This daemon no longer owns the volume.
-    pub async fn collect(
-        &self,
-        named: &Named,
-        min_age: Duration,
-        dry: bool,
-    ) -> Result<Collected, ShipError> {
+    pub async fn collect(&self, named: &Named, min_age: Duration) -> Result<Collected, ShipError> {
         let _care = self.care.lock().await;
         // Before anything is deleted, HEAD says what may be gone: an opener that fell asleep compares its fence with that.
         // HEAD's time of writing then tells the store's clock.
         let head = self
-            .change_head(|head| {
-                if !dry {
-                    head.boundary = head.boundary.max(head.base().seq);
-                }
-            })
+            .change_head(|head| head.boundary = head.boundary.max(head.base().seq))
             .await?;
         let key = self.objects.names.head();
         let (_, now) = self.objects.look(&key).await?.ok_or(ShipError::Fenced)?;
-        let boundary = head.base().seq;
-        let old =
-            |modified: SystemTime| now.duration_since(modified).is_ok_and(|age| age >= min_age);
-
-        let mut kept: BTreeSet<u64> = head
-            .checkpoint
-            .iter()
-            .map(|checkpoint| checkpoint.id)
-            .collect();
-        let snapshots = self.view().await.snapshots().await?;
-        kept.extend(snapshots.iter().map(|snapshot| snapshot.checkpoint.id));
-        if let Some(id) = kept.difference(&named.checkpoints).next() {
-            return Err(ShipError::Store(BucketError::Uncovered(*id)));
-        }
-        let candidates = self.candidates(boundary, old).await?;
-
+        let view = View {
+            objects: self.objects.clone(),
+            head,
+        };
+        let rules = Rules::new(&view, named, now, min_age).await?;
+        let mut live = HashSet::new();
+        let end = self.add_live(view.head.base(), &mut live).await?;
+        let mut collected = Collected::default();
+        let mut candidates = rules
+            .candidates(&self.objects, &live, &mut collected)
+            .await?;
         // After the listing: what was listed and is named only now is found here, or is not named yet.
         let unnamed = self.unnamed.lock().clone();
-        let mut live = HashSet::new();
-        let followed = self.follow::<BucketError>(head.base(), |object, _| {
-            let object_of = |piece: &Piece| piece.place.map(|(frame, _)| frame.object);
-            live.extend(object.pieces.iter().filter_map(object_of));
-            Ok(())
+        self.add_live(end, &mut live).await?;
+        candidates.retain(|candidate| match candidate.kind {
+            Kind::Content(id) => !unnamed.contains(&id) && !live.contains(&id),
+            Kind::Part { .. } => true,
         });
-        if let Err(error) = followed.await {
-            // Whoever took the volume over may have removed what was to be read.
-            self.verify_owner().await?;
-            return Err(error.into());
-        }
-        let used =
-            |id: &ObjectId| unnamed.contains(id) || live.contains(id) || named.objects.contains(id);
-        let mut collected = Collected::default();
-        let mut keys = Vec::new();
-        for candidate in candidates {
-            let (needed, amount) = match candidate.kind {
-                Kind::Log(seq) => (used(&ObjectId::Log(seq)), &mut collected.log),
-                Kind::Segment(id) => (used(&id), &mut collected.segments),
-                Kind::Part(id) => (kept.contains(&id), &mut collected.checkpoints),
-            };
-            match (needed, candidate.old) {
-                (true, _) => {}
-                (false, false) => collected.young.add(candidate.bytes),
-                (false, true) => {
-                    amount.add(candidate.bytes);
-                    keys.push(candidate.key);
-                }
-            }
-        }
-        if !dry {
-            self.delete(keys, &mut collected).await?;
-        }
+        candidates
+            .iter()
+            .for_each(|candidate| collected.count(candidate));
+        self.delete(&candidates, &mut collected).await?;
         Ok(collected)
     }
 
-    async fn candidates(
+    /// Adds what the log objects after a point name, up to the end of the chain, which is returned.
+    async fn add_live(
         &self,
-        boundary: u64,
-        old: impl Fn(SystemTime) -> bool,
-    ) -> Result<Vec<Candidate>, BucketError> {
-        let names = &self.objects.names;
-        let kind = |key: &str| {
-            let log = names
-                .parse_log(key)
-                .filter(|&seq| seq < boundary)
-                .map(Kind::Log);
-            log.or_else(|| names.parse_segment(key).map(Kind::Segment))
-                .or_else(|| names.parse_part(key).map(|(_, id)| Kind::Part(id)))
-        };
-        let mut candidates = Vec::new();
-        for folder in ["log/", "seg/", "ckpt/"] {
-            let each = |object: ListedObject| {
-                let key = Path::parse(&object.key).ok();
-                candidates.extend(key.zip(kind(&object.key)).map(|(key, kind)| Candidate {
-                    key,
-                    bytes: object.size,
-                    kind,
-                    old: old(object.modified),
-                }));
-            };
-            self.objects.list(folder, None, each).await?;
+        after: Point,
+        live: &mut HashSet<ObjectId>,
+    ) -> Result<Point, ShipError> {
+        let followed = self.follow::<BucketError>(after, |object, _| {
+            add_named(live, &object);
+            Ok(())
+        });
+        match followed.await {
+            Ok(end) => Ok(end),
+            Err(error) => {
+                // Whoever took the volume over may have removed what was to be read.
+                self.verify_owner().await?;
+                Err(error.into())
+            }
         }
-        Ok(candidates)
     }
 
-    async fn delete(&self, keys: Vec<Path>, collected: &mut Collected) -> Result<(), ShipError> {
-        for batch in keys.chunks(BATCH) {
+    async fn delete(
+        &self,
+        candidates: &[Candidate],
+        collected: &mut Collected,
+    ) -> Result<(), ShipError> {
+        for batch in candidates.chunks(BATCH) {
             self.verify_owner().await?;
             let wanted = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-            let (deleted, failure) = self.objects.delete(batch.to_vec()).await;
+            let keys = batch.iter().map(|candidate| candidate.key(&self.objects));
+            let (deleted, failure) = self.objects.delete(keys.collect()).await;
             collected.failed = collected
                 .failed
                 .saturating_add(wanted.saturating_sub(deleted));

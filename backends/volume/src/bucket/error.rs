@@ -43,6 +43,19 @@ pub enum BucketError {
         /// Since when, as seconds ago.
         seconds: u64,
     },
+    /// A daemon that has the volume cleans up.
+    #[error(
+        "the volume at {place} has been in use by {host} for {}: vfsd removes there by itself what is not needed any \
+         more; see what with --dry-run, or try again when nobody uses it", lasting(*.seconds)
+    )]
+    Tended {
+        /// Where the volume is.
+        place: Arc<str>,
+        /// The daemon's host.
+        host: String,
+        /// Since when, as seconds ago.
+        seconds: u64,
+    },
     /// Another daemon took the volume over: this one may read what it has, and write nothing any more.
     #[error("another daemon took over the volume at {0}: nothing more can be written here")]
     Fenced(Arc<str>),
@@ -85,6 +98,22 @@ pub enum BucketError {
 }
 
 impl BucketError {
+    /// The same for who wanted to clean up.
+    pub(crate) fn tended(self) -> Self {
+        match self {
+            Self::InUse {
+                place,
+                host,
+                seconds,
+            } => Self::Tended {
+                place,
+                host,
+                seconds,
+            },
+            other => other,
+        }
+    }
+
     pub(super) fn store(what: &'static str) -> impl FnOnce(object_store::Error) -> Self {
         move |source| Self::Store { what, source }
     }

@@ -67,6 +67,7 @@ mod tests;
 mod view;
 
 pub use check::{BucketReport, CheckLevel};
+pub(crate) use collect::CHECKPOINT_TO_READ;
 pub use collect::{Collected, MIN_AGE, Named};
 pub use damage::Damage;
 pub use error::{BucketError, ShipError};
@@ -74,7 +75,7 @@ pub use frame::{Frame, MAX_FRAME_BYTES};
 pub use head::{Checkpoint, Head, Owner};
 pub use log::{Inline, LogObject, MAX_BODY_BYTES, MAX_INLINE_BYTES, Unwritable, Uuid};
 pub use names::Names;
-pub use open::{Opened, Opener};
+pub use open::{CARETAKER, Opened, Opener};
 pub use place::{ChainHash, ObjectId, Piece, Point};
 pub use remote::{Clock, Remote, Sealed, host_clock};
 pub use segment::{Entry, Segment, SegmentWriter};

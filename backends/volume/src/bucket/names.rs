@@ -95,12 +95,12 @@ impl Names {
         (self.segment(epoch, seq).as_ref() == key).then_some(ObjectId::Segment { epoch, seq })
     }
 
-    /// Number of the log object and id of the checkpoint that a part belongs to.
-    pub(super) fn parse_part(&self, key: &str) -> Option<(u64, u64)> {
+    /// Number of the log object and id of the checkpoint that a part belongs to, and the part's number.
+    pub(super) fn parse_part(&self, key: &str) -> Option<(u64, u64, u32)> {
         let (folder, part) = self.relative(key)?.strip_prefix("ckpt/")?.split_once('/')?;
-        decimal(part, 8)?;
+        let part = u32::try_from(decimal(part, 8)?).ok()?;
         let (seq, id) = folder.split_once('-')?;
-        Some((decimal(seq, 20)?, hexadecimal(id)?))
+        Some((decimal(seq, 20)?, hexadecimal(id)?, part))
     }
 
     pub(super) fn parse_snapshot<'a>(&self, key: &'a str) -> Option<&'a str> {
@@ -139,7 +139,7 @@ mod tests {
                 };
                 assert_eq!(names.parse_segment(names.object(id).as_ref()), Some(id));
                 let part = names.checkpoint_part(number, 5, 3);
-                assert_eq!(names.parse_part(part.as_ref()), Some((number, 5)));
+                assert_eq!(names.parse_part(part.as_ref()), Some((number, 5, 3)));
             }
             let snapshot = names.snapshot("before");
             assert_eq!(names.parse_snapshot(snapshot.as_ref()), Some("before"));

@@ -23,6 +23,10 @@ const MAX_TRIES: u32 = 64;
 /// Instances and host names are cut at this length.
 const MAX_NAME_CHARS: usize = 128;
 
+/// The instance of who looks after a volume for a moment and has no content of its own: anybody may follow it, as
+/// nothing is lost with it.
+pub const CARETAKER: &str = "caretaker";
+
 /// Who opens a volume.
 #[derive(Clone)]
 pub struct Opener {
@@ -204,6 +208,7 @@ async fn take(objects: &Objects, uuid: Uuid, opener: &Opener, nonce: u128) -> Re
         };
         if let Some(owner) = &old.owner
             && owner.instance != opener.instance
+            && owner.instance != CARETAKER
             && !opener.takeover
         {
             return Err(BucketError::InUse {

@@ -56,6 +56,20 @@ impl View {
         }
     }
 
+    /// The volume as it would be after a checkpoint at a point of its chain, and the checkpoint's id.
+    pub(crate) fn with_checkpoint_at(mut self, at: Point) -> (Self, u64) {
+        let id = 0;
+        self.head.checkpoint = Some(Checkpoint {
+            at,
+            id,
+            parts: 0,
+            stored: 0,
+            length: 0,
+            digest: at.hash,
+        });
+        (self, id)
+    }
+
     /// Of the volume.
     pub fn uuid(&self) -> Uuid {
         self.head.uuid.0

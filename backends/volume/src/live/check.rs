@@ -56,6 +56,31 @@ const RULES: &[(&str, &str)] = &[
     ),
 ];
 
+/// Makes the image of a volume as it is now, at `path`, where there is nothing.
+pub(super) fn image(view: &View, path: &Path, runtime: &Handle) -> Result<Shipping, VolumeError> {
+    let storage = || VolumeError::storage(path, "cannot copy the names and attributes of a volume");
+    match &view.head().checkpoint {
+        Some(checkpoint) => {
+            runtime.block_on(view.restore(checkpoint, path))?;
+            Shipping::take_copy(path).map_err(storage())?;
+        }
+        None => Shipping::create(path).map_err(storage())?,
+    }
+    let mut shipping = Shipping::open(path).map_err(storage())?;
+    let after = shipping.point();
+    let mut failed = None;
+    runtime.block_on(view.follow(after, |object, point: Point| {
+        if failed.is_none() {
+            failed = shipping.apply(&object.records, &object.pieces, point).err();
+        }
+        Ok::<(), BucketError>(())
+    }))?;
+    match failed {
+        Some(error) => Err(storage()(error)),
+        None => Ok(shipping),
+    }
+}
+
 impl Volume {
     /// What the volume below `prefix` of a bucket is. It may be in use.
     ///
@@ -86,26 +111,7 @@ impl Volume {
     ) -> Result<RemoteReport, VolumeError> {
         let storage = || VolumeError::storage(scratch, "cannot be used for a check");
         let view = runtime.block_on(View::open(store, prefix))?;
-        let path = scratch.join("shipped.sqlite");
-        match &view.head().checkpoint {
-            Some(checkpoint) => {
-                runtime.block_on(view.restore(checkpoint, &path))?;
-                Shipping::take_copy(&path).map_err(storage())?;
-            }
-            None => Shipping::create(&path).map_err(storage())?,
-        }
-        let mut shipping = Shipping::open(&path).map_err(storage())?;
-        let after = shipping.point();
-        let mut failed = None;
-        runtime.block_on(view.follow(after, |object, point: Point| {
-            if failed.is_none() {
-                failed = shipping.apply(&object.records, &object.pieces, point).err();
-            }
-            Ok::<(), BucketError>(())
-        }))?;
-        if let Some(error) = failed {
-            return Err(storage()(error));
-        }
+        let shipping = image(&view, &scratch.join("shipped.sqlite"), runtime)?;
         let mut rows = CheckReport::default();
         let named = shipping.look(|db| {
             check_rows(db, &mut rows, RULES, false)?;

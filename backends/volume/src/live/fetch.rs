@@ -31,6 +31,19 @@ struct Wanted {
     extents: Vec<Extent>,
 }
 
+impl Wanted {
+    /// The content of all frames of the extents.
+    async fn read(&self, live: &Live) -> Result<HashMap<Frame, Bytes>> {
+        let mut frames: Vec<Frame> = self.extents.iter().map(|extent| extent.frame).collect();
+        frames.sort_unstable();
+        frames.dedup();
+        let _turn = live.fetches.acquire().await;
+        let read = live.remote.read_frames(&frames).await;
+        let contents = read.map_err(|error| vfsd_backend::Error::Storage(Box::new(error)))?;
+        Ok(frames.into_iter().zip(contents).collect())
+    }
+}
+
 /// A request that is under way, until it is dropped.
 struct InFlight {
     map: Arc<ContentMap>,
@@ -163,19 +176,22 @@ impl Inode {
         }
     }
 
-    async fn fetch_wanted(self: Arc<Self>, wanted: Wanted) -> Result<()> {
+    async fn fetch_wanted(self: Arc<Self>, mut wanted: Wanted) -> Result<()> {
         let Some((live, _)) = self.live() else {
             return Ok(());
         };
-        let mut frames: Vec<Frame> = wanted.extents.iter().map(|extent| extent.frame).collect();
-        frames.sort_unstable();
-        frames.dedup();
-        let contents = {
-            let _turn = live.fetches.acquire().await;
-            let read = live.remote.read_frames(&frames).await;
-            read.map_err(|error| vfsd_backend::Error::Storage(Box::new(error)))?
+        let contents = loop {
+            let failure = match wanted.read(live).await {
+                Ok(contents) => break contents,
+                Err(failure) => failure,
+            };
+            // A clean-up may have removed what was overwritten since it was looked up.
+            let now = live.shipped.extents(self.ino, &wanted.range)?;
+            if now == wanted.extents {
+                return Err(failure);
+            }
+            wanted.extents = now;
         };
-        let contents: HashMap<Frame, Bytes> = frames.into_iter().zip(contents).collect();
         let inode = self.clone();
         let done = tokio::task::spawn_blocking(move || inode.take_in(&wanted, &contents)).await;
         done.map_err(std::io::Error::other)?

@@ -3,6 +3,7 @@
 //! ```text
 //! lock             locked by who has the volume open
 //! local.json       which volume it is, and the name of this directory for the bucket
+//! cleaned.json     when objects were last removed from the bucket
 //! session.json     who had it open last, and whether everything was in the bucket at the end
 //! shipped.sqlite   what the bucket says
 //! meta.sqlite, journal/, data/   the volume, as in a directory
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::bucket::CHECKPOINT_TO_READ;
 use crate::data::DataFolder;
 use crate::layout::Layout;
 use crate::meta::journal::Lsn;
@@ -102,9 +104,19 @@ impl Local {
         self.path.join("checkpoint.sqlite")
     }
 
-    /// Removes the copy for a checkpoint.
+    /// Removes the copy for a checkpoint, and what was left of one that was read.
     pub(crate) fn remove_checkpoint(&self) -> io::Result<()> {
+        self.remove_database(CHECKPOINT_TO_READ)?;
         self.remove_database("checkpoint.sqlite")
+    }
+
+    /// When a daemon here last removed objects from the bucket, in seconds after 1970.
+    pub(crate) fn last_cleaning(&self) -> Option<u64> {
+        self.read("cleaned.json").unwrap_or_default()
+    }
+
+    pub(crate) fn write_last_cleaning(&self, seconds: u64) -> io::Result<()> {
+        self.write("cleaned.json", &seconds)
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {

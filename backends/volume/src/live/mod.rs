@@ -6,7 +6,9 @@
 //! is [fetched](fetch) from there.
 
 mod cache;
+mod care;
 mod check;
+mod clean;
 pub(crate) mod cut;
 pub(crate) mod dirty;
 mod fetch;

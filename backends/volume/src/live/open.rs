@@ -12,13 +12,14 @@ use vfsd_backend::{Errno, Result};
 use vfsd_object_store::Store;
 
 use super::Live;
+use super::care::Care;
 use super::dirty::all_data;
 use super::local::{Identity, Local};
 use super::ranges::{BLOCK, END, RangeSet, up};
 use super::rounds::Rounds;
 use super::shipped::{Shipped, Shipping};
 use super::shipper::Shipper;
-use crate::bucket::{BucketError, Opener, Point, Remote, host_clock};
+use crate::bucket::{BucketError, MIN_AGE, Opener, Point, Remote, host_clock};
 use crate::core::Core;
 use crate::data::DataFolder;
 use crate::error::VolumeError;
@@ -55,6 +56,10 @@ pub struct RemoteOptions {
     pub cache_size: Option<u64>,
     /// Bytes of log after which a checkpoint is stored: another host that opens the volume reads that, and the log after it.
     pub checkpoint_after: u64,
+    /// What nothing names any more is removed from the bucket after a checkpoint, if that was not done for so long.
+    pub clean_every: Duration,
+    /// How old an object has to be that is removed. A daemon that sleeps for less than this loses nothing.
+    pub clean_age: Duration,
     /// What changed is in the bucket after this time, if nothing fails.
     pub lag: Duration,
     /// What [`host_boot`](crate::host_boot) says, for who opens the volume where there is no `/proc`.
@@ -72,6 +77,8 @@ impl RemoteOptions {
             takeover: false,
             cache_size: None,
             checkpoint_after: 64 << 20,
+            clean_every: Duration::from_secs(6 * 3600),
+            clean_age: MIN_AGE,
             lag: Duration::from_secs(5),
             boot: None,
             runtime,
@@ -152,7 +159,7 @@ fn instance(local: &Local) -> std::io::Result<String> {
     Ok(identity.instance)
 }
 
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     let uname = rustix::system::uname();
     uname.nodename().to_string_lossy().into_owned()
 }
@@ -291,6 +298,7 @@ fn open_live(
     let meta = Meta::open(&layout.database(), &layout.journal(), Some(point.lsn))?;
     let shipped = Shipped::new(&local.shipped());
     let rounds = Rounds::new(options.lag);
+    let care = Care::new(options, &remote);
     let live = Live::new(shipped, remote, rounds, options);
     let volume = start(
         meta,
@@ -308,13 +316,7 @@ fn open_live(
     )?;
     let core = volume.core().clone();
     let records = Cursor::new(&layout.journal(), point.lsn);
-    let shipper = Shipper::new(
-        core.clone(),
-        shipping,
-        records,
-        local.clone(),
-        options.checkpoint_after,
-    );
+    let shipper = Shipper::new(core.clone(), shipping, records, local.clone(), care);
     let thread = std::thread::Builder::new()
         .name("volume-shipper".to_owned())
         .spawn(move || shipper.run())?;

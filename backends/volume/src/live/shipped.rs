@@ -189,6 +189,24 @@ pub(crate) fn frames(db: &Connection) -> rusqlite::Result<Vec<Frame>> {
     Ok(frames)
 }
 
+/// All objects that the extents in a file that [`Shipping::copy`] wrote name.
+pub(crate) fn objects(path: &Path) -> std::io::Result<Vec<ObjectId>> {
+    let read = || -> rusqlite::Result<Vec<ObjectId>> {
+        let db = schema::reader(path)?;
+        let mut statement = db.prepare("SELECT DISTINCT epoch, seq FROM extent")?;
+        let objects = statement.query_map([], |row| {
+            let seq = unsigned(row, 1)?;
+            let epoch: Option<i64> = row.get(0)?;
+            Ok(match epoch.map(i64::cast_unsigned) {
+                Some(epoch) => ObjectId::Segment { epoch, seq },
+                None => ObjectId::Log(seq),
+            })
+        })?;
+        objects.collect()
+    };
+    read().map_err(std::io::Error::other)
+}
+
 /// Looks into the shipped image.
 #[derive(Debug)]
 pub(crate) struct Shipped {

@@ -9,11 +9,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinHandle;
 use vfsd_backend::Errno;
 
 use super::Live;
 use super::cache;
+use super::care::Care;
 use super::cut::Cut;
 use super::dirty::Frozen;
 use super::local::Local;
@@ -31,8 +31,6 @@ const PARALLEL: usize = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// See [`FIRST_PAUSE`].
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// A checkpoint is made after this time, if anything was appended to the log.
-const CHECKPOINT_AGE: Duration = Duration::from_secs(600);
 /// While a fault lasts it is told as often.
 const TELL: Duration = Duration::from_secs(60);
 
@@ -82,19 +80,7 @@ pub(super) struct Shipper {
     records: Cursor,
     local: Local,
     failing: Failing,
-    checkpoints: Checkpoints,
-}
-
-/// When the next checkpoint is due.
-#[derive(Debug)]
-struct Checkpoints {
-    /// After so many bytes of log.
-    after: u64,
-    /// Bytes of log since the last one.
-    logged: u64,
-    last: Instant,
-    /// One that is being stored.
-    under_way: Option<JoinHandle<()>>,
+    care: Care,
 }
 
 /// A fault that lasts.
@@ -131,7 +117,7 @@ impl Shipper {
         shipping: Shipping,
         records: Cursor,
         local: Local,
-        checkpoint_after: u64,
+        care: Care,
     ) -> Self {
         Self {
             core,
@@ -139,12 +125,7 @@ impl Shipper {
             records,
             local,
             failing: Failing::default(),
-            checkpoints: Checkpoints {
-                after: checkpoint_after,
-                logged: 0,
-                last: Instant::now(),
-                under_way: None,
-            },
+            care,
         }
     }
 
@@ -158,7 +139,8 @@ impl Shipper {
             if !self.round(live) {
                 break;
             }
-            self.checkpoint_if_due(live);
+            self.care
+                .checkpoint_if_due(live, &self.shipping, &self.local);
             cache::trim_if_due(&self.core, live, self.local.layout());
         }
         if live.rounds.is_fenced() {
@@ -185,10 +167,7 @@ impl Shipper {
                 break;
             }
         }
-        if let Some(under_way) = self.checkpoints.under_way.take() {
-            // Its failure was told.
-            let _ = live.runtime.block_on(under_way);
-        }
+        self.care.finish(live);
         let closed = live.runtime.block_on(live.remote.close());
         let synced = || -> vfsd_backend::Result<()> {
             self.core.data.sync_all()?;
@@ -207,44 +186,6 @@ impl Shipper {
                 false
             }
         }
-    }
-
-    /// Stores the shipped image, from which another host begins, if the log has become long.
-    fn checkpoint_if_due(&mut self, live: &Live) {
-        let Checkpoints {
-            after,
-            logged,
-            last,
-            under_way,
-        } = &mut self.checkpoints;
-        let old = *logged > 0 && last.elapsed() >= CHECKPOINT_AGE;
-        if (*logged < *after && !old) || under_way.as_ref().is_some_and(|task| !task.is_finished())
-        {
-            return;
-        }
-        (*logged, *last) = (0, Instant::now());
-        let path = self.local.checkpoint();
-        let copied = self
-            .local
-            .remove_checkpoint()
-            .map_err(vfsd_backend::Error::from);
-        if let Err(error) = copied.and_then(|()| self.shipping.copy(&path)) {
-            tracing::warn!(%error, "volume: no checkpoint was made");
-            return;
-        }
-        let (remote, point, local) = (
-            live.remote.clone(),
-            self.shipping.point(),
-            self.local.clone(),
-        );
-        *under_way = Some(live.runtime.spawn(async move {
-            if let Err(error) = remote.checkpoint(&path, point).await {
-                tracing::warn!(%error, "volume: no checkpoint was stored");
-            }
-            if let Err(error) = local.remove_checkpoint() {
-                tracing::debug!(%error, "volume: the copy for a checkpoint stays");
-            }
-        }));
     }
 
     /// Everything up to a new cut. False: it is time to stop, or another daemon took the volume over.
@@ -306,8 +247,7 @@ impl Shipper {
     fn arrived(&mut self, live: &Live, round: Round) -> bool {
         live.rounds.done();
         if let Some(sealed) = &round.sealed {
-            let bytes = u64::try_from(sealed.bytes()).unwrap_or(u64::MAX);
-            self.checkpoints.logged = self.checkpoints.logged.saturating_add(bytes);
+            self.care.logged(sealed.bytes());
             while let Err(error) =
                 self.shipping
                     .apply(&round.records, &round.pieces, sealed.point())

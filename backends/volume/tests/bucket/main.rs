@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 
 mod bench;
+mod care;
 mod crash;
 mod faults;
 mod holes;

@@ -31,11 +31,8 @@ async fn what_nothing_names_is_removed_and_all_else_stays() {
     one.write(10, "10 new", false).await.unwrap();
     one.checkpoint().await.unwrap();
     one.write(12, "12 later", false).await.unwrap();
-    let dry = one
-        .remote
-        .collect(one.named(), Duration::ZERO, true)
-        .await
-        .unwrap();
+    let view = one.remote.view().await;
+    let dry = view.survey(one.named(), Duration::ZERO).await.unwrap();
     assert_eq!(count(&keys(&bucket).await, "vol/seg/"), 3);
     let done = one.collect().await.unwrap();
     assert_eq!((dry.segments, dry.log), (done.segments, done.log));
@@ -58,11 +55,7 @@ async fn what_is_young_stays() {
     one.write(10, "10 new", false).await.unwrap();
     one.checkpoint().await.unwrap();
     let before = keys(&bucket).await;
-    let done = one
-        .remote
-        .collect(one.named(), MIN_AGE, false)
-        .await
-        .unwrap();
+    let done = one.remote.collect(one.named(), MIN_AGE).await.unwrap();
     assert_eq!(done.segments.objects + done.log.objects, 0);
     assert_eq!(done.young.objects, 4);
     assert_eq!(keys(&bucket).await, before);
@@ -118,10 +111,7 @@ async fn a_checkpoint_that_nobody_read_ends_a_clean_up() {
     let mut one = daemon(&bucket).await;
     one.write(10, "10 old", false).await.unwrap();
     one.checkpoint().await.unwrap();
-    let refused = one
-        .remote
-        .collect(&Named::default(), Duration::ZERO, false)
-        .await;
+    let refused = one.remote.collect(&Named::default(), Duration::ZERO).await;
     assert!(matches!(
         refused,
         Err(ShipError::Store(BucketError::Uncovered(_)))
@@ -161,17 +151,14 @@ async fn what_a_snapshot_holds_stays_until_that_is_given_up() {
         .remote
         .view()
         .await
-        .named(folder.path(), read)
+        .named(folder.path(), Named::default(), read)
         .await
         .unwrap();
     let (now, then) = (one.named(), &at_snapshot);
     assert_eq!(named.checkpoints, &then.checkpoints | &now.checkpoints);
     assert_eq!(named.objects, &then.objects | &now.objects);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    one.remote
-        .collect(&named, Duration::ZERO, false)
-        .await
-        .unwrap();
+    one.remote.collect(&named, Duration::ZERO).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("old");
     view.restore(&snapshot.checkpoint, &file).await.unwrap();

@@ -200,9 +200,7 @@ impl Daemon {
     }
 
     pub(super) async fn collect(&self) -> Result<Collected, ShipError> {
-        self.remote
-            .collect(&self.named, Duration::ZERO, false)
-            .await
+        self.remote.collect(&self.named, Duration::ZERO).await
     }
 
     pub(super) fn named(&self) -> &Named {

@@ -1,0 +1,169 @@
+//! What is not needed any more does not stay in the bucket, and what is needed does.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use vfsd_object_store::Store;
+use vfsd_volume::{Cleaned, RemoteOptions, Volume, VolumeError};
+
+use crate::bench::{Hosts, PREFIX, check, make_volume, open, options, root, store, sync};
+
+/// Everything that is not needed goes, however young it is, after each checkpoint.
+fn tidy() -> RemoteOptions {
+    RemoteOptions {
+        clean_every: Duration::ZERO,
+        clean_age: Duration::ZERO,
+        ..options()
+    }
+}
+
+fn open_tidy(store: &Store, host: &Path) -> Volume {
+    Volume::open_remote(store, PREFIX, host, &tidy()).unwrap()
+}
+
+/// Bytes of all objects.
+fn stored(objects: &InMemory) -> u64 {
+    let sizes = objects.list(None).map_ok(|object| object.size);
+    let sizes: Vec<u64> = vfsd_testkit::block_on(sizes.try_collect()).unwrap();
+    sizes.into_iter().sum()
+}
+
+/// Bytes that no compression makes fewer.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        u8::try_from(state >> 56).unwrap()
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+/// Goes on with changes until the bucket has less than that. Never, if nobody removes anything.
+fn change_until_below(volume: &Volume, objects: &InMemory, limit: u64) {
+    for number in 0..100_000_u32 {
+        if stored(objects) < limit {
+            return;
+        }
+        let name = format!("small{}", number % 3);
+        let _ = root(volume).unlink(&name);
+        root(volume).put(&name, &number.to_le_bytes()).unwrap();
+        sync(volume);
+    }
+    panic!("{} bytes stay in the bucket", stored(objects));
+}
+
+#[test]
+fn a_volume_that_is_rewritten_for_ever_does_not_grow_in_the_bucket() {
+    let objects = Arc::new(InMemory::new());
+    let bucket = store(objects.clone());
+    make_volume(&bucket);
+    let mut hosts = Hosts::new();
+    let volume = open_tidy(&bucket, &hosts.fresh());
+    let kept = noise(1, 300_000);
+    root(&volume).put("kept", &kept).unwrap();
+    let file = root(&volume).put("file", b"").unwrap().open_both().unwrap();
+    let mut last = Vec::new();
+    for seed in 2..62 {
+        last = noise(seed, 300_000);
+        file.write_all(0, &last).unwrap();
+        sync(&volume);
+    }
+    // 18 MB were written, of which 0.6 are left.
+    change_until_below(&volume, &objects, 1_500_000);
+    let fork = store(Arc::new(objects.fork()));
+    check(&fork, &hosts.fresh());
+    let other = open(&fork, &hosts.fresh());
+    for (name, content) in [("kept", &kept), ("file", &last)] {
+        let found = root(&other).lookup(name).unwrap().content().unwrap();
+        assert!(found == *content, "{name}");
+    }
+}
+
+/// A daemon that is killed before any checkpoint leaves its log; the one after makes a checkpoint first.
+#[test]
+fn many_short_lives_do_not_make_the_log_longer_for_ever() {
+    let bucket = store(Arc::new(InMemory::new()));
+    make_volume(&bucket);
+    let mut hosts = Hosts::new();
+    let here = hosts.fresh();
+    let rare = RemoteOptions {
+        checkpoint_after: u64::MAX,
+        ..options()
+    };
+    let volume = Volume::open_remote(&bucket, PREFIX, &here, &rare).unwrap();
+    for _ in 0..510 {
+        let _ = root(&volume).unlink("file");
+        root(&volume).put("file", b"x").unwrap();
+        sync(&volume);
+    }
+    drop(volume);
+    let log = || {
+        let status = vfsd_testkit::block_on(Volume::stat_remote(&bucket, PREFIX)).unwrap();
+        (status.stored.log.objects, status.stored.checkpoints.objects)
+    };
+    assert!(log().0 > 500 && log().1 == 0, "{:?}", log());
+    let volume = Volume::open_remote(&bucket, PREFIX, &here, &rare).unwrap();
+    root(&volume).put("another", b"x").unwrap();
+    sync(&volume);
+    drop(volume);
+    assert!(log().0 < 10 && log().1 == 1, "{:?}", log());
+}
+
+/// What a clean-up by hand says.
+fn clean(bucket: &Store, host: &Path, dry: bool) -> Result<Cleaned, VolumeError> {
+    std::fs::create_dir_all(host).unwrap();
+    let runtime = vfsd_testkit::runtime().handle();
+    Volume::clean_remote(bucket, PREFIX, host, Duration::ZERO, dry, runtime)
+}
+
+#[test]
+fn a_clean_up_by_hand_removes_what_it_said_and_nothing_that_is_needed() {
+    let objects = Arc::new(InMemory::new());
+    let bucket = store(objects.clone());
+    make_volume(&bucket);
+    let mut hosts = Hosts::new();
+    let here = hosts.fresh();
+    let rare = RemoteOptions {
+        checkpoint_after: u64::MAX,
+        ..options()
+    };
+    let volume = Volume::open_remote(&bucket, PREFIX, &here, &rare).unwrap();
+    for seed in 1..5 {
+        let _ = root(&volume).unlink("file");
+        root(&volume).put("file", &noise(seed, 300_000)).unwrap();
+        sync(&volume);
+    }
+    let refused = clean(&bucket, &hosts.fresh(), false)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("--dry-run") && !refused.contains('\n'),
+        "{refused}"
+    );
+    let dry = clean(&bucket, &hosts.fresh(), true).unwrap();
+    drop(volume);
+    let before = stored(&objects);
+    let done = clean(&bucket, &hosts.fresh(), false).unwrap();
+    assert_eq!(dry.segments, done.segments);
+    assert_eq!((done.segments.objects, done.failed), (3, 0), "{done:?}");
+    let after = stored(&objects);
+    assert!(
+        before - after > 900_000 && after > 300_000,
+        "{before} {after}"
+    );
+    check(&bucket, &hosts.fresh());
+    // Also where it was open before: what is here goes on to be used.
+    for host in [hosts.fresh(), here.clone()] {
+        let volume = open(&bucket, &host);
+        assert!(root(&volume).lookup("file").unwrap().content().unwrap() == noise(4, 300_000));
+    }
+    assert!(!here.join("aside-1").exists());
+    let again = clean(&bucket, &hosts.fresh(), false).unwrap();
+    assert_eq!(again.segments.objects, 0, "{again:?}");
+}
