@@ -248,7 +248,7 @@ fn table(images: &[ListedImage]) -> String {
 }
 
 /// Bytes, as people read them.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let mut unit = 1_u64;
     let mut names = ["B", "kB", "MB", "GB", "TB"].into_iter();
     let mut name = names.next().unwrap_or_default();

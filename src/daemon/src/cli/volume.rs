@@ -2,11 +2,13 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use vfsd_volume::{CheckReport, VolumeOptions};
+use vfsd_volume::{CheckReport, Cleaned, VolumeOptions};
 
 use super::choices::VolumeDurability;
+use super::image_cache::size;
 use super::store::ReachArguments;
 use crate::exit::Failure;
 use crate::source::{VolumeSettings, VolumeSource, VolumeStatus};
@@ -68,6 +70,21 @@ enum VolumeVerb {
         #[command(flatten)]
         reach: ReachArguments,
     },
+    /// Remove from a bucket what a volume does not need any more: content that was written over, and old log. The
+    /// daemon that serves the volume does so by itself every six hours
+    Gc {
+        /// Which: volume:s3://BUCKET/PREFIX, which no daemon has open
+        #[arg(value_name = "VOLUME", value_parser = parse)]
+        volume: VolumeSource,
+        /// Say what would be removed. The volume may be in use
+        #[arg(long)]
+        dry_run: bool,
+        /// Leave objects that are younger: for so long a daemon that was suspended is kept from doing harm
+        #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
+        min_age: u32,
+        #[command(flatten)]
+        reach: ReachArguments,
+    },
     /// Say what a volume is and how much is in it
     Stat {
         /// Which: volume:file:DIR or volume:s3://BUCKET/PREFIX
@@ -96,6 +113,16 @@ impl VolumeArguments {
             VolumeVerb::Check { volume, reach } => {
                 check(&volume, &volume.check(&reach.settings())?)
             }
+            VolumeVerb::Gc {
+                volume,
+                dry_run,
+                min_age,
+                reach,
+            } => {
+                let min_age = Duration::from_secs(u64::from(min_age).saturating_mul(3600));
+                let cleaned = volume.clean(min_age, dry_run, &reach.settings())?;
+                cleaned_up(&volume, &cleaned, dry_run)
+            }
             VolumeVerb::Stat { volume, reach } => {
                 Ok(told(&volume, &volume.stat(&reach.settings())?))
             }
@@ -118,6 +145,41 @@ fn check(volume: &VolumeSource, report: &CheckReport) -> Result<String, Failure>
         "{volume} has {} problems ({found}): copy what can be read to a new volume",
         report.problem_count
     )))
+}
+
+fn cleaned_up(volume: &VolumeSource, cleaned: &Cleaned, dry: bool) -> Result<String, Failure> {
+    let (removed, kept) = match dry {
+        true => ("would be removed from", "would stay for being too young"),
+        false => ("removed from", "stay for being too young"),
+    };
+    if let Some(error) = &cleaned.failure {
+        return Err(Failure::run(format!(
+            "{} objects of {volume} cannot be deleted: {error}",
+            cleaned.failed
+        )));
+    }
+    let all = cleaned.removed();
+    let mut told = format!(
+        "{} objects, {} {removed} {volume}\n",
+        all.objects,
+        size(all.bytes)
+    );
+    for (kind, amount) in [
+        ("content", cleaned.segments),
+        ("log", cleaned.log),
+        ("checkpoints", cleaned.checkpoints),
+    ] {
+        told.push_str(&format!(
+            "{kind} {} objects, {} bytes\n",
+            amount.objects, amount.bytes
+        ));
+    }
+    told.push_str(&format!(
+        "{} objects, {} {kept}\n",
+        cleaned.young.objects,
+        size(cleaned.young.bytes)
+    ));
+    Ok(told)
 }
 
 fn told(volume: &VolumeSource, status: &VolumeStatus) -> String {

@@ -11,6 +11,11 @@ fn usage_errors_end_with_2_and_name_what_is_wrong() {
         (vec!["serve", "--socket-path", "s", "plugin:"], "plugin:"),
         (vec!["image", "inspect", "x"], "oci:"),
         (vec!["volume", "check", "--all"], "vfsd volume"),
+        (vec!["volume", "gc", "volume:file:/x"], "in buckets"),
+        (
+            vec!["volume", "gc", "volume:s3://b/p", "--min-age", "0"],
+            "--min-age",
+        ),
         (vec!["virtiofsd", "--shared-dir", "d"], "--socket-path"),
         (
             vec![

@@ -2,14 +2,15 @@
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use vfsd_object_store::StoreUrl;
 use vfsd_volume::{
-    CheckLevel, CheckReport, RemoteOptions, RemoteReport, RemoteStatus, Volume, VolumeOptions,
-    host_boot,
+    CheckLevel, CheckReport, Cleaned, RemoteOptions, RemoteReport, RemoteStatus, Volume,
+    VolumeError, VolumeOptions, host_boot,
 };
 
 use super::VolumeSettings;
@@ -40,22 +41,11 @@ pub(super) fn stat(url: &StoreUrl, settings: &StoreSettings) -> Result<RemoteSta
 pub(super) fn check(url: &StoreUrl, settings: &StoreSettings) -> Result<CheckReport, Failure> {
     let store = settings.open(url)?;
     let runtime = waiting()?;
-    let scratch = scratch().map_err(|error| {
-        Failure::run(format!(
-            "cannot make a directory for a copy of the names: {error}; choose a place with TMPDIR"
-        ))
-    })?;
-    let report = Volume::check_remote(
-        &store,
-        url.prefix(),
-        &scratch,
-        CheckLevel::Content,
-        runtime.handle(),
-    );
-    if let Err(error) = std::fs::remove_dir_all(&scratch) {
-        tracing::warn!(directory = %scratch.display(), %error, "it stays");
-    }
-    let RemoteReport { mut rows, bucket } = report.map_err(Failure::run)?;
+    let report = with_scratch(|scratch| {
+        let level = CheckLevel::Content;
+        Volume::check_remote(&store, url.prefix(), scratch, level, runtime.handle())
+    });
+    let RemoteReport { mut rows, bucket } = report?;
     let damaged = u64::try_from(bucket.problems.len()).unwrap_or(u64::MAX);
     rows.problem_count = rows
         .problem_count
@@ -65,9 +55,44 @@ pub(super) fn check(url: &StoreUrl, settings: &StoreSettings) -> Result<CheckRep
     Ok(rows)
 }
 
+/// Removes what is not needed any more.
+pub(super) fn clean(
+    url: &StoreUrl,
+    min_age: Duration,
+    dry: bool,
+    settings: &StoreSettings,
+) -> Result<Cleaned, Failure> {
+    let store = settings.open(url)?;
+    let runtime = waiting()?;
+    with_scratch(|scratch| {
+        Volume::clean_remote(
+            &store,
+            url.prefix(),
+            scratch,
+            min_age,
+            dry,
+            runtime.handle(),
+        )
+    })
+}
+
+/// Works with an empty directory, which is removed afterwards.
+fn with_scratch<T>(work: impl FnOnce(&Path) -> Result<T, VolumeError>) -> Result<T, Failure> {
+    let scratch = scratch().map_err(|error| {
+        Failure::run(format!(
+            "cannot make a directory for a copy of the names: {error}; choose a place with TMPDIR"
+        ))
+    })?;
+    let done = work(&scratch);
+    if let Err(error) = std::fs::remove_dir_all(&scratch) {
+        tracing::warn!(directory = %scratch.display(), %error, "it stays");
+    }
+    done.map_err(Failure::run)
+}
+
 /// A directory of one's own.
 fn scratch() -> std::io::Result<PathBuf> {
-    let path = std::env::temp_dir().join(format!("vfsd-check-{}", std::process::id()));
+    let path = std::env::temp_dir().join(format!("vfsd-volume-{}", std::process::id()));
     DirBuilder::new().mode(0o700).create(&path)?;
     Ok(path)
 }

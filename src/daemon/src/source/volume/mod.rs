@@ -9,9 +9,10 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vfsd_object_store::StoreUrl;
-use vfsd_volume::{CheckReport, Durability, RemoteStatus, VolumeOptions, VolumeStatus};
+use vfsd_volume::{CheckReport, Cleaned, Durability, RemoteStatus, VolumeOptions, VolumeStatus};
 
 use super::{Prepared, SourceError, Storage, StorageOptions, StoreSettings};
 use crate::exit::Failure;
@@ -122,6 +123,24 @@ impl VolumeSource {
         match self {
             Self::Directory(path) => directory::check(path),
             Self::Bucket(url) => bucket::check(url, store),
+        }
+    }
+
+    /// Removes what the volume does not need any more and is older than `min_age`, or only tells of it.
+    ///
+    /// # Errors
+    /// When it is no volume in a bucket, is in use, or cannot be cleaned up.
+    pub(crate) fn clean(
+        &self,
+        min_age: Duration,
+        dry: bool,
+        store: &StoreSettings,
+    ) -> Result<Cleaned, Failure> {
+        match self {
+            Self::Directory(_) => Err(Failure::usage(format!(
+                "{self} keeps nothing that it does not need: only volumes in buckets are cleaned up"
+            ))),
+            Self::Bucket(url) => bucket::clean(url, min_age, dry, store),
         }
     }
 
