@@ -8,7 +8,7 @@ use vfsd_backend::{
     Answer, DirEntry, DirSink, Directory, EntrySink, Errno, FileKind, Name, Result,
 };
 
-use crate::listing_budget::Share;
+use crate::listing_budget::{ListingBudget, Share};
 use crate::merge::{Listed, list};
 use crate::node::OverlayNode;
 
@@ -19,10 +19,44 @@ pub(crate) struct OverlayDirectory {
     listing: Mutex<Option<Kept>>,
 }
 
-/// A list that is kept for the next request.
+/// A list, or a part of it, that is kept for the next request.
 struct Kept {
     list: Arc<[Placed]>,
+    /// It begins behind this cookie.
+    after: u64,
+    /// It goes to the end of the directory.
+    to_the_end: bool,
     _share: Share,
+}
+
+/// How much of a list is kept, as a divisor: the largest part that the budget has room for. A directory is then listed
+/// at most so many times for one that reads all of it.
+const PARTS: [usize; 4] = [1, 4, 16, 64];
+
+impl Kept {
+    /// Keeps what a reader that has come to `cookie` wants next, as much as there is room for.
+    fn new(list: &Arc<[Placed]>, cookie: u64, budget: &Arc<ListingBudget>) -> Option<Self> {
+        let start = start_of(list, cookie);
+        PARTS.into_iter().find_map(|part| {
+            let count = list.len().div_ceil(part);
+            let end = start.saturating_add(count).min(list.len());
+            let whole = part == 1;
+            let kept = if whole { list } else { list.get(start..end)? };
+            let share = budget.take(size_of_list(kept), whole)?;
+            Some(Self {
+                list: if whole { list.clone() } else { kept.into() },
+                after: if whole { 0 } else { cookie },
+                to_the_end: whole || end == list.len(),
+                _share: share,
+            })
+        })
+    }
+
+    /// Whether it has what follows a cookie.
+    fn has(&self, cookie: u64) -> bool {
+        let last = self.list.last().map_or(0, |placed| placed.cookie);
+        cookie >= self.after && (cookie < last || self.to_the_end)
+    }
 }
 
 impl OverlayDirectory {
@@ -38,6 +72,7 @@ impl OverlayDirectory {
         let mut listing = self.listing.lock().await;
         if let Some(known) = listing.as_ref()
             && cookie != 0
+            && known.has(cookie)
         {
             return Ok(known.list.clone());
         }
@@ -60,16 +95,13 @@ impl OverlayDirectory {
         let all: Arc<[Placed]> = placed(dots, list(&self.node).await?).into();
         // What was kept before makes room.
         drop(listing.take());
-        let share = self.node.shared.listing_budget.take(size_of_list(&all));
-        *listing = share.map(|share| Kept {
-            list: all.clone(),
-            _share: share,
-        });
+        *listing = Kept::new(&all, cookie, &self.node.shared.listing_budget);
         Ok(all)
     }
 }
 
 /// An entry and its cookie.
+#[derive(Clone)]
 struct Placed {
     cookie: u64,
     entry: Listed,
@@ -111,10 +143,14 @@ fn hash(name: &[u8]) -> u64 {
     hasher.finish() >> 2
 }
 
+/// The place of the first entry behind a cookie.
+fn start_of(listing: &[Placed], cookie: u64) -> usize {
+    listing.partition_point(|placed| placed.cookie <= cookie)
+}
+
 /// The entries from a cookie on.
 fn from(listing: &[Placed], cookie: u64) -> impl Iterator<Item = DirEntry<'_>> {
-    let start = listing.partition_point(|placed| placed.cookie <= cookie);
-    let rest = listing.get(start..).unwrap_or_default();
+    let rest = listing.get(start_of(listing, cookie)..).unwrap_or_default();
     rest.iter().map(|Placed { cookie, entry }| DirEntry {
         name: &entry.name,
         inode: entry.inode,
@@ -171,5 +207,72 @@ impl Directory for OverlayDirectory {
             Ok(directory) => Answer::later(async move { directory.fsync(data_only).await }),
             Err(error) => Answer::error(error),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(count: u64) -> Arc<[Placed]> {
+        let entry = |inode: u64| Listed {
+            name: inode.to_string().into_bytes().into(),
+            inode,
+            kind: None,
+        };
+        let dots = vec![entry(0), entry(1)];
+        placed(dots, (2..count).map(entry).collect()).into()
+    }
+
+    /// Reads all of a directory, so many entries at once, and says how often it was listed.
+    fn read_all(list: &Arc<[Placed]>, budget: &Arc<ListingBudget>) -> usize {
+        let (mut cookie, mut made, mut seen) = (0, 0, Vec::new());
+        let mut kept: Option<Kept> = None;
+        loop {
+            let known = kept.as_ref().filter(|kept| cookie != 0 && kept.has(cookie));
+            let listing = match known {
+                Some(kept) => kept.list.clone(),
+                None => {
+                    made += 1;
+                    drop(kept.take());
+                    kept = Kept::new(list, cookie, budget);
+                    list.clone()
+                }
+            };
+            let page: Vec<_> = from(&listing, cookie)
+                .take(7)
+                .map(|e| (e.inode, e.next))
+                .collect();
+            let Some((_, next)) = page.last() else {
+                break;
+            };
+            cookie = *next;
+            seen.extend(page.into_iter().map(|(inode, _)| inode));
+        }
+        let mut expected: Vec<_> = list.iter().map(|placed| placed.entry.inode).collect();
+        assert_eq!(seen, expected, "in the order of the cookies, each once");
+        expected.sort_unstable();
+        expected.dedup();
+        assert_eq!(expected.len(), list.len());
+        made
+    }
+
+    #[test]
+    fn a_directory_beyond_the_budget_is_listed_a_few_times_however_long_it_is() {
+        for count in [2, 3, 500, 5000] {
+            let list = list(count);
+            let size = size_of_list(&list);
+            for (divisor, most) in [(2, 5), (8, 17), (32, 65)] {
+                let budget = ListingBudget::new(size + size / divisor + 200);
+                // Another directory has most of it.
+                let other = budget.take(size, true);
+                assert!(other.is_some());
+                let made = read_all(&list, &budget);
+                assert!(
+                    made <= most + 1,
+                    "{count} entries, 1/{divisor} left: {made}"
+                );
+            }
+        }
     }
 }

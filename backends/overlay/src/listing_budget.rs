@@ -27,11 +27,16 @@ impl ListingBudget {
         })
     }
 
-    /// Takes so many bytes, if that many are left. One list is always kept, however long it is.
-    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
+    /// Takes so many bytes, if that many are left: of the last eighth only for a part of a list. One list is always
+    /// kept, however long it is.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize, whole: bool) -> Option<Share> {
+        let most = match whole {
+            true => self.most.saturating_sub(self.most / 8),
+            false => self.most,
+        };
         let more = |taken: usize| {
             let sum = taken.saturating_add(bytes);
-            (taken == 0 || sum <= self.most).then_some(sum)
+            (taken == 0 || sum <= most).then_some(sum)
         };
         let taken = self
             .taken
@@ -55,18 +60,20 @@ mod tests {
 
     #[test]
     fn no_more_is_kept_than_the_budget_but_one_list_always() {
-        let budget = ListingBudget::new(100);
-        let first = budget.take(60);
+        let budget = ListingBudget::new(80);
+        let first = budget.take(60, true);
         assert!(first.is_some());
-        assert!(budget.take(41).is_none());
-        let second = budget.take(40);
-        assert!(second.is_some() && budget.take(1).is_none());
-        drop(first);
-        assert!(budget.take(60).is_some());
+        assert!(budget.take(11, true).is_none());
+        let second = budget.take(10, true);
+        assert!(second.is_some() && budget.take(1, true).is_none());
+        let part = budget.take(10, false);
+        assert!(part.is_some() && budget.take(1, false).is_none());
+        drop((first, part));
+        assert!(budget.take(60, true).is_some());
         drop(second);
-        let long = budget.take(1000);
-        assert!(long.is_some() && budget.take(1).is_none());
+        let long = budget.take(1000, true);
+        assert!(long.is_some() && budget.take(1, true).is_none());
         drop(long);
-        assert!(budget.take(1).is_some());
+        assert!(budget.take(1, true).is_some());
     }
 }
