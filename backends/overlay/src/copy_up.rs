@@ -16,8 +16,18 @@ use crate::layers::UpperLayer;
 use crate::nested;
 use crate::new::{Inode, New, What};
 use crate::node::{OverlayNode, Place};
+use crate::origin::handle_of;
 use crate::work::{DAEMON, Temporary, rename};
-use crate::xattr::{INODE, NLINK, is_unsupported, names};
+use crate::xattr::{INODE, NLINK, ORIGIN, is_unsupported, names};
+
+/// A copy, before it has its name.
+struct Copied {
+    node: Arc<dyn Node>,
+    /// Those of the lower file.
+    attributes: Attributes,
+    /// What it says of where it comes from, as the kernel has it.
+    origin: Option<Vec<u8>>,
+}
 
 /// Whether a copy was made.
 enum Done {
@@ -86,7 +96,7 @@ impl OverlayNode {
         upper: &UpperLayer,
         temporary: &Temporary,
         keep: Option<u64>,
-    ) -> Result<(Arc<dyn Node>, Attributes)> {
+    ) -> Result<Copied> {
         let lower = &self.lowers().first().ok_or(Errno::IO)?.node;
         let attributes = lower.getattr().await?;
         let what = match attributes.kind {
@@ -125,19 +135,27 @@ impl OverlayNode {
         if self.is_nested_whiteout() {
             nested::mark(self.shared.namespace, copy.as_ref()).await?;
         }
-        let number = self.whole_number().stored();
         if attributes.kind != FileKind::Directory {
-            let set = self
-                .shared
-                .namespace
-                .set(copy.as_ref(), INODE, number.as_bytes());
-            match set.await {
-                // Such a file cannot carry `user.*`.
-                Err(error) if error.is(Errno::PERM) || is_unsupported(&error) => {}
-                other => other?,
-            }
+            let number = self.whole_number().stored();
+            self.note(&copy, INODE, number.as_bytes()).await?;
         }
-        Ok((copy, attributes))
+        let origin = handle_of(lower.as_ref()).await?;
+        if let Some(origin) = &origin {
+            self.note(&copy, ORIGIN, origin).await?;
+        }
+        Ok(Copied {
+            node: copy,
+            attributes,
+            origin,
+        })
+    }
+
+    /// Notes something of a copy, if such a file can carry it: a symbolic link has no `user.*`.
+    async fn note(&self, copy: &Arc<dyn Node>, mark: &str, value: &[u8]) -> Result<()> {
+        match self.shared.namespace.set(copy.as_ref(), mark, value).await {
+            Err(error) if error.is(Errno::PERM) || is_unsupported(&error) => Ok(()),
+            other => other,
+        }
     }
 
     /// Gives a copy owner, extended attributes, mode and times.
@@ -227,8 +245,13 @@ impl OverlayNode {
         self: &Arc<Self>,
         upper: &UpperLayer,
         temporary: &Temporary,
-        (copy, attributes): (Arc<dyn Node>, Attributes),
+        copied: Copied,
     ) -> Result<Done> {
+        let Copied {
+            node: copy,
+            attributes,
+            origin,
+        } = copied;
         let _names = self.shared.names.write().await;
         let indexed = self.is_indexable(&attributes);
         let place = self.place();
@@ -244,7 +267,7 @@ impl OverlayNode {
                 .await?;
             upper
                 .index
-                .enter(&upper.work, temporary, self.whole_number().key)
+                .enter(&upper.work, temporary, self.whole_number().key, origin)
                 .await?;
             self.change_links(others);
         } else if place.is_none() {
@@ -288,11 +311,7 @@ impl OverlayNode {
     /// Those of the storage.
     pub(crate) async fn store_links(&self, file: &Arc<dyn Node>, more: i64) -> Result<()> {
         let value = format!("U{more:+}");
-        let namespace = self.shared.namespace;
-        match namespace.set(file.as_ref(), NLINK, value.as_bytes()).await {
-            Err(error) if error.is(Errno::PERM) || is_unsupported(&error) => Ok(()),
-            other => other,
-        }
+        self.note(file, NLINK, value.as_bytes()).await
     }
 
     /// Notes, before the first such name is there, that files of this directory show other inode

@@ -1,58 +1,96 @@
 //! Files of lower layers that have several names, and are in the upper by now.
 //!
-//! All lower names of such a file find the one copy, by its inode number and layer: a directory
-//! beside the work directory has it under that key. It is the overlay's own, not the kernel's, which
-//! knows files by handles that only a directory of the host has.
+//! All lower names of such a file find the one copy. The kernel's overlayfs has it in `index` beside its work
+//! directory, by the file handle of the lower file (`origin`) in hexadecimal digits, with `index=on`; so has this
+//! one, where the lower layer has handles and the kernel could follow. Other copies are in a directory of our own,
+//! by inode number and layer.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::fmt::Write;
+use std::hash::Hash;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use vfsd_backend::{Errno, Lookup, Name, Node, RenameFlags, Result};
+use vfsd_backend::{Errno, FileKind, Lookup, Name, Node, RenameFlags, Result};
 
+use crate::Namespace;
 use crate::merge::entries_of;
+use crate::origin::handle_of;
 use crate::work::{Temporary, WorkDirectory, directory_in};
+use crate::xattr::ORIGIN;
 
-/// The name of its directory.
-const DIRECTORY: &str = "vfsd-index";
+/// The name of our own directory.
+const OWN: &str = "vfsd-index";
+
+/// The name of the kernel's.
+const KERNELS: &str = "index";
 
 /// Files of lower layers that have several names, and are in the upper by now.
 pub(crate) struct Index {
-    directory: Arc<dyn Node>,
-    known: Mutex<HashSet<u64>>,
+    namespace: Namespace,
+    /// By [`Number::key`](crate::numbers::Number).
+    own: Copies<u64>,
+    /// By `origin`. With `user.overlay.*` the kernel has none.
+    kernels: Copies<Vec<u8>>,
+}
+
+/// A directory of copies, made when the first comes into it.
+struct Copies<K> {
+    outer: Arc<dyn Node>,
+    directory: &'static str,
+    name: fn(&K) -> String,
+    known: Mutex<HashSet<K>>,
+    node: OnceLock<Arc<dyn Node>>,
 }
 
 impl Index {
-    /// Finds or makes it.
+    /// Looks what is there.
     ///
     /// # Errors
     /// Those of the storage.
-    pub(crate) async fn open(outer: &Arc<dyn Node>) -> Result<Self> {
-        let directory = directory_in(outer, DIRECTORY).await?;
-        let entries = entries_of(&directory).await?;
-        let number = |name: &[u8]| u64::from_str_radix(std::str::from_utf8(name).ok()?, 16).ok();
-        let known = entries.iter().filter_map(|entry| number(&entry.name));
+    pub(crate) async fn open(outer: &Arc<dyn Node>, namespace: Namespace) -> Result<Self> {
+        let own = Copies {
+            outer: outer.clone(),
+            directory: OWN,
+            name: |key| format!("{key:x}"),
+            known: Mutex::default(),
+            node: OnceLock::new(),
+        };
+        own.read(|name| u64::from_str_radix(name, 16).ok()).await?;
+        let kernels = Copies {
+            outer: outer.clone(),
+            directory: KERNELS,
+            name: |origin: &Vec<u8>| hexadecimal(origin),
+            known: Mutex::default(),
+            node: OnceLock::new(),
+        };
+        kernels.read(from_hexadecimal).await?;
         Ok(Self {
-            known: Mutex::new(known.collect()),
-            directory,
+            namespace,
+            own,
+            kernels,
         })
     }
 
-    /// The file with this key.
+    /// The copy of a lower file with this key.
     ///
     /// # Errors
-    /// Those of the storage.
-    pub(crate) async fn find(&self, key: u64) -> Result<Option<Arc<dyn Node>>> {
-        if !self.known.lock().contains(&key) {
+    /// Those of the layers.
+    pub(crate) async fn find(&self, key: u64, lower: &dyn Node) -> Result<Option<Arc<dyn Node>>> {
+        if let Some(copy) = self.own.find(&key).await? {
+            return Ok(Some(copy));
+        }
+        // A handle costs a call of the lower layer.
+        if self.kernels.is_empty() {
             return Ok(None);
         }
-        match self.directory.lookup(Name::new(&name(key))?).await? {
-            Lookup::Found(entry) => Ok(Some(entry.node)),
-            Lookup::Missing { .. } => Ok(None),
+        match handle_of(lower).await? {
+            Some(origin) => self.kernels.find(&origin).await,
+            None => Ok(None),
         }
     }
 
-    /// Moves a file here from the work directory.
+    /// Moves a copy here from the work directory. `origin` is what it says of the lower file.
     ///
     /// # Errors
     /// Those of the storage.
@@ -61,30 +99,135 @@ impl Index {
         work: &WorkDirectory,
         temporary: &Temporary,
         key: u64,
+        origin: Option<Vec<u8>>,
     ) -> Result<()> {
-        let name = name(key);
-        let (name, flags) = (Name::new(&name)?, RenameFlags::empty());
-        work.rename_to(temporary, &self.directory, name, flags)
+        match (origin, self.namespace) {
+            (Some(origin), Namespace::Trusted) => self.kernels.enter(work, temporary, origin).await,
+            _ => self.own.enter(work, temporary, key).await,
+        }
+    }
+
+    /// Forgets a copy that has no name any more.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    pub(crate) async fn remove(&self, key: u64, copy: &dyn Node) -> Result<()> {
+        self.own.remove(&key).await?;
+        if self.kernels.is_empty() {
+            return Ok(());
+        }
+        match self.namespace.get(copy, ORIGIN).await? {
+            Some(origin) => self.kernels.remove(&origin).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl<K: Eq + Hash> Copies<K> {
+    /// Takes note of what an earlier run, or the kernel, has left. Of other names nothing is known here.
+    async fn read(&self, key: impl Fn(&str) -> Option<K>) -> Result<()> {
+        let name = Name::new(self.directory.as_bytes())?;
+        let Lookup::Found(entry) = self.outer.lookup(name).await? else {
+            return Ok(());
+        };
+        let entries = entries_of(&entry.node).await?;
+        let names = entries
+            .iter()
+            .filter_map(|entry| std::str::from_utf8(&entry.name).ok());
+        self.known.lock().extend(names.filter_map(key));
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.known.lock().is_empty()
+    }
+
+    async fn directory(&self) -> Result<Arc<dyn Node>> {
+        if let Some(node) = self.node.get() {
+            return Ok(node.clone());
+        }
+        let node = directory_in(&self.outer, self.directory).await?;
+        Ok(self.node.get_or_init(|| node).clone())
+    }
+
+    async fn find(&self, key: &K) -> Result<Option<Arc<dyn Node>>> {
+        if !self.known.lock().contains(key) {
+            return Ok(None);
+        }
+        let name = (self.name)(key);
+        match self
+            .directory()
+            .await?
+            .lookup(Name::new(name.as_bytes())?)
+            .await?
+        {
+            // The kernel has directories there as well, and whiteouts, with `nfs_export`.
+            Lookup::Found(entry) if entry.node.kind() != FileKind::Directory => {
+                let whiteout = crate::whiteout::is_device(&entry.attributes);
+                Ok((!whiteout).then_some(entry.node))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn enter(&self, work: &WorkDirectory, temporary: &Temporary, key: K) -> Result<()> {
+        let name = (self.name)(&key);
+        let (name, flags) = (Name::new(name.as_bytes())?, RenameFlags::empty());
+        work.rename_to(temporary, &self.directory().await?, name, flags)
             .await?;
         self.known.lock().insert(key);
         Ok(())
     }
 
-    /// Forgets a file that has no name any more.
-    ///
-    /// # Errors
-    /// Those of the storage.
-    pub(crate) async fn remove(&self, key: u64) -> Result<()> {
-        if !self.known.lock().remove(&key) {
+    async fn remove(&self, key: &K) -> Result<()> {
+        if !self.known.lock().remove(key) {
             return Ok(());
         }
-        match self.directory.unlink(Name::new(&name(key))?).await {
+        let name = (self.name)(key);
+        match self
+            .directory()
+            .await?
+            .unlink(Name::new(name.as_bytes())?)
+            .await
+        {
             Err(error) if error.is(Errno::NOENT) => Ok(()),
             other => other,
         }
     }
 }
 
-fn name(key: u64) -> Vec<u8> {
-    format!("{key:x}").into_bytes()
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut digits, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    })
+}
+
+fn from_hexadecimal(digits: &str) -> Option<Vec<u8>> {
+    let pairs = digits.as_bytes().chunks(2);
+    pairs
+        .map(|pair| match pair {
+            [high, low] => {
+                let digit = |byte: &u8| char::from(*byte).to_digit(16);
+                u8::try_from(digit(high)? << 4 | digit(low)?).ok()
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_digits_of_handles() {
+        let handle = [0, 0xfb, 0x1d, 7];
+        assert_eq!(hexadecimal(&handle), "00fb1d07");
+        assert_eq!(from_hexadecimal("00fb1d07").as_deref(), Some(&handle[..]));
+        for other in ["#1f", "00f", "xx", "0\u{e9}"] {
+            assert_eq!(from_hexadecimal(other), None, "{other}");
+        }
+    }
 }

@@ -12,7 +12,7 @@
 //! | `layers`, `numbers`, `table` | what all nodes have in common |
 //! | `resolve`, `whiteout`, `nested`, `xattr` | what a name stands for, and what the layers say of it |
 //! | `node`, `calls`, `file`, `directory`, `merge`, `listing_budget` | what a file is, and can do |
-//! | `copy_up`, `content`, `index`, `work` | how a file comes into the upper |
+//! | `copy_up`, `content`, `origin`, `index`, `work` | how a file comes into the upper |
 //! | `new`, `create`, `remove`, `rename` | names that come, go and move |
 //! | `settled` | changes are made whole, although nobody waits for them |
 //!
@@ -26,17 +26,20 @@
 //!   in is moved.
 //! - `impure`: files of the directory show other inode numbers than their own.
 //! - A file whose content is in a layer below (`metacopy`) is EIO.
-//! - `vfsd.inode`, which the kernel does not know: the inode number of the file that was copied, in decimal, so that
-//!   it stays after a restart. The kernel's own way, `origin`, is a file handle, which only a directory of the
-//!   host has; it is neither written nor followed. A symbolic link or special file cannot keep it in
-//!   `user.overlay.*`: its number changes with a restart.
+//! - `origin`: the file handle of the lower file that was copied, whose inode number is shown. It is written where the
+//!   lower layer is a directory of the host whose files have handles, and followed in what the kernel has copied: by
+//!   name, or by opening the handle where the daemon may.
+//! - `vfsd.inode`, which the kernel does not know: the same inode number in decimal, of any lower layer and without
+//!   rights to open handles. A symbolic link or special file can keep neither in `user.overlay.*`: its number changes
+//!   with a restart.
 //! - `vfsd.device` on a file, `vfsd.devices` on its directory, which the kernel does not know: the file is a
 //!   character device 0/0 that a program has made, a whiteout of an overlay over this one. For the kernel it is
 //!   an escaped whiteout.
 //! - `vfsd.lowers` on the upper's root: which lower layers it belongs to.
-//! - `vfsd-index` in the work directory has the copies of lower files with several names, by inode number: all
-//!   names stay one file, and `nlink` (`U+1`) says how many more than the copy's own there are. The kernel, which
-//!   has file handles there, sees the name alone that was changed first, as with `index=off`.
+//! - `index` in the work directory has the copies of lower files with several names, by `origin`, as the kernel's
+//!   with `index=on`: all names stay one file, and `nlink` (`U+1`) says how many more than the copy's own there are.
+//!   In `user.overlay.*`, where the kernel has no index, and over layers without handles it is `vfsd-index`, by
+//!   inode number; there the kernel sees the name alone that was changed first, as with `index=off`.
 //!
 //! All these are below `trusted.overlay.` or `user.overlay.` ([`Namespace`]); what a program calls so is
 //! escaped, as by Linux 6.7.
@@ -82,6 +85,7 @@ mod node;
 mod numbers;
 mod open;
 mod options;
+mod origin;
 mod remove;
 mod rename;
 mod resolve;

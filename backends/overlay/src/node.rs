@@ -10,6 +10,7 @@ use vfsd_backend::{Attributes, Entry, Errno, FileKind, Name, Node, Result};
 use crate::layers::{Layer, Shared};
 use crate::nested;
 use crate::numbers::Number;
+use crate::origin;
 use crate::resolve::{Found, Part, Parts, resolve};
 use crate::table::Key;
 use crate::whiteout::is_device;
@@ -411,11 +412,14 @@ impl OverlayNode {
                 (Some(part), _) if self.upper_part().is_some_and(|own| own.marks.impure) => {
                     let stored = shared.namespace.get(part.node.as_ref(), INODE).await?;
                     number = stored.and_then(|value| shared.numbers.restored(&value));
+                    if number.is_none() && parts.attributes.kind != FileKind::Directory {
+                        number = origin::number_of(self, part, name).await?;
+                    }
                     more = self.stored_links(part, &parts.attributes).await?;
                 }
                 (None, Some(part)) if parts.attributes.links > 1 => {
                     let own = shared.numbers.of(part.layer, part.inode);
-                    if let Some(copy) = upper.index.find(own.key).await? {
+                    if let Some(copy) = upper.index.find(own.key, part.node.as_ref()).await? {
                         let part = Part {
                             layer: Layer::UPPER,
                             inode: copy.identity().inode,

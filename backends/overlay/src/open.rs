@@ -129,7 +129,9 @@ async fn open_upper(options: &Options, given: &Upper) -> Result<UpperLayer, Open
     if let Some(wanted) = &options.lowers_name {
         check_lowers(options.namespace, &given.root, wanted).await?;
     }
-    let index = Index::open(outer).await.map_err(unusable)?;
+    let index = Index::open(outer, options.namespace)
+        .await
+        .map_err(unusable)?;
     Ok(UpperLayer {
         backend: given.backend.clone(),
         root: given.root.clone(),

@@ -103,7 +103,8 @@ impl OverlayNode {
             return Ok(());
         }
         if self.attributes().await?.links == 0 {
-            upper.index.remove(self.whole_number().key).await?;
+            let key = self.whole_number().key;
+            upper.index.remove(key, file.as_ref()).await?;
         }
         Ok(())
     }

@@ -147,6 +147,8 @@ pub(crate) const REDIRECT: &str = "redirect";
 pub(crate) const IMPURE: &str = "impure";
 pub(crate) const WHITEOUT: &str = "whiteout";
 pub(crate) const METACOPY: &str = "metacopy";
+/// The file handle of the lower file that a file was copied from.
+pub(crate) const ORIGIN: &str = "origin";
 pub(crate) const NLINK: &str = "nlink";
 /// The inode number of a copy, as [`Number::stored`](crate::numbers::Number::stored). The kernel does not know it.
 pub(crate) const INODE: &str = "vfsd.inode";

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use stack::{host_namespace, passthrough, upper_of};
+use stack::{host_namespace, is_root, passthrough, upper_of};
 use vfsd_backend::{Backend, FileKind};
 use vfsd_overlay::{Options, Overlay};
 use vfsd_testkit::block_on;
@@ -102,5 +102,58 @@ fn numbers_are_the_hosts_and_stay_when_files_are_copied_up() {
             assert_eq!(twice.content().unwrap(), b"after!");
             assert_eq!(twice.identity(), dir.lookup("linked").unwrap().identity());
         });
+    }
+}
+
+/// Numbers of copies that say only by which handle the kernel would know the lower file.
+#[test]
+fn a_copy_has_the_number_of_the_file_that_its_origin_names() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    for made in ["lower/dir", "both"] {
+        std::fs::create_dir_all(dir.path().join(made)).unwrap();
+    }
+    let lower = dir.path().join("lower");
+    for name in ["stays", "moves", "dir/inner"] {
+        std::fs::write(lower.join(name), name).unwrap();
+    }
+    let layers = Layers {
+        dir,
+        one_file_system: true,
+    };
+    let before = layers.numbers();
+    layers.run(|root| {
+        for name in ["stays", "moves"] {
+            root.lookup(name).unwrap().chmod(0o600).unwrap();
+        }
+        let dir = root.lookup("dir").unwrap();
+        dir.lookup("inner").unwrap().chmod(0o600).unwrap();
+        root.rename("moves", &dir, "moved").unwrap();
+    });
+    let upper = layers.dir.path().join("both/upper");
+    let prefix = match host_namespace() {
+        vfsd_overlay::Namespace::Trusted => "trusted.overlay.",
+        vfsd_overlay::Namespace::User => "user.overlay.",
+    };
+    for name in ["stays", "dir/moved", "dir/inner"] {
+        let path = upper.join(name);
+        let origin = rustix::fs::lgetxattr(&path, format!("{prefix}origin"), &mut [0; 128]);
+        if origin.is_err() {
+            eprintln!("skipped: no file handles here");
+            return;
+        }
+        rustix::fs::lremovexattr(&path, format!("{prefix}vfsd.inode")).unwrap();
+    }
+    let mut after = layers.numbers();
+    let moved = after.remove("/dir/moved").unwrap();
+    let own = host_number(&upper.join("dir/moved"));
+    if moved != own {
+        // Otherwise this process may not open files by handle.
+        assert_eq!(Some(&moved), before.get("/moves"));
+    } else {
+        assert!(!is_root(), "root opens handles");
+    }
+    after.insert("/moves".into(), moved);
+    for name in ["/stays", "/dir/inner"] {
+        assert_eq!(after.get(name), before.get(name), "{name}");
     }
 }
