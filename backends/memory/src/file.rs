@@ -98,7 +98,7 @@ impl OpenFile {
         }
         // As on ext4 this is lost, and the times move, also when the range is then refused.
         if request.kill_privileges {
-            state.clear_set_id();
+            state.clear_all_set_id();
         }
         state.drop_capability(space);
         state.content_changed();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use vfsd_backend::posix::{
-    Acl, CAPABILITY, InodeFlags, LockTable, SET_GROUP_ID, mode_permits, without_set_id,
+    Acl, CAPABILITY, InodeFlags, LockTable, SET_GROUP_ID, SET_USER_ID, mode_permits, without_set_id,
 };
 use vfsd_backend::{Attributes, Device, Errno, FileKind, Identity, SetTime, Timestamp, XattrFlags};
 
@@ -121,6 +121,11 @@ impl State {
     /// where the group may execute.
     pub(crate) fn clear_set_id(&mut self) {
         self.permissions = without_set_id(self.permissions);
+    }
+
+    /// As [`clear_set_id`](Self::clear_set_id), and set-group-id also where the group may not execute.
+    pub(crate) fn clear_all_set_id(&mut self) {
+        self.permissions &= !(SET_USER_ID | SET_GROUP_ID);
     }
 
     /// Drops file capabilities, which were granted to other content or another owner. Unlike set-id

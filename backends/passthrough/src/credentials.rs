@@ -92,14 +92,23 @@ pub(crate) fn asking<T>(identity: Identity, work: impl FnOnce() -> Result<T>) ->
 }
 
 /// Runs `work` without `CAP_FSETID`: the kernel then clears set-id bits of files that are written
-/// or truncated, as it does for an ordinary user.
-pub(crate) fn without_fsetid<T>(work: impl FnOnce() -> T) -> Result<T> {
+/// or truncated, as it does for an ordinary user. With a `group`, and where the daemon may choose, that one is
+/// in it and in no other.
+pub(crate) fn without_fsetid<T>(group: Option<u32>, work: impl FnOnce() -> T) -> Result<T> {
     check_thread()?;
     let own = own()?;
     let reduced = own.capabilities.effective.difference(CapabilitySet::FSETID);
     if reduced == own.capabilities.effective {
         return Ok(work());
     }
+    let member = group.map(|gid| Identity {
+        uid: own.uid,
+        gid,
+        supplementary: None,
+    });
+    // Not to a group that the daemon's user namespace does not have.
+    let _switched =
+        member.and_then(|member| Switched::to(own, member, own.capabilities.effective).ok());
     set_effective(own, reduced)?;
     let _restored = Restored(own);
     Ok(work())
@@ -374,8 +383,14 @@ mod tests {
             return;
         }
         let before = capabilities(None).unwrap().effective;
-        let inside = without_fsetid(|| capabilities(None).unwrap().effective).unwrap();
+        let inside = without_fsetid(Some(4567), || {
+            assert_eq!(status("Gid:"), ["0", "4567", "0", "4567"]);
+            assert_eq!(status("Uid:"), ["0"; 4]);
+            capabilities(None).unwrap().effective
+        })
+        .unwrap();
         assert_eq!(inside, before - CapabilitySet::FSETID);
+        assert_eq!(status("Gid:"), ["0"; 4]);
         assert_eq!(capabilities(None).unwrap().effective, before);
     }
 
@@ -395,7 +410,7 @@ mod tests {
             })
             .unwrap();
             assert_eq!(snapshot(), before);
-            without_fsetid(|| ()).unwrap();
+            without_fsetid(Some(4567), || ()).unwrap();
             assert_eq!(snapshot(), before);
         });
         thread.join().unwrap();

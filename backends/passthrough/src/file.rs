@@ -13,10 +13,11 @@ use vfsd_backend::{
 };
 
 use crate::budget::Descriptor;
-use crate::credentials::{check_thread, without_fsetid};
+use crate::credentials::check_thread;
 use crate::inode::Inode;
 use crate::locks::WakeWaiters;
 use crate::mounts::Mount;
+use crate::set_id::{self, Mark};
 use crate::setattr::Target;
 use crate::share::{Share, no_descriptor};
 use crate::stat::Stat;
@@ -101,11 +102,16 @@ impl OpenFile {
     }
 
     /// Runs `work`, which changes the content, such that privileges that the file gives are lost.
-    fn changing<T>(&self, kill_privileges: bool, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    fn changing<T>(
+        &self,
+        kill_privileges: bool,
+        mark: Mark,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
         check_thread()?;
         self.share().drop_renamed_capability(self.fd())?;
         match kill_privileges && self.share().options.kill_privileges {
-            true => without_fsetid(work)?,
+            true => set_id::losing(self.fd(), mark, work)?,
             false => work(),
         }
     }
@@ -201,7 +207,7 @@ impl OpenFile {
             offset: request.offset.saturating_add(done as u64),
             ..request
         };
-        let written = self.changing(request.kill_privileges, || {
+        let written = self.changing(request.kill_privileges, Mark::Stays, || {
             self.write_some(rest, source, Wait::Allowed)
         });
         match written {
@@ -224,7 +230,7 @@ impl OpenFile {
             false => copy.length,
         };
         let mut done: u64 = 0;
-        target.changing(copy.kill_privileges, || {
+        target.changing(copy.kill_privileges, Mark::Stays, || {
             loop {
                 // The first call is made in any case, for its errors; the kernel itself ends it with the file.
                 let left = match done {
@@ -301,7 +307,7 @@ impl File for OpenFile {
         if self.mount().writes_always_wait() || opens || self.share().renamed_capability.is_some() {
             return Answer::brief(move || self.write_waiting(request, source, 0));
         }
-        let now = self.changing(request.kill_privileges, || {
+        let now = self.changing(request.kill_privileges, Mark::Stays, || {
             self.write_some(request, source, self.patience())
         });
         match now {
@@ -368,7 +374,7 @@ impl File for OpenFile {
         let mode = FallocateFlags::from_bits_retain(request.mode.bits());
         let (offset, length) = (request.offset, request.length);
         Answer::brief(move || {
-            self.changing(request.kill_privileges, || {
+            self.changing(request.kill_privileges, Mark::Goes, || {
                 Ok(fallocate(self.fd(), mode, offset, length)?)
             })
         })

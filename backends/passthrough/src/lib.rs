@@ -73,6 +73,7 @@ mod options;
 mod origin;
 mod proc_fd;
 mod seen_names;
+mod set_id;
 mod setattr;
 mod share;
 mod stat;

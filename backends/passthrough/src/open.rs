@@ -6,11 +6,11 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 use vfsd_backend::{Directory, Errno, FileCaching, FileKind, OpenFlags, OpenRequest, Opened};
 
-use crate::credentials::without_fsetid;
 use crate::directory::OpenDirectory;
 use crate::file::OpenFile;
 use crate::inode::Inode;
 use crate::options::Options;
+use crate::set_id::{self, Mark};
 use crate::share::{Patience, no_descriptor};
 
 type Result<T> = std::result::Result<T, Errno>;
@@ -79,7 +79,7 @@ impl Inode {
             self.share().drop_renamed_capability(descriptor.as_fd())?;
         }
         let fd = match truncate && kill_privileges {
-            true => without_fsetid(reopen)?,
+            true => set_id::losing(descriptor.as_fd(), Mark::Stays, reopen)?,
             false => reopen(),
         };
         let node = self.this().ok_or(Errno::STALE)?;

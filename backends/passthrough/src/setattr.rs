@@ -7,8 +7,9 @@ use rustix::fs::{chownat, fchmod, ftruncate, futimens};
 use rustix::process::{Gid, Uid};
 use vfsd_backend::{AttributeChanges, Attributes, Errno, FileKind, SetTime};
 
-use crate::credentials::{check_thread, without_fsetid};
+use crate::credentials::check_thread;
 use crate::inode::Inode;
+use crate::set_id::{self, Mark};
 use crate::share::{Share, no_descriptor};
 use crate::stat::Stat;
 
@@ -47,7 +48,9 @@ impl Share {
         let kill = changes.kill_privileges && self.options.kill_privileges;
         if let Some(size) = changes.size {
             match kill {
-                true => without_fsetid(|| self.truncate(target, kind, size))?,
+                true => set_id::losing(target.fd(), Mark::Stays, || {
+                    self.truncate(target, kind, size)
+                })?,
                 false => self.truncate(target, kind, size),
             }?;
         }

@@ -301,7 +301,7 @@ impl OpenFile {
         if !matches!(done, Err(Errno::OPNOTSUPP | Errno::FBIG)) {
             // As on ext4 this is lost, and the times move, also when the range is then refused.
             if request.kill_privileges {
-                state.clear_set_id();
+                state.clear_all_set_id();
             }
             state.content_changed();
             txn.drop_capability(inode);

@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 use vfsd_backend::posix::{
-    ACL_ACCESS, ACL_DEFAULT, Acl, CAPABILITY, InodeFlags, LockTable, mode_permits, without_set_id,
+    ACL_ACCESS, ACL_DEFAULT, Acl, CAPABILITY, InodeFlags, LockTable, SET_GROUP_ID, SET_USER_ID,
+    mode_permits, without_set_id,
 };
 use vfsd_backend::{
     AccessMask, Attributes, Device, Errno, FileKind, Identity, Result, SetTime, Timestamp,
@@ -128,6 +129,11 @@ impl State {
     /// Clears what gives a program more rights than its caller has.
     pub(crate) fn clear_set_id(&mut self) {
         self.row.permissions = without_set_id(self.row.permissions);
+    }
+
+    /// As [`clear_set_id`](Self::clear_set_id), and set-group-id also where the group may not execute.
+    pub(crate) fn clear_all_set_id(&mut self) {
+        self.row.permissions &= !(SET_USER_ID | SET_GROUP_ID);
     }
 
     /// Whether a write by a caller without privileges takes anything away.

@@ -10,7 +10,7 @@ pub const STICKY: u32 = 0o1000;
 pub const GROUP_EXECUTE: u32 = 0o010;
 
 /// Takes away what gives a program more rights than its caller has: set-user-id, and set-group-id
-/// where the group may execute.
+/// where the group may execute. This is for writes, truncations and changes of owner; fallocate takes both.
 pub fn without_set_id(permissions: u32) -> u32 {
     let permissions = permissions & !SET_USER_ID;
     if permissions & GROUP_EXECUTE == 0 {

@@ -3,12 +3,14 @@
 use vfsd_backend::{AttributeChanges, Errno, FallocateMode, OpenFlags, OpenRequest};
 
 use super::{Row, refused, rows};
-use crate::place::{Handle, Place, superuser, wait, with_permissions};
+use crate::place::{Handle, Outcome, Place, superuser, wait, with_permissions};
 
 pub(super) const ROWS: &[Row] = rows! {
     a_write_of_the_unprivileged_clears_set_id_bits needs KILL_PRIVILEGES,
     a_write_of_the_privileged_leaves_set_id_bits needs KILL_PRIVILEGES + PRIVILEGED,
     a_setgid_bit_without_group_execution_stays needs KILL_PRIVILEGES,
+    each_change_of_content_takes_what_its_caller_loses_whatever_the_group needs KILL_PRIVILEGES + PRIVILEGED,
+    an_allocation_clears_a_setgid_bit_without_group_execution needs KILL_PRIVILEGES + ALLOCATION + PRIVILEGED,
     a_truncation_of_the_unprivileged_clears_set_id_bits needs KILL_PRIVILEGES,
     a_truncation_of_the_privileged_leaves_set_id_bits needs KILL_PRIVILEGES + PRIVILEGED,
     an_open_with_truncation_of_the_unprivileged_clears_set_id_bits needs KILL_PRIVILEGES,
@@ -75,6 +77,88 @@ fn a_setgid_bit_without_group_execution_stays(root: &Place) {
     let (file, handle) = program(root, 0o6745);
     handle.write_with(0, b"x", true).unwrap();
     assert_eq!(permissions(&file), 0o2745);
+}
+
+/// Makes each change of content, but for fallocate, to a file of a group, and tells what it leaves of `before`.
+fn left_by_each(
+    root: &Place,
+    group: u32,
+    before: u32,
+    kill_privileges: bool,
+) -> Vec<(&'static str, u32)> {
+    let (file, handle) = program(root, 0o644);
+    file.chown(group, group).unwrap();
+    let source = root.put("source", b"other").unwrap().open_both().unwrap();
+    let open = || {
+        let opened = wait(file.0.open(OpenRequest {
+            flags: OpenFlags::WRITE | OpenFlags::TRUNCATE,
+            kill_privileges,
+        }));
+        opened.map(drop)
+    };
+    let changes: [(&str, &dyn Fn() -> Outcome<()>); 4] = [
+        ("write", &|| {
+            handle.write_with(0, b"x", kill_privileges).map(drop)
+        }),
+        ("truncate", &|| {
+            truncate(&file, 2, kill_privileges);
+            Ok(())
+        }),
+        ("open", &open),
+        ("copy", &|| {
+            let copied = source.copy_range_with(0, &handle, 0, 5, kill_privileges);
+            copied.map(drop)
+        }),
+    ];
+    let mut left = Vec::new();
+    for (what, change) in changes {
+        file.chmod(before).unwrap();
+        match change() {
+            // Not every storage copies.
+            Err(Errno::OPNOTSUPP) if what == "copy" => {}
+            other => {
+                other.unwrap();
+                left.push((what, permissions(&file)));
+            }
+        }
+    }
+    root.unlink("program").unwrap();
+    root.unlink("source").unwrap();
+    left
+}
+
+fn each_change_of_content_takes_what_its_caller_loses_whatever_the_group(root: &Place) {
+    for group in [0, 1000] {
+        for (before, after) in [
+            (0o6755, 0o755),
+            (0o6745, 0o2745),
+            (0o2644, 0o2644),
+            (0o4711, 0o711),
+            (0o2010, 0o010),
+        ] {
+            for (kill, expected) in [(true, after), (false, before)] {
+                for (what, left) in left_by_each(root, group, before, kill) {
+                    assert_eq!(
+                        left, expected,
+                        "{what}, group {group}, {before:o}, unprivileged: {kill}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn an_allocation_clears_a_setgid_bit_without_group_execution(root: &Place) {
+    for group in [0, 1000] {
+        let (file, handle) = program(root, 0o644);
+        file.chown(group, group).unwrap();
+        for before in [0o6745, 0o2644, 0o6666] {
+            file.chmod(before).unwrap();
+            handle.fallocate(FallocateMode::empty(), 0, 10_000).unwrap();
+            assert_eq!(permissions(&file), before & 0o777, "group {group}");
+        }
+        root.unlink("program").unwrap();
+    }
 }
 
 fn a_truncation_of_the_unprivileged_clears_set_id_bits(root: &Place) {
