@@ -118,6 +118,7 @@ impl Inode {
             self.give_back(Some(file), &elsewhere, 0)?;
             return Err(errno.into());
         }
+        self.core.failpoints.reach("cut off");
         self.content.changed();
         Ok(self.blocks_of(file)?)
     }

@@ -53,6 +53,12 @@ impl Content {
         self.opens.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts as an open file for a while.
+    pub(crate) fn open(&self) -> impl Drop + '_ {
+        self.opened();
+        Opened(self)
+    }
+
     /// One open file is gone; with the last one the data file is closed.
     pub(crate) fn closed(&self) {
         if self.opens.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -80,6 +86,14 @@ impl Content {
     /// The data file, if it is open and nobody has it alone: for who must not wait.
     pub(crate) fn try_shared(&self) -> Option<RwLockReadGuard<'_, Slot>> {
         self.slot.try_read()
+    }
+}
+
+struct Opened<'a>(&'a Content);
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        self.0.closed();
     }
 }
 
@@ -156,11 +170,19 @@ impl Inode {
     pub(crate) fn evict(&self) -> Result<bool> {
         let mut slot = self.content.slot.write();
         let used = self.content.opens.load(Ordering::Acquire) > 0;
-        if used || self.state.read().row.links == 0 || !self.is_elsewhere() {
+        let stays = {
+            let state = self.state.read();
+            state.row.links == 0 || state.pending == Pending::Content
+        };
+        if used || stays || !self.is_shipped() {
             return Ok(false);
         }
         self.content.close(&mut slot);
         self.core.data.remove(self.ino)?;
+        // The next one is another file.
+        self.content.named.store(false, Ordering::Release);
+        self.content.changed();
+        self.core.failpoints.reach("evicted");
         Ok(true)
     }
 
@@ -243,7 +265,10 @@ impl Inode {
         }
         let file = match self.core.data.open_file(self.ino, make) {
             // All of it is in the bucket.
-            Err(Errno::NOENT) if self.is_elsewhere() => self.core.data.open_file(self.ino, true)?,
+            Err(Errno::NOENT) if self.is_elsewhere() => {
+                let size = self.state.read().row.size;
+                self.core.data.make_file(self.ino, size)?
+            }
             Err(Errno::NOENT) => {
                 let lost = std::io::Error::other(format!(
                     "the data file of inode {} is not there: see `vfsd volume check`",
@@ -253,6 +278,7 @@ impl Inode {
             }
             other => other?,
         };
+        self.core.failpoints.reach("data file open");
         let mut size = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
         if let Some((live, map)) = self.live() {
             if make {
@@ -270,8 +296,14 @@ impl Inode {
         Ok(file)
     }
 
-    /// Whether a data file that is not there has nothing that is not in the bucket.
+    /// Whether a data file that is not there has nothing that is not in the bucket: no data. A start after a kill finds holes
+    /// that the bucket does not have, also where the cache let go of the data file.
     fn is_elsewhere(&self) -> bool {
+        self.live().is_some_and(|(_, map)| !map.was_written())
+    }
+
+    /// Whether the bucket has all of the content, and the holes in it.
+    fn is_shipped(&self) -> bool {
         self.live()
             .is_some_and(|(live, _)| !live.dirty.is_dirty(self.ino))
     }
@@ -285,6 +317,7 @@ impl Inode {
                 _ if state.row.size == size => size,
                 _ => {
                     ftruncate(file, state.row.size)?;
+                    self.core.failpoints.reach("data file has its size");
                     state.row.size
                 }
             }

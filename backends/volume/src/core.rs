@@ -10,6 +10,7 @@ use vfsd_backend::{Errno, Error, FsStatistics, Name, Result};
 
 use crate::data::DataFolder;
 use crate::entries::{self, Entries};
+use crate::failpoint::Failpoints;
 use crate::inode::{BLOCK_SIZE, Inode, State};
 use crate::live::{Live, Passing};
 use crate::meta::journal::Lsn;
@@ -40,6 +41,7 @@ pub(crate) struct Core {
     pub(crate) live: Option<Box<Live>>,
     pub(crate) names: Mutex<()>,
     pub(crate) upkeep: Upkeep,
+    pub(crate) failpoints: Failpoints,
     /// Owner and group of what callers without an identity make.
     pub(crate) owner: (u32, u32),
     pub(crate) locks: Arc<LockBudget>,
@@ -70,6 +72,7 @@ impl Core {
             live,
             names: Mutex::default(),
             upkeep,
+            failpoints: Failpoints::default(),
             owner,
             locks: LockBudget::new(LockBudget::USUAL),
             inodes: Mutex::default(),
@@ -116,7 +119,9 @@ impl Core {
         let bytes = changes
             .iter()
             .fold(0_u64, |sum, change| sum.saturating_add(change.bytes()));
+        self.failpoints.reach("rows about to be noted");
         let lsn = self.meta.commit(changes, purpose)?;
+        self.failpoints.reach("rows noted");
         live.rounds.recorded(bytes);
         Ok(lsn)
     }
@@ -204,6 +209,7 @@ impl Core {
             true => self.data.remove(ino).map_err(Error::from),
             false => Ok(()),
         };
+        self.failpoints.reach("data file removed");
         let removed = data.and_then(|()| {
             let changes = vec![
                 Change::Node(ino, None),

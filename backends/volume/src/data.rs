@@ -8,8 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Mode, OFlags, StatVfs, fstatvfs, mkdirat, openat, unlinkat};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, StatVfs, fstatvfs, ftruncate, mkdirat, openat, renameat, unlinkat,
+};
 use vfsd_backend::{Errno, Result};
+
+/// The name of a file that gets another one, or none.
+const ASIDE: &str = "aside";
 
 /// The folder of all data files.
 #[derive(Debug)]
@@ -60,23 +65,36 @@ impl DataFolder {
         openat(&self.folder, name(ino), flags, Mode::from_raw_mode(0o600))
     }
 
+    /// Makes the data file of content that is elsewhere, a hole of so many bytes. At no time it is there with another
+    /// size.
+    pub(crate) fn make_file(&self, ino: u64, size: u64) -> Result<OwnedFd, Errno> {
+        let _one_at_a_time = self.nameless.lock();
+        let file = self.make_aside()?;
+        ftruncate(&file, size)?;
+        renameat(&self.folder, ASIDE, &self.folder, name(ino))?;
+        Ok(file)
+    }
+
     /// A file for a short time, with no name.
     pub(crate) fn nameless(&self) -> Result<OwnedFd, Errno> {
-        const NAME: &str = "aside";
+        let _one_at_a_time = self.nameless.lock();
+        let file = self.make_aside()?;
+        unlinkat(&self.folder, ASIDE, AtFlags::empty())?;
+        Ok(file)
+    }
+
+    fn make_aside(&self) -> Result<OwnedFd, Errno> {
         let flags =
             OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::CREATE | OFlags::EXCL;
         let mode = Mode::from_raw_mode(0o600);
-        let _one_at_a_time = self.nameless.lock();
-        let file = match openat(&self.folder, NAME, flags, mode) {
-            // Left by a kill between the two steps.
+        match openat(&self.folder, ASIDE, flags, mode) {
+            // Left by a kill.
             Err(Errno::EXIST) => {
-                unlinkat(&self.folder, NAME, AtFlags::empty())?;
-                openat(&self.folder, NAME, flags, mode)?
+                unlinkat(&self.folder, ASIDE, AtFlags::empty())?;
+                openat(&self.folder, ASIDE, flags, mode)
             }
-            other => other?,
-        };
-        unlinkat(&self.folder, NAME, AtFlags::empty())?;
-        Ok(file)
+            other => other,
+        }
     }
 
     /// Removes a data file, if there is one.

@@ -236,6 +236,7 @@ impl OpenFile {
         inode.mark_unsettled(Purpose::Usual)?;
         inode.about_to_change(file, &range, true)?;
         inode.settle_later();
+        inode.core.failpoints.reach("write noted");
         let mut done: usize = 0;
         let mut end = request.offset;
         let result = loop {
@@ -253,6 +254,7 @@ impl OpenFile {
                 Err(error) => break Err(error),
             }
         };
+        inode.core.failpoints.reach("written");
         if done > 0 {
             inode.content_written(&passing, end, request.kill_privileges)?;
         }
@@ -285,6 +287,7 @@ impl OpenFile {
             missing if missing.is_empty() => allocate(file, mode, &range),
             missing => allocate_around(file, mode, &range, &missing),
         };
+        inode.core.failpoints.reach("allocated");
         if done.is_err() {
             inode.give_back(Some(file), &elsewhere, 0)?;
         }
@@ -394,6 +397,7 @@ impl OpenFile {
                 Err(errno) => break Err(errno.into()),
             }
         };
+        to.core.failpoints.reach("copied");
         if done > 0 {
             to.content_written(
                 &passing,

@@ -40,6 +40,7 @@ mod data;
 mod directory;
 mod entries;
 mod error;
+mod failpoint;
 mod file;
 mod inode;
 mod layout;

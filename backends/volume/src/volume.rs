@@ -15,6 +15,7 @@ use crate::data::DataFolder;
 use crate::error::VolumeError;
 use crate::layout::{Layout, Lock};
 use crate::live::Live;
+use crate::live::ranges::{END, up};
 use crate::meta::{self, Change, Meta, NodeRow, Purpose, tables};
 use crate::node::VolumeNode;
 use crate::upkeep;
@@ -230,6 +231,7 @@ pub(crate) fn start(
         _lock: lock,
     });
     first(&core)?;
+    core.failpoints.reach("dirty content found");
     core.count_new(core.meta.read(tables::figures)?.inodes);
     finish_what_was_left(&core)?;
     let inode = core.inode(ROOT)?;
@@ -253,6 +255,7 @@ fn finish_what_was_left(core: &Core) -> Result<()> {
             continue;
         }
         settle(core, ino)?;
+        core.failpoints.reach("settled after a kill");
         settled = settled.saturating_add(1);
     }
     if !orphans.is_empty() || settled > 0 {
@@ -279,6 +282,11 @@ fn settle(core: &Core, ino: u64) -> Result<()> {
                 let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
                 row.modified = Timestamp::new(stat.st_mtime, nanoseconds)?;
                 row.changed = row.changed.max(row.modified);
+                if core.live.is_some() {
+                    // It may have been cut off there, of which nobody made a record. The row's size tells it no more when it
+                    // is longer again.
+                    changes.push(Change::Hole(ino, up(row.size), END));
+                }
             }
             // Marked, and killed before the first byte was written.
             Err(Errno::NOENT) => {}

@@ -47,7 +47,7 @@ impl Live {
             };
             match row {
                 // Its content goes nowhere: nobody can give it a name any more.
-                Some(row) if row.links == 0 && !row.linkable => {}
+                Some(row) if row.links == 0 && !row.linkable => map.stays(&self.dirty),
                 Some(row) => files.push(FrozenFile {
                     ino,
                     map,

@@ -144,6 +144,12 @@ impl ContentMap {
         self.ranges.lock().missing_in(range)
     }
 
+    /// Whether there is data that the bucket does not have.
+    pub(crate) fn was_written(&self) -> bool {
+        let ranges = self.ranges.lock();
+        !ranges.written.is_empty() || ranges.frozen_bytes > 0
+    }
+
     /// Whether anything of a range is missing.
     pub(crate) fn misses(&self, range: &Range<u64>) -> bool {
         !self.is_whole() && self.ranges.lock().misses(range)
@@ -264,6 +270,12 @@ impl ContentMap {
         ranges.frozen_bytes = std::mem::take(&mut ranges.written).total();
         ranges.unread = ranges.frozen.clone();
         true
+    }
+
+    /// What was written until now will not go into the bucket: it takes no room on the way there.
+    pub(crate) fn stays(&self, dirty: &Dirty) {
+        let mut ranges = self.ranges.lock();
+        dirty.less(std::mem::take(&mut ranges.written).total());
     }
 
     /// The frozen ranges are in the bucket.

@@ -76,11 +76,13 @@ impl Inode {
 
     /// As [`fetch`](Self::fetch), blocking the thread.
     pub(crate) fn fetch_now(self: &Arc<Self>, range: &Range<u64>) -> Result<()> {
+        let Some((live, _)) = self.live() else {
+            return Ok(());
+        };
+        // Who has a path alone holds no open file: without one the data file could be closed meanwhile, or make room.
+        let _open = self.content.open();
         drop(self.shared(false)?);
-        match self.live() {
-            Some((live, _)) => live.runtime.block_on(self.wait_for(range.clone())),
-            None => Ok(()),
-        }
+        live.runtime.block_on(self.wait_for(range.clone()))
     }
 
     async fn wait_for(self: &Arc<Self>, range: Range<u64>) -> Result<()> {

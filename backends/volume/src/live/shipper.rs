@@ -135,7 +135,12 @@ impl Shipper {
         let Some(live) = core.live.as_deref() else {
             return;
         };
-        while live.rounds.next() == Next::Ship {
+        loop {
+            core.failpoints.reach("idle");
+            if live.rounds.next() == Next::Stop {
+                break;
+            }
+            core.failpoints.reach("round due");
             if !self.round(live) {
                 break;
             }
@@ -237,6 +242,7 @@ impl Shipper {
                 }
             }
         }
+        self.core.failpoints.reach("cut made");
         match round {
             Some(round) if !round.is_empty() => round.ship(live, &self.core),
             _ => Ok(()),
@@ -245,6 +251,7 @@ impl Shipper {
 
     /// The bucket has it: wakes who waits, and brings the shipped image forward.
     fn arrived(&mut self, live: &Live, round: Round) -> bool {
+        self.core.failpoints.reach("in the bucket");
         live.rounds.done();
         if let Some(sealed) = &round.sealed {
             self.care.logged(sealed.bytes());
@@ -260,12 +267,14 @@ impl Shipper {
             }
             self.failing.over();
         }
+        self.core.failpoints.reach("shipped image forward");
         live.cache.grown(round.content);
         for file in &round.cut.files {
             file.map.shipped(&live.dirty);
         }
         live.rounds.has_room();
         self.core.meta.keep_after(self.shipping.point().lsn);
+        self.core.failpoints.reach("content no longer dirty");
         for (ino, has_data) in live.rounds.take_removable() {
             self.core.remove_inode(ino, has_data);
         }
@@ -300,6 +309,7 @@ impl Round {
         if self.sealed.is_none() {
             self.pack(remote)?;
             while self.read_on(core)? {
+                core.failpoints.reach("some content read");
                 self.pack(remote)?;
                 if self.segments.len() >= PARALLEL {
                     self.store(live)?;
@@ -308,7 +318,9 @@ impl Round {
             if let Some(writer) = self.writer.take().filter(|writer| !writer.is_empty()) {
                 self.segments.push(writer.finish());
             }
+            core.failpoints.reach("all content read");
             self.store(live)?;
+            core.failpoints.reach("segments in the bucket");
             self.seal(remote)?;
         }
         if let Some(sealed) = &self.sealed {

@@ -13,6 +13,10 @@ use vfsd_backend::{Backend, FallocateMode, FileKind, OpenFlags};
 use vfsd_object_store::{Patience, Store};
 use vfsd_testkit::place::{Place, wait};
 
+mod kill;
+mod kills;
+mod twice;
+
 use crate::{RemoteOptions, Volume, VolumeOptions};
 
 const PREFIX: &str = "some/where";

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vfsd_backend::{FallocateMode, FileKind, OpenFlags, RenameFlags};
+use vfsd_backend::{Errno, FallocateMode, FileKind, OpenFlags, RenameFlags};
 use vfsd_testkit::place::{Handle, Outcome, Place};
 
 /// SplitMix64.
@@ -59,8 +59,9 @@ enum Step {
     Write(Spot, u64, usize, u8),
     WriteHeld(u64, usize, u8),
     Truncate(Spot, u64),
-    Punch(Spot, u64, u64),
-    Copy(Spot, Spot),
+    Read(Spot, u64, usize),
+    Allocate(Spot, FallocateMode, u64, u64),
+    Copy(Spot, u64, Spot, u64, u64),
     Unlink(Spot),
     Rename(Spot, Spot, RenameFlags),
     Link(Spot, Spot),
@@ -71,25 +72,38 @@ enum Step {
     Sync(Spot),
 }
 
-fn step(random: &mut Random) -> Step {
+fn step(random: &mut Random, (directories, names): (u64, u64)) -> Step {
     let spot = |random: &mut Random| {
-        let directory = random.below(4);
-        Spot(directory.checked_sub(1), random.below(12))
+        let directory = random.below(directories);
+        Spot(directory.checked_sub(1), random.below(names))
     };
     let at = spot(random);
     let length = usize::try_from(random.below(9000)).unwrap();
     let fill = u8::try_from(random.below(256)).unwrap();
-    match random.below(40) {
-        0 | 1 => Step::Mkdir(random.below(3)),
-        2 => Step::Rmdir(random.below(3)),
+    let offset = offset(random);
+    let crowded = names < 12;
+    let kind = match random.below(48) {
+        // Fewer names go, more happens to content.
+        24..=26 if crowded => 11,
+        33..=35 if crowded => 3,
+        36..=38 if crowded => 40,
+        39 if crowded => 42,
+        kind => kind,
+    };
+    match kind {
+        0 | 1 => Step::Mkdir(random.below(directories)),
+        2 => Step::Rmdir(random.below(directories)),
         3..=7 => Step::Create(at),
         8 | 9 => Step::Hold(at),
         10 => Step::Release,
-        11..=16 => Step::Write(at, random.below(30_000), length, fill),
-        17 | 18 => Step::WriteHeld(random.below(30_000), length, fill),
-        19 | 20 => Step::Truncate(at, random.below(30_000)),
-        21 => Step::Punch(at, random.below(20_000), random.below(20_000) + 1),
-        22 => Step::Copy(at, spot(random)),
+        11..=16 => Step::Write(at, offset, length, fill),
+        17 | 18 => Step::WriteHeld(offset, length, fill),
+        19 | 20 => Step::Truncate(at, offset),
+        21 | 40 | 41 => allocation(random, at, offset),
+        22 | 42 => {
+            let to = spot(random);
+            Step::Copy(at, offset, to, self::offset(random), random.below(20_000))
+        }
         23..=26 => Step::Unlink(at),
         27..=30 => {
             let flags = [
@@ -107,7 +121,36 @@ fn step(random: &mut Random) -> Step {
         34 | 35 => Step::Chmod(at, u32::try_from(random.below(0o1000)).unwrap()),
         36 | 37 => Step::SetXattr(at, random.below(4), length % 300),
         38 => Step::RemoveXattr(at, random.below(4)),
+        43..=46 => Step::Read(at, offset, length),
         _ => Step::Sync(at),
+    }
+}
+
+/// Often near the edge of a block.
+fn offset(random: &mut Random) -> u64 {
+    match random.below(3) {
+        0 => random.below(30_000),
+        1 => random.below(8) * 4096,
+        _ => (random.below(8) * 4096 + random.below(5)).saturating_sub(2),
+    }
+}
+
+fn allocation(random: &mut Random, at: Spot, offset: u64) -> Step {
+    let length = random.below(20_000) + 1;
+    let blocks = |bytes: u64| bytes / 4096 * 4096;
+    let keep = FallocateMode::KEEP_SIZE;
+    match random.below(10) {
+        0..=3 => Step::Allocate(at, FallocateMode::PUNCH_HOLE | keep, offset, length),
+        4 => Step::Allocate(at, FallocateMode::ZERO_RANGE, offset, length),
+        5 => Step::Allocate(at, FallocateMode::ZERO_RANGE | keep, offset, length),
+        6 => Step::Allocate(at, FallocateMode::empty(), offset, length),
+        kind => {
+            let mode = match kind {
+                7 => FallocateMode::INSERT_RANGE,
+                _ => FallocateMode::COLLAPSE_RANGE,
+            };
+            Step::Allocate(at, mode, blocks(offset) / 2, 4096 + blocks(length) / 2)
+        }
     }
 }
 
@@ -115,6 +158,8 @@ fn step(random: &mut Random) -> Step {
 pub(crate) struct Work {
     root: Place,
     random: Random,
+    /// How many directories there are, and names in each.
+    spots: (u64, u64),
     held: Vec<Handle>,
 }
 
@@ -123,20 +168,51 @@ impl Work {
         Self {
             root,
             random: Random(seed),
+            spots: (4, 12),
             held: Vec::new(),
         }
     }
 
+    /// With few files, to which more happens.
+    #[allow(dead_code, reason = "one of the tests asks")]
+    pub(crate) fn crowded(root: Place, seed: u64) -> Self {
+        Self {
+            spots: (2, 4),
+            ..Self::new(root, seed)
+        }
+    }
+
+    fn peek(&self) -> Step {
+        step(&mut Random(self.random.0), self.spots)
+    }
+
+    /// As [`step`](Self::step), and says whether the host's file system knows of such an operation.
+    #[allow(dead_code, reason = "one of the tests asks")]
+    pub(crate) fn step_is_known(&mut self) -> bool {
+        let step = step(&mut self.random, self.spots);
+        self.take(step) != Err(Errno::OPNOTSUPP)
+    }
+
+    /// Does the next operation, or leaves it out.
+    #[allow(dead_code, reason = "one of the tests asks")]
+    pub(crate) fn step_if(&mut self, known: bool) {
+        let step = step(&mut self.random, self.spots);
+        if known {
+            let _ = self.take(step);
+        }
+    }
+
+    #[allow(dead_code, reason = "one of the tests asks for more")]
     /// Does the next operation. What is refused is refused, as it will be on another tree.
     pub(crate) fn step(&mut self) {
-        let step = step(&mut self.random);
+        let step = step(&mut self.random, self.spots);
         let _ = self.take(step);
     }
 
     /// As [`step`](Self::step), and says whether everything is synced then.
     #[allow(dead_code, reason = "one of the tests asks")]
     pub(crate) fn step_is_synced(&mut self) -> bool {
-        let step = step(&mut self.random);
+        let step = step(&mut self.random, self.spots);
         let syncs = matches!(step, Step::Sync(_));
         self.take(step).is_ok() && syncs
     }
@@ -144,11 +220,29 @@ impl Work {
     /// Whether the next operation changes content, which a kill can leave half done.
     #[allow(dead_code, reason = "one of the tests asks")]
     pub(crate) fn next_changes_content(&self) -> bool {
-        let mut random = Random(self.random.0);
         matches!(
-            step(&mut random),
-            Step::Write(..) | Step::WriteHeld(..) | Step::Copy(..) | Step::Punch(..)
+            self.peek(),
+            Step::Write(..) | Step::WriteHeld(..) | Step::Copy(..) | Step::Allocate(..)
         )
+    }
+
+    /// What the next operation is.
+    #[allow(dead_code, reason = "one of the tests asks")]
+    pub(crate) fn next(&self) -> String {
+        format!("{:?}", self.peek())
+    }
+
+    /// Whether the next operation waits until everything is synced.
+    #[allow(dead_code, reason = "one of the tests asks")]
+    pub(crate) fn next_syncs(&self) -> bool {
+        matches!(self.peek(), Step::Sync(_))
+    }
+
+    /// The process that has files open ends, and the work goes on in another tree.
+    #[allow(dead_code, reason = "one of the tests asks")]
+    pub(crate) fn go_on_in(&mut self, root: Place) {
+        self.held.clear();
+        self.root = root;
     }
 
     fn take(&mut self, step: Step) -> Outcome<()> {
@@ -171,13 +265,13 @@ impl Work {
                 }
             }
             Step::Truncate(at, size) => drop(at.place(root)?.truncate(size)?),
-            Step::Punch(at, offset, length) => {
-                let mode = FallocateMode::PUNCH_HOLE | FallocateMode::KEEP_SIZE;
+            Step::Read(at, offset, length) => drop(at.handle(root)?.read(offset, length)?),
+            Step::Allocate(at, mode, offset, length) => {
                 at.handle(root)?.fallocate(mode, offset, length)?;
             }
-            Step::Copy(from, to) => {
+            Step::Copy(from, offset, to, to_offset, length) => {
                 let (from, to) = (from.handle(root)?, to.handle(root)?);
-                from.copy_range(0, &to, 100, 20_000)?;
+                from.copy_range(offset, &to, to_offset, length)?;
             }
             Step::Unlink(at) => at.directory(root)?.unlink(&at.name())?,
             Step::Rename(from, to, flags) => {
