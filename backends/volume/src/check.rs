@@ -79,13 +79,15 @@ const RULES: &[(&str, &str)] = &[
         "SELECT n.ino, n.nlink, coalesce(c.count, 0) + 2 FROM node n LEFT JOIN \
          (SELECT parent, count(*) count FROM dentry WHERE (mode & 61440)=16384 GROUP BY parent) c \
          ON c.parent=n.ino \
-         WHERE (n.mode & 61440)=16384 AND n.nlink <> coalesce(c.count, 0) + 2",
+         WHERE (n.mode & 61440)=16384 AND n.nlink <> coalesce(c.count, 0) + 2 \
+         AND n.ino NOT IN (SELECT ino FROM orphan)",
         "directory {0} should have {2} links and counts {1}",
     ),
     (
         "SELECT n.ino, coalesce(c.count, 0) FROM node n \
          LEFT JOIN (SELECT ino, count(*) count FROM dentry GROUP BY ino) c ON c.ino=n.ino \
-         WHERE (n.mode & 61440)=16384 AND coalesce(c.count, 0) <> (n.ino <> 1)",
+         WHERE (n.mode & 61440)=16384 AND coalesce(c.count, 0) <> (n.ino <> 1) \
+         AND n.ino NOT IN (SELECT ino FROM orphan)",
         "directory {0} has {1} names",
     ),
     (
@@ -115,7 +117,7 @@ const RULES: &[(&str, &str)] = &[
         "the size of inode {0} was not taken from its data file",
     ),
     (
-        "SELECT ino FROM node WHERE (mode & 61440)=16384 AND ino NOT IN (
+        "SELECT ino FROM node WHERE (mode & 61440)=16384 AND ino NOT IN (SELECT ino FROM orphan) AND ino NOT IN (
            WITH RECURSIVE reached(ino) AS (
              VALUES(1)
              UNION

@@ -138,6 +138,10 @@ pub(super) async fn follow<E: From<BucketError>>(
     let mut point = after;
     while let Some((seq, found)) = fetched.next().await {
         match found? {
+            // Whoever took the volume over may have removed the last one, and an earlier owner put another in its place.
+            Some(found) if until.is_some_and(|until| until.seq == seq && until != found.point) => {
+                return Err(BucketError::Diverged(found.point.seq).into());
+            }
             Some(found) if found.follows(point) => {
                 point = found.point;
                 each(found.object, point)?;

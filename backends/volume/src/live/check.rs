@@ -46,7 +46,7 @@ const RULES: &[(&str, &str)] = &[
         "content of inode {0}, which does not exist",
     ),
     (
-        "SELECT e.ino, e.off, e.len, n.size FROM extent e JOIN node n ON n.ino=e.ino WHERE e.off+e.len > n.size",
+        "SELECT e.ino, e.off, e.len, n.size FROM extent e JOIN node n ON n.ino=e.ino WHERE e.off+e.len > n.size AND n.ino NOT IN (SELECT ino FROM orphan)",
         "content of inode {0} at {1}, of {2} bytes, in a file of {3} bytes",
     ),
     (

@@ -13,6 +13,7 @@ use vfsd_testkit::place::{Handle, Place, wait};
 
 use super::kill::{Copy, Left};
 use super::kills::{make_volume, scratch, store};
+use crate::bucket::CheckLevel;
 use crate::failpoint::{Hook, with_hook};
 use crate::{RemoteOptions, Volume};
 
@@ -186,4 +187,20 @@ fn a_marked_file_whose_data_file_was_evicted_is_read_after_a_kill() {
     scene.sync();
     let expected = [[1; 5_000].as_slice(), &[2; 100], &[1; SIZE - 5_100]].concat();
     assert!(scene.killed().content() == expected);
+}
+
+#[test]
+fn a_removed_directory_that_is_still_in_use_is_no_fault_of_the_volume() {
+    let scene = Scene::new();
+    let held = scene.root().mkdir("dir").unwrap();
+    scene.root().rmdir("dir").unwrap();
+    scene.sync();
+    let scratch = scene.dir.path().join("scratch");
+    std::fs::create_dir(&scratch).unwrap();
+    let runtime = vfsd_testkit::runtime().handle();
+    let bucket = store((*scene.copy.objects).clone());
+    let report =
+        Volume::check_remote(&bucket, "vol", &scratch, CheckLevel::Content, runtime).unwrap();
+    assert!(report.is_clean(), "{report:#?}");
+    drop(held);
 }
