@@ -38,6 +38,18 @@ impl Layer {
         })
     }
 
+    /// Another layer over the same tree.
+    ///
+    /// # Errors
+    /// No folder can be made.
+    pub(crate) fn beside(&self, cache: &Cache) -> Result<Self> {
+        Ok(Self {
+            folder: folder_in(cache.folder()).context("make a folder for the writable layer")?,
+            lower: self.lower.clone(),
+            fingerprint: self.fingerprint.clone(),
+        })
+    }
+
     /// The root that a guest is served.
     pub(crate) fn root(&self) -> Storage {
         let source = format!("dir:{}", self.lower.display());
@@ -57,9 +69,7 @@ impl Layer {
     /// # Errors
     /// What is wrong.
     pub(crate) fn verify(&self) -> Result<()> {
-        if fingerprint(&self.lower)? != self.fingerprint {
-            bail!("the tree below the writable layer has changed");
-        }
+        self.verify_lower()?;
         packages::install(&[ATTR])?;
         let mut command = Command::new("unshare");
         command
@@ -68,6 +78,17 @@ impl Layer {
         run_ok(&command, Duration::from_secs(120), &mut |_| {})
             .context("the kernel's overlay of the same directories")?;
         Ok(())
+    }
+
+    /// Looks whether the lower tree is as it was.
+    ///
+    /// # Errors
+    /// It is not, or cannot be read.
+    pub(crate) fn verify_lower(&self) -> Result<()> {
+        match fingerprint(&self.lower)? == self.fingerprint {
+            true => Ok(()),
+            false => bail!("the tree below the writable layer has changed"),
+        }
     }
 }
 

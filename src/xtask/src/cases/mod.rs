@@ -12,3 +12,4 @@ mod layers;
 pub(crate) mod native_front_end;
 pub(crate) mod run_image;
 pub(crate) mod scene;
+pub(crate) mod two_guests;
