@@ -2,8 +2,8 @@
 //!
 //! [`Plugin`] is a [`Backend`](vfsd_backend::Backend). Each call becomes a FUSE request on a socket, and is answered when its reply comes.
 //! No call waits for ever: each class of operations has a [deadline](Deadlines), and while
-//! there is no plugin everything is EIO at once. A thread of its own reads replies and, when the
-//! plugin is gone or does not keep to the protocol, gets a new one from a [`Connector`].
+//! there is no plugin everything is EIO at once. Whoever asks takes in the reply, if it comes at once ([`ear`]); otherwise a thread
+//! of its own does, which, when the plugin is gone or does not keep to the protocol, gets a new one from a [`Connector`].
 //! Files are found again by their path; what is another file by then, or none, is ESTALE.
 //!
 //! # What is trusted
@@ -15,7 +15,8 @@
 //! # Locks
 //!
 //! 1. [`records::Tables`], 2. the state of a record. A record is never dropped under either.
-//! 3. What belongs to a link (requests in flight, descriptors, what is to be sent): one at a time, and nothing else.
+//! 3. The receiver of a link, while a message is taken in. Nobody waits for it under another lock.
+//! 4. What else belongs to a link (requests in flight, descriptors, what is to be sent): one at a time, and nothing else.
 
 #![deny(
     clippy::indexing_slicing,
@@ -36,6 +37,7 @@ mod confine;
 mod connector;
 mod creation;
 mod directory;
+mod ear;
 mod file;
 mod handle;
 mod link;

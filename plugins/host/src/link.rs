@@ -1,9 +1,7 @@
 //! One connection to a plugin: requests in flight, descriptors, what was agreed.
 
 use std::collections::HashMap;
-use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -13,8 +11,10 @@ use vfsd_backend::{Capabilities, Errno, Error, Result};
 use vfsd_fuse::wire::{ForgetIn, InterruptIn};
 use vfsd_fuse::{InitFlags, Opcode};
 
+use crate::ear::Ear;
 use crate::options::Options;
 use crate::outbox::{Outbox, Unsent};
+use crate::receive::Broken;
 use crate::reply::Breach;
 use crate::request::{Expected, Request, Undo};
 use crate::waiter::Waiter;
@@ -78,7 +78,7 @@ pub(crate) struct Link {
     pub(crate) descriptors: Mutex<HashMap<u32, Arc<OwnedFd>>>,
     pub(crate) options: Options,
     name: Arc<str>,
-    stream: UnixStream,
+    ear: Ear,
     outbox: Arc<Outbox>,
     pending: Mutex<HashMap<u64, Pending>>,
     next_unique: AtomicU64,
@@ -95,7 +95,7 @@ impl Link {
     pub(crate) fn new(
         generation: u64,
         name: Arc<str>,
-        stream: UnixStream,
+        ear: Ear,
         outbox: Arc<Outbox>,
         agreed: Agreed,
         options: Options,
@@ -112,7 +112,7 @@ impl Link {
             descriptors: Mutex::default(),
             options,
             name,
-            stream,
+            ear,
             outbox,
             pending: Mutex::default(),
             next_unique: AtomicU64::new(1),
@@ -135,7 +135,14 @@ impl Link {
         let opcode = request.opcode;
         let work = async {
             let permits = self.permits(&request).await?;
-            self.submit(request, permits)?.await
+            let mut waiter = self.submit(request, permits)?;
+            if deadline.is_some()
+                && let Some(ending) = self.ear.look(self, || waiter.look())
+            {
+                return ending;
+            }
+            let _sleeping = self.ear.sleep();
+            waiter.await
         };
         let ending = match deadline {
             None => work.await,
@@ -151,6 +158,14 @@ impl Link {
             Errno::NOSYS => Error::NotSupported,
             errno => Error::Errno(errno),
         })
+    }
+
+    /// Takes messages until the plugin leaves. The work of a thread.
+    ///
+    /// # Errors
+    /// When the plugin does not keep to the protocol, or the socket fails.
+    pub(crate) fn listen(&self) -> std::result::Result<(), Broken> {
+        self.ear.listen(self)
     }
 
     /// As [`call`](Self::call), for a reply whose body is bytes.
@@ -337,7 +352,7 @@ impl Link {
     /// Ends the link: all that wait get EIO.
     pub(crate) fn shut(&self) {
         self.down.store(true, Ordering::Release);
-        let _ = self.stream.shutdown(Shutdown::Both);
+        self.ear.close();
         self.outbox.close();
         self.slots.close();
         self.payload.close();

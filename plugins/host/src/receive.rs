@@ -25,25 +25,23 @@ pub(crate) enum Broken {
     Receive(#[from] ReceiveError),
 }
 
-/// Takes messages until the plugin leaves.
+/// Takes the next message, whose beginning has been received.
 ///
 /// # Errors
-/// When it does not keep to the protocol, or the socket fails.
-pub(crate) fn receive(link: &Link, receiver: &mut Receiver<UnixStream>) -> Result<(), Broken> {
-    loop {
-        let Some(header) = receiver.header::<REPLY_HEADER>()? else {
-            return Ok(());
-        };
-        let header: OutHeader = zerocopy::transmute!(header);
-        let length = usize::try_from(header.len).ok();
-        let body = length.and_then(|length| length.checked_sub(REPLY_HEADER));
-        let body = body.ok_or(Breach("a reply is shorter than its header"))?;
-        match header.unique {
-            0 => take_note(link, receiver, header.error, body)?,
-            _ => take_reply(link, receiver, header, body)?,
-        }
-        link.hear();
+/// When the plugin does not keep to the protocol, or the socket fails.
+pub(crate) fn take_message(link: &Link, receiver: &mut Receiver<UnixStream>) -> Result<(), Broken> {
+    let mut header = [0; REPLY_HEADER];
+    receiver.exactly(&mut header)?;
+    let header: OutHeader = zerocopy::transmute!(header);
+    let length = usize::try_from(header.len).ok();
+    let body = length.and_then(|length| length.checked_sub(REPLY_HEADER));
+    let body = body.ok_or(Breach("a reply is shorter than its header"))?;
+    match header.unique {
+        0 => take_note(link, receiver, header.error, body)?,
+        _ => take_reply(link, receiver, header, body)?,
     }
+    link.hear();
+    Ok(())
 }
 
 fn take_reply(

@@ -13,11 +13,11 @@ use vfsd_plugin_protocol::{HostHello, MAX_DATA, PluginHello, ReceiveError, Recei
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::connector::Connector;
+use crate::ear::Ear;
 use crate::link::{Agreed, Link};
 use crate::options::Options;
 use crate::outbox::Outbox;
 use crate::plugin::StartError;
-use crate::receive::receive;
 use crate::reply::attributes;
 use crate::request::Request;
 use crate::shared::Shared;
@@ -53,11 +53,6 @@ pub(crate) struct Supervisor<C> {
     pub(crate) generation: u64,
 }
 
-struct Established {
-    link: Arc<Link>,
-    receiver: Receiver<UnixStream>,
-}
-
 impl<C: Connector> Supervisor<C> {
     /// Runs until the plugin is closed, or cannot be had at first.
     pub(crate) fn run(mut self) {
@@ -67,16 +62,16 @@ impl<C: Connector> Supervisor<C> {
         loop {
             let began = Instant::now();
             match self.establish() {
-                Ok(established) => {
+                Ok(link) => {
                     if complained {
                         tracing::info!(plugin = &*self.name, "the plugin is back");
                     }
                     complained = false;
-                    self.shared.set_link(Some(Arc::clone(&established.link)));
+                    self.shared.set_link(Some(Arc::clone(&link)));
                     if let Some((first, is)) = self.first.take().zip(self.was) {
                         let _ = first.send(Ok(is));
                     }
-                    self.listen(established);
+                    self.listen(&link);
                 }
                 Err(error) => {
                     if let Some(first) = self.first.take() {
@@ -100,9 +95,8 @@ impl<C: Connector> Supervisor<C> {
     }
 
     /// Listens until the link ends, for whichever reason.
-    fn listen(&self, established: Established) {
-        let Established { link, mut receiver } = established;
-        let result = receive(&link, &mut receiver);
+    fn listen(&self, link: &Link) {
+        let result = link.listen();
         self.shared.set_link(None);
         match result {
             _ if self.shared.is_closing() => link.shut(),
@@ -111,7 +105,7 @@ impl<C: Connector> Supervisor<C> {
         }
     }
 
-    fn establish(&mut self) -> Result<Established, StartError> {
+    fn establish(&mut self) -> Result<Arc<Link>, StartError> {
         let stream = self.connector.connect().map_err(StartError::Connect)?;
         let options = self.shared.options;
         let deadline = Some(options.deadlines.greeting);
@@ -148,11 +142,9 @@ impl<C: Connector> Supervisor<C> {
             .spawn(move || writer.write())
             .map_err(StartError::Connect)?;
         let name = Arc::clone(&self.name);
-        let link = Link::new(self.generation, name, stream, outbox, agreed, options);
-        Ok(Established {
-            link: Arc::new(link),
-            receiver,
-        })
+        let ear = Ear::new(stream, receiver);
+        let link = Link::new(self.generation, name, ear, outbox, agreed, options);
+        Ok(Arc::new(link))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 use vfsd_backend::Errno;
 use vfsd_fuse::Opcode;
 
@@ -40,6 +41,19 @@ impl Waiter {
             receiver,
             done: false,
         }
+    }
+}
+
+impl Waiter {
+    /// The reply, if it is there.
+    pub(crate) fn look(&mut self) -> Option<Ending> {
+        let ending = match self.receiver.try_recv() {
+            Ok(ending) => ending,
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Closed) => Err(Errno::IO),
+        };
+        self.done = true;
+        Some(ending)
     }
 }
 

@@ -20,6 +20,7 @@ mod capabilities;
 mod descriptor;
 mod hello;
 mod lifetime;
+mod poller;
 mod receive;
 mod reply;
 mod send;
@@ -28,7 +29,8 @@ pub use capabilities::{capabilities_from_wire, capabilities_to_wire};
 pub use descriptor::{Unfit, check_descriptor};
 pub use hello::{Features, HelloError, HostHello, MAGIC, PluginHello, VERSION};
 pub use lifetime::{POLICY, ttl_from_wire};
-pub use receive::{MAX_PENDING_DESCRIPTORS, ReceiveError, Receiver};
+pub use poller::Poller;
+pub use receive::{Arrival, MAX_PENDING_DESCRIPTORS, ReceiveError, Receiver};
 pub use reply::{DESCRIPTOR_DROP, DESCRIPTOR_PUT, EXTENT, ExtentOut, Note};
 pub use send::{send_all, send_some};
 

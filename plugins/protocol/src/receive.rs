@@ -5,6 +5,7 @@ use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
+use crate::poller::Poller;
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 
@@ -29,6 +30,17 @@ pub enum ReceiveError {
     /// The socket failed.
     #[error(transparent)]
     Socket(#[from] io::Error),
+}
+
+/// What came, of what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// Some bytes.
+    Bytes,
+    /// Nothing yet, or there is no room for it.
+    Nothing,
+    /// The other side has closed the connection.
+    End,
 }
 
 /// One side's way of reading a connection. Only one thread does.
@@ -78,7 +90,10 @@ impl<S: AsFd> Receiver<S> {
                 let received = match target.len() < AHEAD {
                     true if self.fill()? => continue,
                     true => 0,
-                    false => receive(&self.socket, target, &mut self.descriptors)?,
+                    false => {
+                        let flags = RecvFlags::empty();
+                        receive(&self.socket, target, &mut self.descriptors, flags)?
+                    }
                 };
                 if received == 0 {
                     return Err(ReceiveError::Cut);
@@ -95,6 +110,61 @@ impl<S: AsFd> Receiver<S> {
         Ok(())
     }
 
+    /// What was received and not taken yet.
+    pub fn ahead(&self) -> &[u8] {
+        self.buffer.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Receives behind what is [ahead](Self::ahead), as far as there is room for it, without waiting.
+    ///
+    /// # Errors
+    /// When the connection is of no use any more.
+    pub fn receive_now(&mut self) -> Result<Arrival, ReceiveError> {
+        if self.start != 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end = self.end.saturating_sub(self.start);
+            self.start = 0;
+        }
+        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+        if room.is_empty() {
+            return Ok(Arrival::Nothing);
+        }
+        let flags = RecvFlags::DONTWAIT;
+        Ok(
+            match receive(&self.socket, room, &mut self.descriptors, flags) {
+                Ok(0) => Arrival::End,
+                Ok(received) => {
+                    self.end = self.end.saturating_add(received);
+                    Arrival::Bytes
+                }
+                Err(ReceiveError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    Arrival::Nothing
+                }
+                Err(error) => return Err(error),
+            },
+        )
+    }
+
+    /// As [`header`](Self::header), but looks for it as long as `poller` finds it worthwhile before it sleeps.
+    ///
+    /// # Errors
+    /// Those of [`header`](Self::header).
+    pub fn header_soon<const N: usize>(
+        &mut self,
+        poller: &mut Poller,
+    ) -> Result<Option<[u8; N]>, ReceiveError> {
+        if self.start == self.end {
+            let looked = poller.poll(|| match self.receive_now() {
+                Ok(Arrival::Nothing) => None,
+                other => Some(other),
+            });
+            if let Arrival::End = looked.unwrap_or(Ok(Arrival::Nothing))? {
+                return Ok(None);
+            }
+        }
+        self.header()
+    }
+
     /// The descriptor that came with the message at hand.
     pub fn descriptor(&mut self) -> Option<OwnedFd> {
         self.descriptors.pop_front()
@@ -103,7 +173,8 @@ impl<S: AsFd> Receiver<S> {
     /// Receives into the empty buffer. False at the end.
     fn fill(&mut self) -> Result<bool, ReceiveError> {
         (self.start, self.end) = (0, 0);
-        self.end = receive(&self.socket, &mut self.buffer, &mut self.descriptors)?;
+        let flags = RecvFlags::empty();
+        self.end = receive(&self.socket, &mut self.buffer, &mut self.descriptors, flags)?;
         Ok(self.end != 0)
     }
 }
@@ -113,6 +184,7 @@ fn receive(
     socket: impl AsFd,
     target: &mut [u8],
     descriptors: &mut VecDeque<OwnedFd>,
+    flags: RecvFlags,
 ) -> Result<usize, ReceiveError> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -122,7 +194,7 @@ fn receive(
             socket.as_fd(),
             &mut parts,
             &mut control,
-            RecvFlags::CMSG_CLOEXEC,
+            RecvFlags::CMSG_CLOEXEC | flags,
         ) {
             Err(Errno::INTR) => {}
             // The other side left without reading all.
@@ -147,6 +219,7 @@ mod tests {
     use super::*;
     use crate::send::send_all;
     use std::os::unix::net::UnixStream;
+    use std::time::Duration;
 
     #[test]
     fn messages_come_whole_and_descriptors_in_their_order() {
@@ -173,6 +246,44 @@ mod tests {
         assert!(receiver.descriptor().is_none());
         assert!(matches!(receiver.header::<4>(), Err(ReceiveError::Cut)));
         sender.join().unwrap();
+    }
+
+    #[test]
+    fn what_is_there_is_received_without_waiting_as_far_as_there_is_room() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut receiver = Receiver::new(ours);
+        assert_eq!(receiver.receive_now().unwrap(), Arrival::Nothing);
+        let long = vec![7; AHEAD];
+        let sender = std::thread::spawn(move || {
+            send_all(&theirs, &[b"head", &long], None).unwrap();
+        });
+        while receiver.ahead().len() < AHEAD {
+            assert_ne!(receiver.receive_now().unwrap(), Arrival::End);
+        }
+        assert_eq!(receiver.receive_now().unwrap(), Arrival::Nothing);
+        assert_eq!(receiver.header().unwrap(), Some(*b"head"));
+        while receiver.ahead().len() < AHEAD {
+            assert_ne!(receiver.receive_now().unwrap(), Arrival::End);
+        }
+        sender.join().unwrap();
+        let mut body = vec![0; AHEAD];
+        receiver.exactly(&mut body).unwrap();
+        assert!(body.iter().all(|byte| *byte == 7));
+        assert_eq!(receiver.receive_now().unwrap(), Arrival::End);
+    }
+
+    #[test]
+    fn a_message_that_is_looked_for_comes_whole_and_so_does_the_end() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut receiver = Receiver::new(ours);
+        let mut poller = Poller::new(Duration::ZERO, Duration::ZERO);
+        send_all(&theirs, &[b"head", b"half"], None).unwrap();
+        for message in [b"head", b"half"] {
+            assert_eq!(receiver.header_soon(&mut poller).unwrap(), Some(*message));
+        }
+        drop(theirs);
+        let end: Option<[u8; 4]> = receiver.header_soon(&mut poller).unwrap();
+        assert_eq!(end, None);
     }
 
     #[test]

@@ -13,8 +13,8 @@ use tokio::runtime::Handle;
 use vfsd_backend::Backend;
 use vfsd_fuse::Opcode;
 use vfsd_plugin_protocol::{
-    Features, HelloError, HostHello, MAX_ARGUMENTS, MAX_DATA, POLICY, PluginHello, ReceiveError,
-    Receiver, send_all,
+    Features, HelloError, HostHello, MAX_ARGUMENTS, MAX_DATA, POLICY, PluginHello, Poller,
+    ReceiveError, Receiver, send_all,
 };
 use vfsd_server::{
     CacheMode, CachePolicy, Exports, HEADER_LENGTH, Incoming, Intake, Offer, Session,
@@ -27,6 +27,9 @@ use crate::numbers::Numbers;
 
 /// Requests that are taken before the first is answered.
 const IN_FLIGHT: u32 = 4096;
+
+/// Requests that follow within this are waited for without sleeping.
+const NEXT: Duration = Duration::from_micros(50);
 
 /// Why a connection to the daemon ended.
 #[derive(Debug, thiserror::Error)]
@@ -163,9 +166,10 @@ fn take_requests(
     intake: &mut dyn Intake<PluginExchange>,
 ) -> Result<(), ConnectionError> {
     let most = room.saturating_add(MAX_ARGUMENTS);
+    let mut poller = Poller::new(NEXT, NEXT);
     loop {
         intake.pause();
-        let Some(header) = receiver.header::<HEADER_LENGTH>()? else {
+        let Some(header) = receiver.header_soon::<HEADER_LENGTH>(&mut poller)? else {
             return Ok(());
         };
         let request = Request::of(&header);
