@@ -283,9 +283,7 @@ impl OverlayNode {
             }
             let before = directory.getattr().await?;
             if indexed {
-                directory.link(copy.as_ref(), name).await?;
-                self.change_links(-1);
-                self.store_links(&copy, self.links_changed()).await?;
+                self.link_copy(&copy, directory, name).await?;
             } else {
                 let flags = RenameFlags::NOREPLACE;
                 rename(&upper.work.node, temporary.name()?, directory, name, flags).await?;
@@ -303,6 +301,30 @@ impl OverlayNode {
         let inode = copy.identity().inode;
         self.is_in_upper(copy, inode);
         Ok(Done::Yes)
+    }
+
+    /// Gives the copy of a file with several lower names one of them in the upper.
+    ///
+    /// # Errors
+    /// Those of the layers.
+    pub(crate) async fn link_copy(
+        &self,
+        copy: &Arc<dyn Node>,
+        directory: &Arc<dyn Node>,
+        name: Name<'_>,
+    ) -> Result<()> {
+        // Meanwhile relative to the lower file's, which do not change with the new name.
+        if let Some(lower) = self.lowers().first() {
+            let [lower, upper] = [&lower.node, copy].map(|node| node.getattr());
+            let (lower, upper) = (lower.await?.links, upper.await?.links);
+            let links = i64::from(upper).saturating_add(self.links_changed());
+            let more = links.saturating_sub(i64::from(lower));
+            let value = format!("L{more:+}");
+            self.note(copy, NLINK, value.as_bytes()).await?;
+        }
+        directory.link(copy.as_ref(), name).await?;
+        self.change_links(-1);
+        self.store_links(copy, self.links_changed()).await
     }
 
     /// Keeps by how much the links that programs see are more than those of the upper's file.

@@ -37,7 +37,8 @@
 //!   an escaped whiteout.
 //! - `vfsd.lowers` on the upper's root: which lower layers it belongs to.
 //! - `index` in the work directory has the copies of lower files with several names, by `origin`, as the kernel's
-//!   with `index=on`: all names stay one file, and `nlink` (`U+1`) says how many more than the copy's own there are.
+//!   with `index=on`: all names stay one file, and `nlink` (`U+1`) says how many more than the copy's own there are,
+//!   or than the lower file's (`L`) while the copy is getting a name.
 //!   In `user.overlay.*`, where the kernel has no index, and over layers without handles it is `vfsd-index`, by
 //!   inode number; there the kernel sees the name alone that was changed first, as with `index=off`.
 //!

@@ -413,9 +413,22 @@ impl OverlayNode {
                     let stored = shared.namespace.get(part.node.as_ref(), INODE).await?;
                     number = stored.and_then(|value| shared.numbers.restored(&value));
                     if number.is_none() && parts.attributes.kind != FileKind::Directory {
-                        number = origin::number_of(self, part, name).await?;
+                        let lower = origin::lower_of(self, part, name, None).await?;
+                        number = lower.map(|(number, _)| number);
                     }
-                    more = self.stored_links(part, &parts.attributes).await?;
+                    if parts.attributes.links > 1 && parts.attributes.kind != FileKind::Directory {
+                        more = match self.stored_links(part).await? {
+                            Links::OfUpper(more) => more,
+                            Links::OfLower(more) => {
+                                match origin::lower_of(self, part, name, number).await? {
+                                    Some((_, lower)) => {
+                                        changed(parts.attributes.links, lower, more)
+                                    }
+                                    None => 0,
+                                }
+                            }
+                        };
+                    }
                 }
                 (None, Some(part)) if parts.attributes.links > 1 => {
                     let own = shared.numbers.of(part.layer, part.inode);
@@ -427,7 +440,13 @@ impl OverlayNode {
                             marks: Marks::default(),
                         };
                         number = Some(own);
-                        more = self.stored_links(&part, &parts.attributes).await?;
+                        more = match self.stored_links(&part).await? {
+                            Links::OfUpper(more) => more,
+                            Links::OfLower(more) => {
+                                let upper = part.node.getattr().await?.links;
+                                changed(upper, parts.attributes.links, more)
+                            }
+                        };
                         parts.upper = Some(part);
                     }
                 }
@@ -439,14 +458,30 @@ impl OverlayNode {
     }
 
     /// The difference in links that a copy keeps.
-    async fn stored_links(&self, part: &Part, attributes: &Attributes) -> Result<i64> {
-        if attributes.links < 2 || attributes.kind == FileKind::Directory {
-            return Ok(0);
-        }
+    async fn stored_links(&self, part: &Part) -> Result<Links> {
         let stored = self.shared.namespace.get(part.node.as_ref(), NLINK).await?;
-        let more = stored.and_then(|value| parsed(value.strip_prefix(b"U")?));
-        Ok(more.unwrap_or(0))
+        let links = stored.and_then(|value| match value.split_first()? {
+            (b'U', more) => parsed(more).map(Links::OfUpper),
+            (b'L', more) => parsed(more).map(Links::OfLower),
+            _ => None,
+        });
+        Ok(links.unwrap_or(Links::OfUpper(0)))
     }
+}
+
+/// By how much the links that programs see are more.
+enum Links {
+    /// Than those of the copy.
+    OfUpper(i64),
+    /// Than those of the lower file: a copy was just getting a name.
+    OfLower(i64),
+}
+
+/// What is more than the upper's links where something is more than the lower's.
+fn changed(upper: u32, lower: u32, more: i64) -> i64 {
+    i64::from(lower)
+        .saturating_sub(i64::from(upper))
+        .saturating_add(more)
 }
 
 /// A number in decimal.

@@ -22,41 +22,51 @@ pub(crate) async fn handle_of(lower: &dyn Node) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// The inode number of the lower file that a file of the upper was copied from, by what the kernel has noted. `name`
-/// is its name in `directory`.
+/// The lower file that a file of the upper was copied from: its inode number, and its links. It is the one with the
+/// number that is `known`, or else with what the kernel notes. `name` is the copy's name in `directory`.
 ///
 /// # Errors
 /// Those of the layers.
-pub(crate) async fn number_of(
+pub(crate) async fn lower_of(
     directory: &OverlayNode,
     copy: &Part,
     name: Name<'_>,
-) -> Result<Option<Number>> {
+    known: Option<Number>,
+) -> Result<Option<(Number, u32)>> {
     let shared = &directory.shared;
-    let Some(kept) = shared.namespace.get(copy.node.as_ref(), ORIGIN).await? else {
-        return Ok(None);
-    };
+    let kept = shared.namespace.get(copy.node.as_ref(), ORIGIN).await?;
     // It is empty where the lower layer had no handles.
-    let Some(locator) = Locator::new(&kept)
-        .ok()
-        .filter(|kept| kept.file_handle().is_some())
-    else {
+    let locator = kept
+        .as_ref()
+        .and_then(|kept| Locator::new(kept).ok())
+        .filter(|kept| kept.file_handle().is_some());
+    if locator.is_none() && known.is_none() {
         return Ok(None);
-    };
+    }
     // Most have kept their name, under which each layer may look for them.
     for base in directory.lowers() {
-        if let Ok(Lookup::Found(entry)) = base.node.lookup(name).await
-            && entry.node.kind() == copy.node.kind()
-            && handle_of(entry.node.as_ref()).await?.as_ref() == Some(&kept)
-        {
-            return Ok(Some(shared.numbers.of(base.layer, entry.attributes.inode)));
+        let Ok(Lookup::Found(entry)) = base.node.lookup(name).await else {
+            continue;
+        };
+        let number = shared.numbers.of(base.layer, entry.attributes.inode);
+        let same = entry.node.kind() == copy.node.kind()
+            && match known {
+                Some(known) => known.key == number.key,
+                None => handle_of(entry.node.as_ref()).await? == kept,
+            };
+        if same {
+            return Ok(Some((number, entry.attributes.links)));
         }
     }
+    let Some(locator) = locator else {
+        return Ok(None);
+    };
     for (lower, root) in shared.lowers.iter().zip(shared.root_lowers()) {
         match lower.resolve(&locator).await {
             Ok(node) if node.kind() == copy.node.kind() => {
-                let inode = node.getattr().await?.inode;
-                return Ok(Some(shared.numbers.of(root.layer, inode)));
+                let attributes = node.getattr().await?;
+                let number = shared.numbers.of(root.layer, attributes.inode);
+                return Ok(Some((number, attributes.links)));
             }
             Ok(_) => {}
             Err(error) if leads_nowhere(&error) => {}

@@ -301,9 +301,7 @@ async fn link_up(
     if node.is_nested_whiteout() {
         parent.mark_devices().await?;
     }
-    directory.link(file.as_ref(), name).await?;
-    node.change_links(-1);
-    node.store_links(file, node.links_changed()).await
+    node.link_copy(file, directory, name).await
 }
 
 /// The path of a directory in the layers below, from the overlay's root: that of the names it has, and

@@ -228,3 +228,58 @@ fn a_rename_is_made_or_not() {
         root.rename_with("dir", root, "top", RenameFlags::EXCHANGE)
     });
 }
+
+#[test]
+fn hard_links_stay_one_file_wherever_a_copy_is_cut_off() {
+    let names = ["one", "two", "three"];
+    let fill = |lower: &Place, _: &Store| {
+        let file = lower.put("one", b"content").unwrap();
+        lower.link(&file, "two").unwrap();
+        lower.link(&file, "three").unwrap();
+    };
+    // Known by number in memory, by handle on the host.
+    let namespace = stack::host_namespace();
+    for store in [Store::memory(namespace), Store::host(namespace)] {
+        let lowers = store.lowers(&[&fill]);
+        let mut skip = 0;
+        loop {
+            let upper = stack::memory();
+            upper_of(&upper);
+            let faults = Arc::new(Faults::default());
+            let faulty: Arc<dyn Backend> = Arc::new(Faulty::new(upper.clone(), faults.clone()));
+            let options = |upper: &Arc<dyn Backend>| Options {
+                namespace,
+                upper: Some(upper_of(upper)),
+                ..Options::new(lowers.clone())
+            };
+            let overlay = block_on(Overlay::open(options(&faulty))).expect("an overlay");
+            let root = Place(overlay.root());
+            let file = root.lookup("one").unwrap();
+            let number = file.attributes().unwrap().inode;
+            faults.after(skip, Fault::Fail(Errno::IO));
+            let done = file.chmod(0o600);
+            faults.clear();
+            drop((file, root, overlay));
+            let overlay = block_on(Overlay::open(options(&upper))).expect("an overlay");
+            let root = Place(overlay.root());
+            for order in [[0, 1, 2], [2, 1, 0]] {
+                let mut seen = Vec::new();
+                for name in order.map(|at| names[at]) {
+                    let place = root.lookup(name).unwrap();
+                    let attributes = place.attributes().unwrap();
+                    assert_eq!(attributes.links, 3, "{name}, after {skip} calls");
+                    assert_eq!(attributes.inode, number, "{name}, after {skip} calls");
+                    assert_eq!(place.content().unwrap(), b"content");
+                    seen.push(attributes.permissions);
+                }
+                seen.dedup();
+                assert_eq!(seen.len(), 1, "one file, after {skip} calls");
+            }
+            if done.is_ok() {
+                break;
+            }
+            skip += 1;
+            assert!(skip < MOST_CALLS);
+        }
+    }
+}
