@@ -7,7 +7,7 @@ mod common;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -66,6 +66,13 @@ fn fcntl(start: u64, length: u64) -> String {
     format!(
         "do {{ my $lock = pack('s s x4 q q i x4', 1, 0, {start}, {length}, 0); fcntl(F, 6, $lock) }}"
     )
+}
+
+/// Until this is dropped no other test of this program runs: one that starts a process would lend it, until its
+/// program begins, the files that are open here, and a lock lasts as long as anybody has its file open.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A process of the host that holds a lock until it is told to end.
@@ -133,6 +140,7 @@ fn host_can_flock(path: &Path) -> bool {
 
 #[test]
 fn two_owners_of_one_open_file_exclude_each_other() {
+    let _alone = alone();
     let (share, file) = with_file();
     share.lock(&*file, posix(1, WRITE, 0, 99)).unwrap();
     assert_eq!(
@@ -155,6 +163,7 @@ fn two_owners_of_one_open_file_exclude_each_other() {
 
 #[test]
 fn readers_share_and_writers_do_not() {
+    let _alone = alone();
     let (share, file) = with_file();
     share.lock(&*file, posix(1, SHARED, 0, 9)).unwrap();
     share.lock(&*file, posix(2, SHARED, 0, 9)).unwrap();
@@ -173,6 +182,7 @@ fn readers_share_and_writers_do_not() {
 
 #[test]
 fn a_lock_to_the_end_covers_what_the_file_becomes() {
+    let _alone = alone();
     let (share, file) = with_file();
     let to_the_end = posix(1, WRITE, 10, i64::MAX as u64);
     share.lock(&*file, to_the_end).unwrap();
@@ -183,6 +193,7 @@ fn a_lock_to_the_end_covers_what_the_file_becomes() {
 
 #[test]
 fn the_end_of_a_flush_is_the_end_of_its_owners_locks() {
+    let _alone = alone();
     let (share, file) = with_file();
     let before = share.fs.descriptors_in_use();
     share.lock(&*file, posix(1, WRITE, 0, 9)).unwrap();
@@ -202,6 +213,7 @@ fn the_end_of_a_flush_is_the_end_of_its_owners_locks() {
 
 #[test]
 fn guest_and_host_exclude_each_other_by_fcntl() {
+    let _alone = alone();
     let (share, file) = with_file();
     let path = share.host("file");
     share.lock(&*file, posix(1, WRITE, 0, 9)).unwrap();
@@ -227,6 +239,7 @@ fn guest_and_host_exclude_each_other_by_fcntl() {
 
 #[test]
 fn guest_and_host_exclude_each_other_by_flock() {
+    let _alone = alone();
     let (share, file) = with_file();
     let path = share.host("file");
     share.lock(&*file, flock(WRITE)).unwrap();
@@ -247,6 +260,7 @@ fn guest_and_host_exclude_each_other_by_flock() {
 
 #[test]
 fn two_daemons_exclude_each_other() {
+    let _alone = alone();
     let (share, file) = with_file();
     let other = vfsd_passthrough::Passthrough::open(share.host_root(), Options::default()).unwrap();
     let root = vfsd_backend::Backend::root(&other);
@@ -262,6 +276,7 @@ fn two_daemons_exclude_each_other() {
 
 #[test]
 fn a_wait_ends_when_the_guest_releases_the_lock() {
+    let _alone = alone();
     for style in [LockStyle::Posix, LockStyle::Flock] {
         let (share, file) = with_file();
         let node = share.lookup("file").node;
@@ -294,6 +309,7 @@ fn a_wait_ends_when_the_guest_releases_the_lock() {
 
 #[test]
 fn a_wait_ends_when_a_host_process_releases_the_lock() {
+    let _alone = alone();
     let (share, file) = with_file();
     let host = HostProcess::lock_posix(&share.host("file"), 0, 0);
     let request = LockRequest {
@@ -312,6 +328,7 @@ fn a_wait_ends_when_a_host_process_releases_the_lock() {
 
 #[test]
 fn a_wait_that_is_dropped_leaves_nothing_behind() {
+    let _alone = alone();
     let (share, file) = with_file();
     share.lock(&*file, posix(1, WRITE, 0, 9)).unwrap();
     let before = share.fs.descriptors_in_use();
@@ -333,11 +350,16 @@ fn a_wait_that_is_dropped_leaves_nothing_behind() {
 
 #[test]
 fn a_hundred_waits_hold_no_thread() {
+    let _alone = alone();
     let (share, file) = with_file();
     share.lock(&*file, posix(0, WRITE, 0, 9)).unwrap();
-    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
-    let before = threads();
-    share.runtime.block_on(async {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
         let mut waits = tokio::task::JoinSet::new();
         for owner in 1..=100 {
             let file = file.clone();
@@ -351,8 +373,9 @@ fn a_hundred_waits_hold_no_thread() {
             });
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
-        // Other tests of this program come and go in threads of their own.
-        assert!(threads() < before + 50);
+        let other = tokio::task::spawn_blocking(|| ());
+        let other = tokio::time::timeout(Duration::from_secs(60), other).await;
+        assert!(other.is_ok(), "there is no thread for anything else");
         file.flush(LockOwner(0)).await.unwrap();
         while let Some(ended) = waits.join_next().await {
             ended.unwrap();
@@ -362,12 +385,17 @@ fn a_hundred_waits_hold_no_thread() {
 
 #[test]
 fn a_file_that_can_only_be_read_can_be_locked_for_reading() {
+    let _alone = alone();
     let (share, file) = with_file();
     drop(file);
     let node = share.lookup("file").node;
     let file = share.open(&*node, OpenFlags::READ).unwrap().file;
     // A running program cannot be opened for writing.
-    std::fs::copy("/bin/sleep", share.host("program")).unwrap();
+    // By another process: one that is forked meanwhile must not have the program open to write it.
+    let copied = Command::new("cp")
+        .args(["/bin/sleep".as_ref(), share.host("program").as_os_str()])
+        .status();
+    assert!(copied.unwrap().success());
     let mut running = Command::new(share.host("program"))
         .arg("60")
         .spawn()
@@ -385,6 +413,7 @@ fn a_file_that_can_only_be_read_can_be_locked_for_reading() {
 
 #[test]
 fn locks_count_against_the_budget() {
+    let _alone = alone();
     let share = Share::new(Options {
         descriptor_budget: Some(10),
         file_handles: vfsd_passthrough::FileHandles::Never,
