@@ -15,6 +15,7 @@ mod scripted;
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -566,20 +567,21 @@ fn a_reply_that_comes_twice_ends_the_connection() {
     patiently("ended", || ended.load(std::sync::atomic::Ordering::Acquire));
 }
 
+/// Short for fsync, which the scripts do not answer. What is answered has the time that a busy machine takes.
 fn short() -> Deadlines {
-    let short = Duration::from_millis(300);
+    let long = Duration::from_secs(60);
     Deadlines {
-        greeting: short,
-        metadata: short,
-        data: short,
-        durability: short,
+        greeting: long,
+        metadata: long,
+        data: long,
+        durability: Duration::from_millis(300),
     }
 }
 
 #[test]
 fn a_plugin_that_says_nothing_is_eio_after_the_deadline_and_given_up() {
     let script = Script::new(|asked: &Asked| match asked.opcode {
-        Opcode::Lookup => Then::Nothing,
+        Opcode::Fsync => Then::Nothing,
         _ => Then::Well,
     });
     let ended = script.ended();
@@ -589,17 +591,30 @@ fn a_plugin_that_says_nothing_is_eio_after_the_deadline_and_given_up() {
     };
     let plugin = Plugin::new(script, options).unwrap();
     let root = scripted::root(&plugin);
-    assert_eq!(look_up(&root), Err(Errno::IO));
+    let handle = root.lookup("file").unwrap().open_both().unwrap();
+    assert_eq!(handle.fsync(), Err(Errno::IO));
     patiently("ended", || ended.load(std::sync::atomic::Ordering::Acquire));
     patiently("healed", || root.attributes().is_ok());
 }
 
 #[test]
 fn a_plugin_that_only_one_request_is_too_much_for_is_kept() {
-    let script = Script::new(|asked: &Asked| match asked.opcode {
-        Opcode::Mkdir => Then::Nothing,
-        _ => Then::Well,
-    });
+    // The lookup that waits for its reply until the other request has come.
+    let held = Arc::new(Mutex::new(None));
+    let script = {
+        let held = Arc::clone(&held);
+        Script::new(move |asked: &Asked| match asked.opcode {
+            Opcode::Lookup if asked.body.starts_with(b"held") => {
+                *held.lock().unwrap() = Some(asked.unique);
+                Then::Nothing
+            }
+            Opcode::Fsync => {
+                let unique = held.lock().unwrap().expect("the lookup came before");
+                Then::Send(message(unique, 0, entry(5, FILE).as_bytes()), None)
+            }
+            _ => Then::Well,
+        })
+    };
     let ended = script.ended();
     let options = Options {
         deadlines: short(),
@@ -607,12 +622,12 @@ fn a_plugin_that_only_one_request_is_too_much_for_is_kept() {
     };
     let plugin = Plugin::new(script, options).unwrap();
     let root = scripted::root(&plugin);
+    let handle = root.lookup("file").unwrap().open_both().unwrap();
     std::thread::scope(|scope| {
-        let slow = scope.spawn(|| root.mkdir("slow").map(drop));
-        while !slow.is_finished() {
-            root.lookup("file").unwrap();
-        }
-        assert_eq!(slow.join().unwrap(), Err(Errno::IO));
+        let other = scope.spawn(|| root.lookup("held").map(drop));
+        patiently("held", || held.lock().unwrap().is_some());
+        assert_eq!(handle.fsync(), Err(Errno::IO));
+        assert_eq!(other.join().unwrap(), Ok(()));
     });
     assert!(!ended.load(std::sync::atomic::Ordering::Acquire));
     root.lookup("file").unwrap();
@@ -620,8 +635,12 @@ fn a_plugin_that_only_one_request_is_too_much_for_is_kept() {
 
 /// A peer that answers the greeting with these bytes.
 fn greeting(bytes: &'static [u8], stay: bool) -> Result<Plugin, StartError> {
+    let mut deadlines = short();
+    if stay && bytes.is_empty() {
+        deadlines.greeting = Duration::from_millis(300);
+    }
     let options = Options {
-        deadlines: short(),
+        deadlines,
         ..Options::default()
     };
     let connector = scripted::Raw(move |mut stream: std::os::unix::net::UnixStream| {
