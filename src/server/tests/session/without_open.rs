@@ -9,12 +9,12 @@ use vfsd_backend::{
     OpenRequest, Opened, ReadRequest, ReadSink, WriteRequest, WriteSource,
 };
 use vfsd_fuse::wire::{
-    CopyFileRangeIn, EntryOut, FallocateIn, FsyncIn, GETATTR_FH, GetattrIn, IoctlIn, LseekIn,
-    OpenOut, ReadIn, ReleaseIn, SetattrIn, WriteIn, WriteOut, fattr,
+    CopyFileRangeIn, Dirent, EntryOut, FallocateIn, FsyncIn, GETATTR_FH, GetattrIn, IoctlIn,
+    LseekIn, OpenOut, ReadIn, ReleaseIn, SetattrIn, WriteIn, WriteOut, fattr,
 };
 use vfsd_fuse::{InitFlags, Opcode};
 use vfsd_memory::Memory;
-use vfsd_server::{Export, Exports, SessionOptions};
+use vfsd_server::{Budget, Export, Exports, SessionOptions};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::guest::{Guest, memory, structure};
@@ -341,6 +341,49 @@ fn a_listing_goes_on_while_its_names_are_removed() {
     }
     assert!(names.is_subset(&listed));
     guest.call(Opcode::Rmdir, 1, &[b"directory\0"]).unwrap();
+}
+
+#[test]
+fn a_listing_brings_no_more_entries_than_the_guest_may_know() {
+    const NODES: usize = 10;
+    let guest = Guest::with(
+        Own(memory()),
+        SessionOptions {
+            budget: Budget {
+                nodes: NODES,
+                ..Budget::default()
+            },
+            ..SessionOptions::default()
+        },
+    );
+    for index in 0..100 {
+        let arg = [S_IFREG | 0o644, 0u32, 0, 0];
+        let name = format!("name-{index}\0");
+        // It is made, also if the guest cannot be told.
+        let _ = guest.call(Opcode::Mknod, 1, &[arg.as_bytes(), name.as_bytes()]);
+    }
+    let (mut cookie, mut names, mut known) = (0, 0, BTreeSet::new());
+    loop {
+        let arg = read(0, cookie);
+        let reply = guest
+            .call(Opcode::Readdirplus, 1, &[arg.as_bytes()])
+            .unwrap();
+        let mut rest = &reply[..];
+        if rest.is_empty() {
+            break;
+        }
+        while !rest.is_empty() {
+            let (entry, dirent) = EntryOut::read_from_prefix(rest).unwrap();
+            let (head, name) = Dirent::read_from_prefix(dirent).unwrap();
+            (cookie, names) = (head.off, names + 1);
+            known.extend((entry.nodeid != 0).then_some(entry.nodeid));
+            let length = usize::try_from(head.namelen).unwrap().next_multiple_of(8);
+            rest = &name[length..];
+        }
+    }
+    assert_eq!(names, 102, "with `.` and `..`");
+    assert!((1..=NODES).contains(&known.len()), "{known:?}");
+    assert!(guest.session.metrics().gauges.nodes <= NODES + 1);
 }
 
 #[test]
