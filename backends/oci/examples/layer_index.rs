@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
 use vfsd_oci::blob::SpanReader;
-use vfsd_oci::content::LayerContent;
+use vfsd_oci::content::{HostBoot, LayerContent};
 use vfsd_oci::index::{IndexOptions, LayerIndex, build_index};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("all spans read and verified in {read:.3} s: {speed:.0} MB/s");
     let folder = tempfile::tempdir_in(".")?;
     let source = Arc::new(File::open(&path)?);
-    let content = LayerContent::open(folder.path(), Arc::new(index), source)?;
+    let content = LayerContent::open(folder.path(), Arc::new(index), source, HostBoot::current())?;
     let start = Instant::now();
     for span in 0..blob.spans.len() {
         content.fill_span(span)?;

@@ -26,7 +26,7 @@ use crate::ahead::{Demand, Recorder};
 use crate::backend::{LayerCache, Shared};
 use crate::blob::{BlobError, Sha256Digest};
 use crate::catalogue::Catalogue;
-use crate::content::{ContentError, LayerContent};
+use crate::content::{ContentError, HostBoot, LayerContent};
 use crate::image::{Image, ImageError, ImageName, Layer, Platform};
 use crate::index::{IndexError, IndexOptions, IndexProgress, LayerIndex, build_index};
 use crate::registry;
@@ -51,6 +51,8 @@ pub struct Options {
     /// What the cache's catalogue calls the image; by default its name. None for one that is there under its name
     /// already.
     pub known_as: Option<String>,
+    /// Which boot of the host this is: for a process in a sandbox, that of before it entered it.
+    pub boot: HostBoot,
     /// Limits and sizes for layers that are indexed.
     pub index: IndexOptions,
     /// Told how far the indexing of a layer is, about once per MiB, by several threads. Never called where all layers
@@ -67,6 +69,7 @@ impl Options {
             platform: None,
             cache,
             registries: registry::Settings::default(),
+            boot: HostBoot::current(),
             index: IndexOptions::default(),
             progress: Box::new(|_| {}),
         }
@@ -197,7 +200,7 @@ impl OciImage {
         for (layer, index) in image.layers.iter().zip(indexes) {
             let cache = match opened.get(&layer.digest) {
                 Some(cache) => cache.clone(),
-                None => layer_cache(&image, layer, index, &layers)?,
+                None => layer_cache(&image, layer, index, (&layers, options.boot))?,
             };
             opened.insert(layer.digest, cache.clone());
             caches.push(cache);
@@ -228,10 +231,10 @@ fn layer_cache(
     image: &Image,
     layer: &Layer,
     index: Arc<LayerIndex>,
-    folder: &Path,
+    (folder, boot): (&Path, HostBoot),
 ) -> Result<LayerCache, OpenError> {
     let source = image.open_layer(layer)?;
-    let content = LayerContent::open(folder, index, source).map_err(|source| {
+    let content = LayerContent::open(folder, index, source, boot).map_err(|source| {
         let layer = layer.digest;
         OpenError::Content { layer, source }
     })?;

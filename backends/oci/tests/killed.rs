@@ -13,7 +13,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use libtest_mimic::{Arguments, Trial};
 use vfsd_oci::blob::BlobOptions;
-use vfsd_oci::content::LayerContent;
+use vfsd_oci::content::{HostBoot, LayerContent};
 use vfsd_oci::index::{IndexOptions, LayerIndex, build_index};
 
 /// Names the folder, for a process that is to fill and to be killed.
@@ -56,7 +56,13 @@ fn main() -> ExitCode {
 fn fill(folder: &Path) {
     let index = Arc::new(LayerIndex::load(&folder.join("index")).unwrap());
     let blob = File::open(folder.join("blob")).unwrap();
-    let content = LayerContent::open(&folder.join("cache"), index, Arc::new(blob)).unwrap();
+    let content = LayerContent::open(
+        &folder.join("cache"),
+        index,
+        Arc::new(blob),
+        HostBoot::current(),
+    )
+    .unwrap();
     let mut out = std::io::stdout();
     writeln!(out, "open").unwrap();
     for span in 0..content.index().blob.spans.len() {
@@ -132,7 +138,13 @@ impl Layer {
     fn assert_correct(&self, spans: usize) {
         let blob = File::open(self.folder.path().join("blob")).unwrap();
         let folder = self.folder.path().join("cache");
-        let content = LayerContent::open(&folder, Arc::clone(&self.index), Arc::new(blob)).unwrap();
+        let content = LayerContent::open(
+            &folder,
+            Arc::clone(&self.index),
+            Arc::new(blob),
+            HostBoot::current(),
+        )
+        .unwrap();
         assert!(
             content.resident_spans() >= spans,
             "{}",

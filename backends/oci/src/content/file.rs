@@ -36,11 +36,12 @@ pub(super) const DURABLE: u8 = 2;
 
 /// A boot of the host: the text of `/proc/sys/kernel/random/boot_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Boot(pub(super) [u8; 36]);
+pub struct HostBoot(pub(super) [u8; 36]);
 
-impl Boot {
-    /// This boot; if it can't be told, one that never was, so that only what is durable counts.
-    pub(super) fn current() -> Self {
+impl HostBoot {
+    /// This boot. If it can't be told, as in a sandbox without `/proc`, one that never was: then only what is durable
+    /// counts of what an earlier daemon has written.
+    pub fn current() -> Self {
         let text = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let id = text.first_chunk::<36>().copied();
         Self(id.unwrap_or_else(|| {
@@ -82,7 +83,7 @@ pub(super) struct CacheFile {
 impl CacheFile {
     /// Opens the cache file at `path`, or makes it, and says which states its spans have. A file
     /// that is something else is replaced.
-    pub(super) fn open(path: &Path, shape: Shape, boot: Boot) -> io::Result<(Self, Vec<u8>)> {
+    pub(super) fn open(path: &Path, shape: Shape, boot: HostBoot) -> io::Result<(Self, Vec<u8>)> {
         for _ in 0..16 {
             let writable = match OpenOptions::new().read(true).write(true).open(path) {
                 Ok(file) => file,
@@ -117,7 +118,7 @@ impl CacheFile {
     pub(super) fn existing(
         path: &Path,
         shape: Shape,
-        boot: Boot,
+        boot: HostBoot,
     ) -> io::Result<Option<(Self, Vec<u8>)>> {
         match std::fs::metadata(path) {
             Ok(found) if found.len() == shape.end => Self::open(path, shape, boot).map(Some),
@@ -171,7 +172,7 @@ fn place(span: usize) -> u64 {
 }
 
 /// The states of the spans of any cache file, as they hold in this boot; none if it is no such file.
-pub(super) fn states_of(path: &Path, boot: Boot) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn states_of(path: &Path, boot: HostBoot) -> io::Result<Option<Vec<u8>>> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
     let mut found = [0; HEADER];
@@ -203,7 +204,7 @@ pub(super) fn states_of(path: &Path, boot: Boot) -> io::Result<Option<Vec<u8>>> 
 /// Bytes of the header.
 const HEADER: usize = 8 + 4 + 32 + 8 + 36;
 
-fn header(shape: Shape, boot: Boot) -> Vec<u8> {
+fn header(shape: Shape, boot: HostBoot) -> Vec<u8> {
     let mut header = Vec::with_capacity(128);
     header.extend_from_slice(MAGIC);
     header.extend_from_slice(&VERSION.to_le_bytes());
@@ -214,7 +215,7 @@ fn header(shape: Shape, boot: Boot) -> Vec<u8> {
 }
 
 /// Makes a file without any span, in place of another one or only if there is none.
-fn make(path: &Path, shape: Shape, boot: Boot, replace: bool) -> io::Result<()> {
+fn make(path: &Path, shape: Shape, boot: HostBoot, replace: bool) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
     let file = tempfile::NamedTempFile::new_in(parent)?;
     file.as_file().set_len(shape.end)?;
@@ -231,7 +232,7 @@ fn make(path: &Path, shape: Shape, boot: Boot, replace: bool) -> io::Result<()> 
 }
 
 /// The states of the spans, as they hold in this boot; none if the file is something else.
-fn adopt(file: &File, shape: Shape, boot: Boot) -> io::Result<Option<Vec<u8>>> {
+fn adopt(file: &File, shape: Shape, boot: HostBoot) -> io::Result<Option<Vec<u8>>> {
     if file.metadata()?.len() != shape.end {
         return Ok(None);
     }
@@ -247,7 +248,7 @@ fn adopt(file: &File, shape: Shape, boot: Boot) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// The states of the spans, and whether they were written in this boot.
-fn read_states(file: &File, shape: Shape, boot: Boot) -> io::Result<Option<(Vec<u8>, bool)>> {
+fn read_states(file: &File, shape: Shape, boot: HostBoot) -> io::Result<Option<(Vec<u8>, bool)>> {
     let expected = header(shape, boot);
     let mut found = vec![0; expected.len()];
     file.read_exact_at(&mut found, 0)?;

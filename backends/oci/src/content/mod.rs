@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use error::ContentError;
-use file::{Boot, CacheFile, Shape, contents_start};
+pub use file::HostBoot;
+use file::{CacheFile, Shape, contents_start};
 use flight::Flights;
 pub use layout::ContentPiece;
 use layout::Layout;
@@ -53,7 +54,8 @@ pub struct LayerContent {
 
 impl LayerContent {
     /// Opens the cache of a layer in `folder`, or begins it. Several daemons may do so at once.
-    /// Missing spans will be read from `source`.
+    /// Missing spans will be read from `source`. What was written in this `boot` of the host counts, however who wrote
+    /// it has ended.
     ///
     /// # Errors
     /// What the file system answers; a layer of more than 2^63 bytes; an index whose entries share
@@ -62,15 +64,7 @@ impl LayerContent {
         folder: &Path,
         index: Arc<LayerIndex>,
         source: Arc<dyn BlobSource>,
-    ) -> Result<Self, ContentError> {
-        Self::open_in(folder, index, source, Boot::current())
-    }
-
-    fn open_in(
-        folder: &Path,
-        index: Arc<LayerIndex>,
-        source: Arc<dyn BlobSource>,
-        boot: Boot,
+        boot: HostBoot,
     ) -> Result<Self, ContentError> {
         let (path, shape, layout) = place(folder, &index)?;
         let (file, states) = CacheFile::open(&path, shape, boot)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use super::file::{ABSENT, Boot, CacheFile, states_of};
+use super::file::{ABSENT, CacheFile, HostBoot, states_of};
 use super::layout::Layout;
 use super::{ContentError, place};
 use crate::blob::Sha256Digest;
@@ -31,7 +31,7 @@ pub struct VerifiedContent {
 pub fn verify_content(folder: &Path, index: &LayerIndex) -> Result<VerifiedContent, ContentError> {
     let (path, shape, layout) = place(folder, index)?;
     let mut found = VerifiedContent::default();
-    let Some((file, states)) = CacheFile::existing(&path, shape, Boot::current())? else {
+    let Some((file, states)) = CacheFile::existing(&path, shape, HostBoot::current())? else {
         return Ok(found);
     };
     for (span, state) in states.into_iter().enumerate() {
@@ -86,6 +86,6 @@ fn sum(
 /// Which spans a cache file has, for whoever only counts: for each whether it is there. None if `path` is no such
 /// file.
 pub(crate) fn resident_spans_of(path: &Path) -> io::Result<Option<Vec<bool>>> {
-    let states = states_of(path, Boot::current())?;
+    let states = states_of(path, HostBoot::current())?;
     Ok(states.map(|states| states.iter().map(|state| *state != ABSENT).collect()))
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vfsd_oci::catalogue::Catalogue;
+use vfsd_oci::content::HostBoot;
 use vfsd_oci::image::{Image, ImageName, Platform};
 use vfsd_oci::registry::{self, AuthFiles, BadReference, Reference};
 use vfsd_oci::{OciImage, Progress};
@@ -246,6 +247,8 @@ impl Storage for ImageSource {
             ..Needs::default()
         };
         let places: Vec<PathBuf> = shares.iter().map(|share| share.path.clone()).collect();
+        // Inside the sandbox there is nothing that says it.
+        let boot = HostBoot::current();
         let (settings, shown) = (options.image.clone(), self.to_string());
         let registries = match &self.0 {
             ImageName::Registry(reference) if !settings.offline => {
@@ -270,6 +273,7 @@ impl Storage for ImageSource {
                 let mut options = settings.options(name, kept.path.clone());
                 options.progress = Box::new(log_progress());
                 options.known_as = None;
+                options.boot = boot;
                 options.registries = registries;
                 let opened = OciImage::open(&options);
                 drop(lease);

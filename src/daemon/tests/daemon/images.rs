@@ -149,6 +149,30 @@ fn what_a_daemon_serves_is_not_removed_while_it_does() {
 }
 
 #[test]
+fn what_a_daemon_has_written_counts_as_long_as_the_host_runs() {
+    let kept = Kept::new();
+    let socket = kept.place.socket();
+    let words = ["serve", "--socket-path", text(&socket), "--cache-dir"];
+    let words = [&words[..], &[text(&kept.cache), &kept.image]].concat();
+    let mut daemon = Daemon::listening(&mut vfsd(words), &socket);
+    let content = || {
+        let layers = std::fs::read_dir(kept.cache.join("layers")).ok()?;
+        let mut layers = layers.map(|entry| entry.unwrap().path());
+        layers.find(|path| path.extension().is_some_and(|it| it == "content"))
+    };
+    wait_until("a cache of the layer", || content().is_some());
+    let content = std::fs::read(content().unwrap()).unwrap();
+    let boot = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap();
+    // In the sandbox it cannot be read, and yet the cache is of this boot.
+    assert!(
+        content[..4096]
+            .windows(36)
+            .any(|bytes| bytes == &boot[..36])
+    );
+    daemon.stop(Signal::TERM);
+}
+
+#[test]
 fn what_runs_in_an_image_is_told_alone() {
     let kept = Kept::new();
     let told = kept.done(&["inspect", "--config", &kept.image]);

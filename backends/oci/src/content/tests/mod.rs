@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Source {
     blob: Vec<u8>,
     reads: AtomicUsize,
+    /// Bytes that were read.
+    read: AtomicUsize,
+    is_distant: bool,
     wrong: AtomicBool,
     fails: AtomicBool,
     /// Takes a note when a read begins, and waits for the other end.
@@ -33,6 +36,7 @@ struct Source {
 impl BlobSource for Source {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.reads.fetch_add(1, Ordering::Relaxed);
+        self.read.fetch_add(buffer.len(), Ordering::Relaxed);
         if let Some((begun, go_on)) = &self.gate {
             begun.send(()).unwrap();
             go_on.lock().recv_timeout(PATIENCE).unwrap();
@@ -46,6 +50,10 @@ impl BlobSource for Source {
             buffer.iter_mut().for_each(|byte| *byte ^= 0x55);
         }
         Ok(())
+    }
+
+    fn is_distant(&self) -> bool {
+        self.is_distant
     }
 }
 
@@ -135,9 +143,9 @@ impl Layer {
         self.open_in(folder, source, boot(1))
     }
 
-    fn open_in(&self, folder: &TempDir, source: &Arc<Source>, boot: Boot) -> LayerContent {
+    fn open_in(&self, folder: &TempDir, source: &Arc<Source>, boot: HostBoot) -> LayerContent {
         let source: Arc<dyn BlobSource> = Arc::clone(source) as _;
-        LayerContent::open_in(folder.path(), Arc::clone(&self.index), source, boot).unwrap()
+        LayerContent::open(folder.path(), Arc::clone(&self.index), source, boot).unwrap()
     }
 
     fn number(&self, name: &str) -> usize {
@@ -163,8 +171,8 @@ impl Layer {
     }
 }
 
-fn boot(number: u8) -> Boot {
-    Boot([number; 36])
+fn boot(number: u8) -> HostBoot {
+    HostBoot([number; 36])
 }
 
 fn folder() -> TempDir {
@@ -300,7 +308,7 @@ fn indexes_whose_files_have_no_place_are_refused() {
         change(&mut index);
         let folder = folder();
         let source: Arc<dyn BlobSource> = layer.source();
-        match LayerContent::open(folder.path(), Arc::new(index), source) {
+        match LayerContent::open(folder.path(), Arc::new(index), source, boot(1)) {
             Err(error) => error,
             Ok(_) => panic!("it was opened"),
         }
