@@ -36,6 +36,9 @@ impl LayerContent {
         if self.residency.has(span) {
             return Ok(());
         }
+        if self.is_distant() {
+            return self.fill_neighbours(span);
+        }
         self.flights.join(span, || {
             // Meanwhile, by another thread; or by another daemon.
             if !self.residency.has(span) {

@@ -7,7 +7,8 @@ use parking_lot::{Condvar, Mutex};
 
 use super::ContentError;
 
-type Outcome = Result<(), ContentError>;
+/// What whoever fills a span tells those who wait for it.
+pub(super) type Outcome = Result<(), ContentError>;
 
 /// Fills that are going on, by span.
 #[derive(Debug, Default)]
@@ -72,6 +73,13 @@ pub(super) struct Landing<'a> {
     pub(super) span: usize,
     flight: Arc<Flight>,
     pub(super) outcome: Outcome,
+}
+
+impl Landing<'_> {
+    /// The span, and what is told of it.
+    pub(super) fn told(&self) -> (usize, Outcome) {
+        (self.span, self.outcome.clone())
+    }
 }
 
 impl Drop for Landing<'_> {

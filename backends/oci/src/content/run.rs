@@ -5,9 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::file::{ABSENT, WRITTEN};
-use super::flight::Landing;
+use super::flight::{Landing, Outcome};
 use super::{ContentError, LayerContent};
 use crate::blob::{BlobSource, SpanReader};
+
+/// How much of a layer that another host has is asked for at once, for whoever waits for a part of it.
+const ASKED_AT_ONCE: u64 = 1 << 20;
 
 impl LayerContent {
     /// The first span from `from` on that is not there, and those after it that may be read together with it: at most
@@ -15,7 +18,13 @@ impl LayerContent {
     pub(crate) fn missing_run(&self, from: usize, most: u64) -> Option<Range<usize>> {
         let spans = &self.index.blob.spans;
         let first = (from..spans.len()).find(|span| !self.residency.has(*span))?;
-        let start = spans.get(first)?.compressed.start;
+        Some(first..self.run_end(first, most))
+    }
+
+    /// Where the run of missing spans ends that begins with `first`.
+    fn run_end(&self, first: usize, most: u64) -> usize {
+        let spans = &self.index.blob.spans;
+        let start = spans.get(first).map_or(0, |span| span.compressed.start);
         let fits = |span: usize| {
             let end = spans.get(span).map_or(u64::MAX, |span| span.compressed.end);
             !self.residency.has(span) && end.saturating_sub(start) <= most
@@ -24,7 +33,20 @@ impl LayerContent {
         while end < spans.len() && fits(end) {
             end = end.saturating_add(1);
         }
-        Some(first..end)
+        end
+    }
+
+    /// Makes a span resident that another host has, and with the same request those after it that are missing, too.
+    /// Waits for whoever fills it already.
+    pub(super) fn fill_neighbours(&self, span: usize) -> Result<(), ContentError> {
+        let filled = self.fill_missing(span..self.run_end(span, ASKED_AT_ONCE))?;
+        if let Some((_, outcome)) = filled.into_iter().find(|(filled, _)| *filled == span) {
+            return outcome;
+        }
+        self.flights.join(span, || match self.residency.has(span) {
+            true => Ok(()),
+            false => self.settle(span, &self.reader),
+        })
     }
 
     /// Makes spans resident, with one read of the layer for all that are missing. Whoever asks for one of them
@@ -36,6 +58,13 @@ impl LayerContent {
     /// # Errors
     /// The first that a span met; the others were tried all the same.
     pub(crate) fn fill_run(&self, spans: Range<usize>) -> Result<(), ContentError> {
+        let filled = self.fill_missing(spans)?;
+        let outcomes = filled.into_iter().map(|(_, outcome)| outcome);
+        outcomes.fold(Ok(()), Result::and)
+    }
+
+    /// As [`fill_run`](Self::fill_run); says of each span that nobody else was filling what it met.
+    fn fill_missing(&self, spans: Range<usize>) -> Result<Vec<(usize, Outcome)>, ContentError> {
         let mut landings: Vec<Landing<'_>> = Vec::new();
         for span in spans.filter(|span| *span < self.index.blob.spans.len()) {
             if self.residency.has(span) {
@@ -58,7 +87,7 @@ impl LayerContent {
         };
         let ends = place(landings.first()).zip(place(landings.last()));
         let Some((first, last)) = ends else {
-            return Ok(());
+            return Ok(Vec::new());
         };
         let source: Arc<dyn BlobSource> = match landings.len() {
             1 => Arc::clone(self.reader.source()),
@@ -69,17 +98,17 @@ impl LayerContent {
                     for landing in &mut landings {
                         landing.outcome = Err(error.clone());
                     }
-                    return Err(error);
+                    return Ok(landings.iter().map(Landing::told).collect());
                 }
             },
         };
         let reader = SpanReader::new(source, Arc::clone(&self.index.blob));
-        let mut outcome = Ok(());
+        let mut filled = Vec::new();
         for mut landing in landings {
             landing.outcome = self.settle(landing.span, &reader);
-            outcome = outcome.and(landing.outcome.clone());
+            filled.push(landing.told());
         }
-        outcome
+        Ok(filled)
     }
 
     /// Fetches a span that is ours to fill, and says that it is there.

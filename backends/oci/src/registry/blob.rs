@@ -1,6 +1,5 @@
 //! A blob in a registry, read by ranges.
 
-use std::collections::VecDeque;
 use std::io::{self, Read as _};
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,10 +13,6 @@ use crate::blob::{BlobSource, Sha256Digest};
 use super::client::{Answer, Body, Client, Get, text};
 use super::{Limits, RegistryError};
 
-/// The least that is asked for at once.
-const WINDOW: u64 = 1 << 20;
-/// How many pieces of this size are kept, for all blobs of an image.
-const WINDOWS: usize = 16;
 /// How far a server that knows no ranges is read in vain.
 const SKIP_MAX: u64 = 64 << 20;
 
@@ -239,57 +234,17 @@ impl Transfer {
     }
 }
 
-/// The pieces of an image's blobs that were read last.
-#[derive(Debug, Default)]
-pub(super) struct Windows(Mutex<VecDeque<Window>>);
-
-#[derive(Debug, Clone)]
-struct Window {
-    digest: Sha256Digest,
-    start: u64,
-    bytes: Arc<[u8]>,
-}
-
-impl Windows {
-    fn find(&self, digest: Sha256Digest, range: &Range<u64>) -> Option<Window> {
-        let mut windows = self.0.lock();
-        let place = windows
-            .iter()
-            .position(|window| window.digest == digest && window.get(range).is_some())?;
-        let window = windows.remove(place)?;
-        windows.push_back(window.clone());
-        Some(window)
-    }
-
-    fn keep(&self, window: Window) {
-        let mut windows = self.0.lock();
-        if windows.len() >= WINDOWS {
-            windows.pop_front();
-        }
-        windows.push_back(window);
-    }
-}
-
-impl Window {
-    fn get(&self, range: &Range<u64>) -> Option<&[u8]> {
-        let start = usize::try_from(range.start.checked_sub(self.start)?).ok()?;
-        let end = usize::try_from(range.end.checked_sub(self.start)?).ok()?;
-        self.bytes.get(start..end)
-    }
-}
-
-/// A blob in a registry. Each read that no earlier one has covered asks for 1 MiB or more.
+/// A blob in a registry. Each read is a request, for its bytes and no others.
 ///
 /// The bytes are what the registry sent: nothing here compares them with a digest.
 #[derive(Debug)]
 pub(super) struct RegistryBlob {
     place: Arc<Place>,
-    windows: Arc<Windows>,
 }
 
 impl RegistryBlob {
-    pub(super) fn new(place: Arc<Place>, windows: Arc<Windows>) -> Self {
-        Self { place, windows }
+    pub(super) fn new(place: Arc<Place>) -> Self {
+        Self { place }
     }
 
     /// Which blob it is, and how large.
@@ -304,29 +259,7 @@ impl BlobSource for RegistryBlob {
         let end = offset.checked_add(length);
         let end = end.filter(|end| *end <= self.place.size);
         let range = offset..end.ok_or(io::ErrorKind::UnexpectedEof)?;
-        if length >= WINDOW {
-            return Ok(Transfer::new(Arc::clone(&self.place), range).read_exact(buffer)?);
-        }
-        let digest = self.place.digest;
-        let window = match self.windows.find(digest, &range) {
-            Some(window) => window,
-            None => {
-                let end = offset.saturating_add(WINDOW).min(self.place.size);
-                let length = usize::try_from(end.saturating_sub(offset)).unwrap_or(0);
-                let mut bytes = vec![0; length];
-                Transfer::new(Arc::clone(&self.place), offset..end).read_exact(&mut bytes)?;
-                let window = Window {
-                    digest,
-                    start: offset,
-                    bytes: bytes.into(),
-                };
-                self.windows.keep(window.clone());
-                window
-            }
-        };
-        let found = window.get(&range).ok_or(io::ErrorKind::UnexpectedEof)?;
-        buffer.copy_from_slice(found);
-        Ok(())
+        Ok(Transfer::new(Arc::clone(&self.place), range).read_exact(buffer)?)
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::blob::{BlobSource, Sha256Digest};
 use crate::image::{Blobs, Document, Image, ImageError, JSON_MAX, Platform};
 
-use super::blob::{Place, RegistryBlob, Windows};
+use super::blob::{Place, RegistryBlob};
 use super::client::{self, Client, Get};
 use super::store::{Download, Store};
 use super::{Limits, Reference, RegistryError, Settings, Version};
@@ -50,7 +50,6 @@ pub(crate) fn find(
         mirrors: mirrors.collect::<Result<_, _>>()?,
         own,
         store,
-        windows: Arc::default(),
         documents: Mutex::default(),
     };
     let (digest, size, notice) = blobs.resolve()?;
@@ -72,7 +71,6 @@ struct RegistryBlobs {
     mirrors: Vec<Arc<Client>>,
     own: Arc<Client>,
     store: Store,
-    windows: Arc<Windows>,
     documents: Mutex<Vec<Sha256Digest>>,
 }
 
@@ -216,7 +214,7 @@ impl Blobs for RegistryBlobs {
         let place = self.place(digest, size)?;
         Ok(Arc::new(KeptBlob {
             store: self.store.clone(),
-            remote: RegistryBlob::new(place, Arc::clone(&self.windows)),
+            remote: RegistryBlob::new(place),
         }))
     }
 

@@ -29,6 +29,26 @@ fn only_what_is_asked_for_is_fetched_and_only_once() {
 }
 
 #[test]
+fn what_another_host_has_is_asked_for_with_what_follows_it_and_each_byte_once() {
+    let layer = layer(<[u8]>::to_vec);
+    let folder = folder();
+    let source = Arc::new(Source {
+        blob: layer.blob.clone(),
+        is_distant: true,
+        ..Source::default()
+    });
+    let content = layer.open(&folder, &source);
+    let long = layer.number("long");
+    content.fill(long, 95_000..95_001).unwrap();
+    assert_eq!(source.reads(), 1);
+    assert!(content.is_resident(long, 95_000..u64::MAX), "in one MiB");
+    assert!(!content.is_resident(long, 0..95_000));
+    layer.assert_complete(&content);
+    assert_eq!(source.reads(), 2);
+    assert_eq!(source.read.load(Ordering::Relaxed), layer.blob.len());
+}
+
+#[test]
 fn those_who_want_the_same_span_wait_for_one_fill() {
     let layer = gzip_layer();
     let (begun, has_begun) = mpsc::sync_channel(100);

@@ -118,10 +118,7 @@ fn a_layer_whose_blob_was_dropped_is_read_by_ranges() {
     source.read_at(5000, &mut buffer).unwrap();
     assert_eq!(buffer, scene.blob[5000..6000]);
     let ranges: Vec<_> = scene.blobs().into_iter().map(|it| it.range).collect();
-    assert_eq!(
-        ranges,
-        [Some(format!("bytes=5000-{}", 5000 + (1 << 20) - 1))]
-    );
+    assert_eq!(ranges, [Some("bytes=5000-5999".to_owned())]);
 }
 
 #[test]
