@@ -10,6 +10,7 @@ mod guest;
 mod packages;
 mod process;
 mod progress;
+mod registry;
 mod stores;
 mod suite;
 mod verdict;

@@ -34,13 +34,9 @@ impl ImageRoot {
         let Program::Vfsd(vfsd) = program else {
             bail!("only vfsd serves images")
         };
-        packages::install(&[UMOCI])?;
         let folder = folder_in(cache.folder()).context("make a folder for the image")?;
         let this = Self { folder };
-        let mut make = Command::new("sh");
-        make.args(["-c", MAKE, "image"])
-            .args([tree, this.folder.path()]);
-        run_ok(&make, LIMIT, &mut |_| {}).context("make an image")?;
+        make_layout(tree, this.folder.path())?;
         let mut index = Command::new(vfsd);
         index
             .args(["image", "pull", &this.source(), "--cache-dir"])
@@ -77,4 +73,16 @@ impl ImageRoot {
     fn kept(&self) -> PathBuf {
         self.folder.path().join("cache")
     }
+}
+
+/// Makes a layout `layout` with the image `root` of a tree, in a folder.
+///
+/// # Errors
+/// A tool cannot be installed, or fails.
+pub(super) fn make_layout(tree: &Path, folder: &Path) -> Result<()> {
+    packages::install(&[UMOCI])?;
+    let mut make = Command::new("sh");
+    make.args(["-c", MAKE, "image"]).args([tree, folder]);
+    run_ok(&make, LIMIT, &mut |_| {}).context("make an image")?;
+    Ok(())
 }

@@ -10,7 +10,7 @@ use super::DaemonArguments;
 use crate::artifact::Cache;
 use crate::cases::boots::{BOOTS, Boot, Case};
 use crate::cases::guest::{full_name, run_boot};
-use crate::cases::{host_mount, native_front_end, run_image, two_guests};
+use crate::cases::{host_mount, native_front_end, registry, run_image, two_guests};
 use crate::checks::{CARGO_TEST, CHECKS, cargo_test};
 use crate::daemon::Program;
 use crate::packages::{self, SKOPEO, UMOCI};
@@ -75,7 +75,15 @@ fn list(arguments: &Arguments) {
     });
     let mounts = host_mount::CASES.iter().map(|case| case.name.to_owned());
     for name in checks
-        .chain([native_front_end::NAME, run_image::NAME, two_guests::NAME].map(ToOwned::to_owned))
+        .chain(
+            [
+                native_front_end::NAME,
+                run_image::NAME,
+                two_guests::NAME,
+                registry::NAME,
+            ]
+            .map(ToOwned::to_owned),
+        )
         .chain(guests)
         .chain(mounts)
         .filter(|name| arguments.wants(name))
@@ -148,7 +156,9 @@ fn with_a_front_end(
     let front_end = arguments.wants(native_front_end::NAME);
     let example = arguments.wants(run_image::NAME);
     let two = arguments.wants(two_guests::NAME);
-    if boots.is_empty() && mounts.is_empty() && !front_end && !example && !two {
+    let in_registry = arguments.wants(registry::NAME);
+    let alone = front_end || example || two || in_registry;
+    if boots.is_empty() && mounts.is_empty() && !alone {
         return Ok(());
     }
     let cache = Cache::open(workspace.guest_cache())?;
@@ -171,6 +181,11 @@ fn with_a_front_end(
         let (verdict, elapsed) = two_guests::run_case(&program, &cache)
             .unwrap_or_else(|error| (failed(error), Duration::ZERO));
         results.tell(two_guests::NAME, &verdict, elapsed);
+    }
+    if in_registry {
+        let (verdict, elapsed) = registry::run_case(&program, &cache)
+            .unwrap_or_else(|error| (failed(error), Duration::ZERO));
+        results.tell(registry::NAME, &verdict, elapsed);
     }
     for (boot, cases) in boots {
         guest_cases(boot, &cases, &program, &cache, results);

@@ -1,0 +1,161 @@
+//! A registry of images that others wrote, on loopback: what it was asked for is in its log.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::artifact::Cache;
+use crate::packages::{self, SKOPEO};
+use crate::process::{Background, run_ok, tail_of_file};
+use crate::stores;
+
+/// How long it may take to answer.
+const READY: Duration = Duration::from_secs(30);
+/// How long an image may take to be copied.
+const COPY: Duration = Duration::from_secs(120);
+
+/// A place for a registry's images, its address, and the way to start it.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    folder: PathBuf,
+    address: SocketAddr,
+    path: (String, String),
+}
+
+/// A registry that runs, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct RunningRegistry {
+    child: Background,
+    log: PathBuf,
+}
+
+/// What was fetched from a registry, without manifests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Served {
+    /// How often a blob or a part of one was asked for.
+    pub(crate) requests: usize,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+}
+
+impl Registry {
+    /// An empty registry in `folder`, which does not run yet.
+    ///
+    /// # Errors
+    /// Its program cannot be fetched; the folder cannot be written to.
+    pub(crate) fn new(folder: &Path, cache: &Cache) -> Result<Self> {
+        let free = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
+        let address = free.local_addr().context("find a free port")?;
+        let config = format!(
+            "version: 0.1\nlog: {{level: info, formatter: json, accesslog: {{disabled: true}}}}\n\
+            storage: {{filesystem: {{rootdirectory: {}/images}}}}\nhttp: {{addr: {address}}}\n",
+            folder.display()
+        );
+        fs::write(folder.join("config.yml"), config).context("configure a registry")?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            address,
+            path: stores::path_with_registry(cache)?,
+        })
+    }
+
+    /// Starts it with an empty log, and waits until it answers.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub(crate) fn start(&self) -> Result<RunningRegistry> {
+        let log = self.folder.join("log");
+        let file = File::create(&log).context("make the registry's log")?;
+        let mut command = Command::new("env");
+        let (name, value) = &self.path;
+        command.arg(format!("{name}={value}"));
+        command.args(["docker-registry", "serve"]);
+        command.arg(self.folder.join("config.yml"));
+        let mut child = Background::start(&command, &file)?;
+        let deadline = Instant::now() + READY;
+        while TcpStream::connect(self.address).is_err() {
+            if child.exited()?.is_some() || Instant::now() > deadline {
+                bail!("the registry does not start\n{}", tail_of_file(&log, 10));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(RunningRegistry { child, log })
+    }
+
+    /// Copies an image of a layout, as `layout:tag`, into the registry, which runs. Its name there, as vfsd is given it.
+    ///
+    /// # Errors
+    /// It cannot be copied.
+    pub(crate) fn push(&self, layout: &str) -> Result<String> {
+        packages::install(&[SKOPEO])?;
+        let name = format!("docker://{}/vfsd/root:1", self.address);
+        let mut copy = Command::new(SKOPEO.provides);
+        copy.args(["--insecure-policy", "copy", "--dest-tls-verify=false"]);
+        copy.args([&format!("oci:{layout}"), &name]);
+        // Neither credentials nor what it remembers of other registries are those of this user.
+        copy.env("HOME", &self.folder);
+        run_ok(&copy, COPY, &mut |_| {}).context("copy an image to a registry")?;
+        Ok(name)
+    }
+}
+
+impl RunningRegistry {
+    /// Stops it, and says what it was asked for since it was started.
+    ///
+    /// # Errors
+    /// It had to be killed; its log is not what was expected.
+    pub(crate) fn stop(mut self) -> Result<Served> {
+        self.child.terminate().context("stop the registry")?;
+        let log = fs::read_to_string(&self.log).context("read the registry's log")?;
+        Ok(served(&log))
+    }
+}
+
+/// What a log says.
+fn served(log: &str) -> Served {
+    let lines = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.fold(Served::default(), |served, line| {
+        let text = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default();
+        let is_of_blob = text("http.request.method") == "GET"
+            && text("http.request.uri").contains("/blobs/sha256:");
+        match line.get("http.response.written").and_then(Value::as_u64) {
+            Some(bytes) if is_of_blob => Served {
+                requests: served.requests + 1,
+                bytes: served.bytes + bytes,
+            },
+            _ => served,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_says_what_was_fetched_of_blobs() {
+        let line = |method: &str, uri: &str, written: &str| {
+            format!(
+                r#"{{"http.request.method":"{method}","http.request.uri":"{uri}"{written},"msg":"x"}}"#
+            )
+        };
+        let written = r#","http.response.written":10"#;
+        let log = [
+            line("GET", "/v2/a/blobs/sha256:0a", written),
+            line("GET", "/v2/a/blobs/sha256:0b", written),
+            line("GET", "/v2/a/blobs/sha256:0b", ""),
+            line("HEAD", "/v2/a/blobs/sha256:0a", written),
+            line("GET", "/v2/a/manifests/1", written),
+            "no JSON".to_owned(),
+        ];
+        let (requests, bytes) = (2, 20);
+        assert_eq!(served(&log.join("\n")), Served { requests, bytes });
+    }
+}
