@@ -24,5 +24,5 @@ pub use digest::{BadDigest, Sha256Digest};
 pub use error::{BlobError, SpanError, SpanFault};
 pub use indexer::{BlobIndexer, BlobOptions};
 pub use reader::SpanReader;
-pub use source::BlobSource;
+pub use source::{BlobSource, Check};
 pub use span::{BlobIndex, Resume, Span, Window};

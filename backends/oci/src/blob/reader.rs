@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::decoder::{Decoder, Step};
 use super::span::{BlobIndex, Resume, Span};
-use super::{BlobError, BlobSource, Sha256Digest, SpanError, SpanFault};
+use super::{BlobError, BlobSource, Check, Sha256Digest, SpanError, SpanFault};
 
 /// The most of a blob that is asked for, and held, at once.
 const PIECE: u64 = 4 << 20;
@@ -52,7 +52,7 @@ impl<S: BlobSource> SpanReader<S> {
             .spans
             .get(span)
             .ok_or(SpanFault::Missing)
-            .and_then(|span| self.decode(span, &mut sink))
+            .and_then(|place| self.decode(place, &|bytes| self.index.check(span, bytes), &mut sink))
             .map_err(|reason| SpanError {
                 layer: self.index.digest,
                 span,
@@ -93,6 +93,7 @@ impl<S: BlobSource> SpanReader<S> {
     fn decode(
         &self,
         span: &Span,
+        check: Check<'_>,
         sink: &mut impl FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), SpanFault> {
         let mut offset = span.compressed.start;
@@ -109,9 +110,12 @@ impl<S: BlobSource> SpanReader<S> {
             let left = span.compressed.end.saturating_sub(offset);
             let size = left.min(PIECE);
             piece.resize(usize::try_from(size).unwrap_or(0), 0);
-            self.source
-                .read_at(offset, &mut piece)
-                .map_err(SpanFault::Source)?;
+            // In pieces no other place can be asked for what is wrong: it is known at the end.
+            let read = match size == length(&span.compressed) {
+                true => self.source.read_right(offset, &mut piece, check),
+                false => self.source.read_at(offset, &mut piece),
+            };
+            read.map_err(SpanFault::Source)?;
             offset = offset.saturating_add(size);
             compressed.update(&piece);
             // Wrong bytes do not even reach the decoder, if all are there already.

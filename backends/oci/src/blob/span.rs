@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::gzip::WINDOW;
-use super::{BlobError, Compression, Sha256Digest};
+use super::{BlobError, Compression, Sha256Digest, SpanError, SpanFault};
 
 /// Where the spans of a blob lie and what they must be: enough to read any of them by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,24 @@ impl BlobIndex {
         match (self.span_at(range.start), last) {
             (Some(first), Some(last)) => first..last.saturating_add(1),
             _ => 0..0,
+        }
+    }
+}
+
+impl BlobIndex {
+    /// Whether `bytes` are those of a span in the blob.
+    ///
+    /// # Errors
+    /// `Mismatch`, with the layer and the span, if they are not.
+    pub fn check(&self, span: usize, bytes: &[u8]) -> Result<(), SpanError> {
+        let wanted = self.spans.get(span).map(|span| span.compressed_sha256);
+        match wanted == Some(Sha256Digest::of(bytes)) {
+            true => Ok(()),
+            false => Err(SpanError {
+                layer: self.digest,
+                span,
+                reason: SpanFault::Mismatch("compressed"),
+            }),
         }
     }
 }

@@ -91,7 +91,7 @@ impl LayerContent {
         };
         let source: Arc<dyn BlobSource> = match landings.len() {
             1 => Arc::clone(self.reader.source()),
-            _ => match self.read(first.start..last.end) {
+            _ => match self.read(first.start..last.end, &landings) {
                 Ok(read) => Arc::new(read),
                 Err(error) => {
                     let error = ContentError::from(error);
@@ -124,10 +124,24 @@ impl LayerContent {
         Ok(())
     }
 
-    fn read(&self, range: Range<u64>) -> io::Result<Piece> {
+    /// What the layer has in `range`, the spans of `landings` from the first place where they are right.
+    fn read(&self, range: Range<u64>, landings: &[Landing<'_>]) -> io::Result<Piece> {
         let length = range.end.saturating_sub(range.start);
         let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-        self.reader.source().read_at(range.start, &mut bytes)?;
+        let check = |bytes: &[u8]| {
+            landings.iter().try_for_each(|landing| {
+                let place = self.index.blob.spans.get(landing.span);
+                let place = place.map_or(0..0, |span| span.compressed.clone());
+                let [start, end] = [place.start, place.end].map(|offset| {
+                    let within = offset.saturating_sub(range.start);
+                    usize::try_from(within).unwrap_or(usize::MAX)
+                });
+                let found = bytes.get(start..end).unwrap_or_default();
+                self.index.blob.check(landing.span, found)
+            })
+        };
+        let source = self.reader.source();
+        source.read_right(range.start, &mut bytes, &check)?;
         Ok(Piece {
             start: range.start,
             bytes,

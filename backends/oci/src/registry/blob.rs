@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use reqwest::Url;
 use reqwest::header::CONTENT_RANGE;
 
-use crate::blob::{BlobSource, Sha256Digest};
+use crate::blob::{BlobSource, Check, Sha256Digest};
 
 use super::client::{Answer, Body, Client, Get, text};
 use super::{Limits, RegistryError};
@@ -247,6 +247,13 @@ impl RegistryBlob {
         Self { place }
     }
 
+    fn range(&self, offset: u64, buffer: &[u8]) -> io::Result<Range<u64>> {
+        let length = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
+        let end = offset.checked_add(length);
+        let end = end.filter(|end| *end <= self.place.size);
+        Ok(offset..end.ok_or(io::ErrorKind::UnexpectedEof)?)
+    }
+
     /// Which blob it is, and how large.
     pub(super) fn blob(&self) -> (Sha256Digest, u64) {
         (self.place.digest, self.place.size)
@@ -255,11 +262,37 @@ impl RegistryBlob {
 
 impl BlobSource for RegistryBlob {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let length = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
-        let end = offset.checked_add(length);
-        let end = end.filter(|end| *end <= self.place.size);
-        let range = offset..end.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let range = self.range(offset, buffer)?;
         Ok(Transfer::new(Arc::clone(&self.place), range).read_exact(buffer)?)
+    }
+
+    fn read_right(&self, offset: u64, buffer: &mut [u8], check: Check<'_>) -> io::Result<()> {
+        let mut place = Place::best(Arc::clone(&self.place));
+        loop {
+            let range = self.range(offset, buffer)?;
+            let mut transfer = Transfer::new(Arc::clone(&place), range);
+            transfer.read_exact(buffer)?;
+            let Err(error) = check(buffer) else {
+                return Ok(());
+            };
+            // What began at one place and ended at another says nothing of either: all of it is asked of the other.
+            let ended = transfer.place;
+            let next = match Arc::ptr_eq(&ended, &place) {
+                true => {
+                    let Some(next) = place.next.clone() else {
+                        return Ok(());
+                    };
+                    place.client.distrust();
+                    let wrong = place.client.image().registry();
+                    tracing::warn!(
+                        "the mirror {wrong} gives wrong bytes, others are asked: {error}"
+                    );
+                    next
+                }
+                false => ended,
+            };
+            place = Place::best(next);
+        }
     }
 }
 

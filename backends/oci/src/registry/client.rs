@@ -21,6 +21,8 @@ pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-co
 const REDIRECTS_MAX: usize = 5;
 /// How long a mirror that failed is left out.
 const AVOIDED: Duration = Duration::from_secs(60);
+/// How long one that gave wrong bytes is.
+const DISTRUSTED: Duration = Duration::from_secs(600);
 /// How much is read of an answer that says what is wrong.
 const PROBLEM_MAX: u64 = 16 << 10;
 
@@ -102,7 +104,17 @@ impl Client {
 
     /// Another one is to be asked for a while, if there is one.
     pub(super) fn avoid(&self) {
-        *self.avoided.lock() = Instant::now().checked_add(AVOIDED);
+        self.avoid_for(AVOIDED);
+    }
+
+    /// It gave what it should not have: as [`avoid`](Self::avoid), and longer.
+    pub(super) fn distrust(&self) {
+        self.avoid_for(DISTRUSTED);
+    }
+
+    fn avoid_for(&self, how_long: Duration) {
+        let mut avoided = self.avoided.lock();
+        *avoided = Instant::now().checked_add(how_long).max(*avoided);
     }
 
     pub(super) fn is_avoided(&self) -> bool {

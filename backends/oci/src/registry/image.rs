@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::blob::{BlobSource, Sha256Digest};
+use crate::blob::{BlobSource, Check, Sha256Digest};
 use crate::image::{Blobs, Document, Image, ImageError, JSON_MAX, Platform};
 
 use super::blob::{Place, RegistryBlob};
@@ -201,6 +201,20 @@ impl BlobSource for KeptBlob {
             Some(file) => file.read_at(offset, buffer),
             None => self.remote.read_at(offset, buffer),
         }
+    }
+
+    fn read_right(&self, offset: u64, buffer: &mut [u8], check: Check<'_>) -> io::Result<()> {
+        let (digest, size) = self.remote.blob();
+        if let Some(file) = self.store.open(digest, size) {
+            file.read_at(offset, buffer)?;
+            match check(buffer) {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!("the cache is damaged: {error}; the registry is asked")
+                }
+            }
+        }
+        self.remote.read_right(offset, buffer, check)
     }
 
     fn is_distant(&self) -> bool {

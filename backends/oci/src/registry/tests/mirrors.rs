@@ -2,6 +2,7 @@
 
 use super::server::Seen;
 use super::*;
+use crate::content::ContentError;
 
 /// What is asked of a mirror and of the registry to open an image.
 fn asked(scene: &Scene, mirrors: &[&str]) -> (usize, Vec<Seen>) {
@@ -68,6 +69,83 @@ fn wrong_bytes_of_a_mirror_are_had_again_from_the_registry() {
     wrong.faults(vec![Fault::Wrong(50); 20]);
     let (_, own) = asked(&scene, &[&wrong.address().to_string()]);
     assert!(!own.is_empty());
+}
+
+/// An image of which all is known and nothing is there, with these mirrors.
+fn known(scene: &Scene, mirrors: &[&Server]) -> OciImage {
+    drop(scene.open().unwrap());
+    scene.drop_layers();
+    scene.drop_contents();
+    let mut options = scene.options();
+    let own = scene.server.address().to_string();
+    let mirrors = mirrors.iter().map(|it| it.address().to_string());
+    options.registries.mirrors = mirrors.map(|it| (own.clone(), it)).collect();
+    let image = OciImage::open(&options).unwrap();
+    scene.server.seen();
+    image
+}
+
+fn fill(image: &OciImage) -> Result<(), ContentError> {
+    let mut contents = image.contents();
+    contents.try_for_each(|content| {
+        let spans = 0..content.index().blob.spans.len();
+        spans
+            .into_iter()
+            .try_for_each(|span| content.fill_span(span))
+    })
+}
+
+#[test]
+fn wrong_bytes_of_a_piece_are_asked_for_at_the_next_mirror_and_then_of_the_registry() {
+    let scene = Scene::in_spans();
+    let [first, second] = [(); 2].map(|()| mirror(&scene, &[("t", scene.manifest)]));
+    let image = known(&scene, &[&first, &second]);
+    first.faults(vec![Fault::Wrong(50); 20]);
+    second.faults([Fault::None, Fault::Wrong(50)]);
+    first.seen();
+    second.seen();
+    fill(&image).unwrap();
+    assert_eq!(first.seen().len(), 1, "it is not asked again soon");
+    assert_eq!(second.seen().len(), 2);
+    assert!(!scene.blobs().is_empty());
+    for content in image.contents() {
+        assert_eq!(content.resident_spans(), content.index().blob.spans.len());
+    }
+}
+
+#[test]
+fn bytes_that_are_wrong_everywhere_are_an_error_that_names_the_layer_and_the_span() {
+    let scene = Scene::in_spans();
+    let wrong = mirror(&scene, &[("t", scene.manifest)]);
+    let image = known(&scene, &[&wrong]);
+    wrong.faults(vec![Fault::Wrong(50); 20]);
+    scene.server.faults(vec![Fault::Wrong(50); 20]);
+    let error = fill(&image).unwrap_err().to_string();
+    let layer = scene.layers[0].to_string();
+    assert!(
+        error.contains(&layer) && error.contains("span 0"),
+        "{error}"
+    );
+    assert_eq!(
+        wrong.seen().iter().filter(|it| it.range.is_some()).count(),
+        1
+    );
+    scene.server.faults([]);
+    fill(&image).unwrap();
+}
+
+#[test]
+fn a_layer_that_is_damaged_in_the_cache_is_had_from_the_registry() {
+    let scene = Scene::in_spans();
+    drop(scene.open().unwrap());
+    scene.drop_contents();
+    let mut damaged = scene.blob.clone();
+    damaged[1_000_000] ^= 1;
+    std::fs::write(scene.kept(scene.layers[0]), damaged).unwrap();
+    let image = scene.open().unwrap();
+    scene.server.seen();
+    fill(&image).unwrap();
+    assert_eq!(scene.blobs().len(), 1, "the span that was damaged");
 }
 
 #[test]
