@@ -7,8 +7,10 @@ use std::time::SystemTime;
 use super::Catalogue;
 use super::files::{CachedFile, Kind, files};
 use super::prune::{is_being_fetched, is_young, remove};
+use crate::ahead::Trace;
 use crate::blob::Sha256Digest;
-use crate::content::resident_spans_of;
+use crate::content::{resident_spans_of, trim_content};
+use crate::index::LayerIndex;
 
 /// What was removed to keep a cache within its size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,11 +72,58 @@ impl Catalogue {
             if evicted.left <= limit {
                 break;
             }
+            let wanted = evicted.left.saturating_sub(limit);
+            if wanted < file.disk
+                && file.kind == Kind::Content
+                && let Some(bytes) = self.trim(&file, wanted)
+            {
+                evicted.bytes = evicted.bytes.saturating_add(bytes);
+                evicted.left = evicted.left.saturating_sub(bytes);
+                continue;
+            }
             remove(&file.path)?;
             evicted.bytes = evicted.bytes.saturating_add(file.disk);
             evicted.left = evicted.left.saturating_sub(file.disk);
         }
         Ok(evicted)
+    }
+
+    /// Takes as much of a layer's content away as is wanted: last what an image needs when it starts. None where that
+    /// cannot be done.
+    fn trim(&self, file: &CachedFile, wanted: u64) -> Option<u64> {
+        let digest = file.digest?;
+        let folder = file.path.parent()?;
+        let index = LayerIndex::load(&folder.join(format!("{}.index", digest.hex()))).ok()?;
+        let worth = self.start_of(digest).ok()?;
+        let worth = |span: usize| worth.get(&span).copied().unwrap_or(0);
+        let freed = trim_content(folder, &index, wanted, worth).ok()?;
+        (freed > 0).then_some(freed)
+    }
+
+    /// The spans of a layer that were read when an image was started last, the first as the most worth.
+    fn start_of(&self, layer: Sha256Digest) -> io::Result<HashMap<usize, usize>> {
+        let mut worth = HashMap::new();
+        for record in self.records()? {
+            let name = format!("{}.trace", record.digest.hex());
+            let Some(Trace(entries)) = Trace::load(&self.cache.join("traces").join(name)) else {
+                continue;
+            };
+            for (place, (number, span)) in entries.iter().rev().enumerate() {
+                let (Ok(number), Ok(span)) = (usize::try_from(*number), usize::try_from(*span))
+                else {
+                    continue;
+                };
+                if record
+                    .layers
+                    .get(number)
+                    .is_some_and(|it| it.digest == layer)
+                {
+                    let most = worth.entry(span).or_insert(0);
+                    *most = place.saturating_add(1).max(*most);
+                }
+            }
+        }
+        Ok(worth)
     }
 }
 

@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime};
 use vfsd_testkit::place::Place;
 
 use super::*;
+use crate::content::LayerContent;
 use crate::image::ImageName;
 use crate::testing::{Layout, Tar};
 use crate::{OciImage, Options};
-use vfsd_backend::Backend as _;
+use vfsd_backend::{Backend as _, OpenFlags};
 
 /// A layout with several images, and a cache.
 struct Kept {
@@ -328,6 +329,65 @@ fn what_was_used_the_longest_time_ago_goes_first_and_indexes_stay() {
     let evicted = kept.catalogue().evict(0).unwrap();
     assert_eq!(evicted.left, 0, "also the indexes, in the end");
     assert_eq!(read(&kept.open("b"), "own"), "b".repeat(200_000).as_bytes());
+}
+
+/// An image whose file `own` has several spans, all of which are there.
+fn large(kept: &mut Kept) -> String {
+    let content = "0123456789abcdef".repeat((6 << 20) / 16);
+    kept.image("a", &content);
+    assert_eq!(read(&kept.open("a"), "own"), content.as_bytes());
+    content
+}
+
+/// The layer with `own`.
+fn own(image: &OciImage) -> &LayerContent {
+    image.contents().nth(1).unwrap()
+}
+
+#[test]
+fn content_goes_piece_by_piece_and_what_a_start_needs_last() {
+    let mut kept = Kept::new();
+    let content = large(&mut kept);
+    let last = (5 << 20)..(6 << 20);
+    // The last start needed the end of the file.
+    let image = kept.open("a");
+    let file = Place(image.root()).lookup("own").unwrap();
+    file.open(OpenFlags::READ)
+        .unwrap()
+        .read(last.start, 1 << 20)
+        .unwrap();
+    let all = own(&image).resident_spans();
+    drop((file, image));
+    let evicted = kept.catalogue().evict(disk(&kept) - (2 << 20)).unwrap();
+    assert!(
+        evicted.bytes >= 2 << 20 && evicted.bytes < 4 << 20,
+        "{evicted:?}"
+    );
+    assert_eq!(disk(&kept), evicted.left);
+    let image = kept.open("a");
+    let left = own(&image).resident_spans();
+    assert!(left < all && left >= all - 3, "{left} of {all}");
+    assert!(own(&image).is_resident(0, last));
+    assert!(
+        own(&image).is_resident(0, 0..1),
+        "the later pieces go first"
+    );
+    assert_eq!(read(&image, "own"), content.as_bytes());
+}
+
+#[test]
+fn what_an_eviction_that_was_cut_off_has_left_goes_with_the_next() {
+    let mut kept = Kept::new();
+    let content = large(&mut kept);
+    let all = disk(&kept);
+    // It had said that all is gone, and no more.
+    for path in kept.files("layers", ".content") {
+        let file = File::options().write(true).open(path).unwrap();
+        file.write_all_at(&[0; 2], 4096).unwrap();
+    }
+    kept.catalogue().evict(all - 1).unwrap();
+    assert!(disk(&kept) <= all - (1 << 20));
+    assert_eq!(read(&kept.open("a"), "own"), content.as_bytes());
 }
 
 #[test]

@@ -15,10 +15,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
 use super::layout::PAGE;
 use crate::blob::Sha256Digest;
@@ -126,6 +127,45 @@ impl CacheFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The cache file at `path` if it is of this shape, and the states of its spans as they were written, in whichever
+    /// boot. Nothing is changed.
+    pub(super) fn as_it_is(path: &Path, shape: Shape) -> io::Result<Option<(Self, Vec<u8>)>> {
+        let writable = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if writable.metadata()?.len() != shape.end {
+            return Ok(None);
+        }
+        let Some((mut states, _)) = read_states(&writable, shape, HostBoot::current())? else {
+            return Ok(None);
+        };
+        writable.read_exact_at(&mut states, PAGE)?;
+        let file = Self {
+            readable: writable.try_clone()?,
+            spans: shape.spans,
+            writable,
+        };
+        Ok(Some((file, states)))
+    }
+
+    /// Bytes that it takes on the disk.
+    pub(super) fn disk(&self) -> io::Result<u64> {
+        use std::os::unix::fs::MetadataExt as _;
+        Ok(self.writable.metadata()?.blocks().saturating_mul(512))
+    }
+
+    /// Makes a hole.
+    pub(super) fn punch(&self, range: Range<u64>) -> io::Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let length = range.end.saturating_sub(range.start);
+        Ok(fallocate(&self.writable, flags, range.start, length)?)
     }
 
     /// The state of a span, which another daemon may have changed.

@@ -13,6 +13,7 @@ mod residency;
 mod run;
 #[cfg(test)]
 mod tests;
+mod trim;
 mod verify;
 
 use std::io;
@@ -28,6 +29,7 @@ use flight::Flights;
 pub use layout::ContentPiece;
 use layout::Layout;
 use residency::Residency;
+pub(crate) use trim::trim_content;
 pub(crate) use verify::resident_spans_of;
 pub use verify::{VerifiedContent, verify_content};
 
