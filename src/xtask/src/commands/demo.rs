@@ -64,6 +64,8 @@ enum Shown {
     S3,
     /// A volume is beside the root
     Volume,
+    /// An archive that a plugin in Python shows is beside the root
+    Plugin,
 }
 
 impl Shown {
@@ -74,6 +76,7 @@ impl Shown {
             Self::Oci => include_str!("../../guest/demo-oci.sh"),
             Self::S3 => include_str!("../../guest/demo-s3.sh"),
             Self::Volume => include_str!("../../guest/demo-volume.sh"),
+            Self::Plugin => include_str!("../../guest/demo-plugin.sh"),
         }
     }
 
@@ -83,11 +86,12 @@ impl Shown {
             root: match self {
                 Self::Layers => Root::Layers,
                 Self::Oci => Root::Image,
-                Self::Directory | Self::S3 | Self::Volume => Root::Folder,
+                Self::Directory | Self::S3 | Self::Volume | Self::Plugin => Root::Folder,
             },
             beside: match self {
                 Self::S3 => Some(Beside::Bucket),
                 Self::Volume => Some(Beside::Volume),
+                Self::Plugin => Some(Beside::Plugin),
                 Self::Directory | Self::Layers | Self::Oci => None,
             },
         }
