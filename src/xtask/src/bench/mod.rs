@@ -10,6 +10,8 @@
 //! - [`served`]: where what is served lies
 //! - [`usage`]: processor time and memory of a daemon
 //! - [`report`]: what a run leaves: samples, tables, charts
+//! - [`volumes`]: vfsd's volumes in a bucket beside JuiceFS
+//! - [`section`]: what these and [`requests`] leave beside the tables
 //! - [`table`]: the rows as text
 //! - [`progress`]: the bar
 //!
@@ -26,9 +28,11 @@ pub(crate) mod requests;
 pub(crate) mod roots;
 pub(crate) mod row;
 pub(crate) mod scale;
+pub(crate) mod section;
 pub(crate) mod served;
 pub(crate) mod table;
 pub(crate) mod usage;
+pub(crate) mod volumes;
 
 use std::path::PathBuf;
 use std::time::Duration;

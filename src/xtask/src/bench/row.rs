@@ -16,6 +16,8 @@ pub(crate) enum Level {
     Scale,
     /// How many requests programs in a guest make. Counted, not measured.
     Requests,
+    /// Programs in a volume in a bucket, beside JuiceFS.
+    Volumes,
 }
 
 impl Level {
@@ -30,6 +32,7 @@ impl Level {
             Self::Roots => "roots",
             Self::Scale => "scale",
             Self::Requests => "requests",
+            Self::Volumes => "volumes",
         }
     }
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use crate::bench::report::{self, Extent};
 use crate::bench::row::{Board, Level};
 use crate::bench::served::Served;
-use crate::bench::{Plan, guest, native, peer, requests, roots, scale, table};
+use crate::bench::{Plan, guest, native, peer, requests, roots, scale, table, volumes};
 use crate::daemon::{Profile, Program};
 use crate::packages;
 use crate::workspace::Workspace;
@@ -91,15 +91,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             Program::Virtiofsd(_) => bail!("built another program"),
         },
     };
-    let virtiofsd = match &arguments.virtiofsd {
-        Some(program) => std::path::absolute(program).context("make --virtiofsd absolute")?,
-        None => peer::virtiofsd(&workspace)?,
-    };
     let within = arguments
         .dir
         .clone()
         .unwrap_or_else(|| workspace.target().join("bench"));
     let served = Served::make(&within)?;
+    let mut levels = arguments.levels();
+    let virtiofsd = match &arguments.virtiofsd {
+        Some(program) => std::path::absolute(program).context("make --virtiofsd absolute")?,
+        // It takes minutes to build.
+        None if levels == [Level::Volumes] => PathBuf::new(),
+        None => peer::virtiofsd(&workspace)?,
+    };
     let plan = Plan {
         workspace,
         vfsd,
@@ -109,19 +112,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         folder: served.path().to_path_buf(),
         only: arguments.only.clone(),
     };
-    let mut levels = arguments.levels();
-    if levels.contains(&Level::Requests) {
-        requests::run(&plan).context("requests level")?;
-        levels.retain(|level| *level != Level::Requests);
+    let mut board = Board::default();
+    // These write sections of their own.
+    for level in [Level::Requests, Level::Volumes] {
+        if levels.contains(&level) {
+            measure(level, &plan, &mut board)?;
+        }
+        levels.retain(|other| *other != level);
     }
     if levels.is_empty() {
         served.remove()?;
         println!("All of it took {} s.", started.elapsed().as_secs());
         return Ok(ExitCode::SUCCESS);
     }
-    let mut board = Board::default();
     for level in levels {
-        measure(level, &plan, &mut board).with_context(|| format!("{} level", level.word()))?;
+        measure(level, &plan, &mut board)?;
     }
     ensure!(
         !board.rows().is_empty(),
@@ -146,6 +151,7 @@ fn names(level: Level) -> Vec<String> {
         Level::Roots => roots::names(),
         Level::Scale => scale::names(),
         Level::Requests => requests::names(),
+        Level::Volumes => volumes::names(),
     }
 }
 
@@ -156,7 +162,9 @@ fn measure(level: Level, plan: &Plan, board: &mut Board) -> Result<()> {
         Level::Roots => roots::run(plan, board),
         Level::Scale => scale::run(plan, board),
         Level::Requests => requests::run(plan),
+        Level::Volumes => volumes::run(plan),
     }
+    .with_context(|| format!("{} level", level.word()))
 }
 
 /// How vfsd is built: what is only counted is the same however fast it is.

@@ -41,6 +41,7 @@ fn heading(level: Level) -> &'static str {
         Level::Roots => "A guest's root in three ways",
         Level::Scale => "Many guests, files and nodes",
         Level::Requests => "Requests of a program",
+        Level::Volumes => "Volumes in a bucket",
     }
 }
 
@@ -67,6 +68,7 @@ fn explanation(level: Level) -> &'static str {
         }
         Level::Scale => "What the daemon costs when much is asked of it, or nothing.",
         Level::Requests => "How many requests a guest waits for.",
+        Level::Volumes => "Programs in a volume in a bucket.",
     }
 }
 

@@ -21,8 +21,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::Plan;
-use super::requests;
 use super::row::{Level, Row};
+use super::section;
 use conditions::Conditions;
 use results::Results;
 
@@ -118,7 +118,7 @@ fn files(folder: &Path, results: &Results) -> Result<()> {
     } else {
         String::new()
     };
-    let text = requests::section::keep(&earlier, &markdown::full(results));
+    let text = section::keep(&earlier, &markdown::full(results));
     save(&tables, &text)?;
     for (level, title) in CHARTS {
         let footer = results.conditions.sentence();

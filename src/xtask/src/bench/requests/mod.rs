@@ -5,7 +5,7 @@
 //! - [`section`]: what becomes of them
 
 mod counts;
-pub(crate) mod section;
+mod section;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::row::Level;
+use super::section::Section;
 use super::{Plan, guest};
 use crate::artifact::Cache;
 use crate::cases::image::ImageRoot;
@@ -130,7 +132,8 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     let results = plan.workspace.root().join("bench").join("RESULTS.md");
     if plan.only.is_empty() {
         let before = fs::read_to_string(&results).context("read bench/RESULTS.md")?;
-        fs::write(&results, section::into(&before, &text)).context("write bench/RESULTS.md")?;
+        fs::write(&results, Section(Level::Requests).into(&before, &text))
+            .context("write bench/RESULTS.md")?;
     }
     Ok(())
 }

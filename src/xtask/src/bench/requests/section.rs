@@ -5,33 +5,6 @@ use std::fmt::Write as _;
 use super::counts::Counts;
 use super::{SIDES, Taken};
 
-const BEGIN: &str = "<!-- requests: written by `cargo xtask bench --level requests` -->";
-const END: &str = "<!-- end of requests -->";
-
-/// `text` with `section` in it: where one was before, or at the end.
-pub(super) fn into(text: &str, section: &str) -> String {
-    let section = format!("{BEGIN}\n{section}{END}\n");
-    match bounds(text) {
-        Some((begin, end)) => format!("{}{section}{}", &text[..begin], &text[end..]),
-        None => format!("{}\n\n{section}", text.trim_end()),
-    }
-}
-
-/// `text`, which has no section, with that of `earlier`.
-pub(crate) fn keep(earlier: &str, text: &str) -> String {
-    match bounds(earlier) {
-        Some((begin, end)) => format!("{}\n\n{}", text.trim_end(), &earlier[begin..end]),
-        None => text.to_owned(),
-    }
-}
-
-fn bounds(text: &str) -> Option<(usize, usize)> {
-    let begin = text.find(BEGIN)?;
-    let length = text[begin..].find(END)? + END.len();
-    let end = begin + length;
-    Some((begin, end + usize::from(text[end..].starts_with('\n'))))
-}
-
 /// The section.
 pub(super) fn text(taken: &[Taken], conditions: &str) -> String {
     let mut text = format!(
@@ -97,18 +70,6 @@ fn by_opcode(sides: &[Counts]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_section_replaces_the_one_before_and_survives_other_results() {
-        let first = into("# Results\n\nrows\n", "one\n");
-        assert_eq!(first.matches("one").count(), 1);
-        let second = into(&first, "two\n");
-        assert!(second.contains("two") && !second.contains("one"));
-        let kept = keep(&second, "# Results\n\nother rows\n");
-        assert!(kept.contains("other rows") && kept.contains("two"));
-        assert_eq!(into(&kept, "two\n"), kept);
-        assert_eq!(keep("# Results\n", "text\n"), "text\n");
-    }
 
     #[test]
     fn a_row_has_all_columns_and_a_ratio() {

