@@ -14,6 +14,8 @@
 
 mod device;
 mod exchange;
+mod image;
+mod plugin;
 mod reader;
 mod rules;
 mod session;
@@ -70,6 +72,18 @@ pub const TARGETS: &[Target] = &[
         run: tar::run,
         seeds: tar::seeds,
         bounded: 20_000,
+    },
+    Target {
+        name: "image",
+        run: image::run,
+        seeds: image::seeds,
+        bounded: 20_000,
+    },
+    Target {
+        name: "plugin",
+        run: plugin::run,
+        seeds: plugin::seeds,
+        bounded: 300,
     },
 ];
 

@@ -101,6 +101,16 @@ fn a_layer_of_any_bytes_is_indexed_or_refused() {
 }
 
 #[test]
+fn documents_of_any_bytes_are_an_image_or_refused() {
+    fuzz("image");
+}
+
+#[test]
+fn replies_of_any_bytes_end_each_call_and_no_more_than_their_connection() {
+    fuzz("plugin");
+}
+
+#[test]
 fn each_target_is_one_of_cargo_fuzz_too() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz");
     let manifest = std::fs::read_to_string(format!("{folder}/Cargo.toml")).unwrap();

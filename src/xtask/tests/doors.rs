@@ -59,6 +59,8 @@ const DOORS: &[(&str, &[&str])] = &[
             "vfsd-memory",
             "vfsd-passthrough",
             "vfsd-oci",
+            "vfsd-plugin-host",
+            "vfsd-plugin-protocol",
             "vfsd-testkit",
         ],
     ),

@@ -73,7 +73,10 @@ impl Image {
     }
 
     /// The image of an index that has one, or one for the platform.
-    pub(crate) fn of_index(
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn of_index(
         index: &[u8],
         platform: Option<&Platform>,
         blobs: Arc<dyn Blobs>,
