@@ -57,7 +57,7 @@ mod upkeep;
 mod volume;
 mod xattr;
 
-pub use crate::bucket::{Amount, CheckLevel, Collected as Cleaned, Owner};
+pub use crate::bucket::{Amount, CheckLevel, Collected as Cleaned, Owner, Snapshot};
 pub use crate::check::CheckReport;
 pub use crate::error::VolumeError;
 pub use crate::live::{Durability, RemoteOptions, RemoteReport, RemoteStatus, host_boot};

@@ -43,38 +43,7 @@ impl Remote {
         if at.seq < base.seq || !self.has(at).await? {
             return Err(ShipError::Store(BucketError::Diverged(at.seq)));
         }
-        let [id, _] = halves(random());
-        let path = file.to_owned();
-        let mut packer = blocking(move || Packer::open(&path)).await?;
-        let (mut parts, mut stored) = (0_u32, 0_u64);
-        loop {
-            let uuid = self.uuid;
-            let (back, part) = blocking(move || {
-                let part = packer.part(uuid, id, parts)?;
-                Ok((packer, part))
-            })
-            .await?;
-            packer = back;
-            let Some(part) = part else {
-                break;
-            };
-            stored = stored.saturating_add(u64::try_from(part.len()).unwrap_or(u64::MAX));
-            let key = self.objects.names.checkpoint_part(at.seq, id, parts);
-            if !self.objects.create(&key, part).await? {
-                let taken = Damage("there is another checkpoint of this name");
-                return Err(ShipError::Store(BucketError::damaged(key)(taken)));
-            }
-            parts = parts.saturating_add(1);
-        }
-        let (length, digest) = packer.read();
-        let checkpoint = Checkpoint {
-            at,
-            id,
-            parts,
-            stored,
-            length,
-            digest,
-        };
+        let checkpoint = store_parts(&self.objects, self.uuid, file, at).await?;
         self.change_head(|head| head.checkpoint = Some(checkpoint.clone()))
             .await?;
         Ok(checkpoint)
@@ -92,6 +61,46 @@ impl Remote {
         let found = chain::fetch(&self.objects, self.uuid, point.seq).await?;
         Ok(found.is_some_and(|found| found.point == point))
     }
+}
+
+/// Stores the parts of a checkpoint, which nothing names yet.
+pub(super) async fn store_parts(
+    objects: &Objects,
+    uuid: Uuid,
+    file: &Path,
+    at: Point,
+) -> Result<Checkpoint, BucketError> {
+    let [id, _] = halves(random());
+    let path = file.to_owned();
+    let mut packer = blocking(move || Packer::open(&path)).await?;
+    let (mut parts, mut stored) = (0_u32, 0_u64);
+    loop {
+        let (back, part) = blocking(move || {
+            let part = packer.part(uuid, id, parts)?;
+            Ok((packer, part))
+        })
+        .await?;
+        packer = back;
+        let Some(part) = part else {
+            break;
+        };
+        stored = stored.saturating_add(u64::try_from(part.len()).unwrap_or(u64::MAX));
+        let key = objects.names.checkpoint_part(at.seq, id, parts);
+        if !objects.create(&key, part).await? {
+            let taken = Damage("there is another checkpoint of this name");
+            return Err(BucketError::damaged(key)(taken));
+        }
+        parts = parts.saturating_add(1);
+    }
+    let (length, digest) = packer.read();
+    Ok(Checkpoint {
+        at,
+        id,
+        parts,
+        stored,
+        length,
+        digest,
+    })
 }
 
 fn halves(number: u128) -> [u64; 2] {

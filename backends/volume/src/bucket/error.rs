@@ -16,6 +16,12 @@ pub enum BucketError {
     /// There is one already.
     #[error("there is a volume at {0} already: choose another prefix")]
     Exists(Arc<str>),
+    /// There is a snapshot of this name.
+    #[error("there is a snapshot '{0}' already: choose another name, or delete that one first")]
+    Taken(String),
+    /// There is no snapshot of this name.
+    #[error("there is no snapshot '{0}': see which there are with `vfsd volume snapshot list`")]
+    NoSnapshot(String),
     /// A new volume needs a prefix of its own.
     #[error("there are other objects at {0}: choose a prefix for the volume alone")]
     NotEmpty(Arc<str>),

@@ -48,6 +48,7 @@ mod chain;
 mod check;
 mod checkpoint;
 mod collect;
+mod copy;
 mod damage;
 mod error;
 mod frame;

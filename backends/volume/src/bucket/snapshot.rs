@@ -1,18 +1,24 @@
 //! Snapshots: pins of checkpoints. What a pinned checkpoint names is not removed.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint;
 use super::damage::Damage;
 use super::error::BucketError;
-use super::head::{Checkpoint, Hex};
+use super::head::{Checkpoint, Head, Hex};
+use super::place::Point;
+use super::remote::host_clock;
 use super::view::View;
 
 type Result<T> = std::result::Result<T, BucketError>;
 
 const MAX_BYTES: u64 = 64 << 10;
 const MAX_NAME_BYTES: usize = 200;
+/// Within this time no clean-up removes what was just stored.
+const LONGEST: Duration = Duration::from_secs(1800);
 
 /// A checkpoint that stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,17 +33,47 @@ pub struct Snapshot {
 }
 
 impl View {
-    /// Pins the checkpoint that HEAD names. To have the present state of the volume, its owner makes a checkpoint first.
-    /// `None` where there is no checkpoint yet.
+    /// Pins the checkpoint that HEAD names. `None` where there is no checkpoint yet.
     ///
     /// # Errors
-    /// A name that cannot be one or that is taken ([`BucketError::Exists`]), a checkpoint that was replaced meanwhile
+    /// A name that cannot be one or that is taken ([`BucketError::Taken`]), a checkpoint that was replaced meanwhile
     /// ([`BucketError::Gone`]: look at the volume again), or the store's failure.
     pub async fn snapshot(&self, name: &str) -> Result<Option<Snapshot>> {
-        check_name(name)?;
         let Some(checkpoint) = self.head.checkpoint.clone() else {
             return Ok(None);
         };
+        let id = checkpoint.id;
+        // A clean-up that began before the pin stood protects the checkpoint of HEAD at its beginning, and that only.
+        let stands = |head: &Head| head.checkpoint.as_ref().is_some_and(|now| now.id == id);
+        self.pin(name, checkpoint, stands).await.map(Some)
+    }
+
+    /// Stores `file`, all rows as they are at the point `at` of the chain, and pins that. Anybody may do so while a daemon has
+    /// the volume.
+    ///
+    /// # Errors
+    /// As those of [`snapshot`](Self::snapshot): [`BucketError::Gone`] where HEAD's checkpoint lies behind the point.
+    pub async fn snapshot_of(&self, name: &str, file: &Path, at: Point) -> Result<Snapshot> {
+        check_name(name)?;
+        let clock = host_clock();
+        let begun = clock();
+        let checkpoint = checkpoint::store_parts(&self.objects, self.uuid(), file, at).await?;
+        // What it names is named by HEAD's checkpoint or the log after that, too, which each clean-up protects that began before
+        // the pin stood; the parts are too young for any, unless this took very long.
+        let stands = |head: &Head| {
+            let took = clock().checked_sub(begun);
+            head.base().seq <= at.seq && took.is_some_and(|took| took < LONGEST)
+        };
+        self.pin(name, checkpoint, stands).await
+    }
+
+    async fn pin(
+        &self,
+        name: &str,
+        checkpoint: Checkpoint,
+        stands: impl Fn(&Head) -> bool,
+    ) -> Result<Snapshot> {
+        check_name(name)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let snapshot = Snapshot {
             uuid: self.head.uuid,
@@ -48,16 +84,28 @@ impl View {
         let key = self.objects.names.snapshot(name);
         let bytes = serde_json::to_vec_pretty(&snapshot).unwrap_or_default();
         if !self.objects.create(&key, bytes.into()).await? {
-            return Err(BucketError::Exists(key.to_string().into()));
+            return Err(BucketError::Taken(name.to_owned()));
         }
-        // A clean-up that began before the pin stood protects the checkpoint of HEAD at its beginning, and that only.
-        let now = self.refreshed().await?;
-        let same = |other: &Checkpoint| other.id == snapshot.checkpoint.id;
-        if now.head.checkpoint.as_ref().is_some_and(same) {
-            return Ok(Some(snapshot));
+        match self.refreshed().await {
+            Ok(now) if stands(&now.head) => return Ok(snapshot),
+            Ok(_) => {}
+            // It may hold or not: it is given up.
+            Err(error) => {
+                self.delete_snapshot(name).await?;
+                return Err(error);
+            }
         }
         self.delete_snapshot(name).await?;
         Err(BucketError::Gone(snapshot.checkpoint.at.seq))
+    }
+
+    /// The snapshot of a name, if there is one.
+    ///
+    /// # Errors
+    /// A name that cannot be one, a snapshot that is damaged, or the store's failure.
+    pub async fn find_snapshot(&self, name: &str) -> Result<Option<Snapshot>> {
+        check_name(name)?;
+        self.read_snapshot(name).await
     }
 
     /// All snapshots, in the order of their names.

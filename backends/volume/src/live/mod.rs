@@ -19,6 +19,7 @@ pub(crate) mod readahead;
 mod rounds;
 mod shipped;
 mod shipper;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,6 @@
 //! What is not needed any more does not stay in the bucket, and what is needed does.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use vfsd_object_store::Store;
-use vfsd_volume::{Cleaned, RemoteOptions, Volume, VolumeError};
+use vfsd_volume::{Cleaned, RemoteOptions, Snapshot, Volume, VolumeError};
 
 use crate::bench::{Hosts, PREFIX, check, make_volume, open, options, root, store, sync};
 
@@ -166,4 +166,121 @@ fn a_clean_up_by_hand_removes_what_it_said_and_nothing_that_is_needed() {
     assert!(!here.join("aside-1").exists());
     let again = clean(&bucket, &hosts.fresh(), false).unwrap();
     assert_eq!(again.segments.objects, 0, "{again:?}");
+}
+
+/// An empty directory for what works on the bucket alone.
+fn scratch(hosts: &mut Hosts) -> PathBuf {
+    let path = hosts.fresh();
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
+
+fn snapshot(bucket: &Store, name: &str, hosts: &mut Hosts) -> Result<Snapshot, VolumeError> {
+    let runtime = vfsd_testkit::runtime().handle();
+    Volume::snapshot_remote(bucket, PREFIX, name, &scratch(hosts), runtime)
+}
+
+fn copy(
+    bucket: &Store,
+    snapshot: Option<&str>,
+    to: &str,
+    hosts: &mut Hosts,
+) -> Result<(), VolumeError> {
+    let runtime = vfsd_testkit::runtime().handle();
+    let (from, to) = ((bucket, PREFIX), (bucket, to));
+    Volume::copy_remote(from, snapshot, to, &scratch(hosts), runtime).map(drop)
+}
+
+fn open_at(bucket: &Store, prefix: &str, host: &Path) -> Volume {
+    Volume::open_remote(bucket, prefix, host, &options()).unwrap()
+}
+
+/// While a daemon has the volume, and rewrites everything, and removes what is not needed.
+#[test]
+fn a_snapshot_keeps_what_was_there_until_it_is_deleted() {
+    let objects = Arc::new(InMemory::new());
+    let bucket = store(objects.clone());
+    make_volume(&bucket);
+    let mut hosts = Hosts::new();
+    let volume = open_tidy(&bucket, &hosts.fresh());
+    let (large, small) = (noise(1, 300_000), noise(2, 5_000));
+    let file = root(&volume).put("large", &large).unwrap();
+    root(&volume).put("small", &small).unwrap();
+    sync(&volume);
+    snapshot(&bucket, "before", &mut hosts).unwrap();
+    let taken = snapshot(&bucket, "before", &mut hosts)
+        .unwrap_err()
+        .to_string();
+    assert!(taken.contains("'before'"), "{taken}");
+
+    let handle = file.open_both().unwrap();
+    for seed in 3..33 {
+        handle.write_all(0, &noise(seed, 300_000)).unwrap();
+        sync(&volume);
+    }
+    root(&volume).unlink("small").unwrap();
+    change_until_below(&volume, &objects, 2_000_000);
+    copy(&bucket, Some("before"), "of/before", &mut hosts).unwrap();
+    copy(&bucket, None, "of/now", &mut hosts).unwrap();
+    let again = copy(&bucket, Some("before"), "of/before", &mut hosts).unwrap_err();
+    assert!(again.to_string().contains("of/before"), "{again}");
+    for (prefix, expected) in [("of/before", &large), ("of/now", &noise(32, 300_000))] {
+        let copied = open_at(&bucket, prefix, &hosts.fresh());
+        let found = root(&copied).lookup("large").unwrap();
+        assert!(found.content().unwrap() == *expected, "{prefix}");
+        assert_eq!(root(&copied).has("small"), prefix == "of/before");
+        // It can be written to, and is found on other hosts.
+        root(&copied).put("new", prefix.as_bytes()).unwrap();
+        drop((found, copied));
+        let copied = open_at(&bucket, prefix, &hosts.fresh());
+        let found = root(&copied).lookup("new").unwrap().content().unwrap();
+        assert_eq!(found, prefix.as_bytes());
+    }
+    let before = open_at(&bucket, "of/before", &hosts.fresh());
+    assert!(root(&before).lookup("small").unwrap().content().unwrap() == small);
+    assert!(!root(&volume).has("new"));
+
+    let names = || -> Vec<String> {
+        let listed = Volume::snapshots_remote(&bucket, PREFIX);
+        let listed = vfsd_testkit::block_on(listed).unwrap();
+        listed.into_iter().map(|snapshot| snapshot.name).collect()
+    };
+    assert_eq!(names(), ["before"]);
+    let delete =
+        || vfsd_testkit::block_on(Volume::delete_snapshot_remote(&bucket, PREFIX, "before"));
+    delete().unwrap();
+    assert!(delete().unwrap_err().to_string().contains("snapshot list"));
+    assert!(copy(&bucket, Some("before"), "of/nothing", &mut hosts).is_err());
+    drop((handle, file, volume));
+    let cleaned = clean(&bucket, &hosts.fresh(), false).unwrap();
+    assert!(cleaned.removed().bytes > 300_000, "{cleaned:?}");
+    check(&bucket, &hosts.fresh());
+}
+
+/// What was acknowledged by a sync is in a snapshot that is begun afterwards, however long ago the last checkpoint was.
+#[test]
+fn a_snapshot_of_a_volume_in_use_has_all_that_was_synced() {
+    let bucket = store(Arc::new(InMemory::new()));
+    make_volume(&bucket);
+    let mut hosts = Hosts::new();
+    let rare = RemoteOptions {
+        checkpoint_after: u64::MAX,
+        ..options()
+    };
+    let volume = Volume::open_remote(&bucket, PREFIX, &hosts.fresh(), &rare).unwrap();
+    for number in 0..4_u32 {
+        let name = format!("file{number}");
+        root(&volume).put(&name, &number.to_le_bytes()).unwrap();
+        sync(&volume);
+        snapshot(&bucket, &name, &mut hosts).unwrap();
+    }
+    for number in 0..4_u32 {
+        let (name, prefix) = (format!("file{number}"), format!("copy/{number}"));
+        copy(&bucket, Some(&name), &prefix, &mut hosts).unwrap();
+        let copied = open_at(&bucket, &prefix, &hosts.fresh());
+        let names: Vec<u32> = (0..4)
+            .filter(|at| root(&copied).has(&format!("file{at}")))
+            .collect();
+        assert_eq!(names, (0..=number).collect::<Vec<_>>());
+    }
 }

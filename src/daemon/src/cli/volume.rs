@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use vfsd_volume::{CheckReport, Cleaned, VolumeOptions};
+use vfsd_volume::{CheckReport, Cleaned, Snapshot, VolumeOptions};
 
 use super::choices::VolumeDurability;
 use super::image_cache::size;
@@ -85,6 +85,26 @@ enum VolumeVerb {
         #[command(flatten)]
         reach: ReachArguments,
     },
+    /// Keep volumes in buckets as they are at a moment
+    Snapshot {
+        #[command(subcommand)]
+        verb: SnapshotVerb,
+    },
+    /// Make a volume of a snapshot of another one, or of what that one is now: everything is copied, and each goes its own
+    /// way afterwards
+    Clone {
+        /// Which: volume:s3://BUCKET/PREFIX, which may be in use
+        #[arg(value_name = "VOLUME", value_parser = parse)]
+        volume: VolumeSource,
+        /// The new one: volume:s3://BUCKET/PREFIX, where nothing is below PREFIX
+        #[arg(value_name = "NEW", value_parser = parse)]
+        new: VolumeSource,
+        /// As it was then
+        #[arg(long, value_name = "NAME")]
+        snapshot: Option<String>,
+        #[command(flatten)]
+        reach: ReachArguments,
+    },
     /// Say what a volume is and how much is in it
     Stat {
         /// Which: volume:file:DIR or volume:s3://BUCKET/PREFIX
@@ -93,6 +113,69 @@ enum VolumeVerb {
         #[command(flatten)]
         reach: ReachArguments,
     },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum SnapshotVerb {
+    /// Keep what is in the bucket now, which is all that was synced: the volume may be in use. It takes no room but for
+    /// what is written over later
+    Create {
+        /// Which: volume:s3://BUCKET/PREFIX
+        #[arg(value_name = "VOLUME", value_parser = parse)]
+        volume: VolumeSource,
+        /// What to call it: letters, digits, '-', '_' and '.'
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        reach: ReachArguments,
+    },
+    /// Say which there are, and when they were made
+    List {
+        /// Which: volume:s3://BUCKET/PREFIX
+        #[arg(value_name = "VOLUME", value_parser = parse)]
+        volume: VolumeSource,
+        #[command(flatten)]
+        reach: ReachArguments,
+    },
+    /// Give one up: what it alone held is removed by the daemon, or by `vfsd volume gc`
+    Delete {
+        /// Which: volume:s3://BUCKET/PREFIX
+        #[arg(value_name = "VOLUME", value_parser = parse)]
+        volume: VolumeSource,
+        /// What it is called
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        reach: ReachArguments,
+    },
+}
+
+impl SnapshotVerb {
+    fn run(self) -> Result<String, Failure> {
+        match self {
+            Self::Create {
+                volume,
+                name,
+                reach,
+            } => {
+                let made = volume.snapshot(&name, &reach.settings())?;
+                Ok(format!("made snapshot {} of {volume}\n", made.name))
+            }
+            Self::List { volume, reach } => {
+                let listed = volume.snapshots(&reach.settings())?;
+                let line = |one: &Snapshot| format!("{} {}\n", one.name, one.made);
+                Ok(listed.iter().map(line).collect())
+            }
+            Self::Delete {
+                volume,
+                name,
+                reach,
+            } => {
+                volume.delete_snapshot(&name, &reach.settings())?;
+                Ok(format!("deleted snapshot {name} of {volume}\n"))
+            }
+        }
+    }
 }
 
 fn parse(word: &str) -> Result<VolumeSource, String> {
@@ -122,6 +205,20 @@ impl VolumeArguments {
                 let min_age = Duration::from_secs(u64::from(min_age).saturating_mul(3600));
                 let cleaned = volume.clean(min_age, dry_run, &reach.settings())?;
                 cleaned_up(&volume, &cleaned, dry_run)
+            }
+            VolumeVerb::Snapshot { verb } => verb.run(),
+            VolumeVerb::Clone {
+                volume,
+                new,
+                snapshot,
+                reach,
+            } => {
+                let copied = volume.copy(snapshot.as_deref(), &new, &reach.settings())?;
+                Ok(format!(
+                    "made {new} of {volume}: {} objects, {}\n",
+                    copied.objects,
+                    size(copied.bytes)
+                ))
             }
             VolumeVerb::Stat { volume, reach } => {
                 Ok(told(&volume, &volume.stat(&reach.settings())?))

@@ -13,6 +13,10 @@ fn usage_errors_end_with_2_and_name_what_is_wrong() {
         (vec!["volume", "check", "--all"], "vfsd volume"),
         (vec!["volume", "gc", "volume:file:/x"], "in buckets"),
         (
+            vec!["volume", "snapshot", "create", "volume:file:/x", "s"],
+            "in buckets",
+        ),
+        (
             vec!["volume", "gc", "volume:s3://b/p", "--min-age", "0"],
             "--min-age",
         ),

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use vfsd_object_store::StoreUrl;
 use vfsd_volume::{
-    CheckLevel, CheckReport, Cleaned, RemoteOptions, RemoteReport, RemoteStatus, Volume,
-    VolumeError, VolumeOptions, host_boot,
+    Amount, CheckLevel, CheckReport, Cleaned, RemoteOptions, RemoteReport, RemoteStatus, Snapshot,
+    Volume, VolumeError, VolumeOptions, host_boot,
 };
 
 use super::VolumeSettings;
@@ -73,6 +73,53 @@ pub(super) fn clean(
             dry,
             runtime.handle(),
         )
+    })
+}
+
+/// Keeps the volume as it is in the bucket now.
+pub(super) fn snapshot(
+    url: &StoreUrl,
+    name: &str,
+    settings: &StoreSettings,
+) -> Result<Snapshot, Failure> {
+    let store = settings.open(url)?;
+    let runtime = waiting()?;
+    with_scratch(|scratch| {
+        Volume::snapshot_remote(&store, url.prefix(), name, scratch, runtime.handle())
+    })
+}
+
+pub(super) fn snapshots(
+    url: &StoreUrl,
+    settings: &StoreSettings,
+) -> Result<Vec<Snapshot>, Failure> {
+    let store = settings.open(url)?;
+    let listed = waiting()?.block_on(Volume::snapshots_remote(&store, url.prefix()));
+    listed.map_err(Failure::run)
+}
+
+pub(super) fn delete_snapshot(
+    url: &StoreUrl,
+    name: &str,
+    settings: &StoreSettings,
+) -> Result<(), Failure> {
+    let store = settings.open(url)?;
+    let deleted = Volume::delete_snapshot_remote(&store, url.prefix(), name);
+    waiting()?.block_on(deleted).map_err(Failure::run)
+}
+
+/// Makes a volume of a snapshot of another one, or of what that one is now.
+pub(super) fn copy(
+    url: &StoreUrl,
+    snapshot: Option<&str>,
+    to: &StoreUrl,
+    settings: &StoreSettings,
+) -> Result<Amount, Failure> {
+    let (store, to_store) = (settings.open(url)?, settings.open(to)?);
+    let runtime = waiting()?;
+    with_scratch(|scratch| {
+        let (from, to) = ((&store, url.prefix()), (&to_store, to.prefix()));
+        Volume::copy_remote(from, snapshot, to, scratch, runtime.handle())
     })
 }
 

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vfsd_object_store::StoreUrl;
-use vfsd_volume::{CheckReport, Cleaned, Durability, RemoteStatus, VolumeOptions, VolumeStatus};
+use vfsd_volume::{
+    Amount, CheckReport, Cleaned, Durability, RemoteStatus, Snapshot, VolumeOptions, VolumeStatus,
+};
 
 use super::{Prepared, SourceError, Storage, StorageOptions, StoreSettings};
 use crate::exit::Failure;
@@ -142,6 +144,54 @@ impl VolumeSource {
             ))),
             Self::Bucket(url) => bucket::clean(url, min_age, dry, store),
         }
+    }
+
+    /// The place of a volume in a bucket.
+    fn bucket(&self) -> Result<&StoreUrl, Failure> {
+        match self {
+            Self::Bucket(url) => Ok(url),
+            Self::Directory(path) => Err(Failure::usage(format!(
+                "{self} has no snapshots, volumes in buckets have: copy {} while nobody uses it",
+                path.display()
+            ))),
+        }
+    }
+
+    /// Keeps the volume as it is now.
+    ///
+    /// # Errors
+    /// When it is no volume in a bucket, the name is none or taken, or the store fails.
+    pub(crate) fn snapshot(&self, name: &str, store: &StoreSettings) -> Result<Snapshot, Failure> {
+        bucket::snapshot(self.bucket()?, name, store)
+    }
+
+    /// What is kept of the volume.
+    ///
+    /// # Errors
+    /// When it is no volume in a bucket, or the store fails.
+    pub(crate) fn snapshots(&self, store: &StoreSettings) -> Result<Vec<Snapshot>, Failure> {
+        bucket::snapshots(self.bucket()?, store)
+    }
+
+    /// Gives a snapshot up.
+    ///
+    /// # Errors
+    /// When there is none, or the store fails.
+    pub(crate) fn delete_snapshot(&self, name: &str, store: &StoreSettings) -> Result<(), Failure> {
+        bucket::delete_snapshot(self.bucket()?, name, store)
+    }
+
+    /// Makes another volume of a snapshot, or of what the volume is now.
+    ///
+    /// # Errors
+    /// When one of them is no volume in a bucket, there is no such snapshot, something is there, or the store fails.
+    pub(crate) fn copy(
+        &self,
+        snapshot: Option<&str>,
+        to: &Self,
+        store: &StoreSettings,
+    ) -> Result<Amount, Failure> {
+        bucket::copy(self.bucket()?, snapshot, to.bucket()?, store)
     }
 
     /// What the volume is. It may be in use.

@@ -1,0 +1,124 @@
+//! Snapshots of volumes in a bucket, and volumes that begin with one.
+
+use std::path::Path;
+
+use tokio::runtime::Handle;
+use vfsd_object_store::Store;
+
+use super::check::image;
+use super::shipped::objects;
+use crate::Volume;
+use crate::bucket::{Amount, BucketError, Snapshot, View};
+use crate::error::VolumeError;
+
+/// How often a snapshot is tried that a checkpoint overtakes.
+const MAX_TRIES: u32 = 5;
+/// The snapshot that holds what is copied.
+const COPYING: &str = "copying-";
+
+impl Volume {
+    /// Keeps the volume below `prefix` of a bucket as it is there now, under a name. A daemon may have it: what it made
+    /// durable is in the snapshot. Nothing that is in it is removed before it is deleted.
+    ///
+    /// `scratch` is an empty directory of this host. Blocks the thread, which may be none of the runtime.
+    ///
+    /// # Errors
+    /// There is no volume, the name cannot be one or is taken, the store failed, or the directory cannot be used.
+    pub fn snapshot_remote(
+        store: &Store,
+        prefix: &str,
+        name: &str,
+        scratch: &Path,
+        runtime: &Handle,
+    ) -> Result<Snapshot, VolumeError> {
+        let mut overtaken = None;
+        for number in 0..MAX_TRIES {
+            let view = runtime.block_on(View::open(store, prefix))?;
+            if runtime.block_on(view.find_snapshot(name))?.is_some() {
+                return Err(BucketError::Taken(name.to_owned()).into());
+            }
+            let shipping = image(&view, &scratch.join(format!("{number}.sqlite")), runtime)?;
+            let at = shipping.point();
+            let copy = scratch.join(format!("{number}-checkpoint.sqlite"));
+            let copied = shipping.copy(&copy);
+            copied.map_err(VolumeError::storage(
+                scratch,
+                "cannot be used for a snapshot",
+            ))?;
+            match runtime.block_on(view.snapshot_of(name, &copy, at)) {
+                Err(error @ BucketError::Gone(_)) => overtaken = Some(error),
+                made => return Ok(made?),
+            }
+        }
+        Err(overtaken.unwrap_or(BucketError::Gone(0)).into())
+    }
+
+    /// The snapshots of the volume below `prefix` of a bucket, in the order of their names.
+    ///
+    /// # Errors
+    /// There is no volume, or the store failed.
+    pub async fn snapshots_remote(
+        store: &Store,
+        prefix: &str,
+    ) -> Result<Vec<Snapshot>, VolumeError> {
+        Ok(View::open(store, prefix).await?.snapshots().await?)
+    }
+
+    /// Gives a snapshot up: what it alone held goes with the next clean-up.
+    ///
+    /// # Errors
+    /// There is no volume or no such snapshot, or the store failed.
+    pub async fn delete_snapshot_remote(
+        store: &Store,
+        prefix: &str,
+        name: &str,
+    ) -> Result<(), VolumeError> {
+        let view = View::open(store, prefix).await?;
+        match view.delete_snapshot(name).await? {
+            true => Ok(()),
+            false => Err(BucketError::NoSnapshot(name.to_owned()).into()),
+        }
+    }
+
+    /// Makes a volume of a snapshot of another one, or of what that one is now: all that is in it is copied, and each goes
+    /// its own way afterwards. A daemon may have the first one.
+    ///
+    /// `scratch` is an empty directory of this host. Blocks the thread, which may be none of the runtime.
+    ///
+    /// # Errors
+    /// There is no volume or no such snapshot, something is where the new one is to be, a store failed, or the directory
+    /// cannot be used.
+    pub fn copy_remote(
+        (store, prefix): (&Store, &str),
+        snapshot: Option<&str>,
+        (to, to_prefix): (&Store, &str),
+        scratch: &Path,
+        runtime: &Handle,
+    ) -> Result<Amount, VolumeError> {
+        let view = runtime.block_on(View::open(store, prefix))?;
+        let (held, temporary) = match snapshot {
+            Some(name) => {
+                let found = runtime.block_on(view.find_snapshot(name))?;
+                let missing = || BucketError::NoSnapshot(name.to_owned());
+                (found.ok_or_else(missing)?, false)
+            }
+            None => {
+                let name = format!("{COPYING}{}", std::process::id());
+                let made = Self::snapshot_remote(store, prefix, &name, scratch, runtime)?;
+                (made, true)
+            }
+        };
+        let file = scratch.join("to-copy.sqlite");
+        let copied = (|| {
+            runtime.block_on(view.restore(&held.checkpoint, &file))?;
+            let read = VolumeError::failed(scratch, "cannot be used for a copy");
+            let content = objects(&file).map_err(read)?;
+            let copied = view.copy_to(&held.checkpoint, content, to, to_prefix);
+            Ok(runtime.block_on(copied)?)
+        })();
+        if temporary && let Err(error) = runtime.block_on(view.delete_snapshot(&held.name)) {
+            tracing::warn!(%error, snapshot = held.name, "volume: a snapshot for a copy stays");
+        }
+        copied
+    }
+}
