@@ -18,6 +18,10 @@ impl VolumeNode {
             Some(size) => Some((size, self.alone_to_cut(size)?)),
             None => None,
         };
+        if let Some((size, _)) = &slot {
+            let usage = &inode.core.usage;
+            usage.may_reach(*size, || inode.state.read().row.size)?;
+        }
         let _passing = inode.core.pass();
         let cut = match &slot {
             Some((size, slot)) => Some((*size, inode.cut(slot, *size)?)),

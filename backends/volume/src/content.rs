@@ -291,6 +291,7 @@ impl Inode {
         state.row.has_data = true;
         // They differ after a power cut only, where what was written last was not made durable.
         if state.pending != Pending::Content && state.row.size != size {
+            self.core.usage.resized(state.row.size, size);
             state.row.size = size;
         }
         Ok(file)
@@ -352,7 +353,9 @@ impl Inode {
         self.content.changed();
         let (marked, loses) = {
             let mut state = self.state.write();
-            state.row.size = state.row.size.max(end);
+            let before = state.row.size;
+            state.row.size = before.max(end);
+            self.core.usage.resized(before, state.row.size);
             state.content_changed();
             (state.pending == Pending::Content, state.has_privileges())
         };

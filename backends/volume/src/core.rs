@@ -16,6 +16,7 @@ use crate::live::{Live, Passing};
 use crate::meta::journal::Lsn;
 use crate::meta::tables::Named;
 use crate::meta::{Change, EntryRow, Meta, Purpose};
+use crate::quota::{Quota, Usage};
 use crate::upkeep::Upkeep;
 
 /// Entries of directories that are in memory at a time.
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     pub(crate) failpoints: Failpoints,
     /// Owner and group of what callers without an identity make.
     pub(crate) owner: (u32, u32),
+    pub(crate) usage: Usage,
     pub(crate) locks: Arc<LockBudget>,
     inodes: Mutex<HashMap<u64, Weak<Inode>>>,
     loaders: [Mutex<()>; LOADERS],
@@ -65,6 +67,7 @@ impl Core {
         live: Option<Box<Live>>,
         upkeep: Upkeep,
         owner: (u32, u32),
+        quota: Quota,
     ) -> Self {
         Self {
             meta,
@@ -74,6 +77,7 @@ impl Core {
             upkeep,
             failpoints: Failpoints::default(),
             owner,
+            usage: Usage::new(quota),
             locks: LockBudget::new(LockBudget::USUAL),
             inodes: Mutex::default(),
             loaders: Default::default(),
@@ -179,8 +183,15 @@ impl Core {
         inode
     }
 
-    /// An inode is no longer in memory. `gone` if it has no name either, with whether it has data.
-    pub(crate) fn forget(&self, ino: u64, inode: *const Inode, loaded: usize, gone: Option<bool>) {
+    /// An inode is no longer in memory. `gone` if it has no name either, with whether it has data
+    /// and its size.
+    pub(crate) fn forget(
+        &self,
+        ino: u64,
+        inode: *const Inode,
+        loaded: usize,
+        gone: Option<(bool, u64)>,
+    ) {
         let mut inodes = self.inodes.lock();
         // Its number may have been read from the tables again meanwhile.
         if inodes
@@ -191,7 +202,8 @@ impl Core {
         }
         drop(inodes);
         self.loaded.fetch_sub(loaded, Ordering::Relaxed);
-        if let Some(has_data) = gone {
+        if let Some((has_data, size)) = gone {
+            self.usage.removed(size);
             self.upkeep.gone(ino, has_data);
         }
     }
@@ -425,7 +437,7 @@ impl Core {
         let host = self.data.statistics()?;
         let count = self.count.load(Ordering::Relaxed);
         if self.live.is_some() {
-            return Ok(bucket_statistics(count));
+            return Ok(self.usage.limit(bucket_statistics(count)));
         }
         let free = host
             .f_bavail
@@ -438,7 +450,7 @@ impl Core {
                 .checked_div(u64::from(BLOCK_SIZE))
                 .unwrap_or(0)
         };
-        Ok(FsStatistics {
+        Ok(self.usage.limit(FsStatistics {
             blocks: blocks(host.f_blocks),
             blocks_free: blocks(host.f_bfree),
             blocks_available: blocks(host.f_bavail),
@@ -448,7 +460,7 @@ impl Core {
             block_size: BLOCK_SIZE,
             fragment_size: BLOCK_SIZE,
             name_max: u32::try_from(Name::MAX).unwrap_or(u32::MAX),
-        })
+        }))
     }
 }
 

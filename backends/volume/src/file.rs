@@ -233,6 +233,8 @@ impl OpenFile {
         let passing = inode.core.pass();
         let length = u64::try_from(source.remaining()).unwrap_or(u64::MAX);
         let range = request.offset..request.offset.saturating_add(length);
+        let size = || inode.state.read().row.size;
+        inode.core.usage.may_reach(range.end, size)?;
         inode.mark_unsettled(Purpose::Usual)?;
         inode.about_to_change(file, &range, true)?;
         inode.settle_later();
@@ -274,6 +276,9 @@ impl OpenFile {
         let range = offset..offset.saturating_add(length);
         let slot = self.alone_to_allocate(mode, &range)?;
         let file = slot.as_ref().ok_or(Errno::IO)?;
+        let size = inode.state.read().row.size;
+        let usage = &inode.core.usage;
+        usage.may_reach(new_size(mode, &range, size), || size)?;
         let _passing = inode.core.pass();
         inode.mark_unsettled(Purpose::Usual)?;
         let hole = changed_content(mode, &range);
@@ -375,6 +380,8 @@ impl OpenFile {
             return Ok(0);
         };
         self.was_read();
+        let usage = &to.core.usage;
+        usage.may_reach(range.end, || to.state.read().row.size)?;
         let passing = to.core.pass();
         to.mark_unsettled(Purpose::Usual)?;
         to.settle_later();
@@ -515,6 +522,16 @@ fn changed_content(mode: FallocateMode, range: &Range<u64>) -> Option<Range<u64>
         FallocateMode::PUNCH_HOLE | FallocateMode::ZERO_RANGE => Some(range.clone()),
         FallocateMode::COLLAPSE_RANGE | FallocateMode::INSERT_RANGE => Some(range.start..END),
         _ => None,
+    }
+}
+
+/// The size after an allocation.
+fn new_size(mode: FallocateMode, range: &Range<u64>, size: u64) -> u64 {
+    match mode {
+        FallocateMode::INSERT_RANGE => size.saturating_add(range.end.saturating_sub(range.start)),
+        FallocateMode::COLLAPSE_RANGE => size,
+        _ if mode.contains(FallocateMode::KEEP_SIZE) => size,
+        _ => size.max(range.end),
     }
 }
 

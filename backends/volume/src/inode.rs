@@ -263,7 +263,7 @@ impl Drop for Inode {
     fn drop(&mut self) {
         let loaded = self.entries.get_mut().as_ref().map_or(0, Entries::len);
         let row = &self.state.get_mut().row;
-        let gone = (row.links == 0).then_some(row.has_data);
+        let gone = (row.links == 0).then_some((row.has_data, row.size));
         self.core
             .forget(self.ino, std::ptr::from_ref(self), loaded, gone);
     }

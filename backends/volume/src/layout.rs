@@ -17,6 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::error::VolumeError;
+use crate::quota::Quota;
 
 /// The newest format that is known.
 pub(crate) const FORMAT: u32 = 1;
@@ -28,6 +29,8 @@ const MAX_HEADER_BYTES: u64 = 64 * 1024;
 pub(crate) struct Header {
     pub(crate) format: u32,
     pub(crate) uuid: String,
+    #[serde(default, skip_serializing_if = "Quota::is_none")]
+    pub(crate) quota: Quota,
 }
 
 /// The directory of a volume.
@@ -79,14 +82,21 @@ impl Layout {
     }
 
     /// Says that there is a volume.
-    pub(crate) fn write_header(&self) -> Result<(), VolumeError> {
+    pub(crate) fn make_header(&self, quota: Quota) -> Result<(), VolumeError> {
+        let mut random = [0; 16];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+            .map_err(io::Error::from)
+            .map_err(VolumeError::failed(&self.0, "cannot name it"))?;
+        self.write_header(&Header {
+            format: FORMAT,
+            uuid: format!("{:032x}", u128::from_le_bytes(random)),
+            quota,
+        })
+    }
+
+    /// Says what kind of volume there is.
+    pub(crate) fn write_header(&self, header: &Header) -> Result<(), VolumeError> {
         let write = || {
-            let mut random = [0; 16];
-            rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-            let header = Header {
-                format: FORMAT,
-                uuid: format!("{:032x}", u128::from_le_bytes(random)),
-            };
             let unfinished = self.0.join("volume.json.new");
             let mut file = File::create(&unfinished)?;
             file.write_all(&serde_json::to_vec_pretty(&header)?)?;

@@ -48,6 +48,7 @@ mod live;
 mod meta;
 mod names;
 mod node;
+mod quota;
 mod rename;
 mod status;
 #[cfg(test)]
@@ -61,5 +62,6 @@ pub use crate::bucket::{Amount, CheckLevel, Collected as Cleaned, Owner, Snapsho
 pub use crate::check::CheckReport;
 pub use crate::error::VolumeError;
 pub use crate::live::{Durability, RemoteOptions, RemoteReport, RemoteStatus, host_boot};
+pub use crate::quota::Quota;
 pub use crate::status::VolumeStatus;
 pub use crate::volume::{Volume, VolumeOptions};

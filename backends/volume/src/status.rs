@@ -7,6 +7,7 @@ use vfsd_backend::Result;
 use crate::error::VolumeError;
 use crate::layout::Layout;
 use crate::meta;
+use crate::quota::Quota;
 
 /// What a volume is and how much is in it. While it is in use the figures are some milliseconds old.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct VolumeStatus {
     pub uuid: String,
     /// Version of the format.
     pub format: u32,
+    /// How much the volume may hold.
+    pub quota: Quota,
     /// How many inodes there are.
     pub inodes: u64,
     /// Bytes of content of all files, holes included.
@@ -49,6 +52,7 @@ impl crate::Volume {
             Ok(VolumeStatus {
                 uuid: header.uuid,
                 format: header.format,
+                quota: header.quota,
                 inodes: figures.inodes,
                 bytes: figures.bytes,
                 allocated: figures.blocks.saturating_mul(512),

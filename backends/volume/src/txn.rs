@@ -239,7 +239,7 @@ impl<'a> Txn<'a> {
     /// Makes the changes.
     ///
     /// # Errors
-    /// ENOSPC or EIO as the host's file system says; then nothing has changed.
+    /// ENOSPC or EIO as the host's file system says, ENOSPC where there are too many inodes; then nothing has changed.
     pub(crate) fn commit(mut self) -> Result<()> {
         for held in &mut self.held {
             let unsettled = held.new.pending == Pending::Content;
@@ -259,10 +259,21 @@ impl<'a> Txn<'a> {
         if self.changes.is_empty() {
             return Ok(());
         }
+        let usage = &self.core.usage;
+        usage.may_add(self.new)?;
         self.core.commit(self.changes, self.purpose)?;
         self.core.count_new(self.new);
+        usage.added(self.new);
         for held in self.held {
-            let Held { mut now, new, .. } = held;
+            let Held {
+                inode,
+                mut now,
+                new,
+            } = held;
+            usage.resized(now.row.size, new.row.size);
+            if usage.is_limited() && now.row.links > 0 && new.row.links == 0 {
+                self.core.upkeep.unlinked(inode.ino);
+            }
             *now = new;
         }
         // All at once: who looks for two names sees both ends of a rename, or none.

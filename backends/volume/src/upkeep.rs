@@ -1,6 +1,7 @@
 //! What is done behind the operations: inodes without names go, and what is newer in memory than in
 //! the journal follows within seconds.
 
+use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ enum Job {
         ino: u64,
         has_data: bool,
     },
+    /// The inode has no name any more: its access time need not be written, and nothing keeps it here.
+    Unlinked(u64),
     /// Its access time is to be written.
     AccessTime(Arc<Inode>),
     /// Its size and times are to be written, if it is still open then: who closes it does so, too.
@@ -49,6 +52,10 @@ impl Upkeep {
         self.send(Job::Gone { ino, has_data });
     }
 
+    pub(crate) fn unlinked(&self, ino: u64) {
+        self.send(Job::Unlinked(ino));
+    }
+
     pub(crate) fn access_time_is_pending(&self, inode: Arc<Inode>) {
         self.send(Job::AccessTime(inode));
     }
@@ -66,7 +73,7 @@ impl Upkeep {
 impl Jobs {
     /// The thread's work. Without jobs it sleeps.
     pub(crate) fn run(&self, core: &Core) {
-        let mut strong: Vec<Arc<Inode>> = Vec::new();
+        let mut strong: HashMap<u64, Arc<Inode>> = HashMap::new();
         let mut weak: Vec<Weak<Inode>> = Vec::new();
         let mut since: Option<Instant> = None;
         loop {
@@ -76,8 +83,9 @@ impl Jobs {
             };
             match job {
                 Ok(Job::Gone { ino, has_data }) => core.remove_inode(ino, has_data),
+                Ok(Job::Unlinked(ino)) => drop(strong.remove(&ino)),
                 Ok(Job::AccessTime(inode)) => {
-                    strong.push(inode);
+                    strong.insert(inode.ino, inode);
                     since.get_or_insert_with(Instant::now);
                 }
                 Ok(Job::Content(inode)) => {
@@ -102,9 +110,10 @@ impl Jobs {
     }
 }
 
-fn settle(strong: &mut Vec<Arc<Inode>>, weak: &mut Vec<Weak<Inode>>) {
+fn settle(strong: &mut HashMap<u64, Arc<Inode>>, weak: &mut Vec<Weak<Inode>>) {
     let open = weak.drain(..).filter_map(|inode| inode.upgrade());
-    for inode in strong.drain(..).chain(open) {
+    let read = strong.drain().map(|(_, inode)| inode);
+    for inode in read.chain(open) {
         if let Err(error) = inode.settle() {
             tracing::warn!(inode = inode.ino, %error, "volume: size and times were not written");
         }

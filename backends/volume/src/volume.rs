@@ -18,6 +18,7 @@ use crate::live::Live;
 use crate::live::ranges::{END, up};
 use crate::meta::{self, Change, Meta, NodeRow, Purpose, tables};
 use crate::node::VolumeNode;
+use crate::quota::Quota;
 use crate::upkeep;
 
 pub(crate) const ROOT: u64 = 1;
@@ -31,17 +32,20 @@ pub struct VolumeOptions {
     pub gid: u32,
     /// Permission, set-id and sticky bits of the root of a new volume: 0 to 0o7777.
     pub root_permissions: u32,
+    /// How much a new volume may hold.
+    pub quota: Quota,
     /// One guest alone is served: it may remember what it was told ([`Capabilities::PRIVATE`]).
     pub private: bool,
 }
 
 impl Default for VolumeOptions {
-    /// User and group 0; a root with permissions 0755; more than one guest may be served.
+    /// User and group 0; a root with permissions 0755; no quota; more than one guest may be served.
     fn default() -> Self {
         Self {
             uid: 0,
             gid: 0,
             root_permissions: 0o755,
+            quota: Quota::default(),
             private: false,
         }
     }
@@ -64,7 +68,21 @@ impl Volume {
         layout.make()?;
         let failed = VolumeError::storage(directory, "cannot make its files");
         fill(&layout, options).map_err(failed)?;
-        layout.write_header()
+        layout.make_header(options.quota)
+    }
+
+    /// Changes how much the volume in `directory` may hold. Who has it open learns of it at the next start.
+    ///
+    /// # Errors
+    /// When there is no volume, when it is of a newer format, or when it cannot be written to.
+    pub fn change_quota(
+        directory: &Path,
+        change: impl FnOnce(&mut Quota),
+    ) -> Result<(), VolumeError> {
+        let layout = Layout::new(directory);
+        let mut header = layout.read_header()?;
+        change(&mut header.quota);
+        layout.write_header(&header)
     }
 
     /// Opens the volume in `directory`. What was going on when it was last used, and not closed, is
@@ -75,10 +93,11 @@ impl Volume {
     /// when its files cannot be used.
     pub fn open(directory: &Path, options: &VolumeOptions) -> Result<Self, VolumeError> {
         let layout = Layout::new(directory);
-        layout.read_header()?;
-        let lock = layout.lock()?;
+        let lock = layout.read_header().and_then(|_| layout.lock())?;
+        // As it is now that nobody else has the volume.
+        let quota = layout.read_header()?.quota;
         let failed = VolumeError::storage(directory, "cannot open it");
-        open(&layout, lock, options).map_err(failed)
+        open(&layout, lock, options, quota).map_err(failed)
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -201,13 +220,15 @@ pub(crate) fn root_row(options: &VolumeOptions) -> NodeRow {
     row
 }
 
-fn open(layout: &Layout, lock: Lock, options: &VolumeOptions) -> Result<Volume> {
+fn open(layout: &Layout, lock: Lock, options: &VolumeOptions, quota: Quota) -> Result<Volume> {
     let data = DataFolder::open(&layout.data())?;
     let meta = Meta::open(&layout.database(), &layout.journal(), None)?;
-    start(meta, data, None, lock, options, |_| Ok(()))
+    let options = VolumeOptions { quota, ..*options };
+    start(meta, data, None, lock, &options, |_| Ok(()))
 }
 
-/// Starts what a volume runs on, and finishes what was left when it was last used; `first` is done before that.
+/// Starts what a volume runs on, and finishes what was left when it was last used; `first` is done before that. The
+/// quota of the options is the volume's.
 pub(crate) fn start(
     (meta, applier): (Arc<Meta>, JoinHandle<()>),
     data: DataFolder,
@@ -218,7 +239,7 @@ pub(crate) fn start(
 ) -> Result<Volume> {
     let (upkeep, jobs) = upkeep::channel();
     let owner = (options.uid, options.gid);
-    let core = Arc::new(Core::new(meta, data, live, upkeep, owner));
+    let core = Arc::new(Core::new(meta, data, live, upkeep, owner, options.quota));
     let for_thread = core.clone();
     let thread = std::thread::Builder::new()
         .name("volume-upkeep".to_owned())
@@ -234,6 +255,7 @@ pub(crate) fn start(
     core.failpoints.reach("dirty content found");
     core.count_new(core.meta.read(tables::figures)?.inodes);
     finish_what_was_left(&core)?;
+    core.usage.counted(&core.meta.read(tables::figures)?);
     let inode = core.inode(ROOT)?;
     Ok(Volume {
         root: Arc::new(VolumeNode { inode, engine }),

@@ -72,6 +72,7 @@ impl View {
             owner: None,
             checkpoint: Some(checkpoint.clone()),
             boundary: checkpoint.at.seq.saturating_add(1),
+            quota: self.head.quota,
         };
         let made = write_description(&target, self.uuid()).await?
             && target.create(&target.names.head(), head.to_bytes()).await?;

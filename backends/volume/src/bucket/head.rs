@@ -9,6 +9,7 @@ use super::error::BucketError;
 use super::log::Uuid;
 use super::objects::{Found, Objects};
 use super::place::{ChainHash, Point};
+use crate::quota::Quota;
 
 type Result<T> = std::result::Result<T, BucketError>;
 
@@ -41,6 +42,9 @@ pub struct Head {
     pub checkpoint: Option<Checkpoint>,
     /// Log objects before this number may be gone.
     pub boundary: u64,
+    /// How much the volume may hold: anybody may change it.
+    #[serde(default, skip_serializing_if = "Quota::is_none")]
+    pub quota: Quota,
 }
 
 /// A daemon that has a volume.
@@ -224,6 +228,10 @@ mod tests {
                 digest: ChainHash([1; 32]),
             }),
             boundary: 8,
+            quota: Quota {
+                bytes: Some(u64::MAX),
+                files: None,
+            },
         };
         let read: Head = serde_json::from_slice(&head.to_bytes()).unwrap();
         assert_eq!(read, head);
@@ -239,6 +247,7 @@ mod tests {
             owner: None,
             checkpoint: None,
             boundary: 0,
+            quota: Quota::default(),
         };
         let bytes = head.to_bytes();
         for length in 0..bytes.len() {

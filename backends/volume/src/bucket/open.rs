@@ -15,6 +15,7 @@ use super::objects::Objects;
 use super::place::{ChainHash, Point};
 use super::remote::{Clock, Remote, host_clock};
 use crate::meta::journal::Lsn;
+use crate::quota::Quota;
 
 type Result<T> = std::result::Result<T, BucketError>;
 
@@ -83,7 +84,12 @@ impl Remote {
     ///
     /// # Errors
     /// The store is none that keeps writers apart, something is there already, or the store failed.
-    pub async fn create(store: &Store, prefix: &str, records: Vec<(Lsn, Vec<u8>)>) -> Result<Uuid> {
+    pub async fn create(
+        store: &Store,
+        prefix: &str,
+        records: Vec<(Lsn, Vec<u8>)>,
+        quota: Quota,
+    ) -> Result<Uuid> {
         let objects = Objects::new(store.clone(), prefix)?;
         let there = read_description(&objects).await?;
         if there.is_none() && !objects.is_empty().await? {
@@ -134,6 +140,7 @@ impl Remote {
             owner: None,
             checkpoint: None,
             boundary: 0,
+            quota,
         };
         match objects
             .create(&objects.names.head(), head.to_bytes())

@@ -7,6 +7,7 @@ use vfsd_object_store::Store;
 
 use super::chain;
 use super::checkpoint;
+use super::damage::Damage;
 use super::error::BucketError;
 use super::frame::Frame;
 use super::head::{Changed, Checkpoint, Head, read_description, read_head};
@@ -16,6 +17,10 @@ use super::place::{ObjectId, Point};
 use super::read;
 use super::remote::Remote;
 use super::segment::{self, Entry, MAX_SEGMENT_BYTES};
+use crate::quota::Quota;
+
+/// How often a change of HEAD is tried again that met another one.
+const MAX_TRIES: u32 = 16;
 
 type Result<T> = std::result::Result<T, BucketError>;
 
@@ -68,6 +73,29 @@ impl View {
             digest: at.hash,
         });
         (self, id)
+    }
+
+    /// Changes how much the volume may hold. The owner finds it when it next looks at HEAD, and leaves it as it is.
+    ///
+    /// # Errors
+    /// The volume is no longer there, or the store failed.
+    pub async fn change_quota(&self, change: impl Fn(&mut Quota)) -> Result<()> {
+        let key = self.objects.names.head();
+        for _ in 0..MAX_TRIES {
+            let Changed::To(mut head, version) =
+                read_head(&self.objects, self.uuid(), None).await?
+            else {
+                return Err(BucketError::Missing(self.objects.place.clone()));
+            };
+            change(&mut head.quota);
+            let replaced = self.objects.replace(&key, head.to_bytes(), version).await?;
+            if replaced.is_some() {
+                return Ok(());
+            }
+        }
+        Err(BucketError::damaged(key)(Damage(
+            "others replace it all the time: try again",
+        )))
     }
 
     /// Of the volume.

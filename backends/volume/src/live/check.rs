@@ -11,6 +11,7 @@ use crate::Volume;
 use crate::bucket::{BucketError, BucketReport, BucketStat, CheckLevel, Owner, Point, View};
 use crate::check::{CheckReport, check_rows};
 use crate::error::VolumeError;
+use crate::quota::Quota;
 
 /// What a volume in a bucket is, and how much is stored for it.
 #[derive(Debug, Clone)]
@@ -19,6 +20,8 @@ pub struct RemoteStatus {
     pub uuid: String,
     /// The daemon that has the volume open, if there is one.
     pub owner: Option<Owner>,
+    /// How much the volume may hold.
+    pub quota: Quota,
     /// What is in the bucket.
     pub stored: BucketStat,
 }
@@ -82,6 +85,22 @@ pub(super) fn image(view: &View, path: &Path, runtime: &Handle) -> Result<Shippi
 }
 
 impl Volume {
+    /// Changes how much the volume below `prefix` of a bucket may hold. A daemon that has it open learns of it at its next
+    /// start.
+    ///
+    /// # Errors
+    /// There is no volume, or the store failed.
+    pub async fn change_remote_quota(
+        store: &Store,
+        prefix: &str,
+        change: impl Fn(&mut Quota),
+    ) -> Result<(), VolumeError> {
+        Ok(View::open(store, prefix)
+            .await?
+            .change_quota(change)
+            .await?)
+    }
+
     /// What the volume below `prefix` of a bucket is. It may be in use.
     ///
     /// # Errors
@@ -91,6 +110,7 @@ impl Volume {
         Ok(RemoteStatus {
             uuid: format!("{:032x}", u128::from_be_bytes(view.uuid())),
             owner: view.head().owner.clone(),
+            quota: view.head().quota,
             stored: view.stat().await?,
         })
     }

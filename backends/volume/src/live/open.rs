@@ -97,7 +97,7 @@ impl Volume {
         options: &VolumeOptions,
     ) -> Result<(), VolumeError> {
         let root = change::encode(&[Change::Node(crate::volume::ROOT, Some(root_row(options)))]);
-        Remote::create(store, prefix, vec![(1, root)]).await?;
+        Remote::create(store, prefix, vec![(1, root)], options.quota).await?;
         Ok(())
     }
 
@@ -299,13 +299,18 @@ fn open_live(
     let shipped = Shipped::new(&local.shipped());
     let rounds = Rounds::new(options.lag);
     let care = Care::new(options, &remote);
+    let quota = options.runtime.block_on(remote.head()).quota;
     let live = Live::new(shipped, remote, rounds, options);
+    let with_quota = VolumeOptions {
+        quota,
+        ..options.volume
+    };
     let volume = start(
         meta,
         data,
         Some(Box::new(live)),
         lock,
-        &options.volume,
+        &with_quota,
         |core| {
             find_dirty(core, local, point)?;
             if cut_off {

@@ -11,5 +11,6 @@ mod faults;
 mod holes;
 mod hosts;
 mod local_store;
+mod quota;
 #[path = "../crash/work.rs"]
 mod work;

@@ -39,18 +39,23 @@ const LEAST: u64 = 16 << 20;
 /// A size with the suffixes of coreutils: `K`, `M`, `G` and `T` (or `KiB` and so on) are powers of 1024, `KB`
 /// and so on of 1000.
 fn parse_size(word: &str) -> Result<u64, String> {
-    let digits = word.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let suffix = word.get(digits.len()..).unwrap_or_default();
-    let bytes = digits
-        .parse::<u64>()
-        .ok()
-        .zip(unit(&suffix.to_ascii_lowercase()))
-        .and_then(|(count, unit)| count.checked_mul(unit))
-        .ok_or_else(|| "not a size such as 500M, 20G or 1T".to_owned())?;
+    let bytes = parse_bytes(word)?;
     if bytes < LEAST {
         return Err("less than 16M is no cache".to_owned());
     }
     Ok(bytes)
+}
+
+/// A size as [`parse_size`] reads it, but of any number of bytes.
+pub(super) fn parse_bytes(word: &str) -> Result<u64, String> {
+    let digits = word.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let suffix = word.get(digits.len()..).unwrap_or_default();
+    digits
+        .parse::<u64>()
+        .ok()
+        .zip(unit(&suffix.to_ascii_lowercase()))
+        .and_then(|(count, unit)| count.checked_mul(unit))
+        .ok_or_else(|| "not a size such as 500M, 20G or 1T".to_owned())
 }
 
 /// What a suffix in lower case stands for.

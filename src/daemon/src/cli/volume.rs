@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use vfsd_volume::{CheckReport, Cleaned, Snapshot, VolumeOptions};
+use vfsd_volume::{CheckReport, Cleaned, Quota, Snapshot, VolumeOptions};
 
+use super::cache::parse_bytes;
 use super::choices::VolumeDurability;
 use super::image_cache::size;
 use super::store::ReachArguments;
@@ -58,6 +59,27 @@ enum VolumeVerb {
         /// az://), where nothing is below PREFIX
         #[arg(value_name = "VOLUME", value_parser = parse)]
         volume: VolumeSource,
+        /// How much content it may hold, holes included, such as 500M or 20G [default: no limit]
+        #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+        size: Option<u64>,
+        /// How many files and directories it may hold [default: no limit]
+        #[arg(long, value_name = "COUNT")]
+        files: Option<u64>,
+        #[command(flatten)]
+        reach: ReachArguments,
+    },
+    /// Change how much a volume may hold. A daemon that has it open learns of it at its next start
+    #[command(group = clap::ArgGroup::new("limits").required(true).multiple(true))]
+    Set {
+        /// Which: volume:file:DIR or volume:s3://BUCKET/PREFIX
+        #[arg(value_name = "VOLUME", value_parser = parse)]
+        volume: VolumeSource,
+        /// How much content, holes included, such as 500M or 20G; or none, for no limit
+        #[arg(long, value_name = "SIZE", value_parser = Limit::of_bytes, group = "limits")]
+        size: Option<Limit>,
+        /// How many files and directories; or none, for no limit
+        #[arg(long, value_name = "COUNT", value_parser = Limit::of_files, group = "limits")]
+        files: Option<Limit>,
         #[command(flatten)]
         reach: ReachArguments,
     },
@@ -178,6 +200,39 @@ impl SnapshotVerb {
     }
 }
 
+/// A number, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Limit(Option<u64>);
+
+impl Limit {
+    fn of_bytes(word: &str) -> Result<Self, String> {
+        match word {
+            "none" => Ok(Self(None)),
+            word => parse_bytes(word).map(Some).map(Self),
+        }
+    }
+
+    fn of_files(word: &str) -> Result<Self, String> {
+        match word {
+            "none" => Ok(Self(None)),
+            word => match word.parse() {
+                Ok(count) => Ok(Self(Some(count))),
+                Err(_) => Err("not a number of files, or none".to_owned()),
+            },
+        }
+    }
+}
+
+/// The lines that tell a quota.
+fn limits(quota: &Quota) -> String {
+    let told = |limit: Option<u64>| limit.map_or("none".to_owned(), |limit| limit.to_string());
+    format!(
+        "size_limit {}\nfiles_limit {}\n",
+        told(quota.bytes),
+        told(quota.files)
+    )
+}
+
 fn parse(word: &str) -> Result<VolumeSource, String> {
     VolumeSource::named(OsStr::new(word)).map_err(|error| error.to_string())
 }
@@ -189,9 +244,31 @@ impl VolumeArguments {
     /// When it cannot be done.
     pub(crate) fn run(self) -> Result<String, Failure> {
         match self.verb {
-            VolumeVerb::Create { volume, reach } => {
-                volume.create(&VolumeOptions::default(), &reach.settings())?;
+            VolumeVerb::Create {
+                volume,
+                size,
+                files,
+                reach,
+            } => {
+                let options = VolumeOptions {
+                    quota: Quota { bytes: size, files },
+                    ..VolumeOptions::default()
+                };
+                volume.create(&options, &reach.settings())?;
                 Ok(format!("made {volume}\n"))
+            }
+            VolumeVerb::Set {
+                volume,
+                size,
+                files,
+                reach,
+            } => {
+                let change = |quota: &mut Quota| {
+                    quota.bytes = size.map_or(quota.bytes, |limit| limit.0);
+                    quota.files = files.map_or(quota.files, |limit| limit.0);
+                };
+                volume.change_quota(change, &reach.settings())?;
+                Ok(format!("changed {volume}\n"))
             }
             VolumeVerb::Check { volume, reach } => {
                 check(&volume, &volume.check(&reach.settings())?)
@@ -287,9 +364,10 @@ fn told(volume: &VolumeSource, status: &VolumeStatus) -> String {
                 None => "nobody".to_owned(),
             };
             format!(
-                "volume {volume}\nuuid {}\nformat {}\nused_by {user}\ninodes {}\nbytes {}\nallocated {}\njournal {}\n",
+                "volume {volume}\nuuid {}\nformat {}\nused_by {user}\n{}inodes {}\nbytes {}\nallocated {}\njournal {}\n",
                 status.uuid,
                 status.format,
+                limits(&status.quota),
                 status.inodes,
                 status.bytes,
                 status.allocated,
@@ -308,7 +386,11 @@ fn told(volume: &VolumeSource, status: &VolumeStatus) -> String {
                 ("segments", stored.segments),
                 ("checkpoints", stored.checkpoints),
             ];
-            let mut told = format!("volume {volume}\nuuid {}\nused_by {user}\n", status.uuid);
+            let mut told = format!(
+                "volume {volume}\nuuid {}\nused_by {user}\n{}",
+                status.uuid,
+                limits(&status.quota)
+            );
             for (kind, amount) in kinds {
                 told.push_str(&format!(
                     "{kind} {} objects, {} bytes\n",
@@ -316,6 +398,23 @@ fn told(volume: &VolumeSource, status: &VolumeStatus) -> String {
                 ));
             }
             told
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_a_number_or_none() {
+        assert_eq!(Limit::of_bytes("20G"), Ok(Limit(Some(20 << 30))));
+        assert_eq!(Limit::of_bytes("none"), Ok(Limit(None)));
+        assert_eq!(Limit::of_files("1000"), Ok(Limit(Some(1000))));
+        assert_eq!(Limit::of_files("none"), Ok(Limit(None)));
+        for word in ["", "-1", "many", "1.5"] {
+            assert!(Limit::of_bytes(word).is_err(), "{word}");
+            assert!(Limit::of_files(word).is_err(), "{word}");
         }
     }
 }

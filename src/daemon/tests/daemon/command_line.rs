@@ -12,6 +12,7 @@ fn usage_errors_end_with_2_and_name_what_is_wrong() {
         (vec!["image", "inspect", "x"], "oci:"),
         (vec!["volume", "check", "--all"], "vfsd volume"),
         (vec!["volume", "gc", "volume:file:/x"], "in buckets"),
+        (vec!["volume", "set", "volume:file:/x"], "--size"),
         (
             vec!["volume", "snapshot", "create", "volume:file:/x", "s"],
             "in buckets",

@@ -256,7 +256,9 @@ async fn i6_a_point_outside_of_the_chain_is_told_from_one_of_it() {
 async fn a_head_that_is_none_or_of_another_volume_is_refused() {
     let bucket = Bucket::with_volume().await;
     let store = bucket.steady();
-    Remote::create(&store, "other", Vec::new()).await.unwrap();
+    Remote::create(&store, "other", Vec::new(), Quota::default())
+        .await
+        .unwrap();
     let (head, other) = (Path::from("vol/HEAD"), Path::from("other/HEAD"));
     bucket.0.copy(&other, &head).await.unwrap();
     let refused = open(&store, "a", false).await.unwrap_err().to_string();

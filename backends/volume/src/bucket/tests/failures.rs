@@ -186,11 +186,14 @@ async fn a_volume_whose_making_broke_off_anywhere_is_made_by_the_next_try() {
         faults.next(std::iter::repeat_n(Fault::Delay(Duration::ZERO), works));
         faults.next([Fault::Unavailable; 2000]);
         let root = || vec![(1, b"root".to_vec())];
-        if Remote::create(&store, "vol", root()).await.is_err() {
+        if Remote::create(&store, "vol", root(), Quota::default())
+            .await
+            .is_err()
+        {
             broken += 1;
             let steady = bucket.steady();
             // What a probe could not take away is not taken for somebody's data.
-            match Remote::create(&steady, "vol", root()).await {
+            match Remote::create(&steady, "vol", root(), Quota::default()).await {
                 Ok(_) | Err(BucketError::Exists(_)) => {}
                 Err(error) => panic!("{works}: {error}"),
             }
@@ -206,7 +209,7 @@ async fn of_many_who_make_a_volume_one_succeeds() {
     let made = (0..8).map(|number| {
         let wild = Wild::new(bucket.0.clone(), number, 0);
         let store = Store::over(Arc::new(wild), Patience::default());
-        async move { Remote::create(&store, "vol", Vec::new()).await }
+        async move { Remote::create(&store, "vol", Vec::new(), Quota::default()).await }
     });
     let made = futures_util::future::join_all(made).await;
     let won: Vec<_> = made.iter().filter_map(|made| made.as_ref().ok()).collect();
@@ -248,7 +251,9 @@ async fn a_store_that_ignores_conditions_is_refused_in_the_words_of_the_probe() 
     let bucket = Bucket::new();
     let careless = Wild::new(bucket.0.clone(), 1, 0).careless();
     let store = Store::over(Arc::new(careless), Patience::default());
-    let refused = Remote::create(&store, "vol", Vec::new()).await.unwrap_err();
+    let refused = Remote::create(&store, "vol", Vec::new(), Quota::default())
+        .await
+        .unwrap_err();
     assert!(matches!(refused, BucketError::Unsafe(_)));
     let shown = refused.to_string();
     assert!(

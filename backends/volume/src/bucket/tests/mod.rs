@@ -19,6 +19,7 @@ use vfsd_object_store::{Patience, Store};
 
 use super::*;
 use crate::meta::journal::Lsn;
+use crate::quota::Quota;
 
 /// What happens to requests now and then.
 const FAULTS: [(Fault, u32); 7] = [
@@ -67,7 +68,9 @@ impl Bucket {
     async fn with_volume() -> Self {
         let bucket = Self::new();
         let root = vec![(1, b"root".to_vec())];
-        Remote::create(&bucket.steady(), "vol", root).await.unwrap();
+        Remote::create(&bucket.steady(), "vol", root, Quota::default())
+            .await
+            .unwrap();
         bucket
     }
 }

@@ -83,11 +83,17 @@ async fn a_daemon_that_was_overtaken_can_append_nothing() {
 async fn a_volume_is_made_once() {
     let bucket = Bucket::with_volume().await;
     let store = bucket.steady();
-    let again = Remote::create(&store, "vol", Vec::new()).await.unwrap_err();
+    let again = Remote::create(&store, "vol", Vec::new(), Quota::default())
+        .await
+        .unwrap_err();
     assert!(matches!(again, BucketError::Exists(_)), "{again}");
-    let above = Remote::create(&store, "", Vec::new()).await.unwrap_err();
+    let above = Remote::create(&store, "", Vec::new(), Quota::default())
+        .await
+        .unwrap_err();
     assert!(matches!(above, BucketError::NotEmpty(_)), "{above}");
     let nothing = Remote::open(&store, "elsewhere", &opener("a", false)).await;
     assert!(matches!(nothing.unwrap_err(), BucketError::Missing(_)));
-    Remote::create(&store, "vol2", Vec::new()).await.unwrap();
+    Remote::create(&store, "vol2", Vec::new(), Quota::default())
+        .await
+        .unwrap();
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use vfsd_object_store::StoreUrl;
 use vfsd_volume::{
-    Amount, CheckLevel, CheckReport, Cleaned, RemoteOptions, RemoteReport, RemoteStatus, Snapshot,
-    Volume, VolumeError, VolumeOptions, host_boot,
+    Amount, CheckLevel, CheckReport, Cleaned, Quota, RemoteOptions, RemoteReport, RemoteStatus,
+    Snapshot, Volume, VolumeError, VolumeOptions, host_boot,
 };
 
 use super::VolumeSettings;
@@ -87,6 +87,16 @@ pub(super) fn snapshot(
     with_scratch(|scratch| {
         Volume::snapshot_remote(&store, url.prefix(), name, scratch, runtime.handle())
     })
+}
+
+pub(super) fn change_quota(
+    url: &StoreUrl,
+    change: impl Fn(&mut Quota),
+    settings: &StoreSettings,
+) -> Result<(), Failure> {
+    let store = settings.open(url)?;
+    let changed = Volume::change_remote_quota(&store, url.prefix(), change);
+    waiting()?.block_on(changed).map_err(Failure::run)
 }
 
 pub(super) fn snapshots(

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use vfsd_object_store::StoreUrl;
 use vfsd_volume::{
-    Amount, CheckReport, Cleaned, Durability, RemoteStatus, Snapshot, VolumeOptions, VolumeStatus,
+    Amount, CheckReport, Cleaned, Durability, Quota, RemoteStatus, Snapshot, Volume, VolumeOptions,
+    VolumeStatus,
 };
 
 use super::{Prepared, SourceError, Storage, StorageOptions, StoreSettings};
@@ -114,6 +115,21 @@ impl VolumeSource {
         match self {
             Self::Directory(path) => directory::create(path, options),
             Self::Bucket(url) => bucket::create(url, options, store),
+        }
+    }
+
+    /// Changes how much the volume may hold.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be written to.
+    pub(crate) fn change_quota(
+        &self,
+        change: impl Fn(&mut Quota),
+        store: &StoreSettings,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Directory(path) => Volume::change_quota(path, change).map_err(Failure::run),
+            Self::Bucket(url) => bucket::change_quota(url, change, store),
         }
     }
 
