@@ -269,7 +269,7 @@ impl Drop for Volume<'_> {
     /// Nothing stays mounted after a failure.
     fn drop(&mut self) {
         if is_mount_point(&self.point()) {
-            let _ = rustix::mount::unmount(&self.point(), rustix::mount::UnmountFlags::DETACH);
+            let _ = rustix::mount::unmount(self.point(), rustix::mount::UnmountFlags::DETACH);
         }
     }
 }
