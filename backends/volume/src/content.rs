@@ -429,6 +429,7 @@ impl Inode {
             }
             if !content.named.load(Ordering::Acquire) {
                 self.core.data.sync_name(self.ino)?;
+                self.core.failpoints.reach("name synced");
                 content.named.store(true, Ordering::Release);
             }
         }

@@ -273,7 +273,8 @@ impl Core {
         Some(ino)
     }
 
-    fn sync_data(&self, ino: u64) -> Result<()> {
+    /// Makes the content of an inode durable on this host.
+    pub(crate) fn sync_data(&self, ino: u64) -> Result<()> {
         if let Some(inode) = self.known(ino) {
             return inode.sync_data();
         }

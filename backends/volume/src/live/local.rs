@@ -230,6 +230,8 @@ impl Local {
             let _ = std::fs::remove_file(self.path.join(format!("new.sqlite{end}")));
         }
         fill(&unfinished)?;
+        // After a power cut there is a whole one, or none.
+        File::open(&unfinished)?.sync_all()?;
         std::fs::rename(unfinished, self.layout.database())?;
         Ok(())
     }

@@ -17,6 +17,7 @@ use super::care::Care;
 use super::cut::Cut;
 use super::dirty::Frozen;
 use super::local::Local;
+use super::open::Durability;
 use super::rounds::Next;
 use super::shipped::Shipping;
 use crate::bucket::{MAX_INLINE_BYTES, Piece, Remote, Sealed, Segment, SegmentWriter, ShipError};
@@ -252,6 +253,9 @@ impl Shipper {
     /// The bucket has it: wakes who waits, and brings the shipped image forward.
     fn arrived(&mut self, live: &Live, round: Round) -> bool {
         self.core.failpoints.reach("in the bucket");
+        for file in &round.cut.files {
+            self.keep_through_power_cut(live, file.ino);
+        }
         live.rounds.done();
         if let Some(sealed) = &round.sealed {
             self.care.logged(sealed.bytes());
@@ -279,6 +283,16 @@ impl Shipper {
             self.core.remove_inode(ino, has_data);
         }
         true
+    }
+
+    /// Where what is here outlives a power cut: content that the bucket has may be older there than what is written over it
+    /// next, but it is not to be lost here with that.
+    fn keep_through_power_cut(&self, live: &Live, ino: u64) {
+        if live.durability == Durability::Local
+            && let Err(error) = self.core.sync_data(ino)
+        {
+            tracing::warn!(ino, %error, "volume: content is not durable on this host");
+        }
     }
 }
 

@@ -13,8 +13,11 @@ use vfsd_backend::{Backend, FallocateMode, FileKind, OpenFlags};
 use vfsd_object_store::{Patience, Store};
 use vfsd_testkit::place::{Place, wait};
 
+mod invariants;
 mod kill;
 mod kills;
+mod power;
+mod scene;
 mod twice;
 
 use crate::{RemoteOptions, Volume, VolumeOptions};

@@ -243,6 +243,12 @@ impl Journal {
         self.tail.lock().next.saturating_sub(1)
     }
 
+    /// The last record that is known to be on the disk.
+    #[cfg(test)]
+    pub(crate) fn synced(&self) -> Lsn {
+        *self.synced.lock()
+    }
+
     /// Bytes in all files.
     pub(crate) fn bytes(&self) -> u64 {
         self.tail.lock().bytes

@@ -163,6 +163,12 @@ impl Meta {
         self.journal.last()
     }
 
+    /// The last record that is known to be on the disk.
+    #[cfg(test)]
+    pub(crate) fn synced(&self) -> Lsn {
+        self.journal.synced()
+    }
+
     /// Records up to this one need not stay in the journal.
     pub(crate) fn keep_after(&self, lsn: Lsn) {
         self.kept_after.store(lsn, Ordering::Release);

@@ -5,6 +5,7 @@ mod collect;
 mod damage;
 mod failures;
 mod model;
+mod oldest;
 mod owners;
 mod race;
 mod wild;

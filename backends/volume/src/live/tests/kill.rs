@@ -179,7 +179,7 @@ impl Copy {
 }
 
 /// Copies a local directory that is in use. First what follows, then what it follows.
-fn copy_host(from: &Path, to: &Path) {
+pub(super) fn copy_host(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
     for name in ["shipped.sqlite", "meta.sqlite"] {
         if from.join(name).exists() {

@@ -1,133 +1,11 @@
 //! Kills at places that random work reaches seldom.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use vfsd_backend::FallocateMode;
 
-use object_store::memory::InMemory;
-use parking_lot::Mutex;
-use tempfile::TempDir;
-use vfsd_backend::{Backend, FallocateMode};
-use vfsd_testkit::place::{Handle, Place, wait};
-
-use super::kill::{Copy, Left};
-use super::kills::{make_volume, scratch, store};
+use super::scene::{SIZE, Scene};
+use crate::Volume;
 use crate::bucket::CheckLevel;
-use crate::failpoint::{Hook, with_hook};
-use crate::{RemoteOptions, Volume};
-
-const SIZE: usize = 20_000;
-
-/// A volume that is killed now and then.
-struct Scene {
-    volume: Volume,
-    copy: Copy,
-    /// Where it is killed next, and what that leaves.
-    next: Arc<Mutex<(Option<&'static str>, Option<Left>)>>,
-    dir: TempDir,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let dir = tempfile::tempdir_in(scratch()).unwrap();
-        let objects = Arc::new(InMemory::new());
-        make_volume(&objects);
-        let host = dir.path().join("host");
-        Self::open(dir, host, objects, Arc::default())
-    }
-
-    fn open(dir: TempDir, host: PathBuf, objects: Arc<InMemory>, made: Arc<AtomicU64>) -> Self {
-        let copy = Copy {
-            host,
-            objects,
-            scratch: dir.path().to_owned(),
-            made,
-        };
-        let next: Arc<Mutex<(Option<&'static str>, Option<Left>)>> = Arc::default();
-        let hook: Hook = {
-            let (next, copy) = (next.clone(), copy.clone());
-            Arc::new(move |place| {
-                let mut next = next.lock();
-                if next.0 == Some(place) {
-                    *next = (None, Some(copy.make(place)));
-                }
-            })
-        };
-        let options = RemoteOptions {
-            lag: Duration::from_secs(3600),
-            ..RemoteOptions::new(vfsd_testkit::runtime().handle().clone())
-        };
-        let bucket = store((*copy.objects).clone());
-        let volume = with_hook(hook, || {
-            Volume::open_remote(&bucket, "vol", &copy.host, &options).unwrap()
-        });
-        Self {
-            volume,
-            copy,
-            next,
-            dir,
-        }
-    }
-
-    fn root(&self) -> Place {
-        Place(self.volume.root())
-    }
-
-    fn file(&self) -> Handle {
-        self.root().lookup("file").unwrap().open_both().unwrap()
-    }
-
-    fn content(&self) -> Vec<u8> {
-        self.root().lookup("file").unwrap().content().unwrap()
-    }
-
-    fn sync(&self) {
-        wait(self.volume.root().syncfs()).unwrap();
-    }
-
-    /// A file that is in the bucket.
-    fn with_file() -> Self {
-        let scene = Self::new();
-        scene.root().put("file", &[1; SIZE]).unwrap();
-        scene.sync();
-        scene
-    }
-
-    /// What comes after a kill at a place that `work` reaches.
-    fn killed_at(self, place: &'static str, work: impl FnOnce(&Self)) -> Self {
-        self.next.lock().0 = Some(place);
-        work(&self);
-        let left = self.next.lock().1.take().unwrap();
-        self.go_on(left)
-    }
-
-    /// What comes after a kill.
-    fn killed(self) -> Self {
-        let left = self.copy.make("now");
-        self.go_on(left)
-    }
-
-    fn go_on(self, left: Left) -> Self {
-        let Self {
-            volume, dir, copy, ..
-        } = self;
-        drop(volume);
-        Self::open(dir, left.host, Arc::new(left.objects), copy.made)
-    }
-
-    /// The data file makes room for others.
-    fn evict(&self) {
-        let attributes = self.root().lookup("file").unwrap().attributes().unwrap();
-        let core = self.volume.core();
-        let inode = core.inode(attributes.inode).unwrap();
-        // Who waited for the bucket is woken before.
-        while core.live.as_ref().unwrap().dirty.is_dirty(inode.ino) {
-            std::thread::yield_now();
-        }
-        assert!(inode.evict().unwrap());
-    }
-}
+use crate::live::tests::kills::store;
 
 #[test]
 fn what_one_kill_cut_off_does_not_come_back_after_another() {
@@ -195,7 +73,7 @@ fn a_removed_directory_that_is_still_in_use_is_no_fault_of_the_volume() {
     let held = scene.root().mkdir("dir").unwrap();
     scene.root().rmdir("dir").unwrap();
     scene.sync();
-    let scratch = scene.dir.path().join("scratch");
+    let scratch = scene.fresh();
     std::fs::create_dir(&scratch).unwrap();
     let runtime = vfsd_testkit::runtime().handle();
     let bucket = store((*scene.copy.objects).clone());
