@@ -283,4 +283,61 @@ mod tests {
                 .contains("--readonly")
         );
     }
+
+    #[test]
+    fn a_file_of_any_bytes_is_read_or_refused_in_words() {
+        const WORDS: [&str; 14] = [
+            "[[export]]\n",
+            "name = 'a'\n",
+            "source = 'memory:'\n",
+            "source = 'dir:/srv'\n",
+            "lowers = ['/srv/tools', 'oci:/x:y']\n",
+            "upper = '/u'\n",
+            "work = '/w'\n",
+            "upper_xattr = 'user'\n",
+            "shared = true\n",
+            "readonly = false\n",
+            "local_locks = 'all'\n",
+            "[export.more]\n",
+            "source = 's3://bucket/prefix?a=b'\n",
+            "x = {a = [1, 2.5, 1979-05-27], 'b' = \"\\u0000\"}\n",
+        ];
+        // xorshift64.
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut below = |end: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state >> 33).unwrap() % end
+        };
+        let mut read = 0;
+        for _ in 0..20_000 {
+            let mut text = match below(2) {
+                0 => WORDS[..3].concat(),
+                _ => String::new(),
+            };
+            for _ in 0..below(8) {
+                text.push_str(WORDS[below(WORDS.len())]);
+            }
+            for _ in 0..below(3) {
+                let at = below(text.len() + 1);
+                if !text.is_char_boundary(at) {
+                    continue;
+                }
+                match below(3) {
+                    0 => text.truncate(at),
+                    1 => text.insert(at, char::from(u8::try_from(below(256)).unwrap())),
+                    _ => text.insert_str(at, WORDS[below(WORDS.len())]),
+                }
+            }
+            match parse(&text, below(2) == 0) {
+                Ok(configuration) => {
+                    read += 1;
+                    assert!(!configuration.exports.is_empty(), "{text}");
+                }
+                Err(error) => assert!(!error.is_empty(), "{text}"),
+            }
+        }
+        assert!(read > 50, "only {read} could be read");
+    }
 }

@@ -43,6 +43,20 @@ pub(crate) fn cannot_mount() -> bool {
     missing || not_root()
 }
 
+/// Unmounts what nobody uses. A process that another test starts has, until its program begins, all open that is open
+/// here.
+fn unmount_idle(point: &Path) {
+    wait_until("the mount to be idle", || {
+        match rustix::mount::unmount(point, rustix::mount::UnmountFlags::empty()) {
+            Err(rustix::io::Errno::BUSY) => false,
+            other => {
+                other.unwrap();
+                true
+            }
+        }
+    });
+}
+
 /// A mounted source, unmounted when dropped, whatever becomes of the test.
 pub(crate) struct Mounted {
     daemon: Daemon,
@@ -180,7 +194,7 @@ fn the_daemon_ends_with_0_when_somebody_unmounts() {
     for sandbox in ["--sandbox=namespace", "--sandbox=none"] {
         let mut mounted = Mounted::new(&place, &[sandbox], "memory:");
         assert!(std::fs::read_dir(&mounted.point).unwrap().next().is_none());
-        rustix::mount::unmount(&mounted.point, rustix::mount::UnmountFlags::empty()).unwrap();
+        unmount_idle(&mounted.point);
         let status = mounted.daemon.end();
         assert_eq!(
             status.code(),
@@ -216,7 +230,7 @@ fn another_mount_at_the_same_place_is_left_alone() {
     }
     let place = Place::new();
     let mut mounted = Mounted::new(&place, &[], "memory:");
-    rustix::mount::unmount(&mounted.point, rustix::mount::UnmountFlags::empty()).unwrap();
+    unmount_idle(&mounted.point);
     let other = Command::new("mount")
         .args(["-t", "tmpfs", "none"])
         .arg(&mounted.point)
@@ -224,7 +238,7 @@ fn another_mount_at_the_same_place_is_left_alone() {
     assert!(other.unwrap().success());
     assert_eq!(mounted.daemon.end().code(), Some(0));
     assert!(is_mounted(&mounted.point));
-    rustix::mount::unmount(&mounted.point, rustix::mount::UnmountFlags::empty()).unwrap();
+    unmount_idle(&mounted.point);
 }
 
 #[test]
