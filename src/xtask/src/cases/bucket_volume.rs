@@ -1,5 +1,6 @@
 //! A volume in a bucket of a real S3 server, and what another host finds in it.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use crate::stores::StorePrograms;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const SOURCE: &str = "volume:s3://data/volume";
+/// Another one, made of a snapshot of it.
+const CLONE: &str = "volume:s3://data/clone";
 /// Compares what is there with what the guest has noted.
 const COMPARE: &str = "set -e
 (cd kept && sha256sum --quiet -c ../sums)
@@ -26,7 +29,7 @@ rm /tmp/names.$$";
 #[derive(Debug)]
 pub(super) struct BucketVolume {
     store: RunningStore,
-    vfsd: Program,
+    vfsd: PathBuf,
     /// Where each host has its part.
     folder: TempDir,
 }
@@ -43,20 +46,32 @@ impl BucketVolume {
         let programs = StorePrograms::fetch(cache)?;
         let store = programs.seaweedfs()?;
         programs.make_bucket(&store, "data")?;
-        let mut create = Command::new(vfsd);
-        create.args(["volume", "create", SOURCE]);
-        create.envs(store.environment());
-        run_ok(&create, LIMIT, &mut |_| {}).context("make a volume")?;
-        Ok(Self {
+        let made = Self {
             store,
-            vfsd: program.clone(),
+            vfsd: vfsd.clone(),
             folder: folder_in(cache.folder()).context("make a folder for the volume")?,
-        })
+        };
+        made.volume(&["create", SOURCE])?;
+        Ok(made)
+    }
+
+    /// Runs `vfsd volume`.
+    fn volume(&self, words: &[&str]) -> Result<()> {
+        let mut command = Command::new(&self.vfsd);
+        command.arg("volume").args(words);
+        command.envs(self.store.environment());
+        let done = run_ok(&command, LIMIT, &mut |_| {});
+        done.map(drop)
+            .with_context(|| format!("volume {}", words.join(" ")))
     }
 
     /// The volume as a host serves it that has its part in a folder of this name.
     pub(super) fn storage(&self, state: &str) -> Storage {
-        let mut storage = Storage::named("data", SOURCE);
+        self.storage_of(SOURCE, state)
+    }
+
+    fn storage_of(&self, source: &str, state: &str) -> Storage {
+        let mut storage = Storage::named("data", source);
         storage.environment(self.store.environment());
         storage
             .argument("--state-dir")
@@ -64,17 +79,27 @@ impl BucketVolume {
         storage
     }
 
-    /// Looks at the volume as another host does, which has nothing of it.
+    /// Looks at the volume as another host does, which has nothing of it, and at one that is made of a snapshot of it.
     ///
     /// # Errors
     /// What is missing there.
     pub(super) fn verify(&self) -> Result<()> {
-        let point = self.folder.path().join("mount");
+        self.compare(SOURCE, "another-host")?;
+        self.volume(&["snapshot", "create", SOURCE, "kept"])?;
+        self.volume(&["gc", SOURCE])?;
+        self.volume(&["clone", "--snapshot", "kept", SOURCE, CLONE])?;
+        self.volume(&["check", CLONE])?;
+        self.compare(CLONE, "host-of-the-clone")
+    }
+
+    fn compare(&self, source: &str, host: &str) -> Result<()> {
+        let point = self.folder.path().join(format!("{host}-mount"));
         std::fs::create_dir(&point).context("make a mount point")?;
-        let log = self.folder.path().join("mount.log");
-        let storage = self.storage("another-host");
+        let log = self.folder.path().join(format!("{host}.log"));
+        let storage = self.storage_of(source, host);
+        let program = Program::Vfsd(self.vfsd.clone());
         // The guest's daemon has given it back.
-        let mut daemon = Daemon::mount(&self.vfsd, &Options::default(), &storage, &point, &log)
+        let mut daemon = Daemon::mount(&program, &Options::default(), &storage, &point, &log)
             .context("mount the volume on another host")?;
         let mut compare = Command::new("bash");
         compare.args(["-c", COMPARE]).current_dir(&point);
