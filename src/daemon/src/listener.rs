@@ -106,7 +106,7 @@ pub(crate) fn bind(path: &Path, mode: Mode) -> Result<(UnixListener, OwnedFile),
     };
     remove_stale(path).map_err(advise)?;
     let before = rustix::process::umask(Mode::from_raw_mode(0o777) - mode);
-    let bound = UnixListener::bind(path);
+    let bound = listen_at(path);
     rustix::process::umask(before);
     let listener = bound.map_err(advise)?;
     Ok((
@@ -119,6 +119,24 @@ pub(crate) fn bind(path: &Path, mode: Mode) -> Result<(UnixListener, OwnedFile),
 }
 
 /// Removes a socket that nobody listens on.
+/// Listens at a path that comes into being when the socket listens already: who waits for it may connect at once, and is
+/// not refused between bind(2) and listen(2).
+fn listen_at(path: &Path) -> io::Result<UnixListener> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(format!(".{}", std::process::id()));
+    let unfinished = PathBuf::from(unfinished);
+    if let Ok(listener) = UnixListener::bind(&unfinished) {
+        // Unlike rename(2) it takes the place of nothing.
+        let named = std::fs::hard_link(&unfinished, path);
+        std::fs::remove_file(&unfinished)?;
+        if named.is_ok() {
+            return Ok(listener);
+        }
+    }
+    // The longer path is too long for a socket, or the file system has no hard links.
+    UnixListener::bind(path)
+}
+
 fn remove_stale(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     match std::fs::symlink_metadata(path) {
@@ -233,6 +251,26 @@ mod tests {
         assert!(bind(&path, Mode::from_raw_mode(0o600)).is_err());
         drop(file);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn who_finds_the_socket_is_not_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        for round in 0..300 {
+            let path = directory.path().join(format!("socket-{round}"));
+            let waiting = path.clone();
+            let waiter = std::thread::spawn(move || {
+                loop {
+                    match std::os::unix::net::UnixStream::connect(&waiting) {
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        connected => return connected.map(drop),
+                    }
+                }
+            });
+            let _bound = bind(&path, Mode::from_raw_mode(0o600)).unwrap();
+            waiter.join().unwrap().unwrap();
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]
