@@ -59,6 +59,7 @@ mod objects;
 mod open;
 mod place;
 mod read;
+mod read_ahead;
 mod remote;
 mod segment;
 mod snapshot;

@@ -89,14 +89,20 @@ impl Objects {
         Ok(Found::Other(bytes, version))
     }
 
-    /// Part of an object. A part that is not there is a damage.
+    /// Part of an object, and how long the whole is. A part that is not there is a damage.
     pub(super) async fn read_range(
         &self,
         key: &Path,
         range: std::ops::Range<u64>,
-    ) -> Result<Bytes> {
-        match self.store.objects().get_range(key, range).await {
-            Ok(bytes) => Ok(bytes),
+    ) -> Result<(Bytes, u64)> {
+        let options = GetOptions::new().with_range(Some(range));
+        let read = async {
+            let found = self.store.objects().get_opts(key, options).await?;
+            let size = found.meta.size;
+            Ok((found.bytes().await?, size))
+        };
+        match read.await {
+            Ok(read) => Ok(read),
             Err(Error::NotFound { .. }) => {
                 Err(BucketError::damaged(key)(Damage("it is not there")))
             }

@@ -10,6 +10,7 @@ use super::error::BucketError;
 use super::frame::Frame;
 use super::objects::Objects;
 use super::place::ObjectId;
+use super::read_ahead::ReadAhead;
 
 type Result<T> = std::result::Result<T, BucketError>;
 
@@ -30,10 +31,14 @@ struct Run {
 }
 
 /// The content of frames, in their order. All of it is in memory at once: ask for as much as is needed.
-pub(super) async fn read_frames(objects: &Objects, frames: &[Frame]) -> Result<Vec<Bytes>> {
+pub(super) async fn read_frames(
+    objects: &Objects,
+    ahead: &ReadAhead,
+    frames: &[Frame],
+) -> Result<Vec<Bytes>> {
     let runs = plan(frames);
     let mut reading = stream::iter(runs)
-        .map(|run| read_run(objects, frames, run))
+        .map(|run| read_run(objects, ahead, frames, run))
         .buffer_unordered(PARALLEL);
     let mut contents = vec![Bytes::new(); frames.len()];
     while let Some(read) = reading.try_next().await? {
@@ -46,18 +51,41 @@ pub(super) async fn read_frames(objects: &Objects, frames: &[Frame]) -> Result<V
     Ok(contents)
 }
 
-async fn read_run(objects: &Objects, frames: &[Frame], run: Run) -> Result<Vec<(usize, Bytes)>> {
-    let key = objects.names.object(run.object);
-    let whole = objects.read_range(&key, run.range.clone()).await?;
-    let mut contents = Vec::with_capacity(run.frames.len());
-    for which in run.frames {
-        let Some(frame) = frames.get(which) else {
-            continue;
-        };
-        let content = cut(frame, &run.range, &whole).and_then(|stored| frame.unpack(&stored));
-        contents.push((which, content.map_err(BucketError::damaged(&key))?));
+async fn read_run(
+    objects: &Objects,
+    ahead: &ReadAhead,
+    frames: &[Frame],
+    run: Run,
+) -> Result<Vec<(usize, Bytes)>> {
+    if let Some(kept) = ahead.kept(run.object, &run.range)
+        && let Ok(contents) = unpack(frames, &run, &kept)
+    {
+        return Ok(contents);
     }
-    Ok(contents)
+    let key = objects.names.object(run.object);
+    let range = ahead.widened(run.object, &run.range);
+    let start = range.start;
+    let (bytes, size) = objects.read_range(&key, range).await?;
+    ahead.read(run.object, &run.range, start, &bytes, size);
+    unpack(frames, &run, &bytes).map_err(BucketError::damaged(key))
+}
+
+/// The content of a run's frames, from bytes that begin where the run does.
+fn unpack(
+    frames: &[Frame],
+    run: &Run,
+    bytes: &Bytes,
+) -> std::result::Result<Vec<(usize, Bytes)>, Damage> {
+    let wanted = run
+        .frames
+        .iter()
+        .filter_map(|&which| Some((which, frames.get(which)?)));
+    wanted
+        .map(|(which, frame)| {
+            let stored = cut(frame, &run.range, bytes)?;
+            Ok((which, frame.unpack(&stored)?))
+        })
+        .collect()
 }
 
 fn cut(frame: &Frame, range: &Range<u64>, whole: &Bytes) -> std::result::Result<Bytes, Damage> {

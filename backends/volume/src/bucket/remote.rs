@@ -19,6 +19,7 @@ use super::log::{Inline, Link, LogObject, Unwritable, Uuid};
 use super::objects::Objects;
 use super::place::{ChainHash, ObjectId, Piece, Point};
 use super::read;
+use super::read_ahead::ReadAhead;
 use super::segment::{Segment, SegmentWriter};
 use crate::meta::journal::Lsn;
 
@@ -50,6 +51,7 @@ pub fn host_clock() -> Clock {
 /// All methods may be called from several tasks; appends take their turn.
 pub struct Remote {
     pub(super) objects: Objects,
+    ahead: ReadAhead,
     pub(super) uuid: Uuid,
     pub(super) epoch: u64,
     nonce: u128,
@@ -115,6 +117,7 @@ impl Remote {
     ) -> Self {
         Self {
             objects,
+            ahead: ReadAhead::default(),
             uuid: head.uuid.0,
             epoch: head.epoch,
             nonce,
@@ -405,7 +408,7 @@ impl Remote {
     /// # Errors
     /// One of them is damaged or gone, or the store failed.
     pub async fn read_frames(&self, frames: &[Frame]) -> Result<Vec<Bytes>, BucketError> {
-        read::read_frames(&self.objects, frames).await
+        read::read_frames(&self.objects, &self.ahead, frames).await
     }
 
     /// Hands out all log objects after a point up to the end of the chain, each with the point that it is, and

@@ -15,6 +15,7 @@ use super::log::{LogObject, Uuid};
 use super::objects::Objects;
 use super::place::{ObjectId, Point};
 use super::read;
+use super::read_ahead::ReadAhead;
 use super::remote::Remote;
 use super::segment::{self, Entry, MAX_SEGMENT_BYTES};
 use crate::quota::Quota;
@@ -147,7 +148,8 @@ impl View {
     /// # Errors
     /// As those of [`Remote::read_frames`].
     pub async fn read_frames(&self, frames: &[Frame]) -> Result<Vec<Bytes>> {
-        read::read_frames(&self.objects, frames).await
+        // Whoever looks at a volume names many frames at once.
+        read::read_frames(&self.objects, &ReadAhead::default(), frames).await
     }
 }
 

@@ -37,7 +37,9 @@ impl Live {
         settle(core, &self.dirty.all(), || self.pass_now())?;
         let alone = self.cut.write();
         self.rounds.cut();
-        let all = self.dirty.all();
+        let mut all = self.dirty.all();
+        // Files that were made one after the other lie so in a segment, and mostly are read so.
+        all.sort_unstable_by_key(|(ino, _)| *ino);
         settle(core, &all, || ())?;
         let mut files = Vec::with_capacity(all.len());
         for (ino, map) in all {

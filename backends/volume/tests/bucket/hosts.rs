@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::memory::InMemory;
-use vfsd_backend::{Backend, Errno};
+use vfsd_backend::{Backend, Errno, OpenFlags};
+use vfsd_volume::Volume;
 
-use crate::bench::{Hosts, check, make_volume, open, oracle, root, seed, store, sync, try_open};
+use crate::bench::{
+    Hosts, PREFIX, check, make_volume, open, options, oracle, root, seed, store, sync, try_open,
+};
 use crate::work::{Look, Work, look};
 
 /// At any moment, synced or not, the bucket has the state after one of the operations: none before the last
@@ -47,6 +51,47 @@ fn the_bucket_always_has_a_state_after_some_operation() {
     }
     let here = look(&root(&volume));
     assert!(here == *states.last().unwrap(), "VFSD_SEED={seed}");
+}
+
+/// Small files that were written together are read with few requests, by a host that has nothing of them.
+#[test]
+fn small_files_that_lie_together_come_together() {
+    const FILES: usize = 300;
+    let content = |number: usize| -> Vec<u8> {
+        let mut random = 0x9e37_79b9_u32.wrapping_mul(u32::try_from(number).unwrap() + 1) | 1;
+        let mut next = || {
+            random ^= random << 13;
+            random ^= random >> 17;
+            random ^= random << 5;
+            u8::try_from(random >> 24).unwrap()
+        };
+        (0..4000 + number).map(|_| next()).collect()
+    };
+    let objects = Arc::new(InMemory::new());
+    let bucket = store(objects.clone());
+    make_volume(&bucket);
+    let mut hosts = Hosts::new();
+    // One round, so that they lie in one segment.
+    let mut options = options();
+    options.lag = Duration::from_secs(3600);
+    let volume = Volume::open_remote(&bucket, PREFIX, &hosts.fresh(), &options).unwrap();
+    for number in 0..FILES {
+        let (_, file) = root(&volume).create(&format!("{number:03}")).unwrap();
+        file.write(0, &content(number)).unwrap();
+    }
+    sync(&volume);
+    drop(volume);
+
+    let bucket = store(objects);
+    let other = open(&bucket, &hosts.fresh());
+    let before = bucket.counters().requests().gets;
+    for number in 0..FILES {
+        let file = root(&other).lookup(&format!("{number:03}")).unwrap();
+        let found = file.open(OpenFlags::READ).unwrap().content().unwrap();
+        assert!(found == content(number), "{number}");
+    }
+    let gets = bucket.counters().requests().gets - before;
+    assert!(gets <= 20, "{gets}");
 }
 
 /// What is different at which paths.
