@@ -29,6 +29,11 @@ impl Cache {
         }
     }
 
+    /// How many bytes may be here; without a number, all.
+    pub(super) fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
     /// Content came. True: it is time to look.
     pub(super) fn grown(&self, bytes: u64) -> bool {
         let before = self.grown.fetch_add(bytes, Ordering::Relaxed);

@@ -22,6 +22,8 @@ use crate::inode::Inode;
 
 /// So much is asked for with one request.
 const REQUEST_BYTES: u64 = 4 << 20;
+/// Of a file of which this part is here, one in so many, as much is asked for as one request is worth.
+const MOST_PART: u64 = 4;
 
 /// What is fetched with one request.
 #[derive(Debug)]
@@ -71,6 +73,12 @@ impl Inode {
     pub(crate) async fn fetch(self: &Arc<Self>, range: Range<u64>) -> Result<()> {
         // Whether it is here is not known before the data file is open.
         Answer::blocking(|| self.shared(false).map(drop)).await?;
+        if let Some((live, map)) = self.live()
+            && map.misses(&range)
+        {
+            let (size, missing) = (self.state.read().row.size, map.missing_bytes());
+            self.fetch_ahead(&along(&range, size, missing, live.cache.limit()));
+        }
         self.wait_for(range).await
     }
 
@@ -233,6 +241,26 @@ impl Inode {
     }
 }
 
+/// What is asked for where a range is missing, of a file of `size` bytes of which so many are missing. The more of it is
+/// here, the likelier the rest is wanted: up to one request around the range. A file that may not stay gets no more
+/// than is asked for.
+fn along(range: &Range<u64>, size: u64, missing: u64, limit: Option<u64>) -> Range<u64> {
+    let stays = limit.is_none_or(|limit| size <= limit / 2);
+    let here = size.saturating_sub(missing);
+    let part = u128::from(here).saturating_mul(MOST_PART.into());
+    let window = u128::from(REQUEST_BYTES).saturating_mul(part);
+    let window = window.checked_div(size.into()).unwrap_or(0);
+    let window = u64::try_from(window).map_or(REQUEST_BYTES, |window| window.min(REQUEST_BYTES));
+    match range.start.checked_rem(window) {
+        Some(into) if stays => {
+            let start = range.start.saturating_sub(into);
+            let end = start.saturating_add(window).min(size);
+            start..end.max(range.end)
+        }
+        _ => range.clone(),
+    }
+}
+
 fn write_all(file: &OwnedFd, bytes: &[u8], offset: u64) -> Result<(), Errno> {
     let mut done = 0;
     while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
@@ -266,4 +294,32 @@ fn plan(extents: Vec<Extent>) -> Vec<Wanted> {
         });
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_of_a_file_is_here_the_more_is_asked_for() {
+        const SIZE: u64 = 256 << 20;
+        let wanted = (100 << 20) + 5000..(100 << 20) + 9000;
+        let asked = |here: u64, limit| along(&wanted, SIZE, SIZE - here, limit);
+        assert_eq!(asked(0, None), wanted);
+        let some = asked(8 << 20, None);
+        assert_eq!(some, 100 << 20..(100 << 20) + (512 << 10));
+        let most = (100 << 20)..(104 << 20);
+        assert_eq!(asked(SIZE / 4, None), most);
+        assert_eq!(asked(SIZE - 4096, None), most);
+        assert_eq!(asked(SIZE / 4, Some(2 * SIZE)), most);
+        assert_eq!(
+            asked(SIZE / 4, Some(2 * SIZE - 1)),
+            wanted,
+            "it may not stay"
+        );
+        // At the end of a file, and in one that became shorter meanwhile.
+        assert_eq!(along(&(4096..8192), 9000, 4500, None), 0..9000);
+        assert_eq!(along(&(4096..8192), 0, 0, None), 4096..8192);
+        assert_eq!(along(&(4096..8192), 5000, 1, None), 0..8192);
+    }
 }
