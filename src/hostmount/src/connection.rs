@@ -106,7 +106,8 @@ fn take_requests(
         bell.wait_for_room(device, intake);
         let length = match device.receive(&mut buffer) {
             Ok(length) => length,
-            Err(Errno::NODEV) => return Ok(()),
+            // Unmounted; or cut off while a request was read.
+            Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(()),
             // Taken back before it was read, or a signal.
             Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => continue,
             Err(errno) => return Err(errno.into()),

@@ -46,8 +46,8 @@ impl Device {
     /// Waits for a request and reads it, whole: the kernel refuses buffers that are too small.
     ///
     /// # Errors
-    /// What the kernel says: ENODEV after an unmount, ENOENT when the request was taken back,
-    /// EINTR, EAGAIN.
+    /// What the kernel says: ENODEV after an unmount, ECONNABORTED when the connection was cut off meanwhile, ENOENT when
+    /// the request was taken back, EINTR, EAGAIN.
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> rustix::io::Result<usize> {
         rustix::io::read(self, buffer)
     }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -182,6 +183,28 @@ fn a_mount_in_use_goes_too_and_loses_nothing_that_was_written() {
         // It could finish what it does at its end.
         let errors = mounted.daemon.errors();
         assert!(!errors.contains("killed"), "{options:?}: {errors}");
+    }
+}
+
+#[test]
+fn a_mount_under_load_is_cut_off_and_its_daemon_ends_with_0() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    for _ in 0..8 {
+        let mut mounted = Mounted::new(&place, &[], "memory:");
+        let users: Vec<_> = (0..6)
+            .map(|number| {
+                let file = File::create(mounted.path(&number.to_string())).unwrap();
+                std::thread::spawn(move || while file.write_all_at(b"some", 0).is_ok() {})
+            })
+            .collect();
+        mounted.daemon.stop(Signal::TERM);
+        for user in users {
+            user.join().unwrap();
+        }
+        assert!(!is_mounted(&mounted.point));
     }
 }
 
