@@ -8,9 +8,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::damage::Damage;
 use super::error::BucketError;
 use super::frame::Frame;
+use super::object_readahead::ObjectReadahead;
 use super::objects::Objects;
 use super::place::ObjectId;
-use super::read_ahead::ReadAhead;
 
 type Result<T> = std::result::Result<T, BucketError>;
 
@@ -33,7 +33,7 @@ struct Run {
 /// The content of frames, in their order. All of it is in memory at once: ask for as much as is needed.
 pub(super) async fn read_frames(
     objects: &Objects,
-    ahead: &ReadAhead,
+    ahead: &ObjectReadahead,
     frames: &[Frame],
 ) -> Result<Vec<Bytes>> {
     let runs = plan(frames);
@@ -53,7 +53,7 @@ pub(super) async fn read_frames(
 
 async fn read_run(
     objects: &Objects,
-    ahead: &ReadAhead,
+    ahead: &ObjectReadahead,
     frames: &[Frame],
     run: Run,
 ) -> Result<Vec<(usize, Bytes)>> {

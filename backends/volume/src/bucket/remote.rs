@@ -16,10 +16,10 @@ use super::error::{BucketError, ShipError};
 use super::frame::Frame;
 use super::head::{Changed, Head, read_head};
 use super::log::{Inline, Link, LogObject, Unwritable, Uuid};
+use super::object_readahead::ObjectReadahead;
 use super::objects::Objects;
 use super::place::{ChainHash, ObjectId, Piece, Point};
 use super::read;
-use super::read_ahead::ReadAhead;
 use super::segment::{Segment, SegmentWriter};
 use crate::meta::journal::Lsn;
 
@@ -51,7 +51,7 @@ pub fn host_clock() -> Clock {
 /// All methods may be called from several tasks; appends take their turn.
 pub struct Remote {
     pub(super) objects: Objects,
-    ahead: ReadAhead,
+    ahead: ObjectReadahead,
     pub(super) uuid: Uuid,
     pub(super) epoch: u64,
     nonce: u128,
@@ -117,7 +117,7 @@ impl Remote {
     ) -> Self {
         Self {
             objects,
-            ahead: ReadAhead::default(),
+            ahead: ObjectReadahead::default(),
             uuid: head.uuid.0,
             epoch: head.epoch,
             nonce,

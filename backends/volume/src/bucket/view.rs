@@ -12,10 +12,10 @@ use super::error::BucketError;
 use super::frame::Frame;
 use super::head::{Changed, Checkpoint, Head, read_description, read_head};
 use super::log::{LogObject, Uuid};
+use super::object_readahead::ObjectReadahead;
 use super::objects::Objects;
 use super::place::{ObjectId, Point};
 use super::read;
-use super::read_ahead::ReadAhead;
 use super::remote::Remote;
 use super::segment::{self, Entry, MAX_SEGMENT_BYTES};
 use crate::quota::Quota;
@@ -149,7 +149,7 @@ impl View {
     /// As those of [`Remote::read_frames`].
     pub async fn read_frames(&self, frames: &[Frame]) -> Result<Vec<Bytes>> {
         // Whoever looks at a volume names many frames at once.
-        read::read_frames(&self.objects, &ReadAhead::default(), frames).await
+        read::read_frames(&self.objects, &ObjectReadahead::default(), frames).await
     }
 }
 

@@ -23,7 +23,7 @@ const OBJECTS: usize = 8;
 
 /// Where objects were read last, and what was taken along. At most 32 MiB.
 #[derive(Debug, Default)]
-pub(super) struct ReadAhead(Mutex<VecDeque<Read>>);
+pub(super) struct ObjectReadahead(Mutex<VecDeque<Read>>);
 
 /// The last read of an object.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ struct Read {
     kept: Bytes,
 }
 
-impl ReadAhead {
+impl ObjectReadahead {
     /// A part of an object, if it was taken along before.
     pub(super) fn kept(&self, object: ObjectId, range: &Range<u64>) -> Option<Bytes> {
         let mut reads = self.0.lock();
@@ -105,7 +105,7 @@ mod tests {
     const SIZE: u64 = 16 << 20;
 
     /// Reads as of an object of zeros, and says how much was asked for.
-    fn read(ahead: &ReadAhead, object: ObjectId, wanted: Range<u64>) -> Option<Range<u64>> {
+    fn read(ahead: &ObjectReadahead, object: ObjectId, wanted: Range<u64>) -> Option<Range<u64>> {
         if let Some(bytes) = ahead.kept(object, &wanted) {
             assert_eq!(
                 u64::try_from(bytes.len()).unwrap(),
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn small_reads_one_after_the_other_take_more_and_more_along() {
-        let ahead = ReadAhead::default();
+        let ahead = ObjectReadahead::default();
         let frames = (0..SIZE / 4096).map(|at| at * 4096..(at + 1) * 4096);
         let asked: Vec<_> = frames
             .filter_map(|frame| read(&ahead, SEGMENT, frame))
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn reads_here_and_there_and_long_ones_take_nothing_along() {
-        let ahead = ReadAhead::default();
+        let ahead = ObjectReadahead::default();
         for at in [0, 8 << 20, 2 << 20, 12 << 20] {
             assert_eq!(read(&ahead, SEGMENT, at..at + 4096), Some(at..at + 4096));
         }
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded_and_of_its_object() {
-        let ahead = ReadAhead::default();
+        let ahead = ObjectReadahead::default();
         for seq in 0..20 {
             let object = ObjectId::Segment { epoch: 1, seq };
             read(&ahead, object, 0..10);
