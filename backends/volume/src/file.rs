@@ -299,7 +299,8 @@ impl OpenFile {
         inode.content.changed();
         let stat = fstat(file)?;
         let mut txn = Txn::within(&inode.core);
-        if let Some(hole) = hole.filter(|_| done.is_ok()) {
+        // What was here is noted already.
+        if let Some(hole) = hole.filter(|_| done.is_ok() && !elsewhere.is_empty()) {
             txn.note_hole(inode, &around(&hole));
         }
         let state = txn.state(inode);
