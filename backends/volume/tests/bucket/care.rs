@@ -85,6 +85,14 @@ fn a_volume_that_is_rewritten_for_ever_does_not_grow_in_the_bucket() {
     }
 }
 
+/// What was done stays in the log.
+fn without_checkpoints() -> RemoteOptions {
+    RemoteOptions {
+        checkpoint_after: u64::MAX,
+        ..options()
+    }
+}
+
 /// A daemon that is killed before any checkpoint leaves its log; the one after makes a checkpoint first.
 #[test]
 fn many_short_lives_do_not_make_the_log_longer_for_ever() {
@@ -92,10 +100,7 @@ fn many_short_lives_do_not_make_the_log_longer_for_ever() {
     make_volume(&bucket);
     let mut hosts = Hosts::new();
     let here = hosts.fresh();
-    let rare = RemoteOptions {
-        checkpoint_after: u64::MAX,
-        ..options()
-    };
+    let rare = without_checkpoints();
     let volume = Volume::open_remote(&bucket, PREFIX, &here, &rare).unwrap();
     for _ in 0..510 {
         let _ = root(&volume).unlink("file");
@@ -129,10 +134,7 @@ fn a_clean_up_by_hand_removes_what_it_said_and_nothing_that_is_needed() {
     make_volume(&bucket);
     let mut hosts = Hosts::new();
     let here = hosts.fresh();
-    let rare = RemoteOptions {
-        checkpoint_after: u64::MAX,
-        ..options()
-    };
+    let rare = without_checkpoints();
     let volume = Volume::open_remote(&bucket, PREFIX, &here, &rare).unwrap();
     for seed in 1..5 {
         let _ = root(&volume).unlink("file");
@@ -263,10 +265,7 @@ fn a_snapshot_of_a_volume_in_use_has_all_that_was_synced() {
     let bucket = store(Arc::new(InMemory::new()));
     make_volume(&bucket);
     let mut hosts = Hosts::new();
-    let rare = RemoteOptions {
-        checkpoint_after: u64::MAX,
-        ..options()
-    };
+    let rare = without_checkpoints();
     let volume = Volume::open_remote(&bucket, PREFIX, &hosts.fresh(), &rare).unwrap();
     for number in 0..4_u32 {
         let name = format!("file{number}");
