@@ -1,47 +1,20 @@
 """What programs do in a root file system: each row from cold caches, those that only read once more from warm ones.
 
-Cold means that this guest has forgotten every clean page, dentry and inode; the host has not.
+It follows `cold.py`. What this guest forgets the host has not.
 """
 
 import mmap
-import os
 import random
 import subprocess
 import sys
-import time
 
-LIBRARY = os.path.dirname(os.__file__)
 BIG = "/srv/bench/fio/jobs1.0"
-BLOCK = 4096
-MIB = 1 << 20
-SMALL_FILES = 1000
 READERS = 4
-
-
-def settle():
-    os.sync()
-    with open("/proc/sys/vm/drop_caches", "w") as file:
-        file.write("3")
-
-
-def timed(row, work):
-    begin = time.monotonic()
-    work()
-    print(f"figure {row} {time.monotonic() - begin:.9g}", flush=True)
-
-
-def cold(row, work):
-    settle()
-    timed(row, work)
 
 
 def cold_and_warm(row, work):
     cold(f"{row}-cold", work)
     timed(f"{row}-warm", work)
-
-
-def names_below(top):
-    return [os.path.join(folder, name) for folder, _, names in os.walk(top) for name in names]
 
 
 def look_at_all(top):

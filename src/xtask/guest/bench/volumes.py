@@ -1,40 +1,13 @@
 """What programs do in a volume whose data lie in a bucket. Arguments: what to do, and where the volume is mounted.
 
-Cold means that the kernel has forgotten every clean page, dentry and inode; the file system's own cache is as it is.
+It follows `cold.py`. The file system's own cache stays as it is when the kernel forgets.
 """
 
-import os
 import random
 import shutil
 import sys
-import time
 
-LIBRARY = os.path.dirname(os.__file__)
-BLOCK = 4096
-MIB = 1 << 20
-SMALL_FILES = 1000
 BIG_MIB = 256
-
-
-def forget():
-    os.sync()
-    with open("/proc/sys/vm/drop_caches", "w") as file:
-        file.write("3")
-
-
-def timed(row, work):
-    begin = time.monotonic()
-    work()
-    print(f"figure {row} {time.monotonic() - begin:.9g}", flush=True)
-
-
-def cold(row, work):
-    forget()
-    timed(row, work)
-
-
-def names_below(top):
-    return [os.path.join(folder, name) for folder, _, names in os.walk(top) for name in names]
 
 
 def read_all(names):

@@ -6,7 +6,10 @@ use super::sides::Kind;
 use crate::guest::session::Script;
 
 /// What the guest does.
-pub(super) const PROGRAM: &str = include_str!("../../../guest/bench/roots.py");
+pub(super) const PROGRAM: &str = concat!(
+    include_str!("../../../guest/bench/cold.py"),
+    include_str!("../../../guest/bench/roots.py")
+);
 /// How it comes to the root that is measured.
 const ENTER: &str = include_str!("../../../guest/bench/roots.sh");
 /// All of it together.

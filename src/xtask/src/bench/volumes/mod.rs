@@ -25,7 +25,10 @@ use crate::stores::StorePrograms;
 use sides::{SIDES, Side, Tools, Volume, juicefs};
 
 /// What is done: the program `guest/bench/volumes.py`.
-const PROGRAM: &str = include_str!("../../../guest/bench/volumes.py");
+const PROGRAM: &str = concat!(
+    include_str!("../../../guest/bench/cold.py"),
+    include_str!("../../../guest/bench/volumes.py")
+);
 /// All of it in one volume.
 const LIMIT: Duration = Duration::from_secs(600);
 
