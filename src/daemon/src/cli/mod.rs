@@ -10,6 +10,7 @@ mod later;
 mod layer;
 mod legacy;
 mod mount;
+mod ownership;
 mod plugin;
 mod reporting;
 mod serve;

@@ -10,6 +10,7 @@ use vfsd_volume::{CheckReport, Cleaned, Quota, Snapshot, VolumeOptions};
 use super::cache::parse_bytes;
 use super::choices::VolumeDurability;
 use super::image_cache::size;
+use super::ownership::OwnershipArguments;
 use super::store::ReachArguments;
 use crate::exit::Failure;
 use crate::source::{VolumeSettings, VolumeSource, VolumeStatus};
@@ -53,7 +54,7 @@ pub(crate) struct VolumeArguments {
 
 #[derive(Debug, Clone, Subcommand)]
 enum VolumeVerb {
-    /// Make an empty volume, whose root belongs to root of the guest
+    /// Make an empty volume
     Create {
         /// Where: volume:file:DIR, a directory that is made, or is empty; volume:s3://BUCKET/PREFIX (also gs:// and
         /// az://), where nothing is below PREFIX
@@ -65,6 +66,8 @@ enum VolumeVerb {
         /// How many files and directories it may hold [default: no limit]
         #[arg(long, value_name = "COUNT")]
         files: Option<u64>,
+        #[command(flatten)]
+        ownership: OwnershipArguments,
         #[command(flatten)]
         reach: ReachArguments,
     },
@@ -248,9 +251,14 @@ impl VolumeArguments {
                 volume,
                 size,
                 files,
+                ownership,
                 reach,
             } => {
+                let (uid, gid, root_permissions) = ownership.settings();
                 let options = VolumeOptions {
+                    uid,
+                    gid,
+                    root_permissions,
                     quota: Quota { bytes: size, files },
                     ..VolumeOptions::default()
                 };
