@@ -51,6 +51,8 @@ pub(crate) enum Beside {
     BucketVolume,
     /// The example plugin that shows an archive.
     Plugin,
+    /// An empty file system in memory, in a plugin.
+    MemoryPlugin,
 }
 
 impl Boot {
@@ -104,6 +106,14 @@ const PJDFSTEST: Case = Case {
 const FSX: Case = case(
     "fsx does 100,000 operations with mappings and finds every byte again",
     include_str!("../../guest/cases/fsx.sh"),
+    1200,
+);
+const FSX_SHORTER: Case = case(
+    "fsx does 30,000 operations with mappings and finds every byte again",
+    concat!(
+        "OPERATIONS=30000\n",
+        include_str!("../../guest/cases/fsx.sh")
+    ),
     1200,
 );
 const GIT: Case = case(
@@ -327,6 +337,14 @@ pub(crate) const BOOTS: &[Boot] = &[
         root: Root::Folder,
         beside: Some(Beside::Plugin),
         cases: &[PLUGIN],
+    },
+    Boot {
+        name: "uml, memory in a plugin beside the root",
+        machine: Machine::of(Kernel::Uml),
+        options: PLAIN,
+        root: Root::Folder,
+        beside: Some(Beside::MemoryPlugin),
+        cases: &[WRITE_AFTER_DROP, GIT, SQLITE, FSX_SHORTER, PJDFSTEST],
     },
     Boot {
         name: "uml, a writable layer over the root",

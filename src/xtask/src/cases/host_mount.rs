@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::judge;
+use super::{judge, plugin};
 use crate::artifact::Cache;
 use crate::daemon::{Daemon, Options, Program, Storage, is_mount_point};
 use crate::guest::run::Outcome;
@@ -31,6 +31,8 @@ pub(crate) struct Case {
 enum Source {
     Folder,
     Memory,
+    /// A file system in memory, in a plugin.
+    MemoryPlugin,
     /// A writable layer over a folder.
     Layers,
 }
@@ -39,7 +41,8 @@ enum Source {
 #[derive(Debug, Clone, Copy)]
 enum Work {
     Pjdfstest,
-    Fsx,
+    /// With so many operations.
+    Fsx(&'static str),
     /// Shell scripts, before the mount and on it.
     Postgresql,
 }
@@ -72,7 +75,7 @@ pub(crate) const CASES: &[Case] = &[
         name: "host mount of dir: fsx does 100,000 operations and finds every byte again",
         source: Source::Folder,
         options: PLAIN,
-        work: Work::Fsx,
+        work: Work::Fsx("100000"),
         judge: judge::by_status,
     },
     Case {
@@ -82,14 +85,28 @@ pub(crate) const CASES: &[Case] = &[
             writeback: true,
             ..PLAIN
         },
-        work: Work::Fsx,
+        work: Work::Fsx("100000"),
         judge: judge::by_status,
     },
     Case {
         name: "host mount of memory: fsx does 100,000 operations and finds every byte again",
         source: Source::Memory,
         options: PLAIN,
-        work: Work::Fsx,
+        work: Work::Fsx("100000"),
+        judge: judge::by_status,
+    },
+    Case {
+        name: "host mount of memory in a plugin: pjdfstest passes with at least 382 of 398 and no failure",
+        source: Source::MemoryPlugin,
+        options: PLAIN,
+        work: Work::Pjdfstest,
+        judge: judge::pjdfstest,
+    },
+    Case {
+        name: "host mount of memory in a plugin: fsx does 30,000 operations and finds every byte again",
+        source: Source::MemoryPlugin,
+        options: PLAIN,
+        work: Work::Fsx("30000"),
         judge: judge::by_status,
     },
     Case {
@@ -103,7 +120,7 @@ pub(crate) const CASES: &[Case] = &[
         name: "host mount of a writable layer: fsx does 100,000 operations and finds every byte again",
         source: Source::Layers,
         options: PLAIN,
-        work: Work::Fsx,
+        work: Work::Fsx("100000"),
         judge: judge::by_status,
     },
     Case {
@@ -144,7 +161,7 @@ pub(crate) fn run_case(
     }
     let tool = match case.work {
         Work::Pjdfstest => Some(PJDFSTEST.build(cache)?),
-        Work::Fsx => Some(FSX.build(cache)?),
+        Work::Fsx(_) => Some(FSX.build(cache)?),
         Work::Postgresql => {
             packages::install(&[POSTGRESQL])?;
             None
@@ -168,6 +185,7 @@ pub(crate) fn run_case(
     let storage = match case.source {
         Source::Folder => Storage::named("root", folder_source),
         Source::Memory => Storage::named("root", "memory:"),
+        Source::MemoryPlugin => plugin::memory_in("root", folder.path())?,
         Source::Layers => {
             let mut storage = Storage::named("root", folder_source);
             storage.argument("--upper").argument(at("upper"));
@@ -196,9 +214,9 @@ pub(crate) fn run_case(
             command.arg("-p").arg(&mount).arg("-s").arg(at("second"));
             command.env("NO_COLOR", "1");
         }
-        Work::Fsx => {
+        Work::Fsx(operations) => {
             command.arg("-f").arg(at("fsx.toml"));
-            command.args(["-N", "100000", "-S", "20250520", "-P"]);
+            command.args(["-N", operations, "-S", "20250520", "-P"]);
             command.arg(at("kept")).arg(mount.join("file"));
         }
         Work::Postgresql => {}

@@ -10,6 +10,7 @@ pub(crate) mod image;
 pub(crate) mod judge;
 mod layers;
 pub(crate) mod native_front_end;
+pub(crate) mod plugin;
 pub(crate) mod registry;
 pub(crate) mod run_image;
 pub(crate) mod scene;

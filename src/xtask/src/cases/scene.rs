@@ -1,7 +1,5 @@
 //! What the daemons of a boot serve: made before it, gone after it.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -14,11 +12,11 @@ use super::boots::{Beside, Root};
 use super::bucket_volume::BucketVolume;
 use super::image::ImageRoot;
 use super::layers::Layer;
+use super::plugin;
 use crate::artifact::Cache;
 use crate::daemon::{Program, Storage};
 use crate::guest::rootfs::{Contents, Tree, folder_in, pristine};
 use crate::guest::tools::{FSX, PJDFSTEST};
-use crate::packages::{self, PYTHON_VENV};
 use crate::process::run_ok;
 use crate::stores::StorePrograms;
 
@@ -27,18 +25,6 @@ const FILL: &str = include_str!("../../guest/bucket/fill.py");
 
 /// Looks at a bucket that a guest has written to.
 const VERIFY: &str = include_str!("../../guest/bucket/verify.py");
-
-/// The example plugin, and the SDK that it imports.
-const PLUGIN_FILES: [(&str, &str); 2] = [
-    (
-        "archive.py",
-        include_str!("../../../../examples/plugins/archive.py"),
-    ),
-    (
-        "vfsd_plugin.py",
-        include_str!("../../../../plugins/python/vfsd_plugin.py"),
-    ),
-];
 
 /// How long a storage may take to be made.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -114,7 +100,11 @@ impl Scene {
                 (Some(storage), Some(Kept::Folder(folder)))
             }
             Some(Beside::Plugin) => {
-                let (storage, folder) = plugin(&tree.root(), cache)?;
+                let (storage, folder) = plugin::archive(&tree.root(), cache)?;
+                (Some(storage), Some(Kept::Folder(folder)))
+            }
+            Some(Beside::MemoryPlugin) => {
+                let (storage, folder) = plugin::memory(cache)?;
                 (Some(storage), Some(Kept::Folder(folder)))
             }
             Some(Beside::WritableBucket) => {
@@ -190,27 +180,6 @@ fn volume(program: &Program, cache: &Cache) -> Result<(Storage, TempDir)> {
     let mut create = Command::new(vfsd);
     create.args(["volume", "create", &source]);
     run_ok(&create, LIMIT, &mut |_| {}).context("make a volume")?;
-    Ok((Storage::named("data", source), folder))
-}
-
-/// An archive of a part of the tree, shown by the example plugin.
-fn plugin(tree: &Path, cache: &Cache) -> Result<(Storage, TempDir)> {
-    packages::install(&[PYTHON_VENV])?;
-    let folder = folder_in(cache.folder()).context("make a folder for the plugin")?;
-    // It runs as nobody.
-    let everybody = Permissions::from_mode(0o755);
-    std::fs::set_permissions(folder.path(), everybody).context("let the plugin in")?;
-    for (name, text) in PLUGIN_FILES {
-        std::fs::write(folder.path().join(name), text).context("write the plugin")?;
-    }
-    let archive = folder.path().join("archive.tar");
-    let mut tar = Command::new("tar");
-    tar.arg("-cf").arg(&archive).arg("-C");
-    tar.arg(tree.join("usr/share")).arg("perl5");
-    run_ok(&tar, LIMIT, &mut |_| {}).context("make an archive")?;
-    let program = folder.path().join("archive.py");
-    let (program, archive) = (program.display(), archive.display());
-    let source = format!("plugin:exec:/usr/bin/python3 {program} {archive}");
     Ok((Storage::named("data", source), folder))
 }
 
