@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use vfsd_backend::{away_from_seat, has_seat};
+use vfsd_backend::{blocking_section, is_worker};
 
 use crate::closer::Closer;
 
@@ -59,13 +59,13 @@ impl Budget {
     /// Closes a descriptor, and takes back the right to it, which was [kept](Permit::keep).
     ///
     /// It may be the end of a large file, or of one that another machine or program has to be told of. A
-    /// thread that serves a queue does it away from its seat, or leaves it to the share's own thread.
+    /// thread that serves a queue does it in a blocking section, or leaves it to the share's own thread.
     pub(crate) fn close(self: &Arc<Self>, fd: OwnedFd) {
         let mut fd = Some(fd);
         // Not done, it is still here.
-        let _ = away_from_seat(|| drop(fd.take()));
+        let _ = blocking_section(|| drop(fd.take()));
         match fd {
-            Some(fd) if has_seat() => self.closer.close(fd, self),
+            Some(fd) if is_worker() => self.closer.close(fd, self),
             left => {
                 drop(left);
                 self.give_back();

@@ -1,6 +1,6 @@
 //! What the server asks of a file: each method says where and when the work is done.
 //!
-//! What the host answers from memory is done on the thread that asks: away from its seat where that is not
+//! What the host answers from memory is done on the thread that asks: in a blocking section where that is not
 //! sure, or where a file system asks another machine or program, which may not answer at all. What may wait
 //! for a disk is tried without waiting where the kernel has such a call, and otherwise done elsewhere.
 
@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, OFlags, fstatvfs, readlinkat, syncfs};
 use vfsd_backend::{
     AccessMask, Answer, AttributeChanges, Attributes, Caller, Created, Directory, Entry, Errno,
     FileKind, FsStatistics, FsXattr, LinkTarget, Locator, Lookup, Name, NewDevice, NewInode, Node,
-    NodeIdentity, OpenFlags, OpenRequest, Opened, Rename, XattrFlags, XattrName, away_from_seat,
+    NodeIdentity, OpenFlags, OpenRequest, Opened, Rename, XattrFlags, XattrName, blocking_section,
 };
 
 use crate::inode::Inode;
@@ -22,14 +22,14 @@ fn brief<'a, T>(work: impl FnOnce() -> Result<T, Errno> + Send + 'a) -> Answer<'
 }
 
 /// Does at once what needs no disk, and elsewhere what says by EAGAIN that it does. Only what is `sure` to
-/// end is done without leaving the seat.
+/// end is done outside of a blocking section.
 fn cached_first<'a, T>(
     sure: bool,
     work: impl Fn(Patience) -> Result<T, Errno> + Send + 'a,
 ) -> Answer<'a, T> {
     let tried = match sure {
         true => Ok(work(Patience::Cached)),
-        false => away_from_seat(|| work(Patience::Cached)),
+        false => blocking_section(|| work(Patience::Cached)),
     };
     match tried {
         Ok(Err(Errno::AGAIN)) | Err(_) => Answer::blocking(move || Ok(work(Patience::Disk)?)),

@@ -5,7 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::seat::away_from_seat;
+use vfsd_exec::blocking_section;
+
 use crate::{Error, Result};
 
 /// What a backend's method returns: a result now, a future, or work that blocks its thread.
@@ -70,10 +71,11 @@ impl<'a, T> Answer<'a, T> {
 
     /// Runs `work`, which is over at once nearly always but may wait for a disk now and then: a
     /// write into the page cache, the making or removing of a name. It is done right here if the
-    /// thread has a [`Seat`](crate::Seat), from which it is relieved when the work takes long;
-    /// otherwise, or when such work took long lately, as by [`blocking`](Self::blocking).
+    /// thread may enter a [blocking section](blocking_section), in which its queue is handed off to
+    /// another when the work takes long; otherwise, or when such work took long lately, as by
+    /// [`blocking`](Self::blocking).
     pub fn brief(work: impl FnOnce() -> Result<T> + Send + 'a) -> Self {
-        match away_from_seat(work) {
+        match blocking_section(work) {
             Ok(result) => Self::ready(result),
             Err(work) => Self::blocking(work),
         }
@@ -193,54 +195,35 @@ impl<T> Future for Answer<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::RefCell;
-    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::pin::pin;
     use std::rc::Rc;
     use std::task::Waker;
 
-    use crate::{Seat, take_seat};
+    use vfsd_exec::{Worker, register};
 
-    /// A seat that notes who comes and goes, and may be left only so often.
-    struct Watched {
-        leaves: std::cell::Cell<u32>,
-        notes: RefCell<Vec<&'static str>>,
-    }
+    /// A worker that may enter a blocking section only so often.
+    struct Sparing(std::cell::Cell<u32>);
 
-    impl Seat for Watched {
-        fn leave(&self) -> bool {
-            let left = self.leaves.get();
-            self.leaves.set(left.saturating_sub(1));
-            if left > 0 {
-                self.notes.borrow_mut().push("left");
-            }
+    impl Worker for Sparing {
+        fn enter_blocking(&self) -> bool {
+            let left = self.0.get();
+            self.0.set(left.saturating_sub(1));
             left > 0
         }
 
-        fn come_back(&self) {
-            self.notes.borrow_mut().push("back");
-        }
+        fn exit_blocking(&self) {}
     }
 
     #[test]
-    fn brief_work_is_done_at_once_by_a_thread_that_may_leave_its_seat() {
-        // A thread of its own, because a seat is kept until the thread ends.
+    fn brief_work_is_done_at_once_where_a_blocking_section_may_be_entered() {
+        // A thread of its own, which is a worker until it ends.
         std::thread::spawn(|| {
-            let seat = Rc::new(Watched {
-                leaves: 2.into(),
-                notes: RefCell::default(),
-            });
-            assert!(take_seat(seat.clone()));
-            assert!(!take_seat(seat.clone()), "one seat a thread");
+            assert!(register(Rc::new(Sparing(1.into()))));
             let mut within = Answer::brief(|| Ok(Answer::brief(|| Ok(7))));
             let Poll::Ready(Ok(mut inner)) = poll_once(&mut within) else {
                 panic!("done at once");
             };
             assert!(matches!(poll_once(&mut inner), Poll::Ready(Ok(7))));
-            assert_eq!(*seat.notes.borrow(), ["left", "back"], "left once for both");
-            let panics = || Answer::<()>::brief(|| panic!("on purpose"));
-            assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
-            assert_eq!(seat.notes.borrow().len(), 4, "back after a panic");
             assert!(poll_once(&mut Answer::brief(|| Ok(()))).is_pending());
         })
         .join()
@@ -248,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn brief_work_without_a_seat_is_blocking_work() {
+    fn brief_work_of_a_thread_that_is_no_worker_is_blocking_work() {
         let mut answer = Answer::brief(|| Ok(3));
         assert!(poll_once(&mut answer).is_pending());
         assert!(matches!(poll_once(&mut answer), Poll::Ready(Ok(3))));

@@ -41,7 +41,6 @@ mod name;
 mod node;
 mod payload;
 pub mod posix;
-mod seat;
 
 pub use answer::Answer;
 pub use attributes::{
@@ -62,7 +61,7 @@ pub use lock::{HeldLock, LockKind, LockOwner, LockRange, LockRequest, LockStyle}
 pub use name::{LinkTarget, Name, XattrName};
 pub use node::{Node, NodeIdentity, OpenRequest};
 pub use payload::{ReadSink, Wait, WriteSource};
-pub use seat::{Seat, away_from_seat, has_seat, take_seat};
+pub use vfsd_exec::{blocking_section, is_worker};
 
 use std::sync::Arc;
 

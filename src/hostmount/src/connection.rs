@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::thread;
 
 use rustix::io::Errno;
-use vfsd_backend::take_seat;
 use vfsd_server::{HEADER_LENGTH, Incoming, Intake, Session, inline_length};
 
 use crate::buffers::Buffers;
@@ -72,7 +71,7 @@ impl Connection {
                 let reader = thread::Builder::new()
                     .name(format!("fuse-{index}"))
                     .spawn_scoped(scope, move || {
-                        take_seat(threads.seat());
+                        vfsd_exec::register(threads.worker());
                         read_requests(&origin, buffers, session)
                     })?;
                 readers.push(reader);

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use vfsd_backend::Seat;
+use vfsd_exec::Worker;
 
 /// Counts the threads that read, or will as soon as they answered what they have.
 ///
@@ -19,17 +19,17 @@ impl Readers {
         Arc::new(Self(AtomicUsize::new(count)))
     }
 
-    /// The seat of one of them.
-    pub(crate) fn seat(self: &Arc<Self>) -> Rc<dyn Seat> {
-        Rc::new(ReaderSeat(Arc::clone(self)))
+    /// One of them.
+    pub(crate) fn worker(self: &Arc<Self>) -> Rc<dyn Worker> {
+        Rc::new(Reader(Arc::clone(self)))
     }
 }
 
 #[derive(Debug)]
-struct ReaderSeat(Arc<Readers>);
+struct Reader(Arc<Readers>);
 
-impl Seat for ReaderSeat {
-    fn leave(&self) -> bool {
+impl Worker for Reader {
+    fn enter_blocking(&self) -> bool {
         let one_less = |count: usize| count.checked_sub(1).filter(|&left| left > 0);
         self.0
             .0
@@ -37,7 +37,7 @@ impl Seat for ReaderSeat {
             .is_ok()
     }
 
-    fn come_back(&self) {
+    fn exit_blocking(&self) {
         self.0.0.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -47,19 +47,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_reader_stays() {
+    fn the_last_reader_does_not_block() {
         let readers = Readers::new(3);
-        let seats: Vec<_> = (0..3).map(|_| readers.seat()).collect();
-        assert!(seats[0].leave());
-        assert!(seats[1].leave());
-        assert!(!seats[2].leave());
-        seats[0].come_back();
-        assert!(seats[2].leave());
-        assert!(!seats[0].leave());
+        let workers: Vec<_> = (0..3).map(|_| readers.worker()).collect();
+        assert!(workers[0].enter_blocking());
+        assert!(workers[1].enter_blocking());
+        assert!(!workers[2].enter_blocking());
+        workers[0].exit_blocking();
+        assert!(workers[2].enter_blocking());
+        assert!(!workers[0].enter_blocking());
     }
 
     #[test]
-    fn one_alone_never_leaves() {
-        assert!(!Readers::new(1).seat().leave());
+    fn one_alone_never_blocks() {
+        assert!(!Readers::new(1).worker().enter_blocking());
     }
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use vfsd_backend::one_line;
+use vfsd_exec::Monitor;
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 
 use crate::config_space::ConfigSpace;
 use crate::connection::Connection;
 use crate::consumer::Consumer;
 use crate::counters::{Counters, CountersSnapshot};
-use crate::lookout::Lookout;
 use crate::queue_thread::Service;
 use crate::shutdown::ShutdownHandle;
 
@@ -115,7 +115,7 @@ impl Device {
             listener,
             service: Service {
                 consumer,
-                lookout: Lookout::new(),
+                monitor: Monitor::new(),
                 poll_limit: options.poll_limit,
             },
             config_space,
@@ -230,7 +230,7 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        self.service.lookout.end();
+        self.service.monitor.end();
     }
 }
 

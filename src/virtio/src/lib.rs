@@ -12,7 +12,6 @@
 //! - `device`: accepts, serves, ends
 //! - `connection`: the vhost-user messages of one front end
 //! - `queue`, `queue_thread`: when a ring runs, and what runs it
-//! - `seat`, `lookout`: how another thread takes over from one that the storage holds up
 //! - `polling`: looking at a ring for a while before sleeping
 //! - `ring`: a split virtqueue: available and used ring, chains, what is in flight
 //! - `exchange`: one request's way back
@@ -42,17 +41,14 @@ mod counters;
 mod device;
 mod exchange;
 mod iovec;
-mod lookout;
 mod memory;
 mod notifier;
 mod polling;
 mod queue;
 mod queue_thread;
 mod ring;
-mod seat;
 mod shutdown;
 mod sigbus;
-mod users;
 
 pub use consumer::Consumer;
 pub use counters::CountersSnapshot;

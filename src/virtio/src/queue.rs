@@ -7,13 +7,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use vfsd_exec::InFlightCount;
+
 use crate::connection::Refusal;
 use crate::counters::QueueCounters;
 use crate::memory::MemoryMap;
 use crate::notifier::{Call, Kick};
 use crate::queue_thread::{QueueThread, Service};
 use crate::ring::{Addresses, Ring, RingFault, Setup};
-use crate::users::Users;
 
 /// How often a wait looks whether it still makes sense.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -282,30 +283,35 @@ impl Queue {
     }
 }
 
-/// Waits until there are no `users`, however long that takes, unless patience ends before.
-fn wait(name: &str, users: &Users, around: &Surroundings<'_>, hasten: impl Fn()) -> bool {
+/// Waits until nothing is `in_flight`, however long that takes, unless patience ends before.
+fn wait(
+    name: &str,
+    in_flight: &InFlightCount,
+    around: &Surroundings<'_>,
+    hasten: impl Fn(),
+) -> bool {
     let start = Instant::now();
-    let mut told = false;
+    let mut warned = false;
     loop {
-        if users.count() > 0 {
+        if in_flight.count() > 0 {
             hasten();
         }
-        if users.wait_for_none(LOOK_INTERVAL) {
+        if in_flight.wait_for_none(LOOK_INTERVAL) {
             return true;
         }
         if around.patience.exhausted() {
             tracing::warn!(
                 queue = name,
-                running = users.count(),
+                running = in_flight.count(),
                 "gave up waiting for requests; what they still write is discarded"
             );
             return false;
         }
-        if !told && start.elapsed() > LONG_WAIT {
-            told = true;
+        if !warned && start.elapsed() > LONG_WAIT {
+            warned = true;
             tracing::warn!(
                 queue = name,
-                running = users.count(),
+                running = in_flight.count(),
                 "the front end wants the queue stopped, but requests are still running"
             );
         }

@@ -4,24 +4,23 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Waker};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use vfsd_backend::take_seat;
+use vfsd_exec::{
+    BlockingSection, HandOff, InFlightCount, Monitor, MonitoredQueue, MonitoredWorker,
+};
 use vfsd_server::{Incoming, Intake, Submitted};
 
 use crate::ChainExchange;
 use crate::consumer::Consumer;
-use crate::lookout::Lookout;
 use crate::notifier::{Bell, Kick, Wake};
 use crate::polling::Poller;
 use crate::ring::{Ring, RingFault};
-use crate::seat::{Absence, Seat, Sitter};
-use crate::users::Users;
 
 /// Chains that are taken at most before the thread looks whether it is to stop. Queues do not
 /// starve each other: each has a thread.
@@ -34,30 +33,33 @@ type Requests<'a> = dyn Intake<ChainExchange> + 'a;
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     pub(crate) consumer: Arc<dyn Consumer>,
-    pub(crate) lookout: Arc<Lookout>,
+    pub(crate) monitor: Arc<Monitor>,
     /// How long a thread looks at its ring at most before it sleeps.
     pub(crate) poll_limit: Duration,
 }
 
-/// What serves a queue, as seen from outside: a thread, and those that it was relieved of while
-/// they wait.
+/// What serves a queue, as seen from outside: a thread, and those that handed the queue off and
+/// still wait.
 #[derive(Debug)]
 pub(crate) struct QueueThread {
-    post: Arc<Post>,
+    queue: Arc<ServedQueue>,
 }
+
+/// The thread that serves a queue.
+type Worker = MonitoredWorker<ServedQueue>;
 
 /// What a thread needs to serve a queue.
 #[derive(Debug)]
-pub(crate) struct Post {
+struct ServedQueue {
     ring: Arc<Ring>,
     kick: Arc<Kick>,
     service: Service,
-    seat: Arc<Seat>,
+    state: HandOff,
     stop: AtomicBool,
-    /// Ends a wait of the thread that has the seat.
+    /// Ends a wait of the thread that serves the queue.
     bell: Arc<Bell>,
-    /// The thread that has the seat, as long as there is one.
-    running: Users,
+    /// The thread that serves the queue, as long as there is one.
+    running: InFlightCount,
     threads: Mutex<Threads>,
 }
 
@@ -65,17 +67,17 @@ pub(crate) struct Post {
 struct Threads {
     /// Of those that were started, at least those that have not ended.
     handles: Vec<JoinHandle<()>>,
-    /// Which of them has the seat, or had it to its end.
-    seated: Option<ThreadId>,
+    /// Which of them serves the queue, or did so to its end.
+    serving: Option<ThreadId>,
 }
 
 /// Why a thread ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leave {
+enum Outcome {
     /// It was asked to.
     Stopped,
     /// Another thread serves the queue.
-    Relieved,
+    HandedOff,
 }
 
 impl QueueThread {
@@ -84,39 +86,40 @@ impl QueueThread {
     /// # Errors
     /// When the system has no more threads or descriptors to give.
     pub(crate) fn start(ring: Arc<Ring>, kick: Arc<Kick>, service: Service) -> io::Result<Self> {
-        let post = Arc::new(Post {
+        let queue = Arc::new(ServedQueue {
             ring,
             kick,
             service,
-            seat: Arc::default(),
+            state: HandOff::default(),
             stop: AtomicBool::new(false),
             bell: Arc::new(Bell::new()?),
-            running: Users::default(),
+            running: InFlightCount::default(),
             threads: Mutex::default(),
         });
-        post.service.lookout.include(&post);
-        post.running.enter();
-        post.spawn(|_| true)?;
-        Ok(Self { post })
+        let watched: Weak<ServedQueue> = Arc::downgrade(&queue);
+        queue.service.monitor.include(watched);
+        queue.running.begin();
+        queue.spawn(|_| true)?;
+        Ok(Self { queue })
     }
 
     /// Asks the thread to end when it has submitted what it took. One that is held up by a request
     /// counts as ended: it does nothing more with the ring than to give that request back.
     pub(crate) fn ask_to_stop(&self) {
-        self.post.stop.store(true, Ordering::SeqCst);
-        self.post.bell.ring();
+        self.queue.stop.store(true, Ordering::SeqCst);
+        self.queue.bell.ring();
         self.dismiss();
     }
 
     /// Ends the service of a thread that is held up now, after it was asked to stop.
     pub(crate) fn dismiss(&self) {
-        if let Some(absence) = self.post.seat.absence()
-            && self.post.seat.take_over(absence)
+        if let Some(section) = self.queue.state.section()
+            && self.queue.state.claim(section)
         {
-            self.post.threads.lock().seated = None;
+            self.queue.threads.lock().serving = None;
             // From now on the driver is interrupted at once for what it gives back.
-            self.post.ring.end_batches();
-            self.post.running.leave();
+            self.queue.ring.end_batches();
+            self.queue.running.end();
         }
     }
 
@@ -124,53 +127,53 @@ impl QueueThread {
     /// dismissed is not waited for.
     pub(crate) fn join(self) {
         let handle = {
-            let mut threads = self.post.threads.lock();
-            let seated = threads.seated;
+            let mut threads = self.queue.threads.lock();
+            let serving = threads.serving;
             let found = threads
                 .handles
                 .iter()
-                .position(|handle| Some(handle.thread().id()) == seated);
+                .position(|handle| Some(handle.thread().id()) == serving);
             found.map(|at| threads.handles.swap_remove(at))
         };
         if handle.is_some_and(|handle| handle.join().is_err()) {
             tracing::error!(
-                queue = self.post.ring.name(),
+                queue = self.queue.ring.name(),
                 "the thread of a queue panicked"
             );
         }
     }
 
     /// The thread that serves the ring, while it does anything.
-    pub(crate) fn running(&self) -> &Users {
-        &self.post.running
+    pub(crate) fn running(&self) -> &InFlightCount {
+        &self.queue.running
     }
 }
 
-impl Post {
-    /// The absence of the thread that has the seat.
-    pub(crate) fn absence(&self) -> Option<Absence> {
-        self.seat.absence()
+impl MonitoredQueue for ServedQueue {
+    fn state(&self) -> &HandOff {
+        &self.state
     }
 
-    /// Lets a new thread take over from the one that is away, unless that comes back before.
-    pub(crate) fn relieve(self: &Arc<Self>, absence: Absence) {
-        if let Err(error) = self.spawn(move |post| post.seat.take_over(absence)) {
+    fn hand_off(self: Arc<Self>, section: BlockingSection) {
+        if let Err(error) = self.spawn(move |queue| queue.state.claim(section)) {
             tracing::warn!(
                 queue = self.ring.name(),
-                "no thread relieves the one that waits for the storage: {error}"
+                "no thread takes the queue over from one that waits for the storage: {error}"
             );
         }
     }
+}
 
-    /// Starts a thread that serves the queue if it gets the seat.
+impl ServedQueue {
+    /// Starts a thread that serves the queue if it can claim it.
     fn spawn(
         self: &Arc<Self>,
         claim: impl FnOnce(&Self) -> bool + Send + 'static,
     ) -> io::Result<()> {
-        let post = Arc::clone(self);
+        let queue = Arc::clone(self);
         let body = move || {
-            if claim(&post) {
-                post.serve();
+            if claim(&queue) {
+                queue.serve();
             }
         };
         let handle = std::thread::Builder::new()
@@ -182,24 +185,22 @@ impl Post {
         Ok(())
     }
 
-    fn serve(&self) {
-        let sitter = Rc::new(Sitter::new(
-            Arc::clone(&self.seat),
-            Arc::clone(&self.service.lookout),
-        ));
-        take_seat(Rc::clone(&sitter) as Rc<dyn vfsd_backend::Seat>);
-        self.threads.lock().seated = Some(std::thread::current().id());
-        let _presence = Presence {
-            post: self,
-            sitter: &sitter,
+    fn serve(self: &Arc<Self>) {
+        let monitor = Arc::clone(&self.service.monitor);
+        let worker = Rc::new(Worker::new(Arc::clone(self), monitor));
+        vfsd_exec::register(Rc::clone(&worker) as Rc<dyn vfsd_exec::Worker>);
+        self.threads.lock().serving = Some(std::thread::current().id());
+        let _running = Running {
+            queue: self,
+            worker: &worker,
         };
         self.ring.begin_batches();
-        let mut left = Ok(Leave::Stopped);
+        let mut ended = Ok(Outcome::Stopped);
         let consumer = &self.service.consumer;
-        consumer.attend(&mut |intake| left = self.work(&sitter, intake));
-        match left {
-            Ok(Leave::Relieved) => return,
-            Ok(Leave::Stopped) => {}
+        consumer.attend(&mut |intake| ended = self.work(&worker, intake));
+        match ended {
+            Ok(Outcome::HandedOff) => return,
+            Ok(Outcome::Stopped) => {}
             // Memory that was taken away reads as zeros, which look like another fault.
             Err(_) if self.ring.available().memory.lost() => {
                 self.ring.break_down(RingFault::MemoryLost);
@@ -209,7 +210,7 @@ impl Post {
         self.ring.end_batches();
     }
 
-    fn work(&self, sitter: &Sitter, intake: &mut Requests<'_>) -> Result<Leave, RingFault> {
+    fn work(&self, worker: &Worker, intake: &mut Requests<'_>) -> Result<Outcome, RingFault> {
         let mut poller = Poller::new(self.service.poll_limit);
         while !self.is_to_stop() {
             if !intake.has_room() {
@@ -217,9 +218,9 @@ impl Post {
                 continue;
             }
             self.ring.available().spare_kicks();
-            let emptied = self.take_batch(sitter, intake);
-            if sitter.is_relieved() {
-                return Ok(Leave::Relieved);
+            let emptied = self.take_batch(worker, intake);
+            if worker.is_handed_off() {
+                return Ok(Outcome::HandedOff);
             }
             if self.is_to_stop() {
                 // The ring may be abandoned, and its memory gone.
@@ -247,7 +248,7 @@ impl Post {
             }
             poller.slept(asleep, Instant::now());
         }
-        Ok(Leave::Stopped)
+        Ok(Outcome::Stopped)
     }
 
     fn is_to_stop(&self) -> bool {
@@ -268,11 +269,11 @@ impl Post {
     }
 
     /// Submits what the driver made available, up to the budget, and says whether that was all.
-    /// A thread that was relieved, or is to stop, takes nothing more, nor does one whose session has no
+    /// A thread that handed the queue off, or is to stop, takes nothing more, nor does one whose session has no
     /// room for it.
-    fn take_batch(&self, sitter: &Sitter, intake: &mut Requests<'_>) -> Result<bool, RingFault> {
+    fn take_batch(&self, worker: &Worker, intake: &mut Requests<'_>) -> Result<bool, RingFault> {
         for _ in 0..BUDGET {
-            if sitter.is_relieved() || self.is_to_stop() {
+            if worker.is_handed_off() || self.is_to_stop() {
                 break;
             }
             // Locked for each chain: whoever takes over while one is served must get at the rest.
@@ -305,17 +306,17 @@ impl Post {
     }
 }
 
-/// Makes the thread that has the seat count as running until it ends, whichever way that is.
-struct Presence<'a> {
-    post: &'a Post,
-    sitter: &'a Sitter,
+/// Makes the thread that serves the queue count as running until it ends, whichever way that is.
+struct Running<'a> {
+    queue: &'a ServedQueue,
+    worker: &'a Worker,
 }
 
-impl Drop for Presence<'_> {
+impl Drop for Running<'_> {
     fn drop(&mut self) {
-        // Who took the seat over counts instead.
-        if !self.sitter.is_relieved() {
-            self.post.running.leave();
+        // Who claimed the queue counts instead.
+        if !self.worker.is_handed_off() {
+            self.queue.running.end();
         }
     }
 }

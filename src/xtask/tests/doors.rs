@@ -11,13 +11,18 @@ use serde_json::Value;
 
 /// A room and the rooms its crate may depend on. Dependencies of tests are free.
 const DOORS: &[(&str, &[&str])] = &[
-    ("vfsd-backend", &[]),
+    // On which thread work runs is nobody else's business.
+    ("vfsd-exec", &[]),
+    ("vfsd-backend", &["vfsd-exec"]),
     ("vfsd-fuse", &["vfsd-backend"]),
     ("vfsd-server", &["vfsd-fuse", "vfsd-backend"]),
     // The transports speak the vocabulary of the traits (sinks, sources, errno),
     // and know no backend.
-    ("vfsd-virtio", &["vfsd-server", "vfsd-backend"]),
-    ("vfsd-hostmount", &["vfsd-server", "vfsd-backend"]),
+    ("vfsd-virtio", &["vfsd-server", "vfsd-backend", "vfsd-exec"]),
+    (
+        "vfsd-hostmount",
+        &["vfsd-server", "vfsd-backend", "vfsd-exec"],
+    ),
     ("vfsd-testkit", &["vfsd-backend"]),
     // Out-of-process storages speak the wire format over a socket of their own.
     ("vfsd-plugin-protocol", &["vfsd-backend"]),

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
+use vfsd_exec::InFlightCount;
 
 pub(crate) use self::available::Available;
 pub(crate) use self::chain::{Chain, ChainFault};
@@ -21,7 +22,6 @@ use self::used::{Interrupt, Used};
 use crate::counters::QueueCounters;
 use crate::memory::{MemoryMap, Part};
 use crate::notifier::Call;
-use crate::users::Users;
 
 /// The largest split ring there can be.
 pub(crate) const MAX_SIZE: u32 = 32_768;
@@ -126,7 +126,7 @@ pub(crate) struct Ring {
     used: Mutex<Used>,
     in_flight: InFlight,
     /// Requests that were taken and not yet given back.
-    requests: Users,
+    requests: InFlightCount,
     /// Of [`COPIED_BYTES`], what is in use.
     copied: AtomicUsize,
     broken: AtomicBool,
@@ -164,7 +164,7 @@ impl Ring {
             )),
             used: Mutex::new(used),
             in_flight: InFlight::new(size),
-            requests: Users::default(),
+            requests: InFlightCount::default(),
             copied: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
             error,
@@ -198,7 +198,7 @@ impl Ring {
         if !self.in_flight.take(head) {
             return Err(RingFault::HeadInFlight);
         }
-        self.requests.enter();
+        self.requests.begin();
         self.counters.popped();
         Ok(Some(head))
     }
@@ -219,7 +219,7 @@ impl Ring {
     pub(crate) fn give_back(&self, head: u16, written: u32, moved: usize) -> bool {
         let (seen, interrupt) = self.put_back(head, written, moved);
         self.signal(interrupt);
-        self.requests.leave();
+        self.requests.end();
         seen
     }
 
@@ -284,7 +284,7 @@ impl Ring {
     }
 
     /// Requests that were taken and not yet given back.
-    pub(crate) fn requests(&self) -> &Users {
+    pub(crate) fn requests(&self) -> &InFlightCount {
         &self.requests
     }
 

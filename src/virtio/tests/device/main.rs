@@ -11,9 +11,9 @@
 )]
 
 mod admission;
+mod hand_off;
 mod hostile;
 mod life;
 mod memory;
-mod relief;
 mod requests;
 mod stage;

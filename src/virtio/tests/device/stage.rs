@@ -31,9 +31,9 @@ pub(crate) const DROP: u32 = opcode::ACCESS;
 pub(crate) const HOLD: u32 = opcode::SETLKW;
 /// The exchange is kept until [`Play::release`], and has taken its room.
 pub(crate) const KEEP: u32 = opcode::FSYNC;
-/// The thread leaves its seat until [`Play::free`], then answers like an echo.
+/// The thread is in a blocking section until [`Play::free`], then answers like an echo.
 pub(crate) const STUCK: u32 = opcode::MKDIR;
-/// The thread waits in its seat until [`Play::free`], then answers like an echo.
+/// The thread waits outside of any section until [`Play::free`], then answers like an echo.
 pub(crate) const BLOCK: u32 = opcode::RMDIR;
 /// The reply claims a byte more than it has.
 pub(crate) const LIE: u32 = opcode::FLUSH;
@@ -63,7 +63,7 @@ pub(crate) struct Play {
     freed: Condvar,
 }
 
-/// Requests whose work waits away from the seat.
+/// Requests whose work waits in a blocking section.
 #[derive(Debug, Default)]
 struct Stuck {
     waiting: usize,
@@ -102,7 +102,7 @@ impl Play {
         }
     }
 
-    /// Waits until freed, and says whether it did: not where a thread may not leave its seat.
+    /// Waits until freed, and says whether it did: not where a thread may not block.
     fn get_stuck(&self) -> bool {
         let mut answer = pin!(Answer::brief(|| {
             self.block();
@@ -183,7 +183,7 @@ impl Intake<ChainExchange> for Actor {
                 return Submitted::Deferred;
             }
             STUCK => {
-                assert!(play.get_stuck(), "the thread has a seat");
+                assert!(play.get_stuck(), "the thread may block");
                 play.echo(request);
             }
             BLOCK => {

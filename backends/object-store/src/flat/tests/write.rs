@@ -15,12 +15,12 @@ use crate::flat::{Overwrite, Staging, WriteOptions};
 /// A thread that may wait for its disk, as those that serve queues.
 struct Patient;
 
-impl vfsd_backend::Seat for Patient {
-    fn leave(&self) -> bool {
+impl vfsd_exec::Worker for Patient {
+    fn enter_blocking(&self) -> bool {
         true
     }
 
-    fn come_back(&self) {}
+    fn exit_blocking(&self) {}
 }
 
 struct Writable {
@@ -39,7 +39,7 @@ impl Writable {
         overwrite: Overwrite,
         faults: Vec<(Fault, u32)>,
     ) -> Self {
-        vfsd_backend::take_seat(std::rc::Rc::new(Patient));
+        vfsd_exec::register(std::rc::Rc::new(Patient));
         let folder = tempfile::tempdir().unwrap();
         let staging = Staging::open(folder.path(), 100 << 20).unwrap();
         let options = FlatOptions {

@@ -1,4 +1,4 @@
-//! A thread that the storage holds up is relieved of its queue.
+//! A thread that the storage holds up hands its queue off to another.
 
 use vfsd_testkit::frontend::channel::Channel;
 use vfsd_testkit::frontend::device::Options;
