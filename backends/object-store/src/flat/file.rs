@@ -57,6 +57,13 @@ impl OpenFile {
         }
     }
 
+    /// The content that took the place of this one by our own doing, with the same bytes.
+    fn content_after(&self, used: &Arc<Content>) -> Option<Arc<Content>> {
+        let (_, now) = self.body()?.version();
+        let other = !Arc::ptr_eq(&now, used) && !now.is_replaced() && now.size == used.size;
+        other.then_some(now)
+    }
+
     /// What a read asks for; at most a quarter of the memory in advance.
     fn wanted(&self, from: u64, to: u64, size: u64) -> Wanted {
         let bucket = &self.node.bucket;
@@ -115,9 +122,22 @@ impl File for OpenFile {
             self.readahead.lock().too_much();
         }
         Answer::later(async move {
-            let own = bucket.clone();
-            let read = async move { Ok(own.blocks.read(&content, &wanted).await?) };
-            let blocks = bucket.run(read).await?;
+            let (own, used, wanted_now) = (bucket.clone(), content.clone(), wanted.clone());
+            let read = async move { Ok(own.blocks.read(&content, &wanted_now).await?) };
+            let blocks = match bucket.run(read).await {
+                // A change of attributes by ourselves may give the same content another version.
+                Err(error) if self.writes() && error.is(Errno::STALE) => {
+                    self.node.settle().await;
+                    if let Some(staged) = self.body().and_then(|file| file.writing.staged()) {
+                        return Self::read_staged(staged, request, sink).await;
+                    }
+                    let content = self.content_after(&used).ok_or(error)?;
+                    let own = bucket.clone();
+                    let read = async move { Ok(own.blocks.read(&content, &wanted).await?) };
+                    bucket.run(read).await?
+                }
+                blocks => blocks?,
+            };
             put(&blocks, from, to, sink)
         })
     }

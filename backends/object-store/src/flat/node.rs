@@ -97,6 +97,11 @@ impl FileBody {
         *self.version.lock() = (object, content);
     }
 
+    /// The object has other attributes, and the content that it had.
+    pub(super) fn set_object(&self, object: ListedObject) {
+        self.version.lock().0 = object;
+    }
+
     pub(super) fn posix(&self) -> Option<Posix> {
         *self.posix.lock()
     }

@@ -4,19 +4,21 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::client::{HttpClient, HttpConnector};
+use object_store::client::HttpConnector;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::list::PaginatedListStore;
 use object_store::local::LocalFileSystem;
 use object_store::{ClientOptions, ObjectStore};
 use vfsd_backend::one_line;
 
+use super::attributes::AttributeStore;
 use super::error::no_retries;
 use super::http::Connector;
 use super::list::{Lister, PageLister, PathLister};
-use super::markers::{Markers, S3Markers};
+use super::markers::Markers;
+use super::s3::S3Requests;
 use super::{OpenError, Patience, Provider, StoreOptions, StoreUrl, aws_files};
 
 /// A bucket as the client library reaches it.
@@ -25,6 +27,8 @@ pub(super) struct Connection {
     pub(super) lister: Arc<dyn Lister>,
     /// Where the library cannot name them.
     pub(super) markers: Option<Arc<dyn Markers>>,
+    /// Where an object can get other attributes without being sent again.
+    pub(super) attributes: Option<Arc<dyn AttributeStore>>,
 }
 
 impl Connection {
@@ -33,15 +37,7 @@ impl Connection {
         Self {
             lister: Arc::new(PageLister::new(store.clone())),
             markers: None,
-            objects: store,
-        }
-    }
-
-    fn s3(store: AmazonS3, client: HttpClient, region: String) -> Self {
-        let store = Arc::new(store);
-        Self {
-            lister: Arc::new(PageLister::new(store.clone())),
-            markers: Some(Arc::new(S3Markers::new(store.clone(), client, region))),
+            attributes: None,
             objects: store,
         }
     }
@@ -66,14 +62,21 @@ pub(super) fn connect(
             let profile = profile(options)?;
             let mut client = client;
             let mut builder = AmazonS3Builder::new().with_client_options(client.clone());
+            let mut encrypted = false;
             for (key, value) in settings::<AmazonS3ConfigKey>("aws_", &profile, options)? {
-                if let AmazonS3ConfigKey::Client(key) = key {
-                    client = client.with_config(key, value.clone());
+                match key {
+                    AmazonS3ConfigKey::Client(key) => {
+                        client = client.with_config(key, value.clone());
+                    }
+                    AmazonS3ConfigKey::Encryption(_) => encrypted = true,
+                    _ => {}
                 }
                 builder = builder.with_config(key, value);
             }
             let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
             let region = region.unwrap_or_else(|| "us-east-1".to_owned());
+            let payer = builder.get_config_value(&AmazonS3ConfigKey::RequestPayer);
+            let payer = payer.as_deref() == Some("true");
             let store = builder
                 .with_bucket_name(url.bucket())
                 .with_retry(no_retries())
@@ -81,7 +84,17 @@ pub(super) fn connect(
                 .build()
                 .map_err(failed)?;
             let client = Connector::default().connect(&client).map_err(failed)?;
-            Ok(Connection::s3(store, client, region))
+            let store = Arc::new(store);
+            let bucket = url.bucket();
+            let own = S3Requests::new(store.clone(), client, bucket, region, payer);
+            let own = Arc::new(own);
+            Ok(Connection {
+                lister: Arc::new(PageLister::new(store.clone())),
+                markers: Some(own.clone()),
+                // A copy would have to name the keys of the encryption.
+                attributes: (!encrypted).then_some(own as Arc<dyn AttributeStore>),
+                objects: store,
+            })
         }
         Provider::Google => {
             let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client);
@@ -118,6 +131,7 @@ pub(super) fn connect(
             Ok(Connection {
                 lister: Arc::new(PathLister::new(store.clone())),
                 markers: None,
+                attributes: None,
                 objects: store,
             })
         }

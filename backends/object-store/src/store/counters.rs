@@ -72,6 +72,10 @@ impl Counters {
         self.markers.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn copied(&self) {
+        self.copies.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn listed(&self) {
         self.lists.fetch_add(1, Ordering::Relaxed);
     }

@@ -262,3 +262,30 @@ impl ObjectStore for FaultStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[async_trait]
+impl super::attributes::AttributeStore for FaultStore {
+    async fn replace(
+        &self,
+        location: &Path,
+        etag: &str,
+        attributes: &object_store::Attributes,
+    ) -> Result<Option<String>> {
+        let copy = async {
+            let bare = |etag: &str| etag.trim_matches('"').to_owned();
+            let found = self.inner.get_opts(location, GetOptions::default()).await?;
+            let there = found.meta.e_tag.clone();
+            if there.as_deref().map(bare) != Some(bare(etag)) {
+                return Err(Error::Precondition {
+                    path: location.to_string(),
+                    source: "412".into(),
+                });
+            }
+            let options = PutOptions::from(attributes.clone());
+            let body = found.bytes().await?.into();
+            Ok(self.inner.put_opts(location, body, options).await?.e_tag)
+        };
+        Ok(self.with_fault(Some(location), copy).await?.0)
+    }
+}

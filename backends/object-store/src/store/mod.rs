@@ -4,6 +4,7 @@
 //! length, and [retries](Patience) with limits of their own, which also find out whether a conditional write
 //! whose reply got lost was applied. The client library's own retries are off.
 
+mod attributes;
 mod aws_files;
 mod checked;
 mod connect;
@@ -20,6 +21,7 @@ mod options;
 mod patience;
 mod probe;
 mod retry;
+mod s3;
 #[cfg(test)]
 pub(crate) mod tests;
 mod url;
@@ -42,6 +44,9 @@ use std::time::Duration;
 
 use object_store::{Attributes, ObjectStore};
 
+#[cfg(test)]
+pub(crate) use self::attributes::AttributeStore;
+use self::attributes::InPlace;
 use self::checked::CheckedStore;
 use self::counters::CountingStore;
 use self::list::{CountedLister, PathLister};
@@ -55,6 +60,7 @@ pub struct Store {
     objects: Arc<dyn ObjectStore>,
     lister: Arc<dyn Lister>,
     markers: Arc<dyn Markers>,
+    attributes: Option<Arc<InPlace>>,
     counters: Arc<Counters>,
     patience: Arc<Patience>,
     name: Arc<str>,
@@ -78,6 +84,7 @@ impl Store {
         let markers = connection.markers.unwrap_or(stack.markers.clone());
         Ok(Self {
             markers,
+            attributes: connection.attributes.map(InPlace::new).map(Arc::new),
             identity: format!("{name} {}", options.endpoint()).into(),
             ..stack
         })
@@ -103,6 +110,7 @@ impl Store {
         let objects = Arc::new(RetryingStore::new(Arc::new(checked), patience.clone()));
         Self {
             markers: Arc::new(Placeholders(objects.clone())),
+            attributes: None,
             objects,
             lister: Arc::new(CountedLister::new(lister, counters.clone())),
             counters,

@@ -1,7 +1,7 @@
 //! A bucket in memory as files: every request counted, every failure told.
 
+mod attributes;
 mod content;
-
 mod names;
 mod write;
 
@@ -44,6 +44,7 @@ impl Scene {
             put(&below, key, (*body).to_owned()).await;
         }
         let store = Store::over(below.clone(), Patience::default());
+        let store = store.with_attributes(below.clone());
         // Faults are for what follows: a probe takes a conflict for an answer.
         store.check("").await.unwrap();
         let bucket = FlatBucket::show(store, "", options);

@@ -23,18 +23,18 @@ impl vfsd_exec::Worker for Patient {
     fn exit_blocking(&self) {}
 }
 
-struct Writable {
-    scene: Scene,
+pub(super) struct Writable {
+    pub(super) scene: Scene,
     staging: Staging,
     _folder: tempfile::TempDir,
 }
 
 impl Writable {
-    async fn new(objects: &[(&str, &str)]) -> Self {
+    pub(super) async fn new(objects: &[(&str, &str)]) -> Self {
         Self::with(objects, Overwrite::Refuse, Vec::new()).await
     }
 
-    async fn with(
+    pub(super) async fn with(
         objects: &[(&str, &str)],
         overwrite: Overwrite,
         faults: Vec<(Fault, u32)>,
@@ -56,12 +56,12 @@ impl Writable {
         }
     }
 
-    fn root(&self) -> Arc<dyn Node> {
+    pub(super) fn root(&self) -> Arc<dyn Node> {
         self.scene.bucket.root()
     }
 
     /// Requests since the last call: PUT, DELETE, COPY, and those that read.
-    fn cost(&mut self) -> (u64, u64, u64, u64) {
+    pub(super) fn cost(&mut self) -> (u64, u64, u64, u64) {
         let now = self.scene.bucket.store().counters().requests();
         let before = std::mem::replace(&mut self.scene.seen, now);
         let reads = |requests: &Requests| requests.heads + requests.lists + requests.gets;
@@ -74,12 +74,12 @@ impl Writable {
     }
 
     /// What another client reads.
-    async fn object(&self, key: &str) -> Option<String> {
+    pub(super) async fn object(&self, key: &str) -> Option<String> {
         let got = self.scene.below.inner().get(&Path::from(key)).await.ok()?;
         Some(String::from_utf8(got.bytes().await.unwrap().to_vec()).unwrap())
     }
 
-    async fn keys(&self) -> Vec<String> {
+    pub(super) async fn keys(&self) -> Vec<String> {
         use futures_util::TryStreamExt;
         let listed = self.scene.below.inner().list(None).try_collect::<Vec<_>>();
         let mut keys: Vec<_> = listed
@@ -92,7 +92,7 @@ impl Writable {
         keys
     }
 
-    async fn metadata(&self, key: &str, name: &'static str) -> Option<String> {
+    pub(super) async fn metadata(&self, key: &str, name: &'static str) -> Option<String> {
         let options = GetOptions {
             head: true,
             ..GetOptions::default()
@@ -119,14 +119,14 @@ impl Writable {
         }
     }
 
-    async fn create(&self, path: &str) -> Result<Arc<dyn File>, Errno> {
+    pub(super) async fn create(&self, path: &str) -> Result<Arc<dyn File>, Errno> {
         let (parent, name) = self.parent(path).await;
         let flags = OpenFlags::READ | OpenFlags::WRITE;
         let created = parent.create(user(), Name::new(name.as_bytes())?, flags, inode(0o640));
         Ok(created.await.map_err(errno)?.opened.file)
     }
 
-    async fn open_to_write(&self, path: &str) -> Result<Arc<dyn File>, Errno> {
+    pub(super) async fn open_to_write(&self, path: &str) -> Result<Arc<dyn File>, Errno> {
         let request = OpenRequest {
             flags: OpenFlags::READ | OpenFlags::WRITE,
             kill_privileges: false,
@@ -143,7 +143,7 @@ impl Writable {
             .map_err(errno)
     }
 
-    async fn mkdir(&self, path: &str) -> Result<Entry, Errno> {
+    pub(super) async fn mkdir(&self, path: &str) -> Result<Entry, Errno> {
         let (parent, name) = self.parent(path).await;
         let made = parent.mkdir(user(), Name::new(name.as_bytes())?, inode(0o750));
         made.await.map_err(errno)
@@ -157,7 +157,12 @@ impl Writable {
             .map_err(errno)
     }
 
-    async fn rename(&self, from: &str, to: &str, flags: RenameFlags) -> Result<(), Errno> {
+    pub(super) async fn rename(
+        &self,
+        from: &str,
+        to: &str,
+        flags: RenameFlags,
+    ) -> Result<(), Errno> {
         let (parent, name) = self.parent(from).await;
         let (new_parent, new_name) = self.parent(to).await;
         let rename = Rename {
@@ -170,7 +175,7 @@ impl Writable {
     }
 }
 
-fn user() -> Caller {
+pub(super) fn user() -> Caller {
     Caller {
         identity: Some(Identity {
             uid: 1000,
@@ -181,7 +186,7 @@ fn user() -> Caller {
     }
 }
 
-fn inode(permissions: u32) -> NewInode<'static> {
+pub(super) fn inode(permissions: u32) -> NewInode<'static> {
     NewInode {
         permissions,
         umask: 0,
@@ -189,7 +194,7 @@ fn inode(permissions: u32) -> NewInode<'static> {
     }
 }
 
-async fn write(file: &dyn File, offset: u64, bytes: &[u8]) -> Result<usize, Errno> {
+pub(super) async fn write(file: &dyn File, offset: u64, bytes: &[u8]) -> Result<usize, Errno> {
     let request = WriteRequest {
         offset,
         kill_privileges: false,
@@ -199,7 +204,7 @@ async fn write(file: &dyn File, offset: u64, bytes: &[u8]) -> Result<usize, Errn
     file.write(request, &mut source).await.map_err(errno)
 }
 
-async fn close(file: Arc<dyn File>) -> Result<(), Errno> {
+pub(super) async fn close(file: Arc<dyn File>) -> Result<(), Errno> {
     file.flush(LockOwner(1)).await.map_err(errno)
 }
 

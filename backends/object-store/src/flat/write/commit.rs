@@ -9,7 +9,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutResult, UpdateVersion,
 };
 use tokio::time::Instant;
-use vfsd_backend::{Errno, FileKind, Result, Timestamp};
+use vfsd_backend::{Errno, Result};
 
 use super::Overwrite;
 use super::staging::Staged;
@@ -27,6 +27,13 @@ const PART: u64 = 8 << 20;
 const PARTS: u64 = 10_000;
 /// How often the upload of a large file begins again before it counts as failed.
 const TRIES: u32 = 3;
+
+/// What an object has become by our own doing.
+pub(super) struct Done {
+    pub(super) object: ListedObject,
+    /// Its content is what it was before.
+    pub(super) same_content: bool,
+}
 
 /// What the upload needs to know.
 struct Upload<'a> {
@@ -58,20 +65,14 @@ impl FlatNode {
         if !file.writing.is_dirty() {
             return Ok(());
         }
+        if !file.writing.is_written() && self.commit_attributes(file).await? {
+            return Ok(());
+        }
         let (_, writer) = self.to_write()?;
         let staged = self.stage(u64::MAX).await?;
         let alone = file.writing.gate.write().await;
-        let (changes, metadata, new) = {
-            let state = file.writing.state();
-            let posix = file.posix().unwrap_or_default();
-            let changed = state.changed.unwrap_or_else(Timestamp::now);
-            let kind = match file.symlink {
-                true => FileKind::Symlink,
-                false => FileKind::Regular,
-            };
-            let metadata = posix.metadata(kind, changed, &state.metadata);
-            (state.changes, metadata, state.new)
-        };
+        let (metadata, changes) = self.metadata(file);
+        let new = file.writing.state().new;
         let (before, _) = file.version();
         let key = self.key();
         let upload = Upload {
@@ -93,8 +94,17 @@ impl FlatNode {
             sent
         };
         match sent {
-            Ok(done) => {
-                self.committed(file, size, done, changes);
+            Ok(sent) => {
+                let done = Done {
+                    object: ListedObject {
+                        key: key.to_string(),
+                        size,
+                        modified: modified_now(),
+                        etag: sent.e_tag.map(|etag| bare(&etag).to_owned()),
+                    },
+                    same_content: false,
+                };
+                self.committed(file, done, changes);
                 Ok(())
             }
             Err(error) if is_conflict(&error) => {
@@ -106,16 +116,14 @@ impl FlatNode {
     }
 
     /// The object is what the file was at its change number `changes`.
-    fn committed(self: &Arc<Self>, file: &FileBody, size: u64, done: PutResult, changes: u64) {
+    pub(super) fn committed(self: &Arc<Self>, file: &FileBody, done: Done, changes: u64) {
         let at = Instant::now();
         let key = self.key();
-        let object = ListedObject {
-            key: key.to_string(),
-            size,
-            modified: modified_now(),
-            etag: done.e_tag.map(|etag| bare(&etag).to_owned()),
-        };
-        self.bucket.set_version(file, &key, &object);
+        let object = done.object;
+        match done.same_content {
+            true => file.set_object(object.clone()),
+            false => self.bucket.set_version(file, &key, &object),
+        }
         let posix = file.posix();
         file.confirm(None, at);
         let mut state = file.writing.state();
@@ -123,7 +131,7 @@ impl FlatNode {
         state.committed = changes;
         let clean = !state.is_dirty();
         if clean && !file.writing.is_open() {
-            state.staged = None;
+            state.forget();
         }
         if clean && let Some(writer) = &self.bucket.writer {
             writer.remove(self);
@@ -167,15 +175,8 @@ impl FlatNode {
             key = %key.escape_debug(), copy = %copy.escape_debug(),
             "another client has written this object; what the guest wrote has another name"
         );
-        let mut state = file.writing.state();
-        state.gone = true;
-        drop(state);
-        file.version().1.replace();
-        if let Some(writer) = &self.bucket.writer {
-            writer.remove(self);
-        }
+        self.lose(file);
         let (directory, _) = super::names::split(&key);
-        self.bucket.known.unlearn(directory, &key);
         self.bucket.known.unlearn(directory, &copy);
         Ok(())
     }

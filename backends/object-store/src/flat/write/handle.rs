@@ -67,7 +67,7 @@ impl OpenFile {
         let offset = (!appends).then_some(request.offset);
         let written = staged.write(offset, source)?;
         self.node
-            .touch(|posix| posix.modified = Some(vfsd_backend::Timestamp::now()))?;
+            .touch_content(|posix| posix.modified = Some(vfsd_backend::Timestamp::now()))?;
         Ok(written)
     }
 
@@ -128,7 +128,7 @@ impl OpenFile {
             if mode.is_empty() && end > staged.size() {
                 staged.resize(end)?;
                 self.node
-                    .touch(|posix| posix.modified = Some(vfsd_backend::Timestamp::now()))?;
+                    .touch_content(|posix| posix.modified = Some(vfsd_backend::Timestamp::now()))?;
             }
             Ok(())
         })

@@ -47,14 +47,16 @@ pub(super) struct State {
     pub(super) changes: u64,
     /// How many of them are in the bucket.
     pub(super) committed: u64,
+    /// How many there were when the content changed the last time.
+    written: u64,
     /// It never was in the bucket.
     pub(super) new: bool,
     /// It has no name any more.
     pub(super) gone: bool,
     /// When it was changed.
     pub(super) changed: Option<Timestamp>,
-    /// Metadata of the object that are none of ours.
-    pub(super) metadata: Metadata,
+    /// What the object's metadata says besides what we know of it, once that was asked.
+    pub(super) metadata: Option<Metadata>,
     touched: Option<Instant>,
     retry: Option<(Instant, Duration)>,
 }
@@ -62,6 +64,12 @@ pub(super) struct State {
 impl State {
     pub(super) fn is_dirty(&self) -> bool {
         self.changes != self.committed && !self.gone
+    }
+
+    /// What the bucket has is enough from now on.
+    pub(super) fn forget(&mut self) {
+        self.staged = None;
+        self.metadata = None;
     }
 }
 
@@ -72,6 +80,7 @@ impl Writing {
         let mut state = writing.state.lock();
         state.staged = Some(Arc::new(staged));
         state.new = true;
+        state.metadata = Some(Metadata::new());
         drop(state);
         writing
     }
@@ -91,6 +100,12 @@ impl Writing {
     /// Whether this is the file, whatever the bucket says.
     pub(in crate::flat) fn is_dirty(&self) -> bool {
         self.state.lock().is_dirty()
+    }
+
+    /// Whether the bucket has another content, or none.
+    pub(super) fn is_written(&self) -> bool {
+        let state = self.state.lock();
+        state.new || state.written > state.committed
     }
 
     pub(in crate::flat) fn is_gone(&self) -> bool {
@@ -118,7 +133,7 @@ impl Writing {
         if self.opens.fetch_sub(1, Ordering::AcqRel) == 1 {
             let mut state = self.state.lock();
             if !state.is_dirty() {
-                state.staged = None;
+                state.forget();
             }
         }
     }
@@ -136,12 +151,31 @@ impl FlatNode {
 
     /// It was changed: it is pending.
     pub(super) fn touch(self: &Arc<Self>, change: impl FnOnce(&mut Posix)) -> Result<(), Errno> {
+        self.changed(false, change)
+    }
+
+    /// Its content was changed: it is pending.
+    pub(super) fn touch_content(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Posix),
+    ) -> Result<(), Errno> {
+        self.changed(true, change)
+    }
+
+    fn changed(
+        self: &Arc<Self>,
+        written: bool,
+        change: impl FnOnce(&mut Posix),
+    ) -> Result<(), Errno> {
         let (file, writer) = self.to_write()?;
         let mut state = file.writing.state();
         if state.gone {
             return Ok(());
         }
         state.changes = state.changes.wrapping_add(1);
+        if written {
+            state.written = state.changes;
+        }
         state.changed = Some(Timestamp::now());
         state.touched = Some(Instant::now());
         file.change_posix(change);
@@ -212,7 +246,7 @@ impl FlatNode {
         let staged = Arc::new(staged);
         let mut state = file.writing.state();
         state.staged = Some(staged.clone());
-        state.metadata = metadata;
+        state.metadata.get_or_insert(metadata);
         Ok(staged)
     }
 
@@ -250,7 +284,7 @@ impl FlatNode {
             let staged = self.stage(size).await?;
             let _shared = file.writing.gate.read().await;
             staged.resize(size)?;
-            self.touch(|posix| {
+            self.touch_content(|posix| {
                 posix.modified = Some(Timestamp::now());
                 change(posix);
             })?;

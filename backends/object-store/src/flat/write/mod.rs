@@ -7,6 +7,7 @@
 //! What changed and is not in the bucket is *pending*. A file stays pending, and can be read, until an upload
 //! succeeds: every second those that nobody has open for writing are tried again.
 
+mod attributes;
 mod commit;
 mod handle;
 mod inode;

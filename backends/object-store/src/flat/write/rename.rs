@@ -13,7 +13,7 @@ use crate::flat::node::{Body, FileBody, FlatNode};
 use crate::store::ListRequest;
 
 /// The largest object that services copy with one request.
-const LARGEST_COPY: u64 = 5_000_000_000;
+pub(super) const LARGEST_COPY: u64 = 5_000_000_000;
 /// Objects below a directory that are moved with it.
 const MOST_OBJECTS: usize = 1000;
 /// Requests at once.

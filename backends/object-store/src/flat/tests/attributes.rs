@@ -1,0 +1,249 @@
+//! Attributes that change without the content: what they cost, and what stands when that goes wrong.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use object_store::{Attribute, Attributes, GetOptions, ObjectStore, PutOptions};
+use tokio::time::advance;
+use vfsd_backend::AttributeChanges;
+
+use super::write::{Writable, close, write};
+use super::*;
+use crate::flat::{Overwrite, Staging, WriteOptions};
+use crate::store::AttributeStore;
+
+fn permissions(permissions: u32) -> AttributeChanges {
+    AttributeChanges {
+        permissions: Some(permissions),
+        ..AttributeChanges::default()
+    }
+}
+
+impl Writable {
+    async fn chmod(&self, path: &str, mode: u32) -> Result<(), Errno> {
+        let node = self.scene.find(path).await?.node;
+        node.setattr(permissions(mode)).await.map_err(errno)?;
+        node.syncfs().await.map_err(errno)
+    }
+}
+
+async fn put_with(
+    store: &FaultStore,
+    key: &str,
+    body: &str,
+    said: &[(&'static str, &'static str)],
+) {
+    let named = |name: &'static str| match name {
+        "content-type" => Attribute::ContentType,
+        name => Attribute::Metadata(name.into()),
+    };
+    let attributes = said.iter().map(|(name, value)| (named(name), *value));
+    let options = PutOptions::from(Attributes::from_iter(attributes));
+    let path = Path::from(key);
+    let put = store
+        .inner()
+        .put_opts(&path, body.to_owned().into(), options);
+    put.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mode_is_one_copy_and_what_others_keep_with_the_object_stays() {
+    let mut scene = Writable::new(&[("g", "1")]).await;
+    let said = [
+        ("team", "blue"),
+        ("content-type", "text/plain"),
+        ("mode", "33188"),
+    ];
+    put_with(&scene.scene.below, "f", "content", &said).await;
+    let known = scene.scene.find("f").await.unwrap();
+    scene.cost();
+    scene.chmod("f", 0o600).await.unwrap();
+    assert_eq!(
+        scene.cost(),
+        (0, 0, 2, 2),
+        "the first one tries whether conditions are kept; in this store it changes the ETag"
+    );
+    scene.chmod("f", 0o640).await.unwrap();
+    let (puts, _, copies, _) = scene.cost();
+    assert_eq!((puts, copies), (0, 1));
+    assert_eq!(scene.metadata("f", "mode").await.unwrap(), "33184");
+    assert_eq!(scene.metadata("f", "team").await.unwrap(), "blue");
+    let options = GetOptions::default();
+    let below = scene.scene.below.inner();
+    let found = below.get_opts(&Path::from("f"), options).await.unwrap();
+    let kind = found.attributes.get(&Attribute::ContentType);
+    assert_eq!(
+        kind.map(|kind| kind.to_string()).as_deref(),
+        Some("text/plain")
+    );
+    assert_eq!(scene.object("f").await.unwrap(), "content");
+    let now = scene.scene.find("f").await.unwrap();
+    assert_eq!(now.attributes.permissions, 0o640);
+    assert_eq!(
+        now.node.identity(),
+        known.node.identity(),
+        "it is the same file"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_a_file_goes_on_when_its_mode_changes() {
+    let body = "0123456789abcdef".repeat(200_000);
+    let scene = Writable::new(&[("f", &body)]).await;
+    let file = scene.scene.open("f").await.unwrap();
+    let end = body.len() - 16;
+    assert_eq!(
+        read(file.as_ref(), 0, 16).await.unwrap(),
+        b"0123456789abcdef"
+    );
+    scene.chmod("f", 0o600).await.unwrap();
+    assert_eq!(
+        read(file.as_ref(), end, 99).await.unwrap(),
+        b"0123456789abcdef"
+    );
+
+    // And when the object already has another ETag, but nobody has told us that yet.
+    let file = scene.scene.open("f").await.unwrap();
+    let node = scene.scene.find("f").await.unwrap().node;
+    node.setattr(permissions(0o644)).await.unwrap();
+    // Of the look at the object and of the copy.
+    let faults = [Fault::Delay(Duration::ZERO), Fault::LostReply];
+    scene.scene.below.next(faults);
+    let synced = tokio::spawn(async move { node.syncfs().await });
+    while scene.metadata("f", "mode").await.unwrap() != "33188" {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(!synced.is_finished());
+    let middle = 1_000_000;
+    assert_eq!(
+        read(file.as_ref(), middle, 16).await.unwrap(),
+        b"0123456789abcdef"
+    );
+    synced.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn anothers_object_does_not_get_our_attributes() {
+    let mut scene = Writable::new(&[("f", "old"), ("g", "old")]).await;
+    for (name, theirs) in [("f", Some("theirs")), ("g", None)] {
+        let node = scene.scene.find(name).await.unwrap().node;
+        node.setattr(permissions(0o600)).await.unwrap();
+        match theirs {
+            Some(body) => put(&scene.scene.below, name, body.to_owned()).await,
+            None => scene
+                .scene
+                .below
+                .inner()
+                .delete(&Path::from(name))
+                .await
+                .unwrap(),
+        }
+        assert_eq!(node.syncfs().await.map_err(errno), Err(Errno::IO), "{name}");
+        assert_eq!(scene.object(name).await.as_deref(), theirs);
+        scene.cost();
+        node.syncfs().await.unwrap();
+        assert_eq!(
+            scene.cost(),
+            (0, 0, 0, 0),
+            "it is told once, and not tried for ever"
+        );
+    }
+    assert_eq!(scene.metadata("f", "mode").await, None);
+    let f = scene.scene.find("f").await.unwrap();
+    assert_eq!((f.attributes.size, f.attributes.permissions), (6, 0o644));
+    assert!(matches!(scene.scene.find("g").await, Err(Errno::NOENT)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mode_and_new_bytes_are_one_upload() {
+    let mut scene = Writable::new(&[("f", "old")]).await;
+    let file = scene.open_to_write("f").await.unwrap();
+    write(file.as_ref(), 0, b"new").await.unwrap();
+    let node = scene.scene.find("f").await.unwrap().node;
+    node.setattr(permissions(0o600)).await.unwrap();
+    scene.cost();
+    close(file.clone()).await.unwrap();
+    assert_eq!(scene.cost(), (1, 0, 0, 0));
+    assert_eq!(scene.metadata("f", "mode").await.unwrap(), "33152");
+    // While it is open, too.
+    node.setattr(permissions(0o640)).await.unwrap();
+    close(file.clone()).await.unwrap();
+    let (puts, _, copies, _) = scene.cost();
+    assert_eq!((puts, copies), (0, 2));
+    write(file.as_ref(), 0, b"and").await.unwrap();
+    close(file).await.unwrap();
+    assert_eq!(scene.object("f").await.unwrap(), "and");
+    assert_eq!(scene.metadata("f", "mode").await.unwrap(), "33184");
+    assert_eq!(scene.keys().await, ["f"], "no conflict with ourselves");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_every_fault_attributes_are_as_they_were_set_last() {
+    let faults = vec![
+        (Fault::LostReply, 150),
+        (Fault::Unavailable, 100),
+        (Fault::Delay(Duration::from_secs(1)), 40),
+        (Fault::Stall, 20),
+    ];
+    let objects = [("a", "one"), ("b", "two"), ("c", "three")];
+    let scene = Writable::with(&objects, Overwrite::Refuse, faults).await;
+    for round in 0..60_u32 {
+        let (name, body) = objects[usize::try_from(round % 3).unwrap()];
+        let mode = 0o400 + round;
+        scene.chmod(name, mode).await.unwrap();
+        let said = scene.metadata(name, "mode").await.unwrap();
+        assert_eq!(said, (0o100_000 + mode).to_string(), "round {round}");
+        assert_eq!(scene.object(name).await.unwrap(), body);
+        if round % 5 == 0 {
+            advance(Duration::from_secs(2)).await;
+        }
+    }
+    assert_eq!(scene.keys().await, ["a", "b", "c"]);
+    assert!(scene.scene.below.met() > 15);
+}
+
+/// Replaces attributes whatever the condition.
+#[derive(Debug)]
+struct Careless(Arc<FaultStore>);
+
+#[async_trait]
+impl AttributeStore for Careless {
+    async fn replace(
+        &self,
+        location: &Path,
+        _etag: &str,
+        attributes: &Attributes,
+    ) -> object_store::Result<Option<String>> {
+        let found = self.0.inner().head(location).await?;
+        let etag = found.e_tag.unwrap_or_default();
+        self.0.replace(location, &etag, attributes).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_conditions_of_copies_are_ignored_files_are_sent_again() {
+    let mut scene = Writable::new(&[]).await;
+    let below = scene.scene.below.clone();
+    put(&below, "f", "content".to_owned()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let options = FlatOptions {
+        write: Some(WriteOptions {
+            staging: Staging::open(folder.path(), 1 << 20).unwrap(),
+            overwrite: Overwrite::Refuse,
+        }),
+        ..FlatOptions::default()
+    };
+    let store = Store::over(below.clone(), Patience::default());
+    let store = store.with_attributes(Arc::new(Careless(below)));
+    scene.scene.bucket = FlatBucket::show(store, "", options);
+    for (mode, uploads, copies) in [(0o600, 0, 1), (0o640, 1, 0), (0o644, 1, 0)] {
+        scene.scene.find("f").await.unwrap();
+        scene.cost();
+        scene.chmod("f", mode).await.unwrap();
+        let cost = scene.cost();
+        assert_eq!((cost.0, cost.2), (uploads, copies), "{mode:o}");
+        let said = scene.metadata("f", "mode").await.unwrap();
+        assert_eq!(said, (0o100_000 + mode).to_string());
+        assert_eq!(scene.object("f").await.unwrap(), "content");
+    }
+}
