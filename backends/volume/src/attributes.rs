@@ -72,6 +72,7 @@ impl VolumeNode {
     /// Drops the content of a file that is opened.
     pub(crate) fn truncate_at_open(&self, kill_privileges: bool) -> Result<()> {
         let inode = &*self.inode;
+        inode.before_order()?;
         let slot = inode.alone(false)?;
         let _passing = inode.core.pass();
         let blocks = inode.cut(&slot, 0)?;
@@ -91,6 +92,7 @@ impl VolumeNode {
 
     /// The content alone, with all of the block here that a new size is in the middle of.
     fn alone_to_cut(&self, size: u64) -> Result<RwLockWriteGuard<'_, Slot>> {
+        self.inode.before_order()?;
         loop {
             let slot = self.inode.alone(size > 0)?;
             let block = down(size)..size;
@@ -116,6 +118,8 @@ impl Inode {
         let mut elsewhere = Vec::new();
         if size < self.state.read().row.size {
             elsewhere = self.missing(&(up(size)..END));
+            let end = up(size)..END;
+            self.keep_order(|| self.note_holes(&end, &elsewhere, Purpose::Freeing))?;
             self.about_to_change(file, &(size..END), false)?;
         }
         if let Err(errno) = rustix::fs::ftruncate(file, size) {

@@ -35,6 +35,8 @@ pub(crate) struct Content {
     opens: AtomicUsize,
     /// All that was written is on the disk.
     synced: AtomicBool,
+    /// Nothing of it was promised to outlive a power cut here: it is new, and nobody synced it.
+    unpromised: AtomicBool,
     /// The name of the data file is on the disk.
     named: AtomicBool,
     /// It is to be settled in a while.
@@ -76,6 +78,11 @@ impl Content {
         if let Some(map) = self.map.get() {
             map.closed();
         }
+    }
+
+    /// Of an inode that is new.
+    pub(crate) fn is_new(&self) {
+        self.unpromised.store(true, Ordering::Release);
     }
 
     /// There is something that is not on the disk.
@@ -223,6 +230,35 @@ impl Inode {
             self.core.commit(holes.collect(), purpose)?;
         }
         Ok(())
+    }
+
+    /// Whether content that was synced here is here alone. Before the data file loses any of it, the record of that
+    /// [has to be on the disk](Self::keep_order).
+    fn is_promised_here(&self) -> bool {
+        let here_alone = self
+            .live()
+            .is_some_and(|(live, _)| live.is_durable_here() && live.dirty.is_dirty(self.ino));
+        here_alone && !self.content.unpromised.load(Ordering::Acquire)
+    }
+
+    /// What has to be done before [`keep_order`](Self::keep_order), by who has no content.
+    pub(crate) fn before_order(&self) -> Result<()> {
+        match self.is_promised_here() {
+            true => self.core.sync_content_first(),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes durable what the journal has of a change of content that was synced, before the data file changes. Else a
+    /// power cut may leave that without the record: then a hole is taken for what the bucket has, which is older,
+    /// and an end that is gone for zeros.
+    pub(crate) fn keep_order(&self, note: impl FnOnce() -> Result<()>) -> Result<()> {
+        if !self.is_promised_here() {
+            return Ok(());
+        }
+        note()?;
+        self.core.failpoints.reach("loss of content noted");
+        self.core.meta.sync()
     }
 
     /// The data file, for reading and writing. None where there is none, and it shall not be made.
@@ -418,6 +454,7 @@ impl Inode {
     /// Makes the content durable.
     pub(crate) fn sync_data(&self) -> Result<()> {
         let content = &self.content;
+        content.unpromised.store(false, Ordering::Release);
         // Not held while the disk is waited for.
         let file = self.shared(false)?.clone();
         if let Some(file) = file {

@@ -176,6 +176,7 @@ impl Core {
     pub(crate) fn new_inode(self: &Arc<Self>, state: State) -> Arc<Inode> {
         let directory = state.row.kind == vfsd_backend::FileKind::Directory;
         let inode = self.remember(self.meta.new_inode(), state);
+        inode.content.is_new();
         if directory {
             *inode.entries.write() = Some(Entries::default());
             self.is_loaded(&inode);
@@ -253,17 +254,21 @@ impl Core {
 
     /// Makes all changes of rows durable on this host.
     pub(crate) fn sync_meta(&self) -> Result<()> {
-        {
-            // Who comes meanwhile must not be faster.
-            let _one_at_a_time = self.syncing.lock();
-            while let Some(ino) = self.next_to_sync() {
-                if let Err(error) = self.sync_data(ino) {
-                    self.sync_before_names(ino);
-                    return Err(error);
-                }
+        self.sync_content_first()?;
+        self.meta.sync()
+    }
+
+    /// Makes the content durable that comes before all rows.
+    pub(crate) fn sync_content_first(&self) -> Result<()> {
+        // Who comes meanwhile must not be faster.
+        let _one_at_a_time = self.syncing.lock();
+        while let Some(ino) = self.next_to_sync() {
+            if let Err(error) = self.sync_data(ino) {
+                self.sync_before_names(ino);
+                return Err(error);
             }
         }
-        self.meta.sync()
+        Ok(())
     }
 
     fn next_to_sync(&self) -> Option<u64> {

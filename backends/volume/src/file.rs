@@ -286,6 +286,7 @@ impl OpenFile {
         if let Some(hole) = &hole {
             elsewhere = inode.missing(&around(hole));
             inode.note_holes(hole, &elsewhere, Purpose::Freeing)?;
+            inode.keep_order(|| Ok(()))?;
             inode.about_to_change(file, hole, false)?;
         }
         let done = match inode.missing(&range) {
@@ -326,6 +327,7 @@ impl OpenFile {
         range: &Range<u64>,
     ) -> Result<RwLockWriteGuard<'_, Slot>> {
         let inode = self.inode();
+        inode.before_order()?;
         loop {
             let slot = inode.alone(true)?;
             let Some((_, map)) = inode.live() else {
@@ -370,6 +372,7 @@ impl OpenFile {
             return Ok(0);
         }
         let range = copy.target_offset..copy.target_offset.saturating_add(length);
+        to.before_order()?;
         if from.live().is_some() {
             from.fetch_now(&(copy.offset..copy.offset.saturating_add(length)))?;
             drop(to.shared(true)?);
@@ -388,6 +391,7 @@ impl OpenFile {
         to.settle_later();
         // Holes may be copied as such.
         to.note_holes(&range, &[], Purpose::Usual)?;
+        to.keep_order(|| Ok(()))?;
         to.about_to_change(sink, &range, true)?;
         let mut done: u64 = 0;
         let (mut read_at, mut write_at) = (copy.offset, copy.target_offset);

@@ -92,6 +92,11 @@ impl Live {
         Passing(Some(self.cut.read()))
     }
 
+    /// Whether what is synced on this host outlives a power cut.
+    pub(crate) fn is_durable_here(&self) -> bool {
+        self.durability == Durability::Local
+    }
+
     /// Whether changes still get into the bucket.
     ///
     /// # Errors

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use vfsd_backend::{Backend, Errno};
-use vfsd_testkit::place::wait;
+use vfsd_backend::{Backend, Errno, FallocateMode};
+use vfsd_testkit::place::{Handle, wait};
 
 use super::kill::Left;
 use super::scene::{SIZE, Scene, content_in};
@@ -204,4 +204,93 @@ fn at_local_a_data_file_that_is_made_again_gets_its_name_synced() {
     scene.sync();
     scene.evict();
     assert!(scene.reaches("name synced", write), "it is another file");
+}
+
+/// What a power cut leaves of a file that was synced here and then changed, where the disk has the change of the content
+/// and of the journal what somebody waited for. The bucket has ones, the sync promised twos.
+fn after_a_change(change: impl FnOnce(&Handle)) -> Vec<u8> {
+    let scene = Scene::promising(Durability::Local);
+    scene.root().put("file", &[1; SIZE]).unwrap();
+    scene.sync();
+    let start = scene.copy.make("start");
+    let file = scene.file();
+    file.write_all(0, &[2; SIZE]).unwrap();
+    file.fsync().unwrap();
+    change(&file);
+    let left = cut_power(&scene, &start);
+    drop(file);
+    let scene = scene.after_power_cut(left);
+    let content = scene.content();
+    scene.sync();
+    let there = content_in(&scene.elsewhere(&scene.copy.objects)).unwrap();
+    assert!(there == content, "the bucket has something else");
+    content
+}
+
+#[test]
+fn at_local_a_file_that_was_cut_off_has_what_was_synced_or_its_new_size() {
+    for size in [0_u16, 100, 4096, 9000] {
+        let content = after_a_change(|file| {
+            file.truncate(size.into()).unwrap();
+        });
+        let shorter = vec![2; size.into()];
+        assert!(content == [2; SIZE] || content == shorter, "{size}");
+    }
+}
+
+#[test]
+fn at_local_a_file_that_was_cut_off_and_grew_has_nothing_that_is_older_than_what_was_synced() {
+    for size in [0_u16, 100, 4096, 9000] {
+        let content = after_a_change(|file| {
+            file.truncate(size.into()).unwrap();
+            file.truncate(SIZE as u64).unwrap();
+        });
+        let (kept, rest) = content.split_at(size.into());
+        assert!(kept.iter().all(|&byte| byte == 2), "{size}");
+        let [zeros, twos] = [0, 2].map(|value| rest.iter().all(|&byte| byte == value));
+        assert!(zeros || twos, "{size}");
+    }
+}
+
+#[test]
+fn at_local_a_hole_has_nothing_that_is_older_than_what_was_synced() {
+    for (mode, size) in [
+        (FallocateMode::PUNCH_HOLE | FallocateMode::KEEP_SIZE, SIZE),
+        (FallocateMode::ZERO_RANGE, SIZE),
+        (FallocateMode::COLLAPSE_RANGE, SIZE - 8192),
+    ] {
+        let content = after_a_change(|file| match file.fallocate(mode, 4096, 8192) {
+            // Not every file system knows it.
+            Err(Errno::OPNOTSUPP) if !mode.contains(FallocateMode::PUNCH_HOLE) => {}
+            other => other.unwrap(),
+        });
+        assert!(content.len() == SIZE || content.len() == size, "{mode:?}");
+        assert!(content.iter().all(|&byte| byte != 1), "{mode:?}");
+        let zeros = content.iter().filter(|&&byte| byte == 0).count();
+        let in_hole = content.iter().skip(4096).take(zeros);
+        assert!(in_hole.eq(std::iter::repeat_n(&0, zeros)), "{mode:?}");
+        assert!(zeros == 0 || zeros == 8192, "{mode:?}");
+    }
+}
+
+#[test]
+fn at_local_cutting_off_what_nobody_synced_waits_for_no_disk() {
+    let scene = Scene::promising(Durability::Local);
+    let _held = scene.root().put("file", &[1; SIZE]).unwrap();
+    let file = scene.file();
+    let synced = || scene.volume.core().meta.synced();
+    let before = synced();
+    file.truncate(100).unwrap();
+    assert_eq!(synced(), before, "it is new");
+    file.fsync().unwrap();
+    scene.sync();
+    scene.wait_for_shipper();
+    let before = synced();
+    file.truncate(10).unwrap();
+    assert_eq!(synced(), before, "the bucket has it");
+    file.write_all(0, &[2; SIZE]).unwrap();
+    file.fsync().unwrap();
+    let before = synced();
+    file.truncate(100).unwrap();
+    assert!(synced() > before, "only this host has it");
 }
