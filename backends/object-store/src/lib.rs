@@ -34,4 +34,4 @@ pub mod flat;
 pub mod store;
 
 pub use flat::{DiskCache, FlatBucket, FlatOptions, Overwrite, Staging, WriteOptions};
-pub use store::{OpenError, Patience, Store, StoreOptions, StoreUrl};
+pub use store::{OpenError, RetryPolicy, Store, StoreOptions, StoreUrl};

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use vfsd_object_store::{Patience, Store, StoreOptions, StoreUrl};
+use vfsd_object_store::{RetryPolicy, Store, StoreOptions, StoreUrl};
 
 /// What becomes of one request.
 #[derive(Clone, Copy)]
@@ -89,7 +89,7 @@ fn answer(connection: &mut TcpStream, fate: Fate) -> std::io::Result<()> {
     }
 }
 
-fn read(fates: Vec<Fate>, patience: Patience) -> object_store::Result<Vec<u8>> {
+fn read(fates: Vec<Fate>, policy: RetryPolicy) -> object_store::Result<Vec<u8>> {
     let address = service(fates);
     let mut options = StoreOptions::default();
     for option in [
@@ -100,7 +100,7 @@ fn read(fates: Vec<Fate>, patience: Patience) -> object_store::Result<Vec<u8>> {
         options.set(&option).unwrap();
     }
     let url: StoreUrl = "s3://bucket".parse().unwrap();
-    let store = Store::open(&url, &options, patience).unwrap();
+    let store = Store::open(&url, &options, policy).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -119,12 +119,12 @@ fn read(fates: Vec<Fate>, patience: Patience) -> object_store::Result<Vec<u8>> {
 fn a_body_is_whole_however_often_its_connection_breaks() {
     use Fate::{Busy, Closed, Half, Silent};
     let fates = vec![Half, Closed, Busy, Half, Silent, Busy, Half];
-    let patience = Patience::new(Duration::from_secs(60), Duration::from_millis(500));
-    assert!(read(fates, patience).unwrap() == body()[1000..190_000]);
+    let policy = RetryPolicy::new(Duration::from_secs(60), Duration::from_millis(500));
+    assert!(read(fates, policy).unwrap() == body()[1000..190_000]);
 }
 
 #[test]
 fn a_service_that_is_always_busy_is_given_up() {
-    let patience = Patience::new(Duration::from_secs(1), Duration::from_millis(500));
-    assert!(read(vec![Fate::Busy; 1000], patience).is_err());
+    let policy = RetryPolicy::new(Duration::from_secs(1), Duration::from_millis(500));
+    assert!(read(vec![Fate::Busy; 1000], policy).is_err());
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::memory::InMemory;
-use vfsd_object_store::{Patience, Store};
+use vfsd_object_store::{RetryPolicy, Store};
 use vfsd_testkit::conformance::{self, Features, Fixture};
 use vfsd_volume::{RemoteOptions, Volume, VolumeOptions};
 
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         let of_the_host =
             Features::EXT4_LIMITS | Features::SHIFT_RANGES | Features::ALLOCATION | Features::HOLES;
         let features = vfsd_testkit::host::features(dir.path()) | (Features::all() - of_the_host);
-        let store = Store::over(Arc::new(InMemory::new()), Patience::default());
+        let store = Store::over(Arc::new(InMemory::new()), RetryPolicy::default());
         let options = VolumeOptions::default();
         vfsd_testkit::block_on(Volume::create_remote(&store, "volume", &options))
             .expect("make a volume");

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::Store;
 use super::nonce::Nonce;
-use super::patience::silent;
+use super::retry_policy::silent;
 
 /// An ETag that no object has.
 const NOBODYS: &str = "\"vfsd-no-such-version\"";
@@ -93,7 +93,7 @@ impl Store {
         nonce.mark(&mut attributes);
         let seconds = size.checked_div(COPIED_PER_SECOND).unwrap_or(0);
         let limit = self
-            .patience
+            .policy
             .attempt
             .saturating_add(Duration::from_secs(seconds));
         let change = Change {
@@ -128,7 +128,7 @@ impl Store {
         etag: &str,
         change: &Change<'_>,
     ) -> Result<Option<String>> {
-        let mut pauses = self.patience.pauses();
+        let mut pauses = self.policy.pauses();
         let mut maybe_applied = false;
         loop {
             self.counters.copied();

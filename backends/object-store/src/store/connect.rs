@@ -19,7 +19,7 @@ use super::http::Connector;
 use super::list::{Lister, PageLister, PathLister};
 use super::markers::Markers;
 use super::s3::S3Requests;
-use super::{OpenError, Patience, Provider, StoreOptions, StoreUrl, aws_files};
+use super::{OpenError, Provider, RetryPolicy, StoreOptions, StoreUrl, aws_files};
 
 /// A bucket as the client library reaches it.
 pub(super) struct Connection {
@@ -47,7 +47,7 @@ impl Connection {
 pub(super) fn connect(
     url: &StoreUrl,
     options: &StoreOptions,
-    patience: &Patience,
+    policy: &RetryPolicy,
 ) -> Result<Connection, OpenError> {
     let failed = |error: object_store::Error| OpenError::Store {
         store: url.bucket_url(),
@@ -56,7 +56,7 @@ pub(super) fn connect(
     // Time limits are this crate's: a body may take as long as it makes progress.
     let client = ClientOptions::new()
         .with_timeout_disabled()
-        .with_read_timeout(patience.attempt);
+        .with_read_timeout(policy.attempt);
     match url.provider() {
         Provider::S3 => {
             let profile = profile(options)?;
@@ -213,7 +213,7 @@ mod tests {
         for option in given {
             options.set(option)?;
         }
-        connect(&url.parse()?, &options, &Patience::default())
+        connect(&url.parse()?, &options, &RetryPolicy::default())
     }
 
     #[test]

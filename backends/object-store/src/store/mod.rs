@@ -1,7 +1,7 @@
 //! A bucket that can be relied on.
 //!
 //! [`Store::open`] stacks, from the service outwards: [counters](Counters), a check of each reply's
-//! length, and [retries](Patience) with limits of their own, which also find out whether a conditional write
+//! length, and [retries](RetryPolicy) with limits of their own, which also find out whether a conditional write
 //! whose reply got lost was applied. The client library's own retries are off.
 
 mod attributes;
@@ -18,9 +18,9 @@ mod list;
 mod markers;
 mod nonce;
 mod options;
-mod patience;
 mod probe;
 mod retry;
+mod retry_policy;
 mod s3;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -34,8 +34,8 @@ pub use fault::{Fault, FaultStore, Faults};
 pub use list::{ListPage, ListRequest, ListedObject, Lister};
 pub(crate) use nonce::random;
 pub use options::StoreOptions;
-pub use patience::Patience;
 pub use probe::{Ability, ProbeReport, probe};
+pub use retry_policy::RetryPolicy;
 pub use url::{Provider, StoreUrl};
 
 use std::fmt;
@@ -62,7 +62,7 @@ pub struct Store {
     markers: Arc<dyn Markers>,
     attributes: Option<Arc<InPlace>>,
     counters: Arc<Counters>,
-    patience: Arc<Patience>,
+    policy: Arc<RetryPolicy>,
     name: Arc<str>,
     identity: Arc<str>,
 }
@@ -76,11 +76,11 @@ impl Store {
     pub fn open(
         url: &StoreUrl,
         options: &StoreOptions,
-        patience: Patience,
+        policy: RetryPolicy,
     ) -> Result<Self, OpenError> {
-        let connection = connect::connect(url, options, &patience)?;
+        let connection = connect::connect(url, options, &policy)?;
         let name = url.bucket_url();
-        let stack = Self::stack(connection.objects, connection.lister, patience, &name);
+        let stack = Self::stack(connection.objects, connection.lister, policy, &name);
         let markers = connection.markers.unwrap_or(stack.markers.clone());
         Ok(Self {
             markers,
@@ -91,30 +91,30 @@ impl Store {
     }
 
     /// The same over any store, for instance one in memory.
-    pub fn over(objects: Arc<dyn ObjectStore>, patience: Patience) -> Self {
+    pub fn over(objects: Arc<dyn ObjectStore>, policy: RetryPolicy) -> Self {
         let lister = Arc::new(PathLister::new(objects.clone()));
         let name = objects.to_string();
-        Self::stack(objects, lister, patience, &name)
+        Self::stack(objects, lister, policy, &name)
     }
 
     fn stack(
         objects: Arc<dyn ObjectStore>,
         lister: Arc<dyn Lister>,
-        patience: Patience,
+        policy: RetryPolicy,
         name: &str,
     ) -> Self {
         let counters = Arc::new(Counters::default());
-        let patience = Arc::new(patience);
+        let policy = Arc::new(policy);
         let counted = CountingStore::new(objects, counters.clone());
         let checked = CheckedStore::new(Arc::new(counted));
-        let objects = Arc::new(RetryingStore::new(Arc::new(checked), patience.clone()));
+        let objects = Arc::new(RetryingStore::new(Arc::new(checked), policy.clone()));
         Self {
             markers: Arc::new(Placeholders(objects.clone())),
             attributes: None,
             objects,
             lister: Arc::new(CountedLister::new(lister, counters.clone())),
             counters,
-            patience,
+            policy,
             name: name.into(),
             identity: name.into(),
         }
@@ -128,9 +128,9 @@ impl Store {
     /// One page of a listing, with keys exactly as the service has them.
     ///
     /// # Errors
-    /// What the service answered, or its last failure when patience ran out.
+    /// What the service answered, or its last failure when retries ran out.
     pub async fn list(&self, request: &ListRequest) -> object_store::Result<ListPage> {
-        self.patience.run(|| self.lister.page(request)).await
+        self.policy.run(|| self.lister.page(request)).await
     }
 
     /// Asks for one key under `prefix`, to find out within ten seconds whether the bucket can be read at all.
@@ -144,8 +144,8 @@ impl Store {
             ..ListRequest::default()
         };
         // Whoever starts a daemon waits for this.
-        let patience = self.patience.shortened(Duration::from_secs(10));
-        let listed = patience.run(|| self.lister.page(&request)).await;
+        let policy = self.policy.shortened(Duration::from_secs(10));
+        let listed = policy.run(|| self.lister.page(&request)).await;
         listed.map_err(|error| OpenError::store(&self.name, &error))?;
         Ok(())
     }
@@ -158,19 +158,19 @@ impl Store {
     ) -> object_store::Result<()> {
         self.counters.marked();
         let put = || self.markers.put(directory, attributes);
-        self.patience.run(put).await
+        self.policy.run(put).await
     }
 
     /// Removes the marker of a directory, if there is one.
     pub(crate) async fn unmark(&self, directory: &str) -> object_store::Result<()> {
         self.counters.marked();
-        self.patience.run(|| self.markers.delete(directory)).await
+        self.policy.run(|| self.markers.delete(directory)).await
     }
 
     /// The metadata of a directory's marker, if there is one.
     pub(crate) async fn marker(&self, directory: &str) -> object_store::Result<Option<Attributes>> {
         self.counters.marked();
-        self.patience.run(|| self.markers.look(directory)).await
+        self.policy.run(|| self.markers.look(directory)).await
     }
 
     /// What was sent so far.

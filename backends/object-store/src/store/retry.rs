@@ -23,7 +23,7 @@ use object_store::{
 use tokio::time::timeout;
 
 use super::nonce::Nonce;
-use super::patience::{Patience, silent};
+use super::retry_policy::{RetryPolicy, silent};
 
 /// A write may take longer by this much for each MiB.
 const PER_MIB: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ const DELETED_AT_ONCE: usize = 1000;
 #[derive(Debug, Clone)]
 pub(super) struct RetryingStore {
     inner: Arc<dyn ObjectStore>,
-    patience: Arc<Patience>,
+    policy: Arc<RetryPolicy>,
 }
 
 /// Which conditional write is to be told from another's.
@@ -47,8 +47,8 @@ struct Write<'a> {
 }
 
 impl RetryingStore {
-    pub(super) fn new(inner: Arc<dyn ObjectStore>, patience: Arc<Patience>) -> Self {
-        Self { inner, patience }
+    pub(super) fn new(inner: Arc<dyn ObjectStore>, policy: Arc<RetryPolicy>) -> Self {
+        Self { inner, policy }
     }
 
     async fn attempt(&self, write: &Write<'_>) -> Result<PutResult> {
@@ -61,7 +61,7 @@ impl RetryingStore {
     }
 
     async fn create(&self, write: Write<'_>) -> Result<PutResult> {
-        let mut pauses = self.patience.pauses();
+        let mut pauses = self.policy.pauses();
         loop {
             match self.attempt(&write).await {
                 Ok(done) => return Ok(done),
@@ -77,7 +77,7 @@ impl RetryingStore {
     }
 
     async fn update(&self, write: Write<'_>) -> Result<PutResult> {
-        let mut pauses = self.patience.pauses();
+        let mut pauses = self.policy.pauses();
         let mut maybe_applied = false;
         loop {
             match self.attempt(&write).await {
@@ -105,7 +105,7 @@ impl RetryingStore {
             ..GetOptions::default()
         };
         let found = self
-            .patience
+            .policy
             .run(|| self.inner.get_opts(write.location, head()))
             .await;
         match found {
@@ -123,7 +123,7 @@ impl RetryingStore {
     async fn delete_all(self, locations: Vec<Path>) -> Vec<Result<Path>> {
         let wanted = stream::iter(locations.clone()).map(Ok).boxed();
         let tried = timeout(
-            self.patience.attempt.saturating_mul(3),
+            self.policy.attempt.saturating_mul(3),
             self.inner.delete_stream(wanted).collect::<Vec<_>>(),
         );
         let done: Vec<Path> = tried
@@ -138,7 +138,7 @@ impl RetryingStore {
                 results.push(Ok(location));
                 continue;
             }
-            let deleted = self.patience.run(|| self.inner.delete(&location)).await;
+            let deleted = self.policy.run(|| self.inner.delete(&location)).await;
             results.push(match deleted {
                 Ok(()) | Err(Error::NotFound { .. }) => Ok(location),
                 Err(error) => Err(error),
@@ -173,10 +173,10 @@ struct Resumed {
 impl Resumed {
     /// The next chunk; `None` at the end.
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        let patience = self.store.patience.clone();
-        let mut pauses = patience.pauses();
+        let policy = self.store.policy.clone();
+        let mut pauses = policy.pauses();
         loop {
-            let next = timeout(patience.attempt, self.body.next()).await;
+            let next = timeout(policy.attempt, self.body.next()).await;
             let error = match next {
                 Ok(Some(Ok(chunk))) => {
                     let length = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
@@ -204,7 +204,7 @@ impl Resumed {
             ..self.options.clone()
         };
         let asked = self.store.inner.get_opts(&self.location, options);
-        let result = timeout(self.store.patience.attempt, asked)
+        let result = timeout(self.store.policy.attempt, asked)
             .await
             .unwrap_or_else(|_| Err(silent()))?;
         if result.range != self.left {
@@ -235,7 +235,7 @@ impl ObjectStore for RetryingStore {
     ) -> Result<PutResult> {
         let mib = u32::try_from(payload.content_length() >> 20).unwrap_or(u32::MAX);
         let limit = self
-            .patience
+            .policy
             .attempt
             .saturating_add(PER_MIB.saturating_mul(mib));
         if options.mode == PutMode::Overwrite {
@@ -243,7 +243,7 @@ impl ObjectStore for RetryingStore {
                 self.inner
                     .put_opts(location, payload.clone(), options.clone())
             };
-            return self.patience.run_for(limit, put).await;
+            return self.policy.run_for(limit, put).await;
         }
         let nonce = Nonce::new();
         nonce.mark(&mut options.attributes);
@@ -266,14 +266,14 @@ impl ObjectStore for RetryingStore {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.patience
+        self.policy
             .run(|| self.inner.put_multipart_opts(location, options.clone()))
             .await
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let mut result = self
-            .patience
+            .policy
             .run(|| self.inner.get_opts(location, options.clone()))
             .await?;
         if options.head {
@@ -298,7 +298,7 @@ impl ObjectStore for RetryingStore {
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.patience
+        self.policy
             .run(|| self.inner.get_ranges(location, ranges))
             .await
     }
@@ -335,7 +335,7 @@ impl ObjectStore for RetryingStore {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.patience
+        self.policy
             .run(|| self.inner.list_with_delimiter(prefix))
             .await
     }
@@ -345,8 +345,8 @@ impl ObjectStore for RetryingStore {
         if options.mode == CopyMode::Create {
             return self.inner.copy_opts(from, to, options).await;
         }
-        self.patience
-            .run_for(self.patience.give_up, || {
+        self.policy
+            .run_for(self.policy.give_up, || {
                 self.inner.copy_opts(from, to, options.clone())
             })
             .await

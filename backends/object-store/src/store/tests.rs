@@ -9,7 +9,7 @@ use object_store::{
     Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion,
 };
 
-use super::{Ability, Fault, FaultStore, Faults, ListRequest, Patience, Store, probe};
+use super::{Ability, Fault, FaultStore, Faults, ListRequest, RetryPolicy, Store, probe};
 
 fn failing(per_mille: &[(Fault, u32)], seed: u64) -> (Store, Arc<FaultStore>) {
     let faults = Faults {
@@ -17,7 +17,7 @@ fn failing(per_mille: &[(Fault, u32)], seed: u64) -> (Store, Arc<FaultStore>) {
         seed,
     };
     let below = Arc::new(FaultStore::new(Arc::new(InMemory::new()), faults));
-    (Store::over(below.clone(), Patience::default()), below)
+    (Store::over(below.clone(), RetryPolicy::default()), below)
 }
 
 const EVERYTHING: [(Fault, u32); 7] = [
@@ -217,7 +217,7 @@ async fn the_probe_finds_a_good_store_good_even_if_replies_get_lost() {
 async fn the_probe_finds_a_store_without_conditions() {
     let dir = tempfile::tempdir().unwrap();
     let files = object_store::local::LocalFileSystem::new_with_prefix(dir.path()).unwrap();
-    let careless = Store::over(Arc::new(Careless(files)), Patience::default());
+    let careless = Store::over(Arc::new(Careless(files)), RetryPolicy::default());
     let report = probe(&careless, "").await.unwrap();
     let all = [
         Ability::CreateOnly,

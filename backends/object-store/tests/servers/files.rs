@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use vfsd_backend::{Errno, OpenFlags};
-use vfsd_object_store::{DiskCache, FlatBucket, FlatOptions, Patience, Store, StoreUrl};
+use vfsd_object_store::{DiskCache, FlatBucket, FlatOptions, RetryPolicy, Store, StoreUrl};
 use vfsd_testkit::place::Place;
 use vfsd_testkit::servers::{ACCESS_KEY, SECRET_KEY, StoreServer};
 
@@ -329,13 +329,13 @@ fn rclone_wrote(servers: &Servers, kind: StoreServer) {
     assert_eq!(root.lookup("small").unwrap().content().unwrap(), b"small");
 }
 
-fn refusal(scene: &Scene, url: &str, options: &[&str], patience: Patience) -> String {
+fn refusal(scene: &Scene, url: &str, options: &[&str], policy: RetryPolicy) -> String {
     let url: StoreUrl = url.parse().unwrap();
     let mut given = scene.options();
     for option in options {
         given.set(option).unwrap();
     }
-    let opened = Store::open(&url, &given, patience)
+    let opened = Store::open(&url, &given, policy)
         .and_then(|store| runtime().block_on(FlatBucket::open(store, "", FlatOptions::default())));
     let refusal = opened.unwrap_err().to_string();
     assert!(!refusal.contains('\n'), "{refusal}");
@@ -345,19 +345,19 @@ fn refusal(scene: &Scene, url: &str, options: &[&str], patience: Patience) -> St
 fn refusals(servers: &Servers, kind: StoreServer) {
     let scene = servers.bucket(kind);
     let url = format!("s3://{}", scene.bucket());
-    let told = |options: &[&str]| refusal(&scene, &url, options, Patience::default());
+    let told = |options: &[&str]| refusal(&scene, &url, options, RetryPolicy::default());
     let wrong = told(&["secret_access_key=wrong"]);
     assert!(wrong.contains("AWS_SECRET_ACCESS_KEY"), "{wrong}");
     let plain = told(&["allow_http=false"]);
     assert!(plain.contains("AWS_ALLOW_HTTP"), "{plain}");
-    let brief = Patience::new(Duration::from_secs(1), Duration::from_secs(1));
+    let brief = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(1));
     let nobody = refusal(&scene, &url, &["endpoint=http://127.0.0.1:9"], brief);
     assert!(nobody.contains("cannot be reached"), "{nobody}");
 }
 
 fn no_bucket(servers: &Servers, kind: StoreServer) {
     let scene = servers.bucket(kind);
-    let told = refusal(&scene, "s3://not-there", &[], Patience::default());
+    let told = refusal(&scene, "s3://not-there", &[], RetryPolicy::default());
     assert!(
         told.contains("s3://not-there") && told.contains("no such bucket"),
         "{told}"

@@ -9,7 +9,7 @@ use object_store::path::Path;
 use object_store::signer::Signer;
 use object_store::{ObjectStoreExt, PutPayload};
 use tokio::runtime::Runtime;
-use vfsd_object_store::{FlatBucket, FlatOptions, Patience, Store, StoreOptions, StoreUrl};
+use vfsd_object_store::{FlatBucket, FlatOptions, RetryPolicy, Store, StoreOptions, StoreUrl};
 use vfsd_testkit::place::Place;
 use vfsd_testkit::servers::{ACCESS_KEY, RunningStore, SECRET_KEY, StoreServer, request};
 
@@ -106,7 +106,7 @@ impl Scene {
 
     pub(crate) fn store(&self) -> Store {
         let url: StoreUrl = format!("s3://{}", self.bucket).parse().unwrap();
-        Store::open(&url, &self.options(), Patience::default()).unwrap()
+        Store::open(&url, &self.options(), RetryPolicy::default()).unwrap()
     }
 
     pub(crate) fn put(&self, key: &str, body: impl Into<PutPayload>) {

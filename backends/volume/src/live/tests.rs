@@ -10,7 +10,7 @@ use object_store::memory::InMemory;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use vfsd_backend::{Backend, FallocateMode, FileKind, OpenFlags};
-use vfsd_object_store::{Patience, Store};
+use vfsd_object_store::{RetryPolicy, Store};
 use vfsd_testkit::place::{Place, wait};
 
 mod invariants;
@@ -37,8 +37,8 @@ fn bench() -> Bench {
 }
 
 fn bench_over(objects: Arc<dyn ObjectStore>) -> Bench {
-    let patience = Patience::new(Duration::from_secs(2), Duration::from_millis(500));
-    let store = Store::over(objects, patience);
+    let policy = RetryPolicy::new(Duration::from_secs(2), Duration::from_millis(500));
+    let store = Store::over(objects, policy);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

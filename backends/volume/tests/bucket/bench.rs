@@ -8,7 +8,7 @@ use object_store::ObjectStore;
 use tempfile::TempDir;
 use vfsd_backend::Backend;
 use vfsd_memory::{Memory, Settings};
-use vfsd_object_store::{Patience, Store};
+use vfsd_object_store::{RetryPolicy, Store};
 use vfsd_testkit::place::{Place, wait};
 use vfsd_volume::bucket::CheckLevel;
 use vfsd_volume::{RemoteOptions, Volume, VolumeError, VolumeOptions};
@@ -27,13 +27,13 @@ pub(crate) fn seed() -> u64 {
 }
 
 pub(crate) fn store(objects: Arc<dyn ObjectStore>) -> Store {
-    Store::over(objects, Patience::default())
+    Store::over(objects, RetryPolicy::default())
 }
 
 /// One that gives up early.
 pub(crate) fn impatient_store(objects: Arc<dyn ObjectStore>) -> Store {
-    let patience = Patience::new(Duration::from_millis(400), Duration::from_millis(200));
-    Store::over(objects, patience)
+    let policy = RetryPolicy::new(Duration::from_millis(400), Duration::from_millis(200));
+    Store::over(objects, policy)
 }
 
 pub(crate) fn make_volume(store: &Store) {

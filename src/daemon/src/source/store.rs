@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vfsd_object_store::{Overwrite, Patience, Store, StoreOptions, StoreUrl};
+use vfsd_object_store::{Overwrite, RetryPolicy, Store, StoreOptions, StoreUrl};
 
 use crate::exit::Failure;
 
@@ -26,8 +26,8 @@ impl StoreSettings {
     /// # Errors
     /// When an option is none, or the credentials cannot be read.
     pub(crate) fn open(&self, url: &StoreUrl) -> Result<Store, Failure> {
-        let patience = Patience::new(self.timeout, ATTEMPT);
-        Store::open(url, &self.store_options()?, patience).map_err(Failure::run)
+        let policy = RetryPolicy::new(self.timeout, ATTEMPT);
+        Store::open(url, &self.store_options()?, policy).map_err(Failure::run)
     }
 
     fn store_options(&self) -> Result<StoreOptions, Failure> {

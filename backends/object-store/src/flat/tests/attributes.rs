@@ -233,7 +233,7 @@ async fn where_conditions_of_copies_are_ignored_files_are_sent_again() {
         }),
         ..FlatOptions::default()
     };
-    let store = Store::over(below.clone(), Patience::default());
+    let store = Store::over(below.clone(), RetryPolicy::default());
     let store = store.with_attributes(Arc::new(Careless(below)));
     scene.scene.bucket = FlatBucket::show(store, "", options);
     for (mode, uploads, copies) in [(0o600, 0, 1), (0o640, 1, 0), (0o644, 1, 0)] {

@@ -11,7 +11,7 @@ use vfsd_backend::{Backend, Errno};
 
 use super::{Scene, lookup, names, open, put, read};
 use crate::flat::{DiskCache, FlatBucket, FlatOptions};
-use crate::store::{Fault, Patience, Store};
+use crate::store::{Fault, RetryPolicy, Store};
 
 const MIB: usize = 1 << 20;
 
@@ -218,7 +218,7 @@ async fn what_the_disk_keeps_is_not_fetched_again_and_belongs_to_its_version() {
     let (old, new) = (content(3 * MIB + 5), vec![9; 3 * MIB + 5]);
     let below = Arc::new(InMemory::new());
     let scene = || async {
-        let store = Store::over(below.clone(), Patience::default());
+        let store = Store::over(below.clone(), RetryPolicy::default());
         let bucket = FlatBucket::open(store, "", options()).await.unwrap();
         let found = lookup(bucket.root().as_ref(), b"f").await.unwrap();
         let file = open(found.node.as_ref()).await.unwrap();

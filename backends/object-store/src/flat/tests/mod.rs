@@ -17,7 +17,7 @@ use vfsd_backend::{
 use vfsd_testkit::place::{ListSink, Listed};
 
 use super::{FlatBucket, FlatOptions};
-use crate::store::{Fault, FaultStore, Faults, Patience, Requests, Store};
+use crate::store::{Fault, FaultStore, Faults, Requests, RetryPolicy, Store};
 
 struct Scene {
     bucket: FlatBucket,
@@ -43,7 +43,7 @@ impl Scene {
         for (key, body) in objects {
             put(&below, key, (*body).to_owned()).await;
         }
-        let store = Store::over(below.clone(), Patience::default());
+        let store = Store::over(below.clone(), RetryPolicy::default());
         let store = store.with_attributes(below.clone());
         // Faults are for what follows: a probe takes a conflict for an answer.
         store.check("").await.unwrap();

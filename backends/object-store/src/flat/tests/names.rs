@@ -11,7 +11,7 @@ use vfsd_backend::{Backend, Errno, FileKind};
 
 use super::{Scene, list, list_plus, lookup, names, open, put, read};
 use crate::flat::{FlatBucket, FlatOptions};
-use crate::store::{Patience, Store};
+use crate::store::{RetryPolicy, Store};
 
 #[tokio::test(start_paused = true)]
 async fn a_bucket_is_a_tree_of_files() {
@@ -223,7 +223,7 @@ async fn a_prefix_is_the_root() {
     for key in ["p/q/a", "p/q/d/x", "p/qq", "other"] {
         below.put(&Path::from(key), "1".into()).await.unwrap();
     }
-    let store = Store::over(below, Patience::default());
+    let store = Store::over(below, RetryPolicy::default());
     let bucket = FlatBucket::open(store, "p/q/", FlatOptions::default())
         .await
         .unwrap();

@@ -609,7 +609,7 @@ async fn a_store_that_ignores_conditions_is_refused_unless_the_last_one_wins() {
             write: Some(WriteOptions { staging, overwrite }),
             ..FlatOptions::default()
         };
-        FlatBucket::open(Store::over(careless, Patience::default()), "", options).await
+        FlatBucket::open(Store::over(careless, RetryPolicy::default()), "", options).await
     };
     let refused = open(Overwrite::Refuse).await.unwrap_err().to_string();
     assert!(refused.contains("If-None-Match"), "{refused}");

@@ -9,8 +9,8 @@ use super::*;
 /// Gives up soon.
 async fn impatient(bucket: &Bucket) -> (Remote, Arc<FaultStore>) {
     let faults = Arc::new(FaultStore::new(bucket.0.clone(), Faults::default()));
-    let patience = Patience::new(Duration::from_secs(2), Duration::from_secs(1));
-    let store = Store::over(faults.clone(), patience);
+    let policy = RetryPolicy::new(Duration::from_secs(2), Duration::from_secs(1));
+    let store = Store::over(faults.clone(), policy);
     let opened = open(&store, "a", false).await.unwrap();
     (opened.remote, faults)
 }
@@ -97,8 +97,8 @@ async fn an_append_counts_only_when_ownership_was_verified_lately() {
         },
     );
     let faults = Arc::new(FaultStore::new(bucket.0.clone(), faults));
-    let patience = Patience::new(Duration::from_secs(2), Duration::from_secs(1));
-    let store = Store::over(faults.clone(), patience);
+    let policy = RetryPolicy::new(Duration::from_secs(2), Duration::from_secs(1));
+    let store = Store::over(faults.clone(), policy);
     let remote = Remote::open(&store, "vol", &opener).await.unwrap().remote;
     let gets = || store.counters().requests().gets;
 
@@ -155,8 +155,8 @@ async fn an_opening_that_broke_off_anywhere_leaves_a_volume_that_opens() {
         let bucket = Bucket::with_volume().await;
         for lost in [false, true] {
             let faults = Arc::new(FaultStore::new(bucket.0.clone(), Faults::default()));
-            let patience = Patience::new(Duration::from_secs(2), Duration::from_secs(1));
-            let store = Store::over(faults.clone(), patience);
+            let policy = RetryPolicy::new(Duration::from_secs(2), Duration::from_secs(1));
+            let store = Store::over(faults.clone(), policy);
             faults.next(std::iter::repeat_n(Fault::Delay(Duration::ZERO), works));
             faults.next(lost.then_some(Fault::LostReply));
             faults.next([Fault::Unavailable; 200]);
@@ -181,8 +181,8 @@ async fn a_volume_whose_making_broke_off_anywhere_is_made_by_the_next_try() {
     for works in (0..40).chain([100, 110, 115, 120, 125]) {
         let bucket = Bucket::new();
         let faults = Arc::new(FaultStore::new(bucket.0.clone(), Faults::default()));
-        let patience = Patience::new(Duration::from_secs(2), Duration::from_secs(1));
-        let store = Store::over(faults.clone(), patience);
+        let policy = RetryPolicy::new(Duration::from_secs(2), Duration::from_secs(1));
+        let store = Store::over(faults.clone(), policy);
         faults.next(std::iter::repeat_n(Fault::Delay(Duration::ZERO), works));
         faults.next([Fault::Unavailable; 2000]);
         let root = || vec![(1, b"root".to_vec())];
@@ -208,7 +208,7 @@ async fn of_many_who_make_a_volume_one_succeeds() {
     let bucket = Bucket::new();
     let made = (0..8).map(|number| {
         let wild = Wild::new(bucket.0.clone(), number, 0);
-        let store = Store::over(Arc::new(wild), Patience::default());
+        let store = Store::over(Arc::new(wild), RetryPolicy::default());
         async move { Remote::create(&store, "vol", Vec::new(), Quota::default()).await }
     });
     let made = futures_util::future::join_all(made).await;
@@ -236,7 +236,7 @@ async fn an_opener_whose_listing_is_late_finds_the_end_all_the_same() {
         &["02", "03", "04", "05"],
     ] {
         let wild = Wild::new(bucket.0.clone(), 1, 0).hiding(hidden);
-        let store = Store::over(Arc::new(wild), Patience::default());
+        let store = Store::over(Arc::new(wild), RetryPolicy::default());
         let again = open(&store, "a", false).await.unwrap();
         assert_eq!(again.inherited.lsn, 4, "{hidden:?}");
     }
@@ -250,7 +250,7 @@ async fn an_opener_whose_listing_is_late_finds_the_end_all_the_same() {
 async fn a_store_that_ignores_conditions_is_refused_in_the_words_of_the_probe() {
     let bucket = Bucket::new();
     let careless = Wild::new(bucket.0.clone(), 1, 0).careless();
-    let store = Store::over(Arc::new(careless), Patience::default());
+    let store = Store::over(Arc::new(careless), RetryPolicy::default());
     let refused = Remote::create(&store, "vol", Vec::new(), Quota::default())
         .await
         .unwrap_err();

@@ -16,7 +16,7 @@ use std::time::Duration;
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
 use vfsd_object_store::store::{Fault, FaultStore, Faults};
-use vfsd_object_store::{Patience, Store};
+use vfsd_object_store::{RetryPolicy, Store};
 
 use super::*;
 use crate::meta::journal::Lsn;
@@ -54,9 +54,9 @@ impl Bucket {
             seed,
         };
         let faults = Arc::new(FaultStore::new(self.0.clone(), faults));
-        let patience = Patience::new(Duration::from_secs(60), Duration::from_secs(10));
+        let policy = RetryPolicy::new(Duration::from_secs(60), Duration::from_secs(10));
         Way {
-            store: Store::over(faults.clone(), patience),
+            store: Store::over(faults.clone(), policy),
             faults,
         }
     }

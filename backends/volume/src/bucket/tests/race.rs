@@ -34,8 +34,8 @@ impl Race {
             per_mille: FAULTS.to_vec(),
             seed,
         };
-        let patience = Patience::new(Duration::from_secs(20), Duration::from_secs(5));
-        Store::over(Arc::new(FaultStore::new(wild, faults)), patience)
+        let policy = RetryPolicy::new(Duration::from_secs(20), Duration::from_secs(5));
+        Store::over(Arc::new(FaultStore::new(wild, faults)), policy)
     }
 
     /// Opens the volume, writes, is overtaken, opens it again.

@@ -12,7 +12,7 @@ use object_store::memory::InMemory;
 use tempfile::TempDir;
 use vfsd_backend::Backend;
 use vfsd_memory::{Memory, Settings};
-use vfsd_object_store::{Patience, Store};
+use vfsd_object_store::{RetryPolicy, Store};
 use vfsd_testkit::place::Place;
 
 use super::kill::{Control, Copy, Left};
@@ -57,8 +57,8 @@ impl Random {
 }
 
 pub(super) fn store(objects: InMemory) -> Store {
-    let patience = Patience::new(Duration::from_secs(5), Duration::from_secs(2));
-    Store::over(Arc::new(objects), patience)
+    let policy = RetryPolicy::new(Duration::from_secs(5), Duration::from_secs(2));
+    Store::over(Arc::new(objects), policy)
 }
 
 pub(super) fn make_volume(objects: &InMemory) {

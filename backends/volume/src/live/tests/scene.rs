@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 use vfsd_backend::Backend;
 use vfsd_object_store::store::{FaultStore, Faults};
-use vfsd_object_store::{Patience, Store};
+use vfsd_object_store::{RetryPolicy, Store};
 use vfsd_testkit::place::{Handle, Place, wait};
 
 use super::kill::{Copy, Left};
@@ -79,11 +79,11 @@ impl Scene {
             })
         };
         let faults = Arc::new(FaultStore::new(copy.objects.clone(), Faults::default()));
-        let patience = Patience::new(
+        let policy = RetryPolicy::new(
             std::time::Duration::from_millis(400),
             std::time::Duration::from_millis(200),
         );
-        let bucket = Store::over(faults.clone(), patience);
+        let bucket = Store::over(faults.clone(), policy);
         let volume = with_hook(hook, || {
             Volume::open_remote(&bucket, "vol", &copy.host, &options).unwrap()
         });

@@ -15,7 +15,7 @@ use super::error::is_transient;
 /// store share a budget of repetitions, so that a service that is down or overloaded is not sent many times what
 /// was asked of it: who finds the budget used up waits for its turn.
 #[derive(Debug)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// After this time without success a request fails.
     pub give_up: Duration,
     /// A single attempt that gives no sign of life for so long has failed.
@@ -38,14 +38,14 @@ struct Budget {
     random: u64,
 }
 
-impl Default for Patience {
+impl Default for RetryPolicy {
     /// A minute in all, ten seconds for an attempt.
     fn default() -> Self {
         Self::new(Duration::from_secs(60), Duration::from_secs(10))
     }
 }
 
-impl Patience {
+impl RetryPolicy {
     /// Fails after `give_up`, and takes an attempt as failed that shows no sign of life for `attempt`.
     pub fn new(give_up: Duration, attempt: Duration) -> Self {
         let random = super::nonce::Nonce::new().half() | 1;
@@ -65,7 +65,7 @@ impl Patience {
         Self::new(self.give_up.min(give_up), self.attempt)
     }
 
-    /// Does something until it works, fails for good, or patience runs out.
+    /// Does something until it works, fails for good, or time runs out.
     pub(super) async fn run<T, F: Future<Output = Result<T>>>(
         &self,
         attempt: impl FnMut() -> F,
@@ -92,7 +92,7 @@ impl Patience {
 
     pub(super) fn pauses(&self) -> Pauses<'_> {
         Pauses {
-            patience: self,
+            policy: self,
             end: Instant::now().checked_add(self.give_up),
             pause: FIRST_PAUSE,
         }
@@ -130,7 +130,7 @@ pub(super) fn silent() -> Error {
 
 /// The pauses of one request.
 pub(super) struct Pauses<'a> {
-    patience: &'a Patience,
+    policy: &'a RetryPolicy,
     end: Option<Instant>,
     pause: Duration,
 }
@@ -144,7 +144,7 @@ impl Pauses<'_> {
         if !is_transient(&error) {
             return Err(error);
         }
-        let turn = self.patience.turn(Instant::now(), self.pause);
+        let turn = self.policy.turn(Instant::now(), self.pause);
         if self.end.is_some_and(|end| turn >= end) {
             return Err(error);
         }
@@ -179,9 +179,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_passes_is_repeated_until_it_works() {
-        let patience = Patience::default();
+        let policy = RetryPolicy::default();
         let sent = Cell::new(0);
-        let got = patience
+        let got = policy
             .run(|| {
                 sent.set(sent.get() + 1);
                 let ready = sent.get() == 4;
@@ -192,20 +192,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn patience_ends() {
-        let patience = Patience::default();
+    async fn what_never_works_is_given_up_in_time() {
+        let policy = RetryPolicy::default();
         let begun = Instant::now();
-        let got: Result<()> = patience.run(|| async { Err(passing()) }).await;
+        let got: Result<()> = policy.run(|| async { Err(passing()) }).await;
         assert!(got.is_err());
-        assert!(begun.elapsed() <= patience.give_up);
-        let got: Result<()> = patience.run(std::future::pending).await;
+        assert!(begun.elapsed() <= policy.give_up);
+        let got: Result<()> = policy.run(std::future::pending).await;
         assert!(got.unwrap_err().to_string().contains("no reply in time"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_refusal_is_not_repeated() {
         let sent = Cell::new(0);
-        let got: Result<()> = Patience::default()
+        let got: Result<()> = RetryPolicy::default()
             .run(|| {
                 sent.set(sent.get() + 1);
                 async {
@@ -222,10 +222,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_requests_of_a_store_share_the_budget_of_repetitions() {
-        let patience = Patience::default();
+        let policy = RetryPolicy::default();
         let sent = Cell::new(0_u32);
         let requests = (0..400).map(|_| {
-            patience.run(|| {
+            policy.run(|| {
                 sent.set(sent.get() + 1);
                 async { Err::<(), _>(passing()) }
             })
