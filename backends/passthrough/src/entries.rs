@@ -8,7 +8,7 @@ use rustix::fs::{
 };
 use vfsd_backend::{
     Caller, Created, Device, Entry, Errno, FileCaching, FileKind, LinkTarget, Lookup, Name,
-    NewDevice, NewInode, Node, OpenFlags, Opened, RenameFlags, SecurityContext, Ttl,
+    NewDevice, NewInode, Node, OpenFlags, Opened, RenameFlags, SecurityContext, Ttl, Wait,
 };
 
 use crate::budget::Permit;
@@ -16,7 +16,7 @@ use crate::credentials::creating;
 use crate::file::OpenFile;
 use crate::inode::Inode;
 use crate::open::host_flags;
-use crate::share::{Patience, Share, no_descriptor};
+use crate::share::{Share, no_descriptor};
 use crate::stat::Stat;
 
 type Result<T> = std::result::Result<T, Errno>;
@@ -54,8 +54,8 @@ fn mode(permissions: u32) -> Mode {
 }
 
 impl Inode {
-    /// Resolves a name. EAGAIN when that takes a disk and there is no patience for one.
-    pub(crate) fn find(&self, name: Name<'_>, patience: Patience) -> Result<Lookup> {
+    /// Resolves a name. EAGAIN when that takes a disk and no wait is allowed.
+    pub(crate) fn find(&self, name: Name<'_>, wait: Wait) -> Result<Lookup> {
         let missing = Lookup::Missing { ttl: Ttl::Policy };
         let directory = self.directory()?;
         let seen = self.share().seen.key(&self.identity(), name);
@@ -70,10 +70,10 @@ impl Inode {
                 Err(errno) => return Err(errno),
             }
         }
-        let opened = self.open_path(directory.as_fd(), name, patience);
+        let opened = self.open_path(directory.as_fd(), name, wait);
         match opened.and_then(|fd| self.child(fd, None)) {
             Ok((node, stat)) => {
-                let given_up = self.share().anchors.given_up();
+                let given_up = self.share().descriptors.given_up();
                 self.share().seen.insert(seen, given_up);
                 Ok(Lookup::Found(node.entry(&stat)))
             }
@@ -86,10 +86,10 @@ impl Inode {
         &self,
         directory: BorrowedFd<'_>,
         name: Name<'_>,
-        patience: Patience,
+        wait: Wait,
     ) -> Result<OwnedFd> {
         self.share()
-            .open_child(directory, name, OFlags::PATH, Mode::empty(), patience)
+            .open_child(directory, name, OFlags::PATH, Mode::empty(), wait)
     }
 
     /// Makes an inode by `make`, under `name`, and answers its node with the label that it has to
@@ -106,7 +106,7 @@ impl Inode {
         // Whatever can be refused is refused before there is something to take back.
         let permit = self.share().permit()?;
         make(directory)?;
-        let fd = self.open_path(directory, name, Patience::Disk)?;
+        let fd = self.open_path(directory, name, Wait::Allowed)?;
         // Somebody on the host may have put something else there: that is not what was made.
         let check = |found| match found == kind {
             true => Ok(()),
@@ -213,7 +213,7 @@ impl Inode {
                 Err(Errno::EXIST) if !flags.contains(OpenFlags::EXCLUSIVE) => {}
                 other => return other,
             }
-            let fd = match self.open_path(directory.as_fd(), name, Patience::Disk) {
+            let fd = match self.open_path(directory.as_fd(), name, Wait::Allowed) {
                 Err(Errno::NOENT) => continue,
                 other => other?,
             };
@@ -221,7 +221,7 @@ impl Inode {
             // Whether the caller may keep set-id bits is not known here, so they go.
             let kill = self.share().options.kill_privileges;
             let opened = match node.kind() {
-                FileKind::Regular => node.open_file(flags, kill, Patience::Disk)?,
+                FileKind::Regular => node.open_file(flags, kill, Wait::Allowed)?,
                 FileKind::Directory => return Err(Errno::ISDIR),
                 FileKind::Symlink => return Err(Errno::LOOP),
                 _ => return Err(Errno::BADF),
@@ -253,7 +253,7 @@ impl Inode {
                 wanted.name,
                 flags | OFlags::CREATE | OFlags::EXCL,
                 mode(wanted.new.permissions),
-                Patience::Disk,
+                Wait::Allowed,
             )
         })
     }

@@ -94,7 +94,7 @@ impl OpenFile {
     }
 
     /// Whether a transfer on the thread that asks may wait.
-    fn patience(&self) -> Wait {
+    fn wait(&self) -> Wait {
         match self.mount().is_in_memory() {
             true => Wait::Allowed,
             false => Wait::Refused,
@@ -287,7 +287,7 @@ impl File for OpenFile {
         if self.direct || self.mount().reads_always_wait() {
             return Answer::blocking(move || self.read_waiting(request, sink, 0));
         }
-        match self.read_some(request, sink, self.patience()) {
+        match self.read_some(request, sink, self.wait()) {
             Ok(Progress::Waits(done)) => {
                 Answer::blocking(move || self.read_waiting(request, sink, done))
             }
@@ -308,7 +308,7 @@ impl File for OpenFile {
             return Answer::brief(move || self.write_waiting(request, source, 0));
         }
         let now = self.changing(request.kill_privileges, Mark::Stays, || {
-            self.write_some(request, source, self.patience())
+            self.write_some(request, source, self.wait())
         });
         match now {
             // What is written goes to the page cache: more often than a disk it needs a page.
@@ -346,8 +346,8 @@ impl File for OpenFile {
             }
             return Answer::ok(());
         }
-        // Closing a second descriptor makes file systems that write back on close tell their errors.
-        // Without a descriptor to spare they are told by the next fsync.
+        // Closing a second descriptor makes file systems that write back on close report their errors.
+        // Without a descriptor to spare the next fsync reports them.
         Answer::blocking(move || {
             if let Some(locks) = locks {
                 locks.close(owner);

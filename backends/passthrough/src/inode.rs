@@ -5,15 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use vfsd_backend::{Attributes, Entry, Errno, FileKind, Name, Node, NodeIdentity, Ttl};
+use vfsd_backend::{Attributes, Entry, Errno, FileKind, Name, Node, NodeIdentity, Ttl, Wait};
 
-use crate::anchor::Anchor;
 use crate::budget::Permit;
 use crate::descriptor_slot::InUse;
+use crate::inode_handle::InodeHandle;
 use crate::mounts::Mount;
 use crate::options::FileHandles;
-use crate::origin::ListedName;
-use crate::share::{Patience, Share};
+use crate::reopen::ListedName;
+use crate::share::Share;
 use crate::stat::Stat;
 
 /// A file of the share. There is one for each inode that is in use, and there may be millions: what only
@@ -23,7 +23,7 @@ pub(crate) struct Inode {
     mount: Arc<Mount>,
     number: u64,
     generation: u64,
-    anchor: Anchor,
+    inode_handle: InodeHandle,
     /// Nodes that lead through a name of this directory, because they were listed and never opened.
     listed: AtomicU32,
     kind: FileKind,
@@ -42,7 +42,7 @@ impl Inode {
     /// The node at the top. Its descriptor is kept always.
     pub(crate) fn root(share: &Arc<Share>, fd: OwnedFd) -> Result<Arc<Self>, Errno> {
         let stat = Stat::of(fd.as_fd())?;
-        let mount = share.mounts.get(share, stat.place, fd.as_fd());
+        let mount = share.mounts.get(share, stat.mount_key, fd.as_fd());
         if share.options.file_handles == FileHandles::Never {
             mount.refuse_handles();
         } else {
@@ -52,15 +52,15 @@ impl Inode {
             }
         }
         mount.is_of_the_share(&share.proc_fd, fd.as_fd());
-        let anchor = Anchor::open(fd, share.permit()?);
-        let node = Self::new(mount, &stat, anchor, false, stat.generation());
+        let inode_handle = InodeHandle::open(fd, share.permit()?);
+        let node = Self::new(mount, &stat, inode_handle, false, stat.generation());
         Ok(node.enter(None))
     }
 
     fn new(
         mount: Arc<Mount>,
         stat: &Stat,
-        anchor: Anchor,
+        inode_handle: InodeHandle,
         mount_root: bool,
         generation: u64,
     ) -> Arc<Self> {
@@ -68,7 +68,7 @@ impl Inode {
             mount,
             number: stat.attributes.inode,
             generation,
-            anchor,
+            inode_handle,
             listed: AtomicU32::new(0),
             kind: stat.attributes.kind,
             mount_root,
@@ -85,7 +85,7 @@ impl Inode {
 
     pub(crate) fn identity(&self) -> NodeIdentity {
         NodeIdentity {
-            device: self.mount.place(),
+            device: self.mount.key(),
             inode: self.number,
             generation: self.generation,
         }
@@ -93,7 +93,7 @@ impl Inode {
 
     /// Whether `stat` is of a file with this node's identity.
     pub(crate) fn is(&self, stat: &Stat) -> bool {
-        stat.place == self.mount.place()
+        stat.mount_key == self.mount.key()
             && stat.attributes.inode == self.number
             && stat.generation() == self.generation
             && stat.attributes.kind == self.kind
@@ -118,11 +118,11 @@ impl Inode {
 
     /// Whether the inode's descriptor is open.
     pub(crate) fn is_opened(&self) -> bool {
-        self.anchor.is_open()
+        self.inode_handle.is_open()
     }
 
-    pub(crate) fn anchor(&self) -> &Anchor {
-        &self.anchor
+    pub(crate) fn inode_handle(&self) -> &InodeHandle {
+        &self.inode_handle
     }
 
     /// The descriptor of a directory. ENOTDIR of anything else.
@@ -160,7 +160,7 @@ impl Inode {
         let mut shown = stat.attributes;
         if self.mount_root {
             shown.mount_root = self.share().options.announce_submounts;
-            shown.inode = self.mount.place() | OF_A_MOUNT;
+            shown.inode = self.mount.key() | OF_A_MOUNT;
         }
         shown
     }
@@ -186,13 +186,13 @@ impl Inode {
         }
     }
 
-    /// The live node with the place and number of `stat`.
+    /// The live node with the mount key and number of `stat`.
     fn alive(&self, stat: &Stat) -> Option<Arc<Self>> {
         let number = stat.attributes.inode;
-        if stat.place == self.mount.place() {
+        if stat.mount_key == self.mount.key() {
             return self.mount.inodes.get(number);
         }
-        let mount = self.share().mounts.find(stat.place)?;
+        let mount = self.share().mounts.find(stat.mount_key)?;
         mount.inodes.get(number)
     }
 
@@ -213,16 +213,22 @@ impl Inode {
         let doubtful = match &alive {
             Some(node) if node.is_at(self, name, &stat) => return Ok(node.clone().entry(&stat)),
             // What cannot be told apart by its identity is by its descriptor.
-            Some(node) => node.is(&stat) || node.anchor.is_open(),
+            Some(node) => node.is(&stat) || node.inode_handle.is_open(),
             None => false,
         };
-        if doubtful || stat.place != self.mount.place() {
-            let fd = self.open_path(directory, name, Patience::Disk)?;
+        if doubtful || stat.mount_key != self.mount.key() {
+            let fd = self.open_path(directory, name, Wait::Allowed)?;
             let (node, stat) = self.child(fd, None)?;
             return Ok(node.entry(&stat));
         }
-        let anchor = Anchor::listed(ListedName::new(self.clone(), name));
-        let node = Self::new(self.mount.clone(), &stat, anchor, false, stat.generation());
+        let inode_handle = InodeHandle::listed(ListedName::new(self.clone(), name));
+        let node = Self::new(
+            self.mount.clone(),
+            &stat,
+            inode_handle,
+            false,
+            stat.generation(),
+        );
         Ok(node.enter(alive.as_ref()).entry(&stat))
     }
 
@@ -238,7 +244,7 @@ impl Inode {
         let alive = self.alive(&stat);
         if let Some(node) = &alive {
             // Two open descriptors with one number are one file.
-            if node.anchor.is_open() {
+            if node.inode_handle.is_open() {
                 return Ok((node.clone(), stat));
             }
             if node.is_same_as(fd.as_fd(), &stat) {
@@ -253,20 +259,21 @@ impl Inode {
         }
         let mount = self.mount_of(&stat, fd.as_fd())?;
         let mount_root =
-            stat.attributes.kind == FileKind::Directory && stat.place != self.mount.place();
+            stat.attributes.kind == FileKind::Directory && stat.mount_key != self.mount.key();
         let permit = reserved.map_or_else(|| self.share().permit(), Ok)?;
-        let anchor = Anchor::open(fd, permit);
-        let node = Self::new(mount, &stat, anchor, mount_root, generation).enter(alive.as_ref());
-        self.share().anchors.insert(&node);
+        let inode_handle = InodeHandle::open(fd, permit);
+        let node =
+            Self::new(mount, &stat, inode_handle, mount_root, generation).enter(alive.as_ref());
+        self.share().descriptors.insert(&node);
         Ok((node, stat))
     }
 
     fn mount_of(&self, stat: &Stat, file: BorrowedFd<'_>) -> Result<Arc<Mount>, Errno> {
-        if stat.place == self.mount.place() {
+        if stat.mount_key == self.mount.key() {
             return Ok(self.mount.clone());
         }
         let share = self.share();
-        let mount = share.mounts.get(share, stat.place, file);
+        let mount = share.mounts.get(share, stat.mount_key, file);
         match share.options.file_handles {
             FileHandles::Never => mount.refuse_handles(),
             FileHandles::Prefer => {}
@@ -289,11 +296,12 @@ impl Inode {
         directory: BorrowedFd<'_>,
         name: Name<'_>,
     ) -> Option<Arc<Self>> {
-        if self.share().anchors.given_up() == 0 && !self.leads_to_nodes() {
+        if self.share().descriptors.given_up() == 0 && !self.leads_to_nodes() {
             return None;
         }
         let stat = Stat::at(directory, name).ok()?;
-        self.alive(&stat).filter(|node| !node.anchor.is_open())
+        self.alive(&stat)
+            .filter(|node| !node.inode_handle.is_open())
     }
 
     /// The same for a name that is about to be given to another file, but not taken from its own:
@@ -321,9 +329,9 @@ impl Inode {
 impl Drop for Inode {
     fn drop(&mut self) {
         self.mount.inodes.remove(self.number, self);
-        self.share().anchors.remove(self);
+        self.share().descriptors.remove(self);
         self.share().locks.remove(self);
-        self.anchor.close(&self.mount.share);
+        self.inode_handle.close(&self.mount.share);
     }
 }
 

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `share`, `options` | what all nodes have in common |
 //! | `node`, `inode`, `entries`, `open`, `setattr`, `access`, `xattr`, `inode_flags` | what a file can do |
-//! | `anchor`, `anchor_cache`, `origin`, `descriptor_slot`, `budget` | which descriptors stand for which files |
+//! | `inode_handle`, `reopen`, `descriptor_cache`, `descriptor_slot`, `budget` | which descriptors stand for which files |
 //! | `mounts`, `inode_table`, `seen_names` | which files are known |
 //! | `file`, `directory`, `locks`, `lock_ranges` | what is open |
 //! | `credentials` | acting for a user of the guest |
@@ -50,17 +50,17 @@
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod access;
-mod anchor;
-mod anchor_cache;
 mod budget;
 mod closer;
 mod credentials;
+mod descriptor_cache;
 mod descriptor_slot;
 mod directory;
 mod entries;
 mod file;
 mod inode;
 mod inode_flags;
+mod inode_handle;
 mod inode_table;
 mod kept_pieces;
 mod locator;
@@ -70,8 +70,8 @@ mod mounts;
 mod node;
 mod open;
 mod options;
-mod origin;
 mod proc_fd;
+mod reopen;
 mod seen_names;
 mod set_id;
 mod setattr;

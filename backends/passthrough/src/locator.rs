@@ -9,11 +9,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::fs::readlinkat;
-use vfsd_backend::{Errno, Locator, Lookup, Name};
+use vfsd_backend::{Errno, Locator, Lookup, Name, Wait};
 
 use crate::inode::Inode;
 use crate::proc_fd::ProcFd;
-use crate::share::Patience;
 use crate::syscalls::{FileHandle, name_to_handle};
 
 type Result<T> = std::result::Result<T, Errno>;
@@ -129,7 +128,7 @@ impl Inode {
                 break;
             }
             let name = Name::new(name).map_err(|_| Errno::STALE)?;
-            at = match at.find(name, Patience::Disk) {
+            at = match at.find(name, Wait::Allowed) {
                 Ok(Lookup::Found(entry)) => {
                     let found: Arc<dyn Any + Send + Sync> = entry.node;
                     found.downcast().map_err(|_| Errno::STALE)?

@@ -20,7 +20,8 @@ pub(crate) struct Mount {
     pub(crate) share: Arc<Share>,
     /// The nodes of files of this mount.
     pub(crate) inodes: InodeTable,
-    place: u64,
+    /// [`Stat::mount_key`](crate::stat::Stat::mount_key) of its files.
+    key: u64,
     /// An open file of the mount, from which inodes can be opened by their handles; `None` once
     /// it is known that they cannot.
     handles: OnceLock<Option<OwnedFd>>,
@@ -35,12 +36,12 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// The mount at `place`, which `file` is in.
-    fn new(share: Arc<Share>, place: u64, file: BorrowedFd<'_>) -> Self {
+    /// The mount with that key, which `file` is in.
+    fn new(share: Arc<Share>, key: u64, file: BorrowedFd<'_>) -> Self {
         Self {
             share,
             inodes: InodeTable::default(),
-            place,
+            key,
             handles: OnceLock::new(),
             file_system: OnceLock::new(),
             magic: fstatfs(file).map_or(0, |fs| fs.f_type & 0xffff_ffff),
@@ -62,8 +63,8 @@ impl Mount {
         self.file_system.get().copied()
     }
 
-    pub(crate) fn place(&self) -> u64 {
-        self.place
+    pub(crate) fn key(&self) -> u64 {
+        self.key
     }
 
     /// Says that inodes of this mount are never opened by handle.
@@ -178,24 +179,24 @@ pub(crate) struct MountTable {
 }
 
 impl MountTable {
-    /// The mount at `place`, if a node of it is alive.
-    pub(crate) fn find(&self, place: u64) -> Option<Arc<Mount>> {
-        self.mounts.lock().get(&place).and_then(Weak::upgrade)
+    /// The mount with that key, if a node of it is alive.
+    pub(crate) fn find(&self, key: u64) -> Option<Arc<Mount>> {
+        self.mounts.lock().get(&key).and_then(Weak::upgrade)
     }
 
-    /// The mount at `place` of `share`, which this table belongs to; `file` is in it.
-    pub(crate) fn get(&self, share: &Arc<Share>, place: u64, file: BorrowedFd<'_>) -> Arc<Mount> {
-        if let Some(mount) = self.find(place) {
+    /// The mount with that key of `share`, which this table belongs to; `file` is in it.
+    pub(crate) fn get(&self, share: &Arc<Share>, key: u64, file: BorrowedFd<'_>) -> Arc<Mount> {
+        if let Some(mount) = self.find(key) {
             return mount;
         }
         // Not under the lock: it asks the file system.
-        let mount = Arc::new(Mount::new(share.clone(), place, file));
+        let mount = Arc::new(Mount::new(share.clone(), key, file));
         let mut mounts = self.mounts.lock();
-        if let Some(mount) = mounts.get(&place).and_then(Weak::upgrade) {
+        if let Some(mount) = mounts.get(&key).and_then(Weak::upgrade) {
             return mount;
         }
         mounts.retain(|_, mount| mount.strong_count() > 0);
-        mounts.insert(place, Arc::downgrade(&mount));
+        mounts.insert(key, Arc::downgrade(&mount));
         mount
     }
 }

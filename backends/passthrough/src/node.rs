@@ -11,11 +11,12 @@ use rustix::fs::{AtFlags, OFlags, fstatvfs, readlinkat, syncfs};
 use vfsd_backend::{
     AccessMask, Answer, AttributeChanges, Attributes, Caller, Created, Directory, Entry, Errno,
     FileKind, FsStatistics, FsXattr, LinkTarget, Locator, Lookup, Name, NewDevice, NewInode, Node,
-    NodeIdentity, OpenFlags, OpenRequest, Opened, Rename, XattrFlags, XattrName, blocking_section,
+    NodeIdentity, OpenFlags, OpenRequest, Opened, Rename, Wait, XattrFlags, XattrName,
+    blocking_section,
 };
 
 use crate::inode::Inode;
-use crate::share::{Patience, no_descriptor};
+use crate::share::no_descriptor;
 
 fn brief<'a, T>(work: impl FnOnce() -> Result<T, Errno> + Send + 'a) -> Answer<'a, T> {
     Answer::brief(move || Ok(work()?))
@@ -25,14 +26,14 @@ fn brief<'a, T>(work: impl FnOnce() -> Result<T, Errno> + Send + 'a) -> Answer<'
 /// end is done outside of a blocking section.
 fn cached_first<'a, T>(
     sure: bool,
-    work: impl Fn(Patience) -> Result<T, Errno> + Send + 'a,
+    work: impl Fn(Wait) -> Result<T, Errno> + Send + 'a,
 ) -> Answer<'a, T> {
     let tried = match sure {
-        true => Ok(work(Patience::Cached)),
-        false => blocking_section(|| work(Patience::Cached)),
+        true => Ok(work(Wait::Refused)),
+        false => blocking_section(|| work(Wait::Refused)),
     };
     match tried {
-        Ok(Err(Errno::AGAIN)) | Err(_) => Answer::blocking(move || Ok(work(Patience::Disk)?)),
+        Ok(Err(Errno::AGAIN)) | Err(_) => Answer::blocking(move || Ok(work(Wait::Allowed)?)),
         Ok(done) => Answer::ready(done.map_err(Into::into)),
     }
 }
@@ -67,7 +68,7 @@ impl Node for Inode {
 
     fn lookup<'a>(&'a self, name: Name<'a>) -> Answer<'a, Lookup> {
         // The name may be that of another mount, or have left the host's memory.
-        cached_first(false, move |patience| self.find(name, patience))
+        cached_first(false, move |wait| self.find(name, wait))
     }
 
     fn readlink(&self) -> Answer<'_, Vec<u8>> {
@@ -83,10 +84,10 @@ impl Node for Inode {
     fn open(&self, request: OpenRequest) -> Answer<'_, Opened> {
         // What is dropped may take a while.
         if request.flags.contains(OpenFlags::TRUNCATE) {
-            return brief(move || self.open_request(request, Patience::Disk));
+            return brief(move || self.open_request(request, Wait::Allowed));
         }
         let sure = self.answers_at_once();
-        cached_first(sure, move |patience| self.open_request(request, patience))
+        cached_first(sure, move |wait| self.open_request(request, wait))
     }
 
     fn opendir(&self) -> Answer<'_, Arc<dyn Directory>> {

@@ -4,14 +4,14 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
-use vfsd_backend::{Directory, Errno, FileCaching, FileKind, OpenFlags, OpenRequest, Opened};
+use vfsd_backend::{Directory, Errno, FileCaching, FileKind, OpenFlags, OpenRequest, Opened, Wait};
 
 use crate::directory::OpenDirectory;
 use crate::file::OpenFile;
 use crate::inode::Inode;
 use crate::options::Options;
 use crate::set_id::{self, Mark};
-use crate::share::{Patience, no_descriptor};
+use crate::share::no_descriptor;
 
 type Result<T> = std::result::Result<T, Errno>;
 
@@ -47,7 +47,7 @@ pub(crate) fn host_flags(options: &Options, flags: OpenFlags) -> OFlags {
 }
 
 impl Inode {
-    pub(crate) fn open_request(&self, request: OpenRequest, patience: Patience) -> Result<Opened> {
+    pub(crate) fn open_request(&self, request: OpenRequest, wait: Wait) -> Result<Opened> {
         match self.kind() {
             FileKind::Regular => {}
             FileKind::Directory => return Err(Errno::ISDIR),
@@ -57,20 +57,20 @@ impl Inode {
             _ => return Err(Errno::BADF),
         }
         let kill = request.kill_privileges && self.share().options.kill_privileges;
-        self.open_file(request.flags, kill, patience)
+        self.open_file(request.flags, kill, wait)
     }
 
-    /// Opens this regular file. Without patience a lease that a host process holds gives EAGAIN.
+    /// Opens this regular file. Where no wait is allowed a lease that a host process holds gives EAGAIN.
     pub(crate) fn open_file(
         &self,
         flags: OpenFlags,
         kill_privileges: bool,
-        patience: Patience,
+        wait: Wait,
     ) -> Result<Opened> {
         let permit = self.share().permit()?;
         let mut host = host_flags(&self.share().options, flags);
         // The inode is a regular file, for which this concerns leases only.
-        host.set(OFlags::NONBLOCK, patience == Patience::Cached);
+        host.set(OFlags::NONBLOCK, wait == Wait::Refused);
         let truncate = flags.contains(OpenFlags::TRUNCATE);
         host.set(OFlags::TRUNC, truncate);
         let descriptor = self.descriptor()?;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
-use vfsd_backend::{Errno, Name};
+use vfsd_backend::{Errno, Name, Wait};
 
-use crate::anchor_cache::AnchorCache;
 use crate::budget::{Budget, Permit};
+use crate::descriptor_cache::DescriptorCache;
 use crate::inode::Inode;
 use crate::kept_pieces::KeptPieces;
 use crate::locks::LockTables;
@@ -27,7 +27,7 @@ const MOST_CACHED: usize = 65_536;
 pub(crate) struct Share {
     pub(crate) options: Options,
     pub(crate) proc_fd: ProcFd,
-    pub(crate) anchors: AnchorCache,
+    pub(crate) descriptors: DescriptorCache,
     pub(crate) mounts: MountTable,
     pub(crate) locks: LockTables,
     pub(crate) pieces: Arc<KeptPieces>,
@@ -38,20 +38,11 @@ pub(crate) struct Share {
     pub(crate) renamed_capability: Option<CString>,
     pub(crate) budget: Arc<Budget>,
     root: OnceLock<Weak<Inode>>,
-    exhaustion_told: AtomicBool,
+    exhaustion_logged: AtomicBool,
     /// openat2(2) is there (Linux 5.6, and the sandbox allows it).
     has_openat2: AtomicBool,
     /// openat2(2) knows `RESOLVE_CACHED` (Linux 5.12).
     has_cached: AtomicBool,
-}
-
-/// Whether a name may be looked up on the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// EAGAIN instead.
-    Cached,
-    /// It may.
-    Disk,
 }
 
 impl Share {
@@ -67,7 +58,7 @@ impl Share {
         Self {
             proc_fd: ProcFd::new(proc_self_fd),
             locks: LockTables::default(),
-            anchors: AnchorCache::new(cached),
+            descriptors: DescriptorCache::new(cached),
             mounts: MountTable::default(),
             pieces: Arc::default(),
             seen: SeenNames::default(),
@@ -75,7 +66,7 @@ impl Share {
             renamed_capability,
             budget,
             root: OnceLock::new(),
-            exhaustion_told: AtomicBool::new(false),
+            exhaustion_logged: AtomicBool::new(false),
             has_openat2: AtomicBool::new(true),
             has_cached: AtomicBool::new(true),
             options,
@@ -100,14 +91,14 @@ impl Share {
         }
         // A descriptor that is given up may still be in use by another thread for a moment.
         for _ in 0..8 {
-            if !self.anchors.give_up_one() {
+            if !self.descriptors.give_up_one() {
                 break;
             }
             if let Some(permit) = self.budget.try_take() {
                 return Ok(permit);
             }
         }
-        if !self.exhaustion_told.swap(true, Ordering::Relaxed) {
+        if !self.exhaustion_logged.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 limit = self.budget.limit(),
                 "the guest has used up its descriptors and sees ENFILE; raise the limit of open files, or \
@@ -122,20 +113,21 @@ impl Share {
         self.budget.used()
     }
 
-    /// Opens one name in a directory. A link is never followed; `flags` says what is opened.
+    /// Opens one name in a directory. A link is never followed; `flags` says what is opened. EAGAIN when
+    /// that takes a disk and no wait is allowed.
     pub(crate) fn open_child(
         &self,
         directory: BorrowedFd<'_>,
         name: Name<'_>,
         flags: OFlags,
         mode: Mode,
-        patience: Patience,
+        wait: Wait,
     ) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let name = name.as_bytes();
         let mut resolve =
             ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
-        if patience == Patience::Cached {
+        if wait == Wait::Refused {
             if !self.has_cached.load(Ordering::Relaxed) {
                 return Err(Errno::AGAIN);
             }
@@ -144,7 +136,7 @@ impl Share {
         if self.has_openat2.load(Ordering::Relaxed) {
             match openat2(directory, name, flags, mode, resolve) {
                 // O_TMPFILE and others are refused with EINVAL too, but never together with CACHED.
-                Err(Errno::INVAL) if patience == Patience::Cached => {
+                Err(Errno::INVAL) if wait == Wait::Refused => {
                     self.has_cached.store(false, Ordering::Relaxed);
                     return Err(Errno::AGAIN);
                 }
@@ -155,7 +147,7 @@ impl Share {
                 other => return other.map_err(no_descriptor),
             }
         }
-        if patience == Patience::Cached {
+        if wait == Wait::Refused {
             return Err(Errno::AGAIN);
         }
         openat(directory.as_fd(), name, flags, mode).map_err(no_descriptor)
@@ -198,20 +190,20 @@ mod tests {
         directory: BorrowedFd<'_>,
         name: &str,
         flags: OFlags,
-        patience: Patience,
+        wait: Wait,
     ) -> Result<OwnedFd, Errno> {
         let name = Name::new(name.as_bytes()).unwrap();
         let mode = match flags.contains(OFlags::CREATE) {
             true => Mode::from_raw_mode(0o600),
             false => Mode::empty(),
         };
-        share.open_child(directory, name, flags, mode, patience)
+        share.open_child(directory, name, flags, mode, wait)
     }
 
     #[test]
     fn links_are_not_followed_and_descriptors_not_inherited() {
         kernels(|share, directory| {
-            let open = |name, flags| open(share, directory, name, flags, Patience::Disk);
+            let open = |name, flags| open(share, directory, name, flags, Wait::Allowed);
             for name in ["file", "link"] {
                 let fd = open(name, OFlags::PATH).unwrap();
                 assert_eq!(fcntl_getfd(&fd), Ok(FdFlags::CLOEXEC));
@@ -227,9 +219,9 @@ mod tests {
     #[test]
     fn what_is_in_memory_needs_no_patience_where_the_kernel_can_tell() {
         kernels(|share, directory| {
-            let open = |patience| open(share, directory, "file", OFlags::PATH, patience);
-            open(Patience::Disk).unwrap();
-            let cached = open(Patience::Cached);
+            let open = |wait| open(share, directory, "file", OFlags::PATH, wait);
+            open(Wait::Allowed).unwrap();
+            let cached = open(Wait::Refused);
             match share.has_cached.load(Ordering::Relaxed) {
                 true => assert!(matches!(cached, Ok(_) | Err(Errno::AGAIN))),
                 false => assert_eq!(cached.unwrap_err(), Errno::AGAIN),

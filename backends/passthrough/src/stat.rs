@@ -11,8 +11,8 @@ pub(crate) struct Stat {
     /// The attributes; `mount_root` is not decided here.
     pub(crate) attributes: Attributes,
     /// The file system and the mount through which the file was reached: two mounts of one file
-    /// system are two places, because renames and links do not cross them.
-    pub(crate) place: u64,
+    /// system have two keys, because renames and links do not cross them.
+    pub(crate) mount_key: u64,
 }
 
 impl Stat {
@@ -51,7 +51,7 @@ impl Stat {
                 born: born.then(|| timestamp(raw.stx_btime)),
                 mount_root: false,
             },
-            place: place(raw),
+            mount_key: mount_key(raw),
         })
     }
 
@@ -79,7 +79,7 @@ fn timestamp(raw: StatxTimestamp) -> Timestamp {
 
 /// The mount id in the upper half, the device (12 and 20 bits, as the kernel keeps it) below.
 /// Kernels before 5.8 tell no mount id.
-fn place(raw: &Statx) -> u64 {
+fn mount_key(raw: &Statx) -> u64 {
     let mount = match StatxFlags::from_bits_retain(raw.stx_mask).contains(StatxFlags::MNT_ID) {
         true => raw.stx_mnt_id,
         false => 0,

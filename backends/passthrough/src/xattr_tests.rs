@@ -3,10 +3,9 @@ use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
-use vfsd_backend::{Error, Lookup, Name};
+use vfsd_backend::{Error, Lookup, Name, Wait};
 
 use super::*;
-use crate::share::Patience;
 use crate::{Options, Passthrough};
 
 fn shared(options: Options) -> (TempDir, Passthrough) {
@@ -20,7 +19,7 @@ fn shared(options: Options) -> (TempDir, Passthrough) {
 
 fn with<T>(fs: &Passthrough, name: &str, work: impl FnOnce(&Inode) -> T) -> T {
     let name = Name::new(name.as_bytes()).unwrap();
-    let Lookup::Found(entry) = fs.root.find(name, Patience::Disk).unwrap() else {
+    let Lookup::Found(entry) = fs.root.find(name, Wait::Allowed).unwrap() else {
         panic!("missing");
     };
     let node: &dyn std::any::Any = &*entry.node;

@@ -1,34 +1,33 @@
-//! What leads to an inode that has no descriptor.
+//! How an inode is opened again that has no descriptor.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
-use vfsd_backend::{Errno, Name};
+use vfsd_backend::{Errno, Name, Wait};
 
 use crate::inode::Inode;
-use crate::share::Patience;
 use crate::stat::Stat;
 use crate::syscalls::FileHandle;
 
-/// What leads to an inode that has no descriptor.
+/// How an inode is opened again that has no descriptor.
 #[derive(Debug)]
-pub(crate) enum Origin {
-    /// Nothing: it has always had its descriptor.
+pub(crate) enum Reopen {
+    /// Not known: it has always had its descriptor.
     Unknown,
-    /// Its handle, which names it as long as it exists.
-    Handle(FileHandle),
-    /// The name that it was listed under. It has never been opened: the guest has seen nothing of it but
+    /// By its handle, which names it as long as it exists.
+    ByHandle(FileHandle),
+    /// By the name that it was listed under. It has never been opened: the guest has seen nothing of it but
     /// attributes.
-    Listed(Box<ListedName>),
-    /// Nothing any more: the inode with its handle does not exist.
+    ByName(Box<ListedName>),
+    /// Not any more: the inode with its handle does not exist.
     Gone,
 }
 
 /// A name in a directory.
 #[derive(Debug)]
 pub(crate) struct ListedName {
-    /// It has been opened, so that its own origin is no name: names do not lead on to names.
+    /// It has been opened, so that itself it is not reopened by name: names do not lead on to names.
     directory: Arc<Inode>,
     name: StoredName,
 }
@@ -89,7 +88,7 @@ impl ListedName {
             self.name()?,
             OFlags::PATH,
             Mode::empty(),
-            Patience::Disk,
+            Wait::Allowed,
         );
         let fd = fd.map_err(vanished)?;
         let stat = Stat::of(fd.as_fd())?;
@@ -132,7 +131,7 @@ mod tests {
 
     #[test]
     fn what_each_node_needs_is_small() {
-        assert_eq!(size_of::<Origin>(), 16);
+        assert_eq!(size_of::<Reopen>(), 16);
         assert_eq!(size_of::<ListedName>(), 40);
     }
 }

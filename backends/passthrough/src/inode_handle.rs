@@ -10,42 +10,42 @@ use crate::budget::Permit;
 use crate::credentials::check_thread;
 use crate::descriptor_slot::{DescriptorSlot, InUse};
 use crate::inode::Inode;
-use crate::origin::{ListedName, Origin};
+use crate::reopen::{ListedName, Reopen};
 use crate::share::Share;
 use crate::stat::Stat;
 use crate::syscalls::{name_to_handle, name_to_handle_in};
 
-/// [`Anchor::position`] of an anchor that the cache does not keep.
+/// [`InodeHandle::position`] of a handle that the cache does not keep.
 pub(crate) const NOWHERE: u32 = u32::MAX;
 
 /// An inode's descriptor, or what leads to it while there is none.
 #[derive(Debug)]
-pub(crate) struct Anchor {
+pub(crate) struct InodeHandle {
     descriptor: DescriptorSlot,
     /// Held while the descriptor is opened, so that it is opened once.
-    origin: Mutex<Origin>,
+    reopen: Mutex<Reopen>,
     /// Where the cache keeps it; changed under the cache's lock only.
     pub(crate) position: AtomicU32,
     /// Used since the cache last looked.
     pub(crate) used: AtomicBool,
 }
 
-impl Anchor {
+impl InodeHandle {
     /// By a descriptor.
     pub(crate) fn open(fd: OwnedFd, permit: Permit<'_>) -> Self {
         permit.keep();
-        Self::new(DescriptorSlot::of(fd), Origin::Unknown)
+        Self::new(DescriptorSlot::of(fd), Reopen::Unknown)
     }
 
     /// By a name that was listed.
     pub(crate) fn listed(name: ListedName) -> Self {
-        Self::new(DescriptorSlot::empty(), Origin::Listed(Box::new(name)))
+        Self::new(DescriptorSlot::empty(), Reopen::ByName(Box::new(name)))
     }
 
-    fn new(descriptor: DescriptorSlot, origin: Origin) -> Self {
+    fn new(descriptor: DescriptorSlot, reopen: Reopen) -> Self {
         Self {
             descriptor,
-            origin: Mutex::new(origin),
+            reopen: Mutex::new(reopen),
             position: AtomicU32::new(NOWHERE),
             used: AtomicBool::new(true),
         }
@@ -70,8 +70,8 @@ impl Anchor {
     pub(crate) fn close(&mut self, share: &Share) {
         match self.descriptor.take() {
             Some(fd) => share.budget.close(fd),
-            None if matches!(self.origin.get_mut(), Origin::Handle(_) | Origin::Gone) => {
-                share.anchors.uncount_given_up();
+            None if matches!(self.reopen.get_mut(), Reopen::ByHandle(_) | Reopen::Gone) => {
+                share.descriptors.uncount_given_up();
             }
             None => {}
         }
@@ -86,76 +86,76 @@ impl Inode {
     /// thread with a foreign identity.
     pub(crate) fn descriptor(&self) -> Result<InUse<'_>, Errno> {
         check_thread()?;
-        match self.anchor().in_use() {
+        match self.inode_handle().in_use() {
             Some(descriptor) => Ok(descriptor),
-            None => self.open_anchor(&mut self.anchor().origin.lock()),
+            None => self.open_descriptor(&mut self.inode_handle().reopen.lock()),
         }
     }
 
-    fn open_anchor(&self, origin: &mut Origin) -> Result<InUse<'_>, Errno> {
-        if let Some(descriptor) = self.anchor().in_use() {
+    fn open_descriptor(&self, reopen: &mut Reopen) -> Result<InUse<'_>, Errno> {
+        if let Some(descriptor) = self.inode_handle().in_use() {
             return Ok(descriptor);
         }
         let permit = self.share().permit()?;
-        let fd = match origin {
-            Origin::Handle(handle) => match self.mount().open(handle) {
+        let fd = match reopen {
+            Reopen::ByHandle(file_handle) => match self.mount().open(file_handle) {
                 Err(Errno::STALE) => {
-                    *origin = Origin::Gone;
+                    *reopen = Reopen::Gone;
                     return Err(Errno::STALE);
                 }
                 other => other?,
             },
-            Origin::Listed(name) => {
+            Reopen::ByName(name) => {
                 let (fd, stat) = name.open()?;
                 if !self.is(&stat) {
                     return Err(Errno::STALE);
                 }
                 fd
             }
-            Origin::Unknown | Origin::Gone => return Err(Errno::STALE),
+            Reopen::Unknown | Reopen::Gone => return Err(Errno::STALE),
         };
-        self.set_descriptor(fd, permit, origin);
-        self.anchor().in_use().ok_or(Errno::STALE)
+        self.set_descriptor(fd, permit, reopen);
+        self.inode_handle().in_use().ok_or(Errno::STALE)
     }
 
-    /// With the lock of the origin, and no descriptor there.
-    fn set_descriptor(&self, fd: OwnedFd, permit: Permit<'_>, origin: &mut Origin) {
-        if self.anchor().descriptor.put(fd) {
+    /// With [`InodeHandle::reopen`] locked, and no descriptor there.
+    fn set_descriptor(&self, fd: OwnedFd, permit: Permit<'_>, reopen: &mut Reopen) {
+        if self.inode_handle().descriptor.put(fd) {
             permit.keep();
         }
-        match origin {
-            Origin::Handle(_) | Origin::Gone => self.share().anchors.uncount_given_up(),
+        match reopen {
+            Reopen::ByHandle(_) | Reopen::Gone => self.share().descriptors.uncount_given_up(),
             // From now on it stands for itself, wherever its name goes.
-            Origin::Listed(_) => *origin = Origin::Unknown,
-            Origin::Unknown => {}
+            Reopen::ByName(_) => *reopen = Reopen::Unknown,
+            Reopen::Unknown => {}
         }
-        self.anchor().used.store(true, Ordering::Relaxed);
+        self.inode_handle().used.store(true, Ordering::Relaxed);
         // The cache may make another node give up its descriptor, for which it only tries that one's lock.
         if let Some(own) = self.this() {
-            self.share().anchors.insert(&own);
+            self.share().descriptors.insert(&own);
         }
     }
 
     /// Takes over a descriptor that was found to be of the same inode.
     pub(crate) fn adopt(&self, fd: OwnedFd, permit: Permit<'_>) {
-        let mut origin = self.anchor().origin.lock();
-        if !self.anchor().is_open() {
-            self.set_descriptor(fd, permit, &mut origin);
+        let mut reopen = self.inode_handle().reopen.lock();
+        if !self.inode_handle().is_open() {
+            self.set_descriptor(fd, permit, &mut reopen);
         }
     }
 
-    /// Whether `file`, which has this node's place and inode number, is the node's inode.
+    /// Whether `file`, which has this node's mount key and inode number, is the node's inode.
     ///
     /// While the descriptor is open the number cannot have been given to another file, and a handle
     /// is not given twice. A node that was listed and never opened is whatever file answers to its
     /// identity: the guest has seen no content that could be another's.
     pub(crate) fn is_same_as(&self, file: BorrowedFd<'_>, stat: &Stat) -> bool {
-        let origin = self.anchor().origin.lock();
-        self.anchor().is_open()
-            || match &*origin {
-                Origin::Handle(handle) => name_to_handle(file).is_ok_and(|other| other == *handle),
-                Origin::Listed(_) => self.is(stat),
-                Origin::Unknown | Origin::Gone => false,
+        let reopen = self.inode_handle().reopen.lock();
+        self.inode_handle().is_open()
+            || match &*reopen {
+                Reopen::ByHandle(own) => name_to_handle(file).is_ok_and(|other| other == *own),
+                Reopen::ByName(_) => self.is(stat),
+                Reopen::Unknown | Reopen::Gone => false,
             }
     }
 
@@ -165,34 +165,34 @@ impl Inode {
         if !self.is(stat) {
             return false;
         }
-        if self.anchor().is_open() {
+        if self.inode_handle().is_open() {
             return true;
         }
-        let mut origin = self.anchor().origin.lock();
-        if self.anchor().is_open() {
+        let mut reopen = self.inode_handle().reopen.lock();
+        if self.inode_handle().is_open() {
             return true;
         }
-        match &mut *origin {
-            Origin::Handle(handle) => {
+        match &mut *reopen {
+            Reopen::ByHandle(own) => {
                 let same = directory
                     .descriptor()
                     .and_then(|directory| name_to_handle_in(directory.as_fd(), name))
-                    .is_ok_and(|other| other == *handle);
-                if same && self.share().anchors.takes_back() {
-                    // Whoever needs the descriptor is told what stands in the way.
-                    let _ = self.open_anchor(&mut origin);
+                    .is_ok_and(|other| other == *own);
+                if same && self.share().descriptors.takes_back() {
+                    // Whoever needs the descriptor gets the error.
+                    let _ = self.open_descriptor(&mut reopen);
                 }
                 same
             }
-            Origin::Listed(known) if known.is(directory, name) => true,
-            Origin::Listed(known) => match directory.this() {
+            Reopen::ByName(known) if known.is(directory, name) => true,
+            Reopen::ByName(known) => match directory.this() {
                 Some(directory) => {
                     **known = ListedName::new(directory, name);
                     true
                 }
                 None => false,
             },
-            Origin::Unknown | Origin::Gone => false,
+            Reopen::Unknown | Reopen::Gone => false,
         }
     }
 
@@ -203,9 +203,9 @@ impl Inode {
     /// ESTALE when it is not this node's inode.
     pub(crate) fn stat_by_listed_name(&self) -> Result<Option<Stat>, Errno> {
         check_thread()?;
-        let origin = self.anchor().origin.lock();
-        match &*origin {
-            Origin::Listed(name) => {
+        let reopen = self.inode_handle().reopen.lock();
+        match &*reopen {
+            Reopen::ByName(name) => {
                 let stat = name.stat()?;
                 self.is(&stat).then_some(Some(stat)).ok_or(Errno::STALE)
             }
@@ -216,11 +216,11 @@ impl Inode {
     /// Gives up the descriptor, if the inode can be found again: not without a handle, and not when
     /// it has no name left, because then it may live by this descriptor only.
     pub(crate) fn give_up(&self) -> bool {
-        let anchor = self.anchor();
-        let Some(mut origin) = anchor.origin.try_lock() else {
+        let handle = self.inode_handle();
+        let Some(mut reopen) = handle.reopen.try_lock() else {
             return false;
         };
-        let Some(descriptor) = anchor.descriptor.get() else {
+        let Some(descriptor) = handle.descriptor.get() else {
             return true;
         };
         let file = descriptor.as_fd();
@@ -231,24 +231,24 @@ impl Inode {
         if handles.is_err() || !named() {
             return false;
         }
-        if !matches!(*origin, Origin::Handle(_)) {
-            let Ok(handle) = name_to_handle(file) else {
+        if !matches!(*reopen, Reopen::ByHandle(_)) {
+            let Ok(file_handle) = name_to_handle(file) else {
                 return false;
             };
-            *origin = Origin::Handle(handle);
+            *reopen = Reopen::ByHandle(file_handle);
         }
         drop(descriptor);
-        let taken = anchor.descriptor.take_unused();
+        let taken = handle.descriptor.take_unused();
         let given_up = taken.is_some();
         if given_up {
             drop(taken);
             self.share().budget.give_back();
-            self.share().anchors.count_given_up();
+            self.share().descriptors.count_given_up();
         }
         given_up
     }
 }
 
 #[cfg(test)]
-#[path = "anchor_tests.rs"]
+#[path = "inode_handle_tests.rs"]
 mod tests;

@@ -1,10 +1,9 @@
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use vfsd_backend::{Errno, Lookup, Name, Node};
+use vfsd_backend::{Errno, Lookup, Name, Node, Wait};
 
 use crate::inode::Inode;
-use crate::share::Patience;
 use crate::{FileHandles, Options, Passthrough};
 
 fn shared(files: usize, options: Options) -> (TempDir, Passthrough) {
@@ -31,7 +30,7 @@ fn with_budget(budget: usize, file_handles: FileHandles) -> Options {
 fn find(fs: &Passthrough, name: &str) -> Result<Arc<dyn Node>, Errno> {
     match fs
         .root
-        .find(Name::new(name.as_bytes()).unwrap(), Patience::Disk)?
+        .find(Name::new(name.as_bytes()).unwrap(), Wait::Allowed)?
     {
         Lookup::Found(entry) => Ok(entry.node),
         Lookup::Missing { .. } => Err(Errno::NOENT),

@@ -5,13 +5,13 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::anchor::NOWHERE;
 use crate::inode::Inode;
+use crate::inode_handle::NOWHERE;
 
 /// The nodes whose descriptors may be given up, in shards. Each is a ring that is gone round (the
 /// clock algorithm): a node that was used since the last round is passed over once.
 #[derive(Debug)]
-pub(crate) struct AnchorCache {
+pub(crate) struct DescriptorCache {
     shards: Box<[Mutex<Ring>]>,
     shard_capacity: usize,
     /// Live nodes that have a handle instead of a descriptor now.
@@ -40,8 +40,8 @@ impl Ring {
     }
 
     fn insert(&mut self, node: &Arc<Inode>) {
-        let anchor = node.anchor();
-        if anchor.position.load(Ordering::Relaxed) != NOWHERE {
+        let handle = node.inode_handle();
+        if handle.position.load(Ordering::Relaxed) != NOWHERE {
             return;
         }
         let position = match self.free.pop() {
@@ -57,7 +57,7 @@ impl Ring {
         };
         if let Some(slot) = self.slots.get_mut(position as usize) {
             *slot = Some(Arc::downgrade(node));
-            anchor.position.store(position, Ordering::Relaxed);
+            handle.position.store(position, Ordering::Relaxed);
         }
     }
 
@@ -85,14 +85,16 @@ impl Ring {
             let Some(node) = slot.and_then(Weak::upgrade) else {
                 continue;
             };
-            if node.anchor().used.swap(false, Ordering::Relaxed) {
+            if node.inode_handle().used.swap(false, Ordering::Relaxed) {
                 passed.push(node);
                 continue;
             }
             if let Ok(position) = u32::try_from(position) {
                 self.remove(position);
             }
-            node.anchor().position.store(NOWHERE, Ordering::Relaxed);
+            node.inode_handle()
+                .position
+                .store(NOWHERE, Ordering::Relaxed);
             return Round {
                 victim: Some(node),
                 passed,
@@ -115,7 +117,7 @@ const TAKEN_BACK: usize = 16;
 /// A victim that turns out to be needed is replaced by another, this many times.
 const ATTEMPTS: usize = 64;
 
-impl AnchorCache {
+impl DescriptorCache {
     pub(crate) fn new(capacity: usize) -> Self {
         let shards = if capacity < SHARDING_PAYS { 1 } else { SHARDS };
         Self {
@@ -151,7 +153,7 @@ impl AnchorCache {
 
     /// Forgets a node that is being dropped.
     pub(crate) fn remove(&self, node: &Inode) {
-        let position = node.anchor().position.load(Ordering::Relaxed);
+        let position = node.inode_handle().position.load(Ordering::Relaxed);
         if position != NOWHERE
             && let Some(shard) = self.shard(node)
         {
@@ -202,7 +204,7 @@ impl AnchorCache {
             }
             // On a mount without handles it is not kept for another try.
             if !victim.mount().has_no_handles() {
-                victim.anchor().used.store(true, Ordering::Relaxed);
+                victim.inode_handle().used.store(true, Ordering::Relaxed);
                 shard.lock().insert(&victim);
             }
         }
