@@ -17,7 +17,7 @@ use vfsd_plugin_protocol::{
     ReceiveError, Receiver, send_all,
 };
 use vfsd_server::{
-    CacheMode, CachePolicy, Exports, HEADER_LENGTH, Incoming, Intake, Offer, Session,
+    CacheMode, CachePolicy, Exports, HEADER_LENGTH, Incoming, Offer, RequestWorker, Session,
     SessionOptions, inline_length,
 };
 use zerocopy::{FromZeros, IntoBytes};
@@ -138,7 +138,7 @@ pub fn serve_connection(
     connection.send(&[answer.as_bytes()], None)?;
     let session = Session::new(Exports::single(storage, false), options(), runtime.clone());
     let room = usize::try_from(hello.max_data.min(MAX_DATA)).unwrap_or(usize::MAX);
-    let result = session.attend(|intake| take_requests(&mut receiver, &connection, room, intake));
+    let result = take_requests(&mut receiver, &connection, room, session.worker().as_mut());
     session.reset();
     result
 }
@@ -163,12 +163,12 @@ fn take_requests(
     receiver: &mut Receiver<UnixStream>,
     connection: &Arc<Connection>,
     room: usize,
-    intake: &mut dyn Intake<PluginExchange>,
+    worker: &mut dyn RequestWorker<PluginExchange>,
 ) -> Result<(), ConnectionError> {
     let most = room.saturating_add(MAX_ARGUMENTS);
     let mut poller = Poller::new(NEXT, NEXT);
     loop {
-        intake.pause();
+        worker.pause();
         let Some(header) = receiver.header_soon::<HEADER_LENGTH>(&mut poller)? else {
             return Ok(());
         };
@@ -178,7 +178,7 @@ fn take_requests(
             return Err(ConnectionError::Length(length));
         }
         let split = inline_length(&header, length).max(HEADER_LENGTH);
-        let mut inline = intake.buffer();
+        let mut inline = worker.buffer();
         inline.extend_from_slice(&header);
         inline.resize(split, 0);
         receiver.exactly(inline.get_mut(HEADER_LENGTH..).unwrap_or_default())?;
@@ -197,7 +197,7 @@ fn take_requests(
         };
         let interrupted = interrupted.map(|unique| u64::from_ne_bytes(*unique));
         let exchange = PluginExchange::new(Arc::clone(connection), request, payload, room);
-        intake.submit(Incoming {
+        worker.submit(Incoming {
             inline,
             readable: length,
             exchange,

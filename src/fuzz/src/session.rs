@@ -112,9 +112,7 @@ fn submit(session: &Arc<Session>, request: Vec<u8>, way: impl FnOnce(&[u8]) -> W
         readable: request.len(),
         exchange: way(payload),
     };
-    session.attend(|intake| {
-        intake.submit(incoming);
-    });
+    session.worker().submit(incoming);
 }
 
 fn request(opcode: u32, number: usize, node: u64, body: &[u8]) -> Vec<u8> {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::thread;
 
 use rustix::io::Errno;
-use vfsd_server::{HEADER_LENGTH, Incoming, Intake, Session, inline_length};
+use vfsd_server::{HEADER_LENGTH, Incoming, RequestWorker, Session, inline_length};
 
 use crate::buffers::Buffers;
 use crate::device::Device;
-use crate::exchange::{KernelExchange, Origin, Payload};
+use crate::exchange::{KernelExchange, Payload, SourceDevice};
 use crate::readers::Readers;
 use crate::room::Bell;
 
@@ -63,7 +63,7 @@ impl Connection {
         thread::scope(|scope| {
             let mut readers = Vec::new();
             for index in 0..devices.len() {
-                let origin = Origin {
+                let source = SourceDevice {
                     devices: Arc::clone(&devices),
                     index,
                 };
@@ -72,7 +72,7 @@ impl Connection {
                     .name(format!("fuse-{index}"))
                     .spawn_scoped(scope, move || {
                         vfsd_exec::register(threads.worker());
-                        read_requests(&origin, buffers, session)
+                        read_requests(&source, buffers, session)
                     })?;
                 readers.push(reader);
             }
@@ -85,24 +85,28 @@ impl Connection {
     }
 }
 
-fn read_requests(origin: &Origin, buffers: &Buffers, session: &Arc<Session>) -> io::Result<()> {
-    let Some(device) = origin.device() else {
+fn read_requests(
+    source: &SourceDevice,
+    buffers: &Buffers,
+    session: &Arc<Session>,
+) -> io::Result<()> {
+    let Some(device) = source.device() else {
         return Ok(());
     };
-    session.attend(|intake| take_requests(origin, device, buffers, intake))
+    take_requests(source, device, buffers, session.worker().as_mut())
 }
 
 fn take_requests(
-    origin: &Origin,
+    source: &SourceDevice,
     device: &Device,
     buffers: &Buffers,
-    intake: &mut dyn Intake<KernelExchange>,
+    worker: &mut dyn RequestWorker<KernelExchange>,
 ) -> io::Result<()> {
     let mut buffer = buffers.take();
     let bell = Arc::new(Bell::new()?);
     loop {
-        intake.pause();
-        bell.wait_for_room(device, intake);
+        worker.pause();
+        bell.wait_for_room(device, worker);
         let length = match device.receive(&mut buffer) {
             Ok(length) => length,
             // Unmounted; or cut off while a request was read.
@@ -117,7 +121,7 @@ fn take_requests(
         };
         debug_assert_eq!(header.len(), HEADER_LENGTH);
         let split = inline_length(header, length).min(length);
-        let mut inline = intake.buffer();
+        let mut inline = worker.buffer();
         inline.extend_from_slice(buffer.get(..split).unwrap_or_default());
         let payload = if split < length {
             // The data are served from where they are; the next request gets another buffer.
@@ -126,8 +130,8 @@ fn take_requests(
         } else {
             Payload::none()
         };
-        let exchange = KernelExchange::new(origin.clone(), payload, buffers.clone());
-        intake.submit(Incoming {
+        let exchange = KernelExchange::new(source.clone(), payload, buffers.clone());
+        worker.submit(Incoming {
             inline,
             readable: length,
             exchange,

@@ -18,12 +18,12 @@ const INTERRUPT: u64 = 1;
 
 /// The descriptors of a connection, and which of them a request came from.
 #[derive(Debug, Clone)]
-pub(crate) struct Origin {
+pub(crate) struct SourceDevice {
     pub(crate) devices: Arc<[Device]>,
     pub(crate) index: usize,
 }
 
-impl Origin {
+impl SourceDevice {
     pub(crate) fn device(&self) -> Option<&Device> {
         self.devices.get(self.index)
     }
@@ -69,16 +69,16 @@ fn failure(header: &[u8; REPLY_HEADER]) -> [u8; REPLY_HEADER] {
 /// One request's way back to the kernel.
 #[derive(Debug)]
 pub(crate) struct KernelExchange {
-    origin: Origin,
+    source: SourceDevice,
     payload: Payload,
     sink: Sink,
 }
 
 impl KernelExchange {
-    /// The way back of a request that came from `origin`.
-    pub(crate) fn new(origin: Origin, payload: Payload, buffers: Buffers) -> Self {
+    /// The way back of a request that came from `source`.
+    pub(crate) fn new(source: SourceDevice, payload: Payload, buffers: Buffers) -> Self {
         Self {
-            origin,
+            source,
             payload,
             sink: Sink {
                 buffers,
@@ -107,13 +107,13 @@ impl Exchange for KernelExchange {
             Body::Bytes(bytes) => bytes,
             Body::Sunk(length) => self.sink.taken(length),
         };
-        match self.origin.send(&header, bytes) {
+        match self.source.send(&header, bytes) {
             Ok(()) => Delivery::Sent,
             // Interrupted meanwhile, or unmounted.
             Err(Errno::NOENT | Errno::NODEV) => Delivery::Lost,
             Err(errno) => {
                 // Without any reply its caller would hang for good.
-                let answered = self.origin.send(&failure(&header), &[]).is_ok();
+                let answered = self.source.send(&failure(&header), &[]).is_ok();
                 tracing::error!(%errno, answered, "the kernel refused a reply");
                 Delivery::Lost
             }
@@ -235,9 +235,9 @@ mod tests {
     fn exchange(payload: Payload) -> (KernelExchange, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let devices = Arc::from([Device::from(OwnedFd::from(ours))]);
-        let origin = Origin { devices, index: 0 };
+        let source = SourceDevice { devices, index: 0 };
         (
-            KernelExchange::new(origin, payload, Buffers::new(1)),
+            KernelExchange::new(source, payload, Buffers::new(1)),
             theirs,
         )
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use vfsd_server::Intake;
+use vfsd_server::RequestWorker;
 
 use crate::device::Device;
 use crate::exchange::KernelExchange;
@@ -29,16 +29,16 @@ impl Bell {
     pub(crate) fn wait_for_room(
         self: &Arc<Self>,
         device: &Device,
-        intake: &dyn Intake<KernelExchange>,
+        worker: &dyn RequestWorker<KernelExchange>,
     ) {
-        if intake.has_room() {
+        if worker.has_room() {
             return;
         }
         let waker = Waker::from(Arc::clone(self));
         let mut context = Context::from_waker(&waker);
-        let mut room = intake.room();
+        let mut room = worker.room();
         while Pin::new(&mut room).poll(&mut context).is_pending() {
-            // Of the device nothing but its end, which is always told.
+            // Of the device nothing but its end, which poll always reports.
             let mut fds = [
                 PollFd::new(device, PollFlags::empty()),
                 PollFd::new(&self.0, PollFlags::IN),
@@ -72,14 +72,14 @@ mod tests {
 
     use super::*;
 
-    /// Has room from the look after next on, and tells so.
+    /// Has room from the look after next on, and wakes who waits.
     #[derive(Default)]
     struct Busy {
         looks: AtomicUsize,
         waker: Mutex<Option<Waker>>,
     }
 
-    impl Intake<KernelExchange> for &Busy {
+    impl RequestWorker<KernelExchange> for &Busy {
         fn submit(&mut self, _: Incoming<KernelExchange>) -> Submitted {
             Submitted::Deferred
         }

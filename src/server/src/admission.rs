@@ -50,9 +50,9 @@ impl Admission {
     }
 
     /// A request waits for a lock as long as what this answers lives.
-    pub(crate) fn wait_for_lock(self: &Arc<Self>) -> LockWait {
+    pub(crate) fn wait_for_lock(self: &Arc<Self>) -> Uncounted {
         self.lock_waits.fetch_add(1, Ordering::SeqCst);
-        LockWait(Arc::clone(self))
+        Uncounted(Arc::clone(self))
     }
 
     /// How many are deferred for another reason than a lock.
@@ -107,11 +107,11 @@ impl Drop for Deferred {
     }
 }
 
-/// A request that waits for a lock.
+/// A request that waits for a lock, and does not count as long as it does.
 #[derive(Debug)]
-pub(crate) struct LockWait(Arc<Admission>);
+pub(crate) struct Uncounted(Arc<Admission>);
 
-impl Drop for LockWait {
+impl Drop for Uncounted {
     fn drop(&mut self) {
         self.0.lock_waits.fetch_sub(1, Ordering::SeqCst);
     }

@@ -12,8 +12,8 @@ use crate::handles::HandleTable;
 use crate::implied::Implied;
 use crate::nodes::NodeTable;
 use crate::options::Budget;
-use crate::shards::Census;
-use crate::waits::Waits;
+use crate::shards::ObjectQuota;
+use crate::waits::LockWaits;
 
 /// The state of a mounted session. Requests hold the one they began with: those of an epoch that
 /// has ended finish on its tables and touch no newer ones.
@@ -23,17 +23,17 @@ pub(crate) struct Epoch {
     pub(crate) nodes: NodeTable,
     pub(crate) handles: HandleTable,
     pub(crate) implied: Implied,
-    pub(crate) waits: Arc<Waits>,
+    pub(crate) waits: Arc<LockWaits>,
     pub(crate) admission: Arc<Admission>,
 }
 
 /// What all epochs of a session hold together.
 #[derive(Debug)]
 pub(crate) struct Holdings {
-    nodes: Arc<Census>,
-    handles: Arc<Census>,
+    nodes: Arc<ObjectQuota>,
+    handles: Arc<ObjectQuota>,
     pub(crate) admission: Arc<Admission>,
-    /// Told when much of what the guest knew is forgotten.
+    /// Notified when much of what the guest knew is forgotten.
     pub(crate) shrunk: Arc<Notify>,
 }
 
@@ -41,8 +41,8 @@ impl Holdings {
     /// Nothing yet, and no more than the budget allows.
     pub(crate) fn new(budget: Budget) -> Self {
         Self {
-            nodes: Arc::new(Census::new(budget.nodes)),
-            handles: Arc::new(Census::new(budget.handles)),
+            nodes: Arc::new(ObjectQuota::new(budget.nodes)),
+            handles: Arc::new(ObjectQuota::new(budget.handles)),
             admission: Admission::new(budget.deferred),
             shrunk: Arc::default(),
         }
@@ -69,7 +69,7 @@ impl Epoch {
             nodes: NodeTable::new(export, root, nodes, shrunk)?,
             handles: HandleTable::new(Arc::clone(&holdings.handles)),
             implied: Implied::new(holdings.handles.limit()),
-            waits: Waits::new(lock_waits, Arc::clone(&holdings.admission)),
+            waits: LockWaits::new(lock_waits, Arc::clone(&holdings.admission)),
             admission: Arc::clone(&holdings.admission),
         })
     }

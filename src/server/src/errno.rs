@@ -76,11 +76,11 @@ mod tests {
     #[test]
     fn every_errno_is_one_that_the_kernel_accepts() {
         for number in 1..4096 {
-            let told = errno_for(
+            let sent = errno_for(
                 Opcode::Read,
                 &Error::Errno(Errno::from_raw_os_error(number)),
             );
-            assert!((1..512).contains(&told.raw_os_error()), "{number}");
+            assert!((1..512).contains(&sent.raw_os_error()), "{number}");
         }
     }
 

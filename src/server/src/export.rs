@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vfsd_backend::{Backend, Capabilities, FileCaching, Ttl};
 
-use crate::complaint::Complaint;
+use crate::log_throttle::LogThrottle;
 use crate::threads::Threads;
 
 /// One storage, and how it is served.
@@ -18,8 +18,8 @@ pub struct Export {
     /// Every change answers EROFS, whatever the guest's mount flags say.
     pub readonly: bool,
     pub(crate) id: ExportId,
-    /// Of the storage, told at a rate that a guest cannot choose.
-    pub(crate) failures: Arc<Complaint>,
+    /// Of the storage, logged at a rate that a guest cannot choose.
+    pub(crate) failures: Arc<LogThrottle>,
     /// Nobody else changes it, so that the guest may remember all of it.
     pub(crate) steady: bool,
     /// What its requests may hold of the runtime.

@@ -7,7 +7,7 @@ use parking_lot::RwLock;
 use vfsd_backend::{Directory, Errno, File};
 
 use crate::nodes::NodeRecord;
-use crate::shards::{Census, Shards};
+use crate::shards::{ObjectQuota, Shards};
 use crate::slots::{Numbered, Slots, shard_of};
 
 /// An open file or directory, known to the guest by number.
@@ -48,14 +48,14 @@ impl Numbered for HandleRecord {
 #[derive(Debug)]
 pub(crate) struct HandleTable {
     shards: Shards<Slots<HandleRecord>>,
-    census: Arc<Census>,
+    quota: Arc<ObjectQuota>,
 }
 
 impl HandleTable {
-    pub(crate) fn new(census: Arc<Census>) -> Self {
+    pub(crate) fn new(quota: Arc<ObjectQuota>) -> Self {
         Self {
             shards: Shards::new(Slots::new),
-            census,
+            quota,
         }
     }
 
@@ -69,7 +69,7 @@ impl HandleTable {
         node: Arc<NodeRecord>,
         open: Open,
     ) -> Result<HandleGrant<'_>, Errno> {
-        if !self.census.enter() {
+        if !self.quota.take() {
             return Err(Errno::NFILE);
         }
         let inserted = shard_of(node.id).and_then(|number| {
@@ -83,7 +83,7 @@ impl HandleTable {
                 id: Some(id),
             }),
             None => {
-                self.census.leave();
+                self.quota.give_back();
                 Err(Errno::NFILE)
             }
         }
@@ -156,7 +156,7 @@ impl HandleTable {
             .then(|| shard.remove(id))
             .flatten();
         drop(shard);
-        removed.inspect(|_| self.census.leave())
+        removed.inspect(|_| self.quota.give_back())
     }
 
     fn shard(&self, id: u64) -> Option<&RwLock<Slots<HandleRecord>>> {
@@ -165,14 +165,14 @@ impl HandleTable {
 
     /// How much the guest has open, and had in epochs that are still held.
     pub(crate) fn live(&self) -> usize {
-        self.census.live()
+        self.quota.live()
     }
 }
 
 impl Drop for HandleTable {
     fn drop(&mut self) {
         let count = self.shards.iter().map(|shard| shard.read().len());
-        self.census.leave_all(count.sum());
+        self.quota.give_back_all(count.sum());
     }
 }
 

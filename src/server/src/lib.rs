@@ -1,7 +1,7 @@
 //! A FUSE session: negotiation, node and handle tables, dispatch, exports.
 //!
-//! A transport's threads [attend](Session::attend) the session, submit requests through their [`Intake`] and get each one's reply through its
-//! [`Exchange`]. Backends are asked through the traits of `vfsd-backend`, with objects instead of the
+//! Each of a transport's threads has a [`RequestWorker`] of the session, submits requests to it and gets each
+//! one's reply through its [`Exchange`]. Backends are asked through the traits of `vfsd-backend`, with objects instead of the
 //! guest's numbers. Neither side knows of the other.
 //!
 //! What a guest sends is never trusted here: names and layouts were checked by the codec; ids,
@@ -28,7 +28,6 @@
 )]
 
 mod admission;
-mod complaint;
 mod dispatch;
 mod epoch;
 mod errno;
@@ -39,7 +38,7 @@ mod exports;
 mod handles;
 mod idmap;
 mod implied;
-mod intake;
+mod log_throttle;
 mod metrics;
 mod negotiation;
 mod nodes;
@@ -50,13 +49,14 @@ mod shards;
 mod slots;
 mod threads;
 mod waits;
+mod worker;
 
-pub use complaint::Complaint;
 pub use exchange::{Body, Delivery, Exchange, HEADER_LENGTH, Incoming, inline_length};
 pub use export::Export;
 pub use exports::{Exports, ExportsError};
 pub use idmap::{IdMap, IdMapError};
-pub use intake::{Intake, Submitted};
+pub use log_throttle::LogThrottle;
 pub use metrics::{Gauges, MetricsSnapshot, OperationSnapshot};
 pub use options::{Budget, CacheMode, CachePolicy, Offer, SessionOptions, Transport};
 pub use session::Session;
+pub use worker::{RequestWorker, Submitted};

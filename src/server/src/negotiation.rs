@@ -33,7 +33,7 @@ pub(crate) enum Negotiation {
     },
 }
 
-/// Answers an INIT. A guest can send as many as it likes, so the log is told of it only if `loud`.
+/// Answers an INIT. A guest can send as many as it likes, so it is logged only if `loud`.
 /// With `without_open` the storages need no file to be opened before it is used.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use vfsd_backend::{Errno, Node, NodeIdentity};
 use zerocopy::IntoBytes;
 
 use crate::export::ExportId;
-use crate::shards::{Census, Shards};
+use crate::shards::{ObjectQuota, Shards};
 use crate::slots::{Numbered, SHARDS, Slots, shard_of};
 
 /// Below this many files a part of the map keeps its memory.
@@ -101,7 +101,7 @@ impl Shard {
 #[derive(Debug)]
 pub(crate) struct NodeTable {
     shards: Shards<Shard>,
-    census: Arc<Census>,
+    quota: Arc<ObjectQuota>,
     hasher: RandomState,
     /// Added to each hash, so that the root gets into the shard of the number 1.
     turn: u32,
@@ -118,7 +118,7 @@ impl NodeTable {
     pub(crate) fn new(
         export: ExportId,
         root: Arc<dyn Node>,
-        census: Arc<Census>,
+        quota: Arc<ObjectQuota>,
         shrunk: Arc<Notify>,
     ) -> Result<Self, Errno> {
         let mut table = Self {
@@ -126,7 +126,7 @@ impl NodeTable {
                 slots: Slots::new(),
                 known: HashTable::new(),
             }),
-            census,
+            quota,
             hasher: RandomState::new(),
             turn: 0,
             shrunk,
@@ -137,8 +137,8 @@ impl NodeTable {
         });
         table.turn = root_tag.wrapping_neg();
         // Granted once and for all: the count never reaches 0.
-        let root = table.insert(export, root, |census| {
-            census.add();
+        let root = table.insert(export, root, |quota| {
+            quota.exceed();
             true
         });
         root?.keep();
@@ -162,14 +162,14 @@ impl NodeTable {
     /// # Errors
     /// ENOMEM when the guest may not know more files.
     pub(crate) fn grant(&self, export: ExportId, node: Arc<dyn Node>) -> Result<Grant<'_>, Errno> {
-        self.insert(export, node, Census::enter)
+        self.insert(export, node, ObjectQuota::take)
     }
 
     fn insert(
         &self,
         export: ExportId,
         node: Arc<dyn Node>,
-        admit: impl FnOnce(&Census) -> bool,
+        admit: impl FnOnce(&ObjectQuota) -> bool,
     ) -> Result<Grant<'_>, Errno> {
         let identity = Identity {
             export,
@@ -190,7 +190,7 @@ impl NodeTable {
         if let Some(record) = known {
             return Ok(Grant::new(self, record));
         }
-        if !admit(&self.census) {
+        if !admit(&self.quota) {
             // Somebody else may have been told of it meanwhile, which is no reason to refuse.
             let known = shard.read().find(tag, &identity).map(again);
             return known
@@ -201,7 +201,7 @@ impl NodeTable {
         let meanwhile = shard.find(tag, &identity).map(again);
         if let Some(record) = meanwhile {
             drop(shard);
-            self.census.leave();
+            self.quota.give_back();
             return Ok(Grant::new(self, record));
         }
         let make = |id| {
@@ -215,7 +215,7 @@ impl NodeTable {
         };
         let Some(record) = shard.slots.insert(number, make).map(Arc::clone) else {
             drop(shard);
-            self.census.leave();
+            self.quota.give_back();
             return Err(Errno::NOMEM);
         };
         let slot = slot(record.id);
@@ -260,7 +260,7 @@ impl NodeTable {
             self.shrunk.notify_one();
         }
         drop(shard);
-        self.census.leave();
+        self.quota.give_back();
         // The node itself, with its descriptor, is dropped after the lock.
         drop(forgotten);
         true
@@ -268,7 +268,7 @@ impl NodeTable {
 
     /// How many files the guest knows, and knew in epochs that are still held.
     pub(crate) fn live(&self) -> usize {
-        self.census.live()
+        self.quota.live()
     }
 
     fn tag(&self, identity: &Identity) -> Tag {
@@ -288,7 +288,7 @@ impl NodeTable {
 impl Drop for NodeTable {
     fn drop(&mut self) {
         let count = self.shards.iter().map(|shard| shard.read().slots.len());
-        self.census.leave_all(count.sum());
+        self.quota.give_back_all(count.sum());
         self.shrunk.notify_one();
     }
 }

@@ -238,21 +238,21 @@ impl<E: Exchange> Responder<E> {
                 failed: result.is_err(),
             };
         }
-        let told = match result {
+        let sent = match result {
             Ok(body) if body.length() <= room => Ok(body),
-            // The guest left no room for what it asked: nothing was told, nothing is granted.
+            // The guest left no room for what it asked: nothing is sent, nothing is granted.
             Ok(_) => Err(Errno::IO),
             Err(errno) => Err(*errno),
         };
-        let (header, body) = match told {
+        let (header, body) = match sent {
             Ok(body) => (OutHeader::success(self.unique, body.length()), body.body()),
             Err(errno) => (OutHeader::error(self.unique, errno), Body::Bytes(&[])),
         };
-        match (exchange.reply(header.to_bytes(), body), told) {
+        match (exchange.reply(header.to_bytes(), body), sent) {
             (Delivery::Sent, Ok(_)) => Sent::Reply,
             (Delivery::Sent, Err(_)) => Sent::Error,
-            (Delivery::Lost, told) => Sent::Lost {
-                failed: told.is_err(),
+            (Delivery::Lost, sent) => Sent::Lost {
+                failed: sent.is_err(),
             },
         }
     }

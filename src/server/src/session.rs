@@ -11,18 +11,18 @@ use vfsd_fuse::{
     DecodeError, Layout, Opcode, Operation, ReplyKind, Request, RequestHeader, decode,
 };
 
-use crate::complaint::Complaint;
 use crate::dispatch::Call;
 use crate::epoch::{Epoch, Holdings};
 use crate::exchange::{Exchange, Incoming};
 use crate::export::ExportId;
 use crate::exports::Exports;
-use crate::intake::{Desk, Intake, Served};
+use crate::log_throttle::LogThrottle;
 use crate::metrics::{Gauges, Metrics, MetricsSnapshot};
 use crate::negotiation::{Negotiation, negotiate};
 use crate::options::{SessionOptions, Transport};
 use crate::responder::{Reply, Responder, Sent};
 use crate::threads::Threads;
+use crate::worker::{RequestWorker, Served, SessionWorker};
 
 /// One guest: what it negotiated, knows and has open, and what it is served.
 ///
@@ -35,7 +35,7 @@ pub struct Session {
     epoch: ArcSwapOption<Epoch>,
     pub(crate) holdings: Holdings,
     /// Sessions that the guest starts.
-    inits: Complaint,
+    inits: LogThrottle,
 }
 
 impl fmt::Debug for Session {
@@ -59,18 +59,14 @@ impl Session {
             runtime,
             epoch,
             holdings,
-            inits: Complaint::default(),
+            inits: LogThrottle::default(),
         })
     }
 
-    /// Lets the calling thread take requests in while `work` runs. The thread counts as one of the
-    /// runtime's meanwhile: storages find timers and tasks there.
-    pub fn attend<E: Exchange, T>(
-        self: &Arc<Self>,
-        work: impl FnOnce(&mut dyn Intake<E>) -> T,
-    ) -> T {
-        let _runtime = self.runtime.enter();
-        work(&mut Desk::new(self, serve::<E>))
+    /// Takes in the requests of the calling thread, which counts as one of the runtime's until the
+    /// worker is dropped: storages find timers and tasks there. A thread has one worker at a time.
+    pub fn worker<E: Exchange>(self: &Arc<Self>) -> Box<dyn RequestWorker<E> + '_> {
+        Box::new(SessionWorker::new(self, serve::<E>))
     }
 
     /// What the root of the file system is. A guest mounts nothing but a directory; the host's kernel
@@ -132,11 +128,11 @@ impl Session {
     /// INIT. One while a session runs ends that session first: the guest has rebooted.
     fn init(&self, arg: &vfsd_fuse::InitIn) -> Result<Reply<'static>, Errno> {
         self.reset();
-        let untold = self.inits.raise();
-        if let Some(untold @ 1..) = untold {
+        let suppressed = self.inits.admit();
+        if let Some(suppressed @ 1..) = suppressed {
             tracing::warn!(
-                untold,
-                "the guest starts sessions faster than the log is told"
+                suppressed,
+                "the guest starts sessions faster than they are logged"
             );
         }
         let capabilities = self.exports.capabilities();
@@ -146,7 +142,7 @@ impl Session {
             capabilities,
             without_open,
             &self.options,
-            untold.is_some(),
+            suppressed.is_some(),
         );
         match agreed? {
             Negotiation::TryAgain { reply } => Ok(Reply::structure(&reply)),
@@ -245,7 +241,7 @@ async fn serve<E: Exchange>(session: Arc<Session>, incoming: Incoming<E>) -> Ser
                     opcode,
                 };
                 match call.admit(&operation) {
-                    Ok(()) => call.told(call.dispatch(operation, &mut responder).await),
+                    Ok(()) => call.or_errno(call.dispatch(operation, &mut responder).await),
                     Err(errno) => Err(errno),
                 }
             }

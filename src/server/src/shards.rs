@@ -36,12 +36,12 @@ impl<T> Shards<T> {
 /// epoch that has ended count as long as a request holds it.
 #[derive(Debug)]
 #[repr(align(128))]
-pub(crate) struct Census {
+pub(crate) struct ObjectQuota {
     live: AtomicUsize,
     limit: usize,
 }
 
-impl Census {
+impl ObjectQuota {
     /// None yet.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
@@ -51,26 +51,26 @@ impl Census {
     }
 
     /// One more. False if there may not be.
-    pub(crate) fn enter(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         let admitted = self.live.fetch_add(1, Ordering::Relaxed) < self.limit;
         if !admitted {
-            self.leave();
+            self.give_back();
         }
         admitted
     }
 
-    /// One more, in any case.
-    pub(crate) fn add(&self) {
+    /// One more, also where there may be none.
+    pub(crate) fn exceed(&self) {
         self.live.fetch_add(1, Ordering::Relaxed);
     }
 
     /// One less.
-    pub(crate) fn leave(&self) {
-        self.leave_all(1);
+    pub(crate) fn give_back(&self) {
+        self.give_back_all(1);
     }
 
     /// So many less.
-    pub(crate) fn leave_all(&self, count: usize) {
+    pub(crate) fn give_back_all(&self, count: usize) {
         self.live.fetch_sub(count, Ordering::Relaxed);
     }
 
@@ -91,15 +91,15 @@ mod tests {
 
     #[test]
     fn no_more_are_admitted_than_may_be() {
-        let census = Census::new(2);
-        assert!(census.enter() && census.enter());
-        assert!(!census.enter() && !census.enter());
-        assert_eq!(census.live(), 2);
-        census.leave();
-        assert!(census.enter());
-        census.add();
-        assert_eq!(census.live(), 3);
-        census.leave_all(3);
-        assert!(census.enter());
+        let quota = ObjectQuota::new(2);
+        assert!(quota.take() && quota.take());
+        assert!(!quota.take() && !quota.take());
+        assert_eq!(quota.live(), 2);
+        quota.give_back();
+        assert!(quota.take());
+        quota.exceed();
+        assert_eq!(quota.live(), 3);
+        quota.give_back_all(3);
+        assert!(quota.take());
     }
 }

@@ -7,11 +7,11 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use vfsd_backend::Errno;
 
-use crate::admission::{Admission, LockWait};
+use crate::admission::{Admission, Uncounted};
 
 /// The waiting requests of a session.
 #[derive(Debug)]
-pub(crate) struct Waits {
+pub(crate) struct LockWaits {
     state: Mutex<State>,
     limit: usize,
     admission: Arc<Admission>,
@@ -28,14 +28,14 @@ struct State {
 
 /// A request that waits. Leaves the list when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Wait {
-    waits: Arc<Waits>,
+pub(crate) struct LockWait {
+    waits: Arc<LockWaits>,
     key: (u64, u64),
     ended: oneshot::Receiver<Errno>,
-    _uncounted: LockWait,
+    _uncounted: Uncounted,
 }
 
-impl Waits {
+impl LockWaits {
     pub(crate) fn new(limit: usize, admission: Arc<Admission>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
@@ -48,7 +48,7 @@ impl Waits {
     ///
     /// # Errors
     /// ENOLCK when too many wait already; EAGAIN when the session has ended.
-    pub(crate) fn enter(self: &Arc<Self>, unique: u64) -> Result<Wait, Errno> {
+    pub(crate) fn enter(self: &Arc<Self>, unique: u64) -> Result<LockWait, Errno> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Errno::AGAIN);
@@ -60,7 +60,7 @@ impl Waits {
         let key = (unique, state.serial);
         let (sender, ended) = oneshot::channel();
         state.waiting.insert(key, sender);
-        Ok(Wait {
+        Ok(LockWait {
             waits: Arc::clone(self),
             key,
             ended,
@@ -103,14 +103,14 @@ impl Waits {
     }
 }
 
-impl Wait {
+impl LockWait {
     /// Ready when the wait was ended from outside, with the errno for the guest.
     pub(crate) async fn ended(&mut self) -> Errno {
         (&mut self.ended).await.unwrap_or(Errno::AGAIN)
     }
 }
 
-impl Drop for Wait {
+impl Drop for LockWait {
     fn drop(&mut self) {
         self.waits.state.lock().waiting.remove(&self.key);
     }
@@ -122,7 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_in_a_session_that_has_ended() {
-        let waits = Waits::new(2, Admission::new(1));
+        let waits = LockWaits::new(2, Admission::new(1));
         let mut before = waits.enter(1).unwrap();
         waits.end_all();
         assert_eq!(before.ended().await, Errno::AGAIN);

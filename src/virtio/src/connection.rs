@@ -23,7 +23,7 @@ use crate::config_space::ConfigSpace;
 use crate::counters::Counters;
 use crate::memory::{Extent, MAX_REGIONS, MemoryError, MemoryMap, Region};
 use crate::notifier::{Call, Kick};
-use crate::queue::{Patience, Queue, Surroundings};
+use crate::queue::{Queue, Surroundings};
 use crate::queue_thread::Service;
 use crate::ring::Addresses;
 use crate::shutdown::ShutdownHandle;
@@ -89,21 +89,22 @@ pub(crate) struct Connection {
     memory: Arc<MemoryMap>,
     queues: Vec<Queue>,
     features: u64,
-    audience: Audience,
+    front_end: FrontEnd,
 }
 
-/// Tells whether anybody still waits at the other end.
+/// Who set the device up, and waits for what it asked.
 #[derive(Debug)]
-struct Audience {
+pub(crate) struct FrontEnd {
     stream: UnixStream,
     shutdown: ShutdownHandle,
-    /// Since when nobody does.
-    alone_since: Cell<Option<Instant>>,
+    /// Since when it waits no more.
+    left_at: Cell<Option<Instant>>,
 }
 
-impl Patience for Audience {
-    fn exhausted(&self) -> bool {
-        if self.alone_since.get().is_none() {
+impl FrontEnd {
+    /// Whether a wait for its sake is in vain: it left, or the device is to end, and enough time was given.
+    pub(crate) fn is_gone(&self) -> bool {
+        if self.left_at.get().is_none() {
             let gone = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR;
             let mut fds = [PollFd::new(&self.stream, PollFlags::RDHUP)];
             let left = match poll(
@@ -117,10 +118,10 @@ impl Patience for Audience {
                 Err(_) => false,
             };
             if left || self.shutdown.requested() {
-                self.alone_since.set(Some(Instant::now()));
+                self.left_at.set(Some(Instant::now()));
             }
         }
-        self.alone_since
+        self.left_at
             .get()
             .is_some_and(|since| since.elapsed() > GRACE)
     }
@@ -147,10 +148,10 @@ impl Connection {
             memory: Arc::new(MemoryMap::default()),
             queues,
             features: 0,
-            audience: Audience {
+            front_end: FrontEnd {
                 stream,
                 shutdown,
-                alone_since: Cell::new(None),
+                left_at: Cell::new(None),
             },
         }
     }
@@ -158,8 +159,8 @@ impl Connection {
     /// Stops everything, however the connection ended: drains the rings, and lets go of memory.
     pub(crate) fn close(&mut self) {
         // A front end that was refused something need not wait for the requests of its rings to know.
-        let _ = self.audience.stream.shutdown(Shutdown::Both);
-        self.audience.alone_since.set(Some(Instant::now()));
+        let _ = self.front_end.stream.shutdown(Shutdown::Both);
+        self.front_end.left_at.set(Some(Instant::now()));
         for_each(self, |queue, around| {
             // Whether requests were abandoned was logged.
             let _ = queue.reset(around);
@@ -218,7 +219,7 @@ fn split(connection: &mut Connection) -> (Surroundings<'_>, &mut [Queue]) {
         service: &connection.service,
         event_idx: connection.features & EVENT_IDX != 0,
         indirect: connection.features & INDIRECT_DESC != 0,
-        patience: &connection.audience,
+        front_end: &connection.front_end,
     };
     (around, &mut connection.queues)
 }
@@ -261,7 +262,7 @@ impl VhostUserBackendReqHandlerMut for Connection {
     fn reset_device(&mut self) -> VhostResult<()> {
         for_each(self, |queue, around| queue.reset(around))?;
         self.features = 0;
-        self.service.consumer.reset();
+        self.service.session.reset();
         Ok(())
     }
 

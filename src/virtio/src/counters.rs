@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vfsd_server::Complaint;
+use vfsd_server::LogThrottle;
 
 use crate::ring::{ChainFault, RingFault};
 
@@ -19,10 +19,10 @@ pub(crate) struct QueueCounters {
 
 #[derive(Debug, Default)]
 struct FaultCounters {
-    chains: [Complaint; ChainFault::ALL.len()],
-    rings: [Complaint; RingFault::ALL.len()],
-    replies: Complaint,
-    refused: Complaint,
+    chains: [LogThrottle; ChainFault::ALL.len()],
+    rings: [LogThrottle; RingFault::ALL.len()],
+    replies: LogThrottle,
+    refused: LogThrottle,
 }
 
 impl QueueCounters {
@@ -43,25 +43,25 @@ impl QueueCounters {
 
     /// A chain made no sense.
     pub(crate) fn bad_chain(&self, queue: &str, fault: ChainFault) {
-        for (complaint, (kind, reason)) in self.faults.chains.iter().zip(ChainFault::ALL) {
+        for (throttle, (kind, reason)) in self.faults.chains.iter().zip(ChainFault::ALL) {
             if kind == fault
-                && let Some(untold) = complaint.raise()
+                && let Some(suppressed) = throttle.admit()
             {
-                tracing::warn!(queue, reason, untold, "the guest made an invalid chain");
+                tracing::warn!(queue, reason, suppressed, "the guest made an invalid chain");
             }
         }
     }
 
     /// A ring made no sense, and was stopped.
     pub(crate) fn broken(&self, queue: &str, fault: RingFault) {
-        for (complaint, (kind, reason)) in self.faults.rings.iter().zip(RingFault::ALL) {
+        for (throttle, (kind, reason)) in self.faults.rings.iter().zip(RingFault::ALL) {
             if kind == fault
-                && let Some(untold) = complaint.raise()
+                && let Some(suppressed) = throttle.admit()
             {
                 tracing::error!(
                     queue,
                     reason,
-                    untold,
+                    suppressed,
                     "a ring is broken, and stopped until the device is reset"
                 );
             }
@@ -70,10 +70,10 @@ impl QueueCounters {
 
     /// A request was refused, because those before it hold too much memory.
     pub(crate) fn refused(&self, queue: &str) {
-        if let Some(untold) = self.faults.refused.raise() {
+        if let Some(suppressed) = self.faults.refused.admit() {
             tracing::warn!(
                 queue,
-                untold,
+                suppressed,
                 "a request was refused: too much of others is waiting"
             );
         }
@@ -81,13 +81,13 @@ impl QueueCounters {
 
     /// The server's reply did not have the length it claimed, or did not fit.
     pub(crate) fn wrong_reply(&self, queue: &str, claimed: u32, length: usize, room: usize) {
-        if let Some(untold) = self.faults.replies.raise() {
+        if let Some(suppressed) = self.faults.replies.admit() {
             tracing::error!(
                 queue,
                 claimed,
                 length,
                 room,
-                untold,
+                suppressed,
                 "a reply has the wrong length"
             );
         }
@@ -136,9 +136,9 @@ impl Counters {
                 sum.saturating_add(counter(queue).load(Ordering::Relaxed))
             })
         };
-        let names = |complaints: &[Complaint], all: Vec<&'static str>| {
+        let names = |throttles: &[LogThrottle], all: Vec<&'static str>| {
             all.into_iter()
-                .zip(complaints.iter().map(Complaint::count))
+                .zip(throttles.iter().map(LogThrottle::count))
                 .collect()
         };
         CountersSnapshot {

@@ -13,8 +13,8 @@ use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 
 use crate::config_space::ConfigSpace;
 use crate::connection::Connection;
-use crate::consumer::Consumer;
 use crate::counters::{Counters, CountersSnapshot};
+use crate::guest_session::GuestSession;
 use crate::queue_thread::Service;
 use crate::shutdown::ShutdownHandle;
 
@@ -90,14 +90,14 @@ pub struct Device {
 }
 
 impl Device {
-    /// A device that will accept its front end on `listener`, and hands requests to `consumer`, which
-    /// outside of tests is the session.
+    /// A device that will accept its front end on `listener`, and hands requests to `session`, which
+    /// outside of tests is the server's.
     ///
     /// # Errors
     /// When an option is out of range, or the system has no descriptor left.
     pub fn new(
         listener: UnixListener,
-        consumer: Arc<dyn Consumer>,
+        session: Arc<dyn GuestSession>,
         options: &DeviceOptions,
     ) -> Result<Self, Error> {
         let queues = options.max_request_queues;
@@ -114,7 +114,7 @@ impl Device {
         Ok(Self {
             listener,
             service: Service {
-                consumer,
+                session,
                 monitor: Monitor::new(),
                 poll_limit: options.poll_limit,
             },
@@ -136,7 +136,7 @@ impl Device {
     }
 
     /// Accepts a front end and serves it until it leaves; then, with `reconnect`, the next. After
-    /// each the consumer is reset.
+    /// each the session is reset.
     ///
     /// # Errors
     /// [`Error::Accept`], and without `reconnect` [`Error::Protocol`].
@@ -145,7 +145,7 @@ impl Device {
             self.counters.connected();
             tracing::info!("front end connected");
             let outcome = self.serve_connection(stream);
-            self.service.consumer.reset();
+            self.service.session.reset();
             match outcome {
                 Ok(()) => tracing::info!("front end left"),
                 Err(error) if self.reconnect => tracing::error!("{error}"),

@@ -1,7 +1,7 @@
 //! The virtio-fs device over vhost-user: rings and guest memory.
 //!
 //! A [`Device`] accepts front ends (QEMU, cloud-hypervisor, crosvm, User-Mode Linux ...) on a
-//! socket, one after the other, and hands what their guests ask for to a [`Consumer`], which is
+//! socket, one after the other, and hands what their guests ask for to a [`GuestSession`], which is
 //! the server's session.
 //!
 //! This is the only crate that touches guest memory, and all it gives away are owned, checked
@@ -36,10 +36,10 @@
 
 mod config_space;
 mod connection;
-mod consumer;
 mod counters;
 mod device;
 mod exchange;
+mod guest_session;
 mod iovec;
 mod memory;
 mod notifier;
@@ -50,8 +50,8 @@ mod ring;
 mod shutdown;
 mod sigbus;
 
-pub use consumer::Consumer;
 pub use counters::CountersSnapshot;
 pub use device::{Device, DeviceOptions, End, Error};
 pub use exchange::ChainExchange;
+pub use guest_session::GuestSession;
 pub use shutdown::ShutdownHandle;

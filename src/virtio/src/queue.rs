@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use vfsd_exec::InFlightCount;
 
-use crate::connection::Refusal;
+use crate::connection::{FrontEnd, Refusal};
 use crate::counters::QueueCounters;
 use crate::memory::MemoryMap;
 use crate::notifier::{Call, Kick};
@@ -30,14 +30,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) event_idx: bool,
     /// VIRTIO_F_INDIRECT_DESC was negotiated.
     pub(crate) indirect: bool,
-    /// Until when a wait goes on if nobody waits for its outcome any more.
-    pub(crate) patience: &'a dyn Patience,
-}
-
-/// Says whether to go on waiting.
-pub(crate) trait Patience {
-    /// Whether the wait is in vain: its outcome interests nobody, and enough time was given.
-    fn exhausted(&self) -> bool;
+    /// For whom a wait goes on.
+    pub(crate) front_end: &'a FrontEnd,
 }
 
 /// One of the device's queues.
@@ -267,7 +261,7 @@ impl Queue {
         // A request may come to wait for a lock after the waits were cancelled, so they are
         // cancelled again and again.
         let drained = wait(&self.name, run.ring.requests(), around, || {
-            around.service.consumer.cancel_waits()
+            around.service.session.cancel_waits()
         });
         if !drained {
             run.ring.detach();
@@ -283,7 +277,7 @@ impl Queue {
     }
 }
 
-/// Waits until nothing is `in_flight`, however long that takes, unless patience ends before.
+/// Waits until nothing is `in_flight`, however long that takes, unless the front end is gone before.
 fn wait(
     name: &str,
     in_flight: &InFlightCount,
@@ -299,7 +293,7 @@ fn wait(
         if in_flight.wait_for_none(LOOK_INTERVAL) {
             return true;
         }
-        if around.patience.exhausted() {
+        if around.front_end.is_gone() {
             tracing::warn!(
                 queue = name,
                 running = in_flight.count(),

@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use vfsd_exec::{
     BlockingSection, HandOff, InFlightCount, Monitor, MonitoredQueue, MonitoredWorker,
 };
-use vfsd_server::{Incoming, Intake, Submitted};
+use vfsd_server::{Incoming, RequestWorker, Submitted};
 
 use crate::ChainExchange;
-use crate::consumer::Consumer;
+use crate::guest_session::GuestSession;
 use crate::notifier::{Bell, Kick, Wake};
 use crate::polling::Poller;
 use crate::ring::{Ring, RingFault};
@@ -27,12 +27,12 @@ use crate::ring::{Ring, RingFault};
 const BUDGET: usize = 64;
 
 /// Where a thread submits what it takes from its ring.
-type Requests<'a> = dyn Intake<ChainExchange> + 'a;
+type Requests<'a> = dyn RequestWorker<ChainExchange> + 'a;
 
 /// What the threads of a device's queues have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
-    pub(crate) consumer: Arc<dyn Consumer>,
+    pub(crate) session: Arc<dyn GuestSession>,
     pub(crate) monitor: Arc<Monitor>,
     /// How long a thread looks at its ring at most before it sleeps.
     pub(crate) poll_limit: Duration,
@@ -195,9 +195,9 @@ impl ServedQueue {
             worker: &worker,
         };
         self.ring.begin_batches();
-        let mut ended = Ok(Outcome::Stopped);
-        let consumer = &self.service.consumer;
-        consumer.attend(&mut |intake| ended = self.work(&worker, intake));
+        let mut requests = self.service.session.worker();
+        let ended = self.work(&worker, requests.as_mut());
+        drop(requests);
         match ended {
             Ok(Outcome::HandedOff) => return,
             Ok(Outcome::Stopped) => {}
@@ -210,15 +210,15 @@ impl ServedQueue {
         self.ring.end_batches();
     }
 
-    fn work(&self, worker: &Worker, intake: &mut Requests<'_>) -> Result<Outcome, RingFault> {
+    fn work(&self, worker: &Worker, requests: &mut Requests<'_>) -> Result<Outcome, RingFault> {
         let mut poller = Poller::new(self.service.poll_limit);
         while !self.is_to_stop() {
-            if !intake.has_room() {
-                self.wait_for_room(intake);
+            if !requests.has_room() {
+                self.wait_for_room(requests);
                 continue;
             }
             self.ring.available().spare_kicks();
-            let emptied = self.take_batch(worker, intake);
+            let emptied = self.take_batch(worker, requests);
             if worker.is_handed_off() {
                 return Ok(Outcome::HandedOff);
             }
@@ -239,7 +239,7 @@ impl ServedQueue {
                 continue;
             }
             drop(available);
-            intake.pause();
+            requests.pause();
             let asleep = Instant::now();
             match self.kick.wait(self.bell.as_ref()) {
                 Wake::Dead => return Err(RingFault::DeadKick),
@@ -257,12 +257,12 @@ impl ServedQueue {
 
     /// Waits until the session takes more requests, or the thread is to stop. What the driver makes
     /// available meanwhile stays in the ring, and the driver need not kick for it.
-    fn wait_for_room(&self, intake: &mut Requests<'_>) {
+    fn wait_for_room(&self, requests: &mut Requests<'_>) {
         self.ring.announce();
-        intake.pause();
+        requests.pause();
         let waker = Waker::from(Arc::clone(&self.bell));
         let mut context = Context::from_waker(&waker);
-        let mut room = intake.room();
+        let mut room = requests.room();
         while !self.is_to_stop() && Pin::new(&mut room).poll(&mut context).is_pending() {
             self.bell.wait();
         }
@@ -271,7 +271,7 @@ impl ServedQueue {
     /// Submits what the driver made available, up to the budget, and says whether that was all.
     /// A thread that handed the queue off, or is to stop, takes nothing more, nor does one whose session has no
     /// room for it.
-    fn take_batch(&self, worker: &Worker, intake: &mut Requests<'_>) -> Result<bool, RingFault> {
+    fn take_batch(&self, worker: &Worker, requests: &mut Requests<'_>) -> Result<bool, RingFault> {
         for _ in 0..BUDGET {
             if worker.is_handed_off() || self.is_to_stop() {
                 break;
@@ -287,9 +287,9 @@ impl ServedQueue {
                 return Ok(true);
             };
             let ring = Arc::clone(&self.ring);
-            if let Some(request) = ChainExchange::open(ring, head, chain, intake.buffer())
-                && self.submit(intake, request) == Submitted::Deferred
-                && !intake.has_room()
+            if let Some(request) = ChainExchange::open(ring, head, chain, requests.buffer())
+                && self.submit(requests, request) == Submitted::Deferred
+                && !requests.has_room()
             {
                 break;
             }
@@ -298,8 +298,8 @@ impl ServedQueue {
     }
 
     /// Submits a request. One that panics has been answered by its exchange, and harms no other.
-    fn submit(&self, intake: &mut Requests<'_>, request: Incoming<ChainExchange>) -> Submitted {
-        catch_unwind(AssertUnwindSafe(|| intake.submit(request))).unwrap_or_else(|_| {
+    fn submit(&self, requests: &mut Requests<'_>, request: Incoming<ChainExchange>) -> Submitted {
+        catch_unwind(AssertUnwindSafe(|| requests.submit(request))).unwrap_or_else(|_| {
             tracing::error!(queue = self.ring.name(), "a request panicked on its queue");
             Submitted::Ended
         })

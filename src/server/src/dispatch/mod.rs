@@ -50,8 +50,8 @@ const SET_ID: u32 = 0o6000;
 type Outcome<'a, T = Reply<'a>> = Result<T, Error>;
 
 impl<'a> Call<'a> {
-    /// The reply, or the errno that the guest is told. What a storage failed at is logged.
-    pub(crate) fn told<T>(&self, outcome: Outcome<'a, T>) -> Result<T, Errno> {
+    /// The reply, or the errno for the guest. What a storage failed at is logged.
+    pub(crate) fn or_errno<T>(&self, outcome: Outcome<'a, T>) -> Result<T, Errno> {
         outcome.map_err(|error| {
             if let Error::Storage(source) = &error {
                 self.report(source.as_ref());
@@ -308,14 +308,14 @@ impl<'a> Call<'a> {
             |_| self.exports.get(ExportId::default()),
             |node| self.export(&node),
         );
-        let Some(untold) = export.failures.raise() else {
+        let Some(suppressed) = export.failures.admit() else {
             return;
         };
         let reason = one_line(source);
         tracing::error!(
             export = export.name,
             opcode = self.opcode.name(),
-            untold,
+            suppressed,
             "the storage failed: {reason}"
         );
     }

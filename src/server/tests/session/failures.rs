@@ -117,7 +117,7 @@ fn a_session_with_enough_deferred_requests_has_room_again_when_one_has_ended() {
     );
     let session = Arc::clone(&guest.session);
     let waiter = std::thread::spawn(move || {
-        session.attend::<Wire, _>(|intake| RUNTIME.handle().block_on(intake.room()));
+        RUNTIME.handle().block_on(session.worker::<Wire>().room());
     });
     released.notify_one();
     waiter.join().unwrap();

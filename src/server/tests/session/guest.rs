@@ -208,13 +208,13 @@ impl Guest {
             readable,
             exchange,
         };
-        self.session.attend(|intake| intake.submit(incoming));
+        self.session.worker().submit(incoming);
         receiver
     }
 
     /// Whether a transport would submit one more.
     pub fn has_room(&self) -> bool {
-        self.session.attend::<Wire, _>(|intake| intake.has_room())
+        self.session.worker::<Wire>().has_room()
     }
 
     pub fn request(&self, opcode: u32, node: u64, body: &[&[u8]]) -> Vec<u8> {

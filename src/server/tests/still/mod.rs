@@ -15,7 +15,9 @@ use vfsd_backend::{
 };
 use vfsd_fuse::wire::{EntryOut, InHeader, OpenOut, ReadIn, ReleaseIn};
 use vfsd_fuse::{InitFlags, Opcode};
-use vfsd_server::{Body, Delivery, Exchange, Exports, Incoming, Intake, Session, SessionOptions};
+use vfsd_server::{
+    Body, Delivery, Exchange, Exports, Incoming, RequestWorker, Session, SessionOptions,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 thread_local! {
@@ -260,7 +262,7 @@ fn last<T: FromBytes>() -> T {
 
 /// A guest of the session.
 pub(crate) struct Scene<'a> {
-    intake: &'a mut dyn Intake<Nowhere>,
+    worker: Box<dyn RequestWorker<Nowhere> + 'a>,
     file: u64,
     handle: u64,
 }
@@ -275,21 +277,19 @@ impl Scene<'_> {
             .unwrap();
         let exports = Exports::single(Arc::new(Still), false);
         let session = Session::new(exports, SessionOptions::default(), runtime.handle().clone());
-        session.attend(|intake| {
-            let mut scene = Scene {
-                intake,
-                file: 0,
-                handle: 0,
-            };
-            let (low, high) = InitFlags::all().words();
-            let init = [7_u32, 45, 131_072, low, high];
-            scene.send(Opcode::Init, 0, &[init.as_bytes(), &[0; 44]], 0);
-            scene.lookup(FILES.start);
-            scene.file = last::<EntryOut>().nodeid;
-            scene.open();
-            scene.handle = last::<OpenOut>().fh;
-            work(&mut scene)
-        })
+        let mut scene = Scene {
+            worker: session.worker(),
+            file: 0,
+            handle: 0,
+        };
+        let (low, high) = InitFlags::all().words();
+        let init = [7_u32, 45, 131_072, low, high];
+        scene.send(Opcode::Init, 0, &[init.as_bytes(), &[0; 44]], 0);
+        scene.lookup(FILES.start);
+        scene.file = last::<EntryOut>().nodeid;
+        scene.open();
+        scene.handle = last::<OpenOut>().fh;
+        work(&mut scene)
     }
 
     /// Looks up that many other files.
@@ -311,10 +311,10 @@ impl Scene<'_> {
             total_extlen: 0,
             padding: 0,
         };
-        let mut inline = self.intake.buffer();
+        let mut inline = self.worker.buffer();
         inline.extend_from_slice(header.as_bytes());
         body.iter().for_each(|part| inline.extend_from_slice(part));
-        self.intake.submit(Incoming {
+        self.worker.submit(Incoming {
             inline,
             readable: length + usize::try_from(payload).unwrap(),
             exchange: Nowhere,

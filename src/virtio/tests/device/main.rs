@@ -1,5 +1,5 @@
 //! The device as a front end sees it: a real vhost-user socket, guest memory in memfds, and a
-//! consumer that does what a request's opcode says.
+//! session that does what a request's opcode says.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,

@@ -248,7 +248,7 @@ fn data_for_truncated_memory_fail_with_efault() {
         .write(at, &request(READ, &[0; 40]).bytes(7))
         .unwrap();
     ftruncate(&*front_end.memory().regions()[1].file, 4096).unwrap();
-    // The consumer unwraps what preadv answers, so an error shows as a panic: EIO.
+    // The session unwraps what preadv answers, so an error shows as a panic: EIO.
     let chain = [
         Segment::readable(at, 80),
         Segment::writable(at + 4096, 16),

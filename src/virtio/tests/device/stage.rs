@@ -1,4 +1,4 @@
-//! A device in this process, with a consumer that does what the request's opcode says.
+//! A device in this process, with a session that does what the request's opcode says.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -13,17 +13,17 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{MemfdFlags, memfd_create};
 use vfsd_backend::{Answer, Wait};
-use vfsd_server::{Body, Delivery, Exchange, Incoming, Intake, Submitted};
+use vfsd_server::{Body, Delivery, Exchange, Incoming, RequestWorker, Submitted};
 use vfsd_testkit::frontend::channel::{Channel, Request};
 use vfsd_testkit::frontend::device::{Device as FrontEnd, Options};
 use vfsd_testkit::frontend::wire::opcode;
-use vfsd_virtio::{ChainExchange, Consumer, Device, DeviceOptions, End, Error, ShutdownHandle};
+use vfsd_virtio::{ChainExchange, Device, DeviceOptions, End, Error, GuestSession, ShutdownHandle};
 
 /// The reply is what follows the header.
 pub(crate) const ECHO: u32 = opcode::LOOKUP;
 /// No reply.
 pub(crate) const SILENT: u32 = opcode::FORGET;
-/// The consumer panics.
+/// The session panics.
 pub(crate) const PANIC: u32 = opcode::STATFS;
 /// The exchange is dropped.
 pub(crate) const DROP: u32 = opcode::ACCESS;
@@ -42,7 +42,7 @@ pub(crate) const READ: u32 = opcode::READ;
 /// Data to the file; the reply says how many bytes.
 pub(crate) const WRITE: u32 = opcode::WRITE;
 
-/// What the consumer noted and keeps.
+/// What the session noted and keeps.
 #[derive(Debug)]
 pub(crate) struct Play {
     pub(crate) file: File,
@@ -165,7 +165,7 @@ fn header(inline: &[u8], length: usize) -> [u8; 16] {
     header
 }
 
-impl Intake<ChainExchange> for Actor {
+impl RequestWorker<ChainExchange> for Actor {
     fn submit(&mut self, mut request: Incoming<ChainExchange>) -> Submitted {
         let play = &self.0;
         let opcode = u32::from_le_bytes(request.inline[4..8].try_into().unwrap());
@@ -229,9 +229,9 @@ impl Intake<ChainExchange> for Actor {
     }
 }
 
-impl Consumer for Actor {
-    fn attend(&self, work: &mut dyn FnMut(&mut dyn Intake<ChainExchange>)) {
-        work(&mut self.clone());
+impl GuestSession for Actor {
+    fn worker(&self) -> Box<dyn RequestWorker<ChainExchange> + '_> {
+        Box::new(self.clone())
     }
 
     fn cancel_waits(&self) {

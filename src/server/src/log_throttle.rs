@@ -9,25 +9,26 @@ const INTERVAL_MS: u64 = 1_000;
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// One kind of complaint: how often it came up, and when it was last told.
+/// One kind of event: how often it came up, and when its next line may be written.
 #[derive(Debug, Default)]
-pub struct Complaint {
+pub struct LogThrottle {
     count: AtomicU64,
-    untold: AtomicU64,
+    suppressed: AtomicU64,
     /// When the next line may be written, in milliseconds since [`START`].
     next: AtomicU64,
 }
 
-impl Complaint {
-    /// Counts, and says whether a line may be written now: if so, how many were kept back.
-    pub fn raise(&self) -> Option<u64> {
-        self.raise_at(u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX))
+impl LogThrottle {
+    /// Counts one more, and says whether its line may be written now: if so, how many lines were
+    /// suppressed before.
+    pub fn admit(&self) -> Option<u64> {
+        self.admit_at(u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    fn raise_at(&self, now: u64) -> Option<u64> {
+    fn admit_at(&self, now: u64) -> Option<u64> {
         self.count.fetch_add(1, Ordering::Relaxed);
         let next = self.next.load(Ordering::Relaxed);
-        let told = now >= next
+        let admitted = now >= next
             && self
                 .next
                 .compare_exchange(
@@ -37,10 +38,10 @@ impl Complaint {
                     Ordering::Relaxed,
                 )
                 .is_ok();
-        if told {
-            Some(self.untold.swap(0, Ordering::Relaxed))
+        if admitted {
+            Some(self.suppressed.swap(0, Ordering::Relaxed))
         } else {
-            self.untold.fetch_add(1, Ordering::Relaxed);
+            self.suppressed.fetch_add(1, Ordering::Relaxed);
             None
         }
     }
@@ -56,13 +57,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_an_interval_tells_how_many_were_kept_back() {
-        let complaint = Complaint::default();
-        assert_eq!(complaint.raise_at(5), Some(0));
-        assert_eq!(complaint.raise_at(6), None);
-        assert_eq!(complaint.raise_at(1_004), None);
-        assert_eq!(complaint.raise_at(1_005), Some(2));
-        assert_eq!(complaint.raise_at(1_006), None);
-        assert_eq!(complaint.count(), 5);
+    fn one_line_an_interval_says_how_many_were_suppressed() {
+        let throttle = LogThrottle::default();
+        assert_eq!(throttle.admit_at(5), Some(0));
+        assert_eq!(throttle.admit_at(6), None);
+        assert_eq!(throttle.admit_at(1_004), None);
+        assert_eq!(throttle.admit_at(1_005), Some(2));
+        assert_eq!(throttle.admit_at(1_006), None);
+        assert_eq!(throttle.count(), 5);
     }
 }

@@ -1,4 +1,4 @@
-//! A thread's way into a session: takes requests in, and ends each of them once.
+//! Takes a thread's requests in, and ends each of them once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use tokio::runtime::EnterGuard;
 use vfsd_fuse::Opcode;
 
 use crate::admission::Deferred;
@@ -18,8 +19,8 @@ use crate::threads::Threads;
 /// Longer buffers are not kept for the next request.
 const SPARE: usize = 4096;
 
-/// Takes one thread's requests. Got by [`Session::attend`]; a stand-in for tests does as well.
-pub trait Intake<E: Exchange> {
+/// Takes one thread's requests in. That of a session is [`Session::worker`].
+pub trait RequestWorker<E: Exchange> {
     /// Takes a request in. What can be answered at once is answered before this returns; the rest
     /// moves to the runtime. Neither a request nor a panic while serving it comes back to the
     /// caller: its exchange is always ended.
@@ -71,7 +72,7 @@ pub(crate) struct Served {
 
 /// Serves requests one after the other, in the same place: the memory of one that was ready at
 /// once is used for the next.
-pub(crate) struct Desk<'a, S, F> {
+pub(crate) struct SessionWorker<'a, S, F> {
     session: &'a Arc<Session>,
     counter: Counter<'a>,
     serve: S,
@@ -82,10 +83,12 @@ pub(crate) struct Desk<'a, S, F> {
     buffer: Vec<u8>,
     /// When the last request ended, if the thread has been busy since.
     clock: Option<Instant>,
+    /// Left when all else is dropped.
+    _runtime: EnterGuard<'a>,
 }
 
-impl<'a, S, F> Desk<'a, S, F> {
-    /// One at which each request is served by the future that `serve` gives.
+impl<'a, S, F> SessionWorker<'a, S, F> {
+    /// One that serves each request by the future that `serve` gives.
     pub(crate) fn new(session: &'a Arc<Session>, serve: S) -> Self {
         Self {
             session,
@@ -95,11 +98,12 @@ impl<'a, S, F> Desk<'a, S, F> {
             hold: None,
             buffer: Vec::new(),
             clock: None,
+            _runtime: session.runtime.enter(),
         }
     }
 }
 
-impl<E, S, F> Intake<E> for Desk<'_, S, F>
+impl<E, S, F> RequestWorker<E> for SessionWorker<'_, S, F>
 where
     E: Exchange,
     S: FnMut(Arc<Session>, Incoming<E>) -> F,
