@@ -290,7 +290,7 @@ impl Link {
     fn send(&self, message: Vec<u8>) -> std::result::Result<(), Errno> {
         self.outbox.send(message).map_err(|unsent| {
             match unsent {
-                Unsent::Closed => self.shut(),
+                Unsent::Closed => self.fail("it has closed it"),
                 Unsent::Full => self.fail("it does not read its requests"),
             }
             Errno::IO

@@ -177,6 +177,11 @@ impl Storage {
         }
     }
 
+    /// The exports of a configuration file, as the file system of that tag.
+    pub(crate) fn configured(tag: &str, file: &Path) -> Self {
+        Self::named(tag, format!("--config={}", file.display()))
+    }
+
     /// The command that serves it, as a user types it.
     pub(crate) fn shown(&self) -> String {
         let mut words = vec![format!(

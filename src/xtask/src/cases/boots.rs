@@ -53,6 +53,8 @@ pub(crate) enum Beside {
     Plugin,
     /// An empty file system in memory, in a plugin.
     MemoryPlugin,
+    /// Several exports of one daemon, two of them plugins.
+    Exports,
 }
 
 impl Boot {
@@ -189,6 +191,14 @@ const PLUGIN: Case = case(
     include_str!("../../guest/cases/plugin.sh"),
     120,
 );
+const FAILING_PLUGINS: Case = Case {
+    interpreter: Interpreter::Python,
+    ..case(
+        "plugins that are killed and stopped under load are EIO and serve on, and another export does not notice",
+        include_str!("../../guest/cases/failing_plugins.py"),
+        240,
+    )
+};
 const BUCKET: Case = case(
     "the objects that another client has put are files with its bytes",
     include_str!("../../guest/cases/bucket.sh"),
@@ -345,6 +355,14 @@ pub(crate) const BOOTS: &[Boot] = &[
         root: Root::Folder,
         beside: Some(Beside::MemoryPlugin),
         cases: &[WRITE_AFTER_DROP, GIT, SQLITE, FSX_SHORTER, PJDFSTEST],
+    },
+    Boot {
+        name: "uml, plugins among several exports beside the root",
+        machine: Machine::of(Kernel::Uml),
+        options: PLAIN,
+        root: Root::Folder,
+        beside: Some(Beside::Exports),
+        cases: &[FAILING_PLUGINS],
     },
     Boot {
         name: "uml, a writable layer over the root",

@@ -66,6 +66,7 @@ pub(crate) fn run_boot(
         step: Some(Step::begin(format!("{}: boots", boot.name))),
         roles: BTreeMap::new(),
         root: &root,
+        beside: scene.folder_beside(),
         tell,
     };
     let report = run::run(&plan, &mut watcher)?;
@@ -146,6 +147,7 @@ struct Watcher<'a> {
     step: Option<Step>,
     roles: BTreeMap<usize, HostRole>,
     root: &'a Path,
+    beside: Option<&'a Path>,
     tell: &'a mut dyn FnMut(&str, &Verdict, Duration),
 }
 
@@ -172,10 +174,10 @@ impl Observer for Watcher<'_> {
     }
 
     fn asked(&mut self, index: usize, words: &[&str]) -> Result<()> {
-        let root = self.root;
+        let (root, beside) = (self.root, self.beside);
         self.roles
             .entry(index)
-            .or_insert_with(|| HostRole::new(root))
+            .or_insert_with(|| HostRole::new(root, beside))
             .act(words)
     }
 }

@@ -12,6 +12,9 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
+use rustix::process::{Signal, kill_process};
+
+use super::plugin;
 
 /// How many files come and go in a churned folder.
 const CHURNED_FILES: usize = 64;
@@ -20,6 +23,8 @@ const CHURNED_FILES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct HostRole {
     root: PathBuf,
+    /// The folder of what is served beside it.
+    beside: Option<PathBuf>,
     held: Option<File>,
     churn: Option<Churn>,
 }
@@ -32,10 +37,11 @@ enum Kind {
 }
 
 impl HostRole {
-    /// The host beside a guest that is served `root`.
-    pub(crate) fn new(root: &Path) -> Self {
+    /// The host beside a guest that is served `root`, and what is in the folder `beside`.
+    pub(crate) fn new(root: &Path, beside: Option<&Path>) -> Self {
         Self {
             root: root.to_path_buf(),
+            beside: beside.map(Path::to_path_buf),
             held: None,
             churn: None,
         }
@@ -64,8 +70,18 @@ impl HostRole {
                 self.churn = Some(Churn::start(self.root.join(path)));
                 Ok(())
             }
+            ["plugin-kill", program] => self.signal(program, Signal::KILL),
+            ["plugin-stop", program] => self.signal(program, Signal::STOP),
             ["churn-stop"] => self.churn.take().context("nothing is churned")?.stop(),
             _ => bail!("unknown request"),
+        }
+    }
+
+    fn signal(&self, program: &str, signal: Signal) -> Result<()> {
+        let folder = self.beside.as_ref().context("nothing is served beside")?;
+        match plugin::running(program, folder)?.as_slice() {
+            [pid] => kill_process(*pid, signal).context("signal a plugin"),
+            found => bail!("{} processes are that plugin", found.len()),
         }
     }
 
@@ -163,7 +179,10 @@ mod tests {
     fn a_held_lock_is_seen_as_refused_and_a_free_one_as_allowed() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("lock"), "").unwrap();
-        let (mut guest, mut host) = (HostRole::new(folder.path()), HostRole::new(folder.path()));
+        let (mut guest, mut host) = (
+            HostRole::new(folder.path(), None),
+            HostRole::new(folder.path(), None),
+        );
         guest.act(&["flock-take", "lock"]).unwrap();
         host.act(&["flock-exclusive-refused", "lock"]).unwrap();
         host.act(&["flock-shared-refused", "lock"]).unwrap();
@@ -176,7 +195,7 @@ mod tests {
     #[test]
     fn churning_leaves_the_folder_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
-        let mut host = HostRole::new(folder.path());
+        let mut host = HostRole::new(folder.path(), None);
         host.act(&["churn-start", "."]).unwrap();
         host.act(&["churn-stop"]).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -1,12 +1,14 @@
 //! Storages in processes of their own.
 
 use std::fs::Permissions;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::Pid;
 use tempfile::TempDir;
 
 use crate::artifact::Cache;
@@ -31,6 +33,9 @@ const ARCHIVE: [(&str, &str); 2] = [
 
 /// The plugin that serves a file system in memory.
 const MEMORY: &str = "memory_plugin";
+
+/// The plugin that serves a directory of the host.
+const DIRECTORY: &str = "directory_plugin";
 
 /// How long an archive may take to be made.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -70,10 +75,53 @@ pub(crate) fn memory(cache: &Cache) -> Result<(Storage, TempDir)> {
 /// # Errors
 /// The program cannot be built.
 pub(crate) fn memory_in(tag: &str, folder: &Path) -> Result<Storage> {
-    let program = folder.join(MEMORY);
-    std::fs::copy(build(&Workspace::find()?)?, &program).context("copy the plugin")?;
-    let source = format!("plugin:exec:{}", program.display());
+    let source = format!("plugin:exec:{}", program(MEMORY, folder)?);
     Ok(Storage::named(tag, source))
+}
+
+/// Three exports of one daemon, and the folder that they lie in: `kept` is a directory in a plugin, `lost` is memory in a plugin, and
+/// `other` is memory of the daemon's own.
+///
+/// # Errors
+/// A program cannot be built.
+pub(crate) fn exports(cache: &Cache) -> Result<(Storage, TempDir)> {
+    let folder = folder_for_nobody(cache)?;
+    let kept = folder.path().join("kept");
+    std::fs::create_dir(&kept).context("make a directory for the plugin")?;
+    std::fs::set_permissions(&kept, Permissions::from_mode(0o777)).context("let the plugin in")?;
+    let (directory, memory) = (
+        program(DIRECTORY, folder.path())?,
+        program(MEMORY, folder.path())?,
+    );
+    let exports = [
+        (
+            "kept",
+            format!("plugin:exec:{directory} {}", kept.display()),
+        ),
+        ("lost", format!("plugin:exec:{memory}")),
+        ("other", "memory:".to_owned()),
+    ];
+    let text = exports
+        .map(|(name, source)| format!("[[export]]\nname = \"{name}\"\nsource = \"{source}\"\n"));
+    let configuration = folder.path().join("exports.toml");
+    std::fs::write(&configuration, text.concat()).context("write a configuration")?;
+    Ok((Storage::configured("data", &configuration), folder))
+}
+
+/// The plugins that run from a folder, by the name of their program.
+///
+/// # Errors
+/// Processes cannot be listed.
+pub(crate) fn running(name: &str, folder: &Path) -> Result<Vec<Pid>> {
+    let program = folder.join(name);
+    let processes = std::fs::read_dir("/proc").context("list processes")?;
+    let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let found = numbers.filter(|pid: &i32| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let first = words.split(|byte| *byte == 0).next();
+        first == Some(program.as_os_str().as_bytes())
+    });
+    Ok(found.filter_map(Pid::from_raw).collect())
 }
 
 /// A folder that a plugin gets to: it runs as nobody.
@@ -84,14 +132,18 @@ fn folder_for_nobody(cache: &Cache) -> Result<TempDir> {
     Ok(folder)
 }
 
-/// Builds the plugin that serves a file system in memory, as cargo's tests do.
-fn build(workspace: &Workspace) -> Result<PathBuf> {
+/// Builds a plugin of the Rust SDK, as cargo's tests do, and says where it is in a folder.
+fn program(name: &str, folder: &Path) -> Result<String> {
+    let workspace = Workspace::find()?;
     let mut step = Step::begin("build a plugin");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo
-        .args(["build", "-p", "vfsd-plugin", "--example", MEMORY])
+        .args(["build", "-p", "vfsd-plugin", "--example", name])
         .current_dir(workspace.root());
     run_ok(&cargo, BUILD_LIMIT, &mut |line| step.note(line)).context("build a plugin")?;
     step.done();
-    Ok(workspace.target().join("debug/examples").join(MEMORY))
+    let built = workspace.target().join("debug/examples").join(name);
+    let program = folder.join(name);
+    std::fs::copy(built, &program).context("copy the plugin")?;
+    Ok(program.display().to_string())
 }

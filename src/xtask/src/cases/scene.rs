@@ -52,7 +52,7 @@ enum Over {
 
 #[derive(Debug)]
 enum Kept {
-    Folder(#[expect(dead_code, reason = "held until it is dropped")] TempDir),
+    Folder(TempDir),
     Store(
         #[expect(dead_code, reason = "held until it is dropped")] RunningStore,
         TempDir,
@@ -107,6 +107,10 @@ impl Scene {
                 let (storage, folder) = plugin::memory(cache)?;
                 (Some(storage), Some(Kept::Folder(folder)))
             }
+            Some(Beside::Exports) => {
+                let (storage, folder) = plugin::exports(cache)?;
+                (Some(storage), Some(Kept::Folder(folder)))
+            }
             Some(Beside::WritableBucket) => {
                 let (storage, written) = writable_bucket(cache)?;
                 (Some(storage), Some(Kept::Written(written)))
@@ -158,6 +162,14 @@ impl Scene {
     /// Where the host sees the tree of the root.
     pub(crate) fn folder(&self) -> PathBuf {
         self.tree.root()
+    }
+
+    /// The folder of what is beside the root, if that is all there is of it.
+    pub(crate) fn folder_beside(&self) -> Option<&Path> {
+        match &self.kept {
+            Some(Kept::Folder(folder)) => Some(folder.path()),
+            _ => None,
+        }
     }
 
     /// Where the host sees what the guest changes in its root.
