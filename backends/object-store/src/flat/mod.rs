@@ -11,6 +11,7 @@ mod bucket;
 mod content;
 mod directory;
 mod disk;
+mod extended;
 mod file;
 mod known;
 mod names;

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
+use object_store::Attributes as Metadata;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 use vfsd_backend::{
     Answer, AttributeChanges, Attributes, BufferSink, Caller, Created, Directory, Entry, Errno,
     FileCaching, FileKind, FsStatistics, LinkTarget, Lookup, Name, NewDevice, NewInode, Node,
-    NodeIdentity, OpenFlags, OpenRequest, Opened, ReadRequest, Rename, Result, Ttl,
+    NodeIdentity, OpenFlags, OpenRequest, Opened, ReadRequest, Rename, Result, Ttl, XattrFlags,
+    XattrName,
 };
 
 use super::bucket::{Bucket, failed};
@@ -50,7 +52,7 @@ impl DirectoryBody {
         posix.unwrap_or_default()
     }
 
-    fn posix(&self) -> Option<Posix> {
+    pub(super) fn posix(&self) -> Option<Posix> {
         *self.0.lock()
     }
 }
@@ -299,17 +301,26 @@ impl FlatNode {
     }
 
     /// Reads the marker of this directory, unless it is known: where it is written, it has to be right.
-    async fn know_marker(self: Arc<Self>) -> Result<()> {
+    pub(super) async fn know_marker(self: Arc<Self>) -> Result<()> {
         let key = self.key();
         if let Body::Directory(directory) = &self.body
             && directory.posix().is_none()
             && !key.is_empty()
         {
-            let marker = self.bucket.store.marker(&self.bucket.full_key(&key)).await;
-            let marker = marker.map_err(failed)?.unwrap_or_default();
+            let marker = self.marker().await?;
             directory.change(|posix| *posix = Posix::of(&marker));
         }
         Ok(())
+    }
+
+    /// What the marker of this directory says. The root has none.
+    pub(super) async fn marker(&self) -> Result<Metadata> {
+        let key = self.key();
+        if key.is_empty() {
+            return Ok(Metadata::new());
+        }
+        let marker = self.bucket.store.marker(&self.bucket.full_key(&key)).await;
+        Ok(marker.map_err(failed)?.unwrap_or_default())
     }
 
     /// Whether its attributes can be told without asking. Where nothing is written those of a listing do.
@@ -532,6 +543,27 @@ impl Node for FlatNode {
 
     fn rename<'a>(&'a self, _: Caller, rename: Rename<'a>) -> Answer<'a, ()> {
         answers::rename(self, rename)
+    }
+
+    fn getxattr<'a>(&'a self, name: XattrName<'a>) -> Answer<'a, Vec<u8>> {
+        answers::getxattr(self, name)
+    }
+
+    fn listxattr(&self) -> Answer<'_, Vec<u8>> {
+        answers::listxattr(self)
+    }
+
+    fn setxattr<'a>(
+        &'a self,
+        name: XattrName<'a>,
+        value: &'a [u8],
+        flags: XattrFlags,
+    ) -> Answer<'a, ()> {
+        answers::change_xattr(self, name, Some(value), flags)
+    }
+
+    fn removexattr<'a>(&'a self, name: XattrName<'a>) -> Answer<'a, ()> {
+        answers::change_xattr(self, name, None, XattrFlags::empty())
     }
 
     fn syncfs(&self) -> Answer<'_, ()> {

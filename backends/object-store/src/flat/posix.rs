@@ -5,6 +5,8 @@ use std::time::SystemTime;
 use object_store::{Attribute, Attributes};
 use vfsd_backend::{FileKind, Timestamp};
 
+use super::extended;
+
 /// What an object's metadata says of it, as far as it says anything: `mode`, `uid`, `gid` and `mtime`
 /// (`x-amz-meta-mode` and so on), as s3fs and rclone write them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub(super) struct Posix {
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
     pub(super) modified: Option<Timestamp>,
+    /// There are extended attributes.
+    pub(super) extended: bool,
 }
 
 impl Posix {
@@ -33,6 +37,7 @@ impl Posix {
             uid: id("uid"),
             gid: id("gid"),
             modified: text("mtime").and_then(|text| time(&text)),
+            extended: extended::has_any(attributes),
         }
     }
 }

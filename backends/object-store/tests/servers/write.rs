@@ -170,7 +170,9 @@ fn attributes(servers: &Servers, kind: StoreServer) {
             });
             file.chmod(mode).unwrap();
             file.chown(uid, 9).unwrap();
+            file.setxattr("user.colour", &[0, 255, 7]).unwrap();
             wait(file.0.syncfs()).unwrap();
+            assert_eq!(file.getxattr("user.colour").unwrap(), [0, 255, 7]);
             let said = said(&scene, name);
             assert_eq!(said("mode"), (0o100_000 | mode).to_string(), "{name}");
             assert_eq!(
@@ -179,6 +181,8 @@ fn attributes(servers: &Servers, kind: StoreServer) {
             );
             if name == key {
                 assert_eq!(said("team"), "blue, green");
+                let names = file.xattr_names().unwrap();
+                assert_eq!(names, ["user.colour", "user.team"]);
                 assert_eq!(said("content-type"), "text/x-test");
                 assert_eq!(object(&scene, name).unwrap(), b"small");
                 assert_eq!(file.content().unwrap(), b"small");

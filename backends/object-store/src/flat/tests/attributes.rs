@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use object_store::{Attribute, Attributes, GetOptions, ObjectStore, PutOptions};
 use tokio::time::advance;
-use vfsd_backend::AttributeChanges;
+use vfsd_backend::{AttributeChanges, RenameFlags, XattrFlags, XattrName};
 
 use super::write::{Writable, close, write};
 use super::*;
@@ -175,6 +175,96 @@ async fn a_mode_and_new_bytes_are_one_upload() {
     assert_eq!(scene.object("f").await.unwrap(), "and");
     assert_eq!(scene.metadata("f", "mode").await.unwrap(), "33184");
     assert_eq!(scene.keys().await, ["f"], "no conflict with ourselves");
+}
+
+async fn set(node: &dyn Node, name: &str, value: &[u8]) -> Result<(), Errno> {
+    let name = XattrName::new(name.as_bytes())?;
+    let set = node.setxattr(name, value, XattrFlags::empty());
+    set.await.map_err(errno)
+}
+
+async fn get(node: &dyn Node, name: &str) -> Result<Vec<u8>, Errno> {
+    let name = XattrName::new(name.as_bytes())?;
+    node.getxattr(name).await.map_err(errno)
+}
+
+#[tokio::test(start_paused = true)]
+async fn extended_attributes_are_a_copy_and_are_asked_for_only_where_there_are_any() {
+    let mut scene = Writable::new(&[("f", "content"), ("g", "1")]).await;
+    put_with(&scene.scene.below, "h", "1", &[("team", "blue")]).await;
+    let f = scene.scene.find("f").await.unwrap().node;
+    scene.chmod("g", 0o600).await.unwrap();
+    scene.cost();
+    assert_eq!(f.listxattr().await.unwrap(), b"");
+    for name in [
+        "user.colour",
+        "security.capability",
+        "system.posix_acl_access",
+    ] {
+        assert_eq!(get(f.as_ref(), name).await, Err(Errno::NODATA), "{name}");
+    }
+    assert_eq!(scene.cost(), (0, 0, 0, 0), "that there is none is known");
+
+    set(f.as_ref(), "user.colour", b"red").await.unwrap();
+    set(f.as_ref(), "user.shape", b"\0\xff").await.unwrap();
+    assert_eq!(get(f.as_ref(), "user.colour").await.unwrap(), b"red");
+    f.setattr(permissions(0o640)).await.unwrap();
+    f.syncfs().await.unwrap();
+    let (puts, _, copies, _) = scene.cost();
+    assert_eq!((puts, copies), (0, 1), "together they are one copy");
+    advance(Duration::from_secs(5)).await;
+    let f = scene.scene.find("f").await.unwrap();
+    assert_eq!(f.attributes.permissions, 0o640);
+    let f = f.node;
+    assert_eq!(f.listxattr().await.unwrap(), b"user.colour\0user.shape\0");
+    assert_eq!(get(f.as_ref(), "user.shape").await.unwrap(), b"\0\xff");
+
+    // They stay when the content changes, and when the file is moved.
+    let file = scene.open_to_write("f").await.unwrap();
+    write(file.as_ref(), 0, b"new").await.unwrap();
+    set(f.as_ref(), "user.third", b"3").await.unwrap();
+    scene.cost();
+    close(file).await.unwrap();
+    assert_eq!(scene.cost().0, 1, "with new bytes it is one upload");
+    scene.rename("f", "n", RenameFlags::empty()).await.unwrap();
+    let n = scene.scene.find("n").await.unwrap().node;
+    assert_eq!(get(n.as_ref(), "user.third").await.unwrap(), b"3");
+    assert_eq!(get(n.as_ref(), "user.colour").await.unwrap(), b"red");
+
+    let h = scene.scene.find("h").await.unwrap().node;
+    assert_eq!(h.listxattr().await.unwrap(), b"user.team\0");
+    set(h.as_ref(), "user.team", b"green").await.unwrap();
+    h.syncfs().await.unwrap();
+    assert_eq!(scene.metadata("h", "team").await.unwrap(), "green");
+    let name = XattrName::new(b"user.team").unwrap();
+    h.removexattr(name).await.unwrap();
+    assert!(h.removexattr(name).await.is_err());
+    h.syncfs().await.unwrap();
+    assert_eq!(scene.metadata("h", "team").await, None);
+    let far = set(h.as_ref(), "user.big", &[1; 2000]).await;
+    assert_eq!(far, Err(Errno::NOSPC));
+    assert_eq!(
+        set(h.as_ref(), "security.x", b"1").await,
+        Err(Errno::OPNOTSUPP)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_keeps_what_its_marker_says() {
+    let scene = Writable::new(&[("a", "1")]).await;
+    let d = scene.mkdir("d").await.unwrap().node;
+    assert_eq!(d.listxattr().await.unwrap(), b"");
+    set(d.as_ref(), "user.colour", b"red").await.unwrap();
+    d.setattr(permissions(0o700)).await.unwrap();
+    drop(d);
+    advance(Duration::from_secs(5)).await;
+    let d = scene.scene.find("d").await.unwrap();
+    assert_eq!(d.attributes.permissions, 0o700);
+    assert_eq!(get(d.node.as_ref(), "user.colour").await.unwrap(), b"red");
+    let root = scene.root();
+    assert_eq!(root.listxattr().await.unwrap(), b"");
+    let refused = set(root.as_ref(), "user.colour", b"red").await;
+    assert_eq!(refused, Err(Errno::OPNOTSUPP), "the root has no marker");
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,6 +31,13 @@ impl FlatNode {
         if file.writing.state().metadata.is_some() {
             return Ok(());
         }
+        let found = self.look_at_metadata(file).await?;
+        file.writing.state().metadata.get_or_insert(found);
+        Ok(())
+    }
+
+    /// Asks what the object's metadata says. ESTALE if it is another by now.
+    pub(super) async fn look_at_metadata(&self, file: &FileBody) -> Result<Metadata> {
         let (_, content) = file.version();
         let options = GetOptions {
             head: true,
@@ -39,12 +46,10 @@ impl FlatNode {
         let objects = self.bucket.store.objects();
         let found = objects.get_opts(&content.path, options).await;
         let found = found.map_err(Failure::from)?;
-        if !content.is(&found.meta) {
-            return Err(Errno::STALE.into());
+        match content.is(&found.meta) {
+            true => Ok(found.attributes),
+            false => Err(Errno::STALE.into()),
         }
-        let mut state = file.writing.state();
-        state.metadata.get_or_insert(found.attributes);
-        Ok(())
     }
 
     /// Puts the attributes of a file into the bucket whose content is there. False where that takes an upload.

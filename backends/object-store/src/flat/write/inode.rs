@@ -270,8 +270,9 @@ impl FlatNode {
                 if changes.size.is_some() {
                     return Err(Errno::ISDIR.into());
                 }
+                let kept = self.marker().await?;
                 let posix = directory.change(change);
-                self.mark(posix).await?;
+                self.mark(posix, &kept).await?;
                 return Ok(self.attributes());
             }
             Body::File(file) => file,

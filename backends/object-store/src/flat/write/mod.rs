@@ -14,6 +14,7 @@ mod inode;
 mod names;
 mod rename;
 mod staging;
+mod xattrs;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -23,7 +24,12 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 
 pub(super) use self::inode::Writing;
-pub(super) use self::names::answers;
+pub(super) mod answers {
+    //! The operations as the trait has them: checked, and done on the runtime.
+
+    pub(in crate::flat) use super::names::answers::*;
+    pub(in crate::flat) use super::xattrs::{change_xattr, getxattr, listxattr};
+}
 pub use self::staging::Staging;
 use super::bucket::Bucket;
 use super::node::FlatNode;

@@ -38,6 +38,7 @@ fn posix_of(caller: Caller, inode: &NewInode<'_>) -> Posix {
         uid: Some(identity.uid),
         gid: Some(identity.gid),
         modified: Some(Timestamp::now()),
+        extended: false,
     }
 }
 
@@ -180,7 +181,7 @@ impl FlatNode {
         let directory = self.key();
         let key = format!("{directory}{name}/");
         let node = self.bucket.directory(&key);
-        node.mark(inode).await?;
+        node.mark(inode, &Metadata::new()).await?;
         if let Body::Directory(body) = &node.body {
             body.change(|posix| *posix = inode);
         }
@@ -194,13 +195,13 @@ impl FlatNode {
         Ok(node.entry())
     }
 
-    /// Writes the marker of this directory. The root has none.
-    pub(super) async fn mark(&self, posix: Posix) -> Result<()> {
+    /// Writes the marker of this directory, with what else it says. The root has none.
+    pub(super) async fn mark(&self, posix: Posix, kept: &Metadata) -> Result<()> {
         let key = self.key();
         if key.is_empty() {
             return Ok(());
         }
-        let metadata = posix.metadata(FileKind::Directory, Timestamp::now(), &Metadata::new());
+        let metadata = posix.metadata(FileKind::Directory, Timestamp::now(), kept);
         let full = self.bucket.full_key(&key);
         self.bucket
             .store
