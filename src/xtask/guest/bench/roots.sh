@@ -2,6 +2,7 @@
 # device, the latter below an overlay of the guest's; "block" is a disk.
 set -e
 . /vfsd/lib.sh
+cd /
 tree=/scratch
 case $KIND in
 block)
@@ -20,4 +21,7 @@ mount -t proc proc "$tree/proc"
 mount --bind /dev "$tree/dev"
 chroot "$tree" python3 - </vfsd/roots.py
 umount "$tree/dev" "$tree/proc"
-[ "$KIND" = image ] || umount "$tree"
+[ "$KIND" != folder ] || umount "$tree"
+# The session, which works in /scratch, empties it after each script: what is mounted there is the tree that the next
+# guest starts from.
+umount -l /scratch
