@@ -17,7 +17,7 @@ use crate::stores;
 /// How long it may take to answer.
 const READY: Duration = Duration::from_secs(30);
 /// How long an image may take to be copied.
-const COPY: Duration = Duration::from_secs(120);
+const COPY: Duration = Duration::from_secs(300);
 
 /// A place for a registry's images, its address, and the way to start it.
 #[derive(Debug)]
@@ -64,6 +64,11 @@ impl Registry {
         })
     }
 
+    /// Where it answers when it runs.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Starts it with an empty log, and waits until it answers.
     ///
     /// # Errors
@@ -93,7 +98,7 @@ impl Registry {
     /// It cannot be copied.
     pub(crate) fn push(&self, layout: &str) -> Result<String> {
         packages::install(&[SKOPEO])?;
-        let name = format!("docker://{}/vfsd/root:1", self.address);
+        let name = image_at(self.address);
         let mut copy = Command::new(SKOPEO.provides);
         copy.args(["--insecure-policy", "copy", "--dest-tls-verify=false"]);
         copy.args([&format!("oci:{layout}"), &name]);
@@ -102,6 +107,11 @@ impl Registry {
         run_ok(&copy, COPY, &mut |_| {}).context("copy an image to a registry")?;
         Ok(name)
     }
+}
+
+/// The name of the image in a registry that answers at an address, as vfsd is given it.
+pub(crate) fn image_at(address: SocketAddr) -> String {
+    format!("docker://{address}/vfsd/root:1")
 }
 
 impl RunningRegistry {

@@ -11,6 +11,7 @@
 //! - [`usage`]: processor time and memory of a daemon
 //! - [`report`]: what a run leaves: samples, tables, charts
 //! - [`volumes`]: vfsd's volumes in a bucket beside JuiceFS
+//! - [`images`]: an image in a registry as a guest's root, from its name to its first command
 //! - [`section`]: what these and [`requests`] leave beside the tables
 //! - [`table`]: the rows as text
 //! - [`progress`]: the bar
@@ -20,6 +21,7 @@
 //! on both.
 
 pub(crate) mod guest;
+pub(crate) mod images;
 pub(crate) mod native;
 pub(crate) mod peer;
 pub(crate) mod progress;

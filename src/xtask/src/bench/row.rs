@@ -18,6 +18,8 @@ pub(crate) enum Level {
     Requests,
     /// Programs in a volume in a bucket, beside JuiceFS.
     Volumes,
+    /// A guest whose root is an image in a registry, from the image's name to its first command.
+    Images,
 }
 
 impl Level {
@@ -33,6 +35,7 @@ impl Level {
             Self::Scale => "scale",
             Self::Requests => "requests",
             Self::Volumes => "volumes",
+            Self::Images => "images",
         }
     }
 }

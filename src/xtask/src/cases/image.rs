@@ -79,7 +79,7 @@ impl ImageRoot {
 ///
 /// # Errors
 /// A tool cannot be installed, or fails.
-pub(super) fn make_layout(tree: &Path, folder: &Path) -> Result<()> {
+pub(crate) fn make_layout(tree: &Path, folder: &Path) -> Result<()> {
     packages::install(&[UMOCI])?;
     let mut make = Command::new("sh");
     make.args(["-c", MAKE, "image"]).args([tree, folder]);

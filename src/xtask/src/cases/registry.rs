@@ -203,7 +203,10 @@ impl<'a> Host<'a> {
 }
 
 /// Leaves of a cache what eviction leaves: what is known of an image, and no byte of its layers.
-fn forget_content(cache: &Path) -> Result<()> {
+///
+/// # Errors
+/// The cache cannot be read or changed.
+pub(crate) fn forget_content(cache: &Path) -> Result<()> {
     for folder in ["blobs/sha256", "layers"] {
         for entry in fs::read_dir(cache.join(folder)).context("list the cache")? {
             let path = entry.context("list the cache")?.path();

@@ -10,7 +10,7 @@ use clap::Args;
 use crate::bench::report::{self, Extent};
 use crate::bench::row::{Board, Level};
 use crate::bench::served::Served;
-use crate::bench::{Plan, guest, native, peer, requests, roots, scale, table, volumes};
+use crate::bench::{Plan, guest, images, native, peer, requests, roots, scale, table, volumes};
 use crate::daemon::{Profile, Program};
 use crate::packages;
 use crate::workspace::Workspace;
@@ -114,7 +114,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     let mut board = Board::default();
     // These write sections of their own.
-    for level in [Level::Requests, Level::Volumes] {
+    for level in [Level::Requests, Level::Volumes, Level::Images] {
         if levels.contains(&level) {
             measure(level, &plan, &mut board)?;
         }
@@ -152,6 +152,7 @@ fn names(level: Level) -> Vec<String> {
         Level::Scale => scale::names(),
         Level::Requests => requests::names(),
         Level::Volumes => volumes::names(),
+        Level::Images => images::names(),
     }
 }
 
@@ -163,6 +164,7 @@ fn measure(level: Level, plan: &Plan, board: &mut Board) -> Result<()> {
         Level::Scale => scale::run(plan, board),
         Level::Requests => requests::run(plan),
         Level::Volumes => volumes::run(plan),
+        Level::Images => images::run(plan),
     }
     .with_context(|| format!("{} level", level.word()))
 }
