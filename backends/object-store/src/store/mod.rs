@@ -97,6 +97,16 @@ impl Store {
         Self::stack(objects, lister, policy, &name)
     }
 
+    /// The same that another one lists.
+    #[cfg(test)]
+    pub(crate) fn with_lister(self, lister: Arc<dyn Lister>) -> Self {
+        let lister = CountedLister::new(lister, self.counters.clone());
+        Self {
+            lister: Arc::new(lister),
+            ..self
+        }
+    }
+
     fn stack(
         objects: Arc<dyn ObjectStore>,
         lister: Arc<dyn Lister>,

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod content;
+mod many;
 mod names;
 mod write;
 
