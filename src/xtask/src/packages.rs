@@ -78,6 +78,16 @@ pub(crate) const SKOPEO: Package = Package {
     name: "skopeo",
     provides: "/usr/bin/skopeo",
 };
+/// A client of object stores that mounts buckets, to compare with.
+pub(crate) const S3FS: Package = Package {
+    name: "s3fs",
+    provides: "/usr/bin/s3fs",
+};
+/// What mounts for rclone.
+pub(crate) const FUSE3: Package = Package {
+    name: "fuse3",
+    provides: "/usr/bin/fusermount3",
+};
 /// A linker for cargo.
 pub(crate) const C_COMPILER: Package = Package {
     name: "gcc",

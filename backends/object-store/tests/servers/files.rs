@@ -12,7 +12,7 @@ use vfsd_testkit::place::Place;
 use vfsd_testkit::servers::{ACCESS_KEY, SECRET_KEY, StoreServer};
 
 use crate::scene::{Scene, Servers, runtime};
-use crate::{GOOD, Test, test};
+use crate::{GOOD, RCLONE, Test, test};
 
 pub(crate) const TESTS: &[Test] = &[
     test("a_bucket_is_a_tree", GOOD, tree),
@@ -39,7 +39,7 @@ pub(crate) const TESTS: &[Test] = &[
         metadata,
     ),
     Test {
-        tool: Some(StoreServer::Rclone),
+        tool: Some(RCLONE),
         ..test("what_rclone_wrote_is_read", GOOD, rclone_wrote)
     },
     test(

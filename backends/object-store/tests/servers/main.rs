@@ -13,9 +13,11 @@
 
 mod conditions;
 mod files;
+mod mounts;
 mod scene;
 mod write;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -30,9 +32,14 @@ struct Test {
     name: &'static str,
     kinds: &'static [StoreServer],
     /// What it needs besides.
-    tool: Option<StoreServer>,
+    tool: Option<Tool>,
     run: fn(&Servers, StoreServer),
 }
+
+/// A program that is there, or why not.
+type Tool = fn() -> Result<PathBuf, String>;
+
+const RCLONE: Tool = || StoreServer::Rclone.find();
 
 const fn test(
     name: &'static str,
@@ -53,6 +60,7 @@ fn tests() -> Vec<Test> {
     let mut tests = conditions::TESTS.to_vec();
     tests.extend(files::TESTS);
     tests.extend(write::TESTS);
+    tests.extend(mounts::TESTS);
     tests
 }
 
@@ -63,7 +71,7 @@ fn main() -> ExitCode {
     for test in tests() {
         for &kind in test.kinds {
             let servers = servers.clone();
-            let missing = kind.find().err().or_else(|| test.tool?.find().err());
+            let missing = kind.find().err().or_else(|| test.tool?().err());
             let name = match &missing {
                 Some(reason) => format!("{}::{} ({reason})", kind.name(), test.name),
                 None => format!("{}::{}", kind.name(), test.name),

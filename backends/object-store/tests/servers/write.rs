@@ -11,7 +11,7 @@ use vfsd_testkit::place::{Handle, Place, wait};
 use vfsd_testkit::servers::{ACCESS_KEY, SECRET_KEY, StoreServer};
 
 use crate::scene::{Scene, Servers, runtime};
-use crate::{GOOD, Test, test};
+use crate::{GOOD, RCLONE, Test, test};
 
 pub(crate) const TESTS: &[Test] = &[
     test(
@@ -28,12 +28,12 @@ pub(crate) const TESTS: &[Test] = &[
     test("directories_are_marker_objects", GOOD, markers),
     test("files_and_directories_are_moved", GOOD, moves),
     Test {
-        tool: Some(StoreServer::Rclone),
+        tool: Some(RCLONE),
         ..test("what_was_written_is_read_by_rclone", GOOD, rclone_reads)
     },
 ];
 
-fn writable(scene: &Scene, folder: &std::path::Path) -> (FlatBucket, Place) {
+pub(crate) fn writable(scene: &Scene, folder: &std::path::Path) -> (FlatBucket, Place) {
     let options = FlatOptions {
         lifetime: Duration::ZERO,
         write: Some(WriteOptions {
@@ -74,7 +74,7 @@ fn close(handle: &Handle) -> Result<(), Errno> {
     wait(handle.0.flush(LockOwner(1)))
 }
 
-fn put_file(root: &Place, name: &str, body: &[u8]) {
+pub(crate) fn put_file(root: &Place, name: &str, body: &[u8]) {
     let (_, handle) = root.create(name).unwrap();
     handle.write_all(0, body).unwrap();
     close(&handle).unwrap();
@@ -87,7 +87,7 @@ fn names(place: &Place) -> Vec<String> {
 }
 
 /// What another client reads.
-fn object(scene: &Scene, key: &str) -> Option<Vec<u8>> {
+pub(crate) fn object(scene: &Scene, key: &str) -> Option<Vec<u8>> {
     let store = scene.store();
     runtime().block_on(async {
         let got = store.objects().get(&Path::parse(key).unwrap()).await.ok()?;

@@ -13,7 +13,7 @@ use crate::cases::guest::{full_name, run_boot};
 use crate::cases::{host_mount, native_front_end, registry, run_image, two_guests};
 use crate::checks::{CARGO_TEST, CHECKS, cargo_test};
 use crate::daemon::Program;
-use crate::packages::{self, SKOPEO, UMOCI};
+use crate::packages::{self, FUSE3, S3FS, SKOPEO, UMOCI};
 use crate::stores::{self, StorePrograms};
 use crate::verdict::{Tally, Verdict};
 use crate::workspace::Workspace;
@@ -126,6 +126,9 @@ fn source_checks(arguments: &Arguments, workspace: &Workspace, results: &mut Res
 fn programs_of_others(workspace: &Workspace) -> Vec<(String, String)> {
     let install = || -> Result<Vec<(String, String)>> {
         packages::install(&[UMOCI, SKOPEO])?;
+        if let Err(error) = packages::install(&[S3FS, FUSE3]) {
+            println!("     cargo's tests do without mounts of other clients: {error:#}");
+        }
         let cache = Cache::open(workspace.guest_cache())?;
         let mut environment = StorePrograms::fetch(&cache)?.environment();
         environment.push(stores::path_with_registry(&cache)?);
