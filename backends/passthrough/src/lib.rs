@@ -55,6 +55,8 @@ mod closer;
 mod credentials;
 mod descriptor_cache;
 mod descriptor_slot;
+#[cfg(test)]
+mod descriptor_slot_tests;
 mod directory;
 mod entries;
 mod file;
@@ -80,6 +82,9 @@ mod stat;
 mod syscalls;
 mod xattr;
 mod xattr_map;
+
+/// What threads meet at, by which `tests/interleavings.rs` puts that of shuttle.
+use std::sync;
 
 pub use options::{FileHandles, Options};
 pub use xattr_map::{XattrMap, XattrMapError};
