@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 
 use vfsd_backend::{AttributeChanges, Attributes, Error, Result, SetTime};
 use vfsd_fuse::Opcode;
-use vfsd_fuse::wire::{AttrOut, GETATTR_FH, GetattrIn, SetattrIn, StatxIn, StatxOut, fattr};
+use vfsd_fuse::wire::{
+    AttrOut, GETATTR_FH, GetattrIn, HandleId, NodeId, SetattrIn, StatxIn, StatxOut, fattr,
+};
 use zerocopy::FromZeros;
 
 use crate::link::Link;
@@ -17,11 +19,11 @@ use crate::request::Request;
 pub(crate) async fn ask_attributes(
     record: &Record,
     link: &Arc<Link>,
-    node: u64,
-    handle: Option<u64>,
+    node: NodeId,
+    handle: Option<HandleId>,
 ) -> Result<Attributes> {
     let getattr_flags = if handle.is_some() { GETATTR_FH } else { 0 };
-    let fh = handle.unwrap_or(0);
+    let fh = handle.unwrap_or(HandleId::NONE);
     if link.statx.load(Ordering::Relaxed) {
         let arg = StatxIn {
             getattr_flags,
@@ -65,12 +67,12 @@ fn same_kind(
 pub(crate) async fn set_attributes(
     record: &Record,
     link: &Arc<Link>,
-    node: u64,
-    handle: Option<u64>,
+    node: NodeId,
+    handle: Option<HandleId>,
     changes: &AttributeChanges,
 ) -> Result<Attributes> {
     let mut arg = SetattrIn {
-        fh: handle.unwrap_or(0),
+        fh: handle.unwrap_or(HandleId::NONE),
         mode: changes.permissions.unwrap_or(0),
         uid: changes.uid.unwrap_or(0),
         gid: changes.gid.unwrap_or(0),

@@ -7,7 +7,7 @@ use vfsd_backend::{
     OpenFlags, Opened, Result,
 };
 use vfsd_fuse::Opcode;
-use vfsd_fuse::wire::{Attr, CreateIn, EntryOut, MkdirIn, MknodIn, OpenOut};
+use vfsd_fuse::wire::{Attr, CreateIn, EntryOut, MkdirIn, MknodIn, NodeId, OpenOut};
 
 use crate::attributes::ask_attributes;
 use crate::file::PluginFile;
@@ -138,7 +138,7 @@ pub(crate) async fn create(
 async fn open_existing(
     parent: &PluginNode,
     link: &Arc<Link>,
-    node: u64,
+    node: NodeId,
     name: Name<'_>,
     flags: OpenFlags,
 ) -> Result<Created> {

@@ -1,7 +1,7 @@
 //! An open directory of a plugin.
 
 use vfsd_backend::{Answer, DirEntry, DirSink, Directory, Entry, EntrySink, Errno, Error};
-use vfsd_fuse::wire::{FSYNC_FDATASYNC, FsyncIn, ReadIn};
+use vfsd_fuse::wire::{FSYNC_FDATASYNC, FsyncIn, HandleId, ReadIn};
 use vfsd_fuse::{InitFlags, Opcode};
 use zerocopy::FromZeros;
 
@@ -19,7 +19,7 @@ const MOST: usize = 1 << 22;
 
 pub(crate) struct PluginDirectory(pub(crate) Handle);
 
-fn read_in(handle: u64, offset: u64) -> ReadIn {
+fn read_in(handle: HandleId, offset: u64) -> ReadIn {
     ReadIn {
         fh: handle,
         offset,

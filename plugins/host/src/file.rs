@@ -11,8 +11,8 @@ use vfsd_backend::{
 };
 use vfsd_fuse::Opcode;
 use vfsd_fuse::wire::{
-    CopyFileRangeIn, FSYNC_FDATASYNC, FallocateIn, FileLock, FlushIn, FsyncIn, LK_FLOCK, LkIn,
-    LseekIn, LseekOut, ReadIn, WRITE_CACHE, WRITE_KILL_SUIDGID, WriteIn, WriteOut,
+    CopyFileRangeIn, FSYNC_FDATASYNC, FallocateIn, FileLock, FlushIn, FsyncIn, HandleId, LK_FLOCK,
+    LkIn, LseekIn, LseekOut, ReadIn, WRITE_CACHE, WRITE_KILL_SUIDGID, WriteIn, WriteOut,
 };
 use zerocopy::FromZeros;
 
@@ -328,7 +328,7 @@ impl File for PluginFile {
     }
 }
 
-fn lock_in(handle: u64, request: &LockRequest) -> LkIn {
+fn lock_in(handle: HandleId, request: &LockRequest) -> LkIn {
     LkIn {
         fh: handle,
         owner: request.owner.0,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use vfsd_backend::{OpenFlags, Result};
 use vfsd_fuse::Opcode;
-use vfsd_fuse::wire::{OpenIn, OpenOut};
+use vfsd_fuse::wire::{HandleId, NodeId, OpenIn, OpenOut};
 
 use crate::link::Link;
 use crate::receive::release;
@@ -27,8 +27,8 @@ pub(crate) struct Handle {
 pub(crate) struct Open {
     /// The link for which it counts; 0 is none.
     generation: u64,
-    pub(crate) node: u64,
-    pub(crate) handle: u64,
+    pub(crate) node: NodeId,
+    pub(crate) handle: HandleId,
 }
 
 impl Handle {
@@ -99,7 +99,7 @@ impl Drop for Handle {
 /// What the plugin answers.
 pub(crate) async fn open(
     link: &Arc<Link>,
-    node: u64,
+    node: NodeId,
     directory: bool,
     flags: OpenFlags,
     kill_privileges: bool,
@@ -125,7 +125,7 @@ pub(crate) async fn open(
 }
 
 /// What a reply says is open.
-pub(crate) fn opened(link: &Link, node: u64, out: &OpenOut) -> Open {
+pub(crate) fn opened(link: &Link, node: NodeId, out: &OpenOut) -> Open {
     Open {
         generation: link.generation,
         node,

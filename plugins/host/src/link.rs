@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use vfsd_backend::{Capabilities, Errno, Error, Result};
-use vfsd_fuse::wire::{ForgetIn, InterruptIn};
+use vfsd_fuse::wire::{ForgetIn, InterruptIn, NodeId, Unique};
 use vfsd_fuse::{InitFlags, Opcode};
 
 use crate::ear::Ear;
@@ -80,7 +80,7 @@ pub(crate) struct Link {
     name: Arc<str>,
     ear: Ear,
     outbox: Arc<Outbox>,
-    pending: Mutex<HashMap<u64, Pending>>,
+    pending: Mutex<HashMap<Unique, Pending>>,
     next_unique: AtomicU64,
     /// Messages that came.
     heard: AtomicU64,
@@ -242,9 +242,8 @@ impl Link {
         request: &Request,
         waiting: Option<oneshot::Sender<Ending>>,
         permits: Permits,
-    ) -> u64 {
-        // Even numbers, as the kernel gives them: an odd one marks an INTERRUPT.
-        let unique = self.next_unique.fetch_add(1, Ordering::Relaxed) << 1;
+    ) -> Unique {
+        let unique = self.next_unique();
         let pending = Pending {
             expected: request.expected,
             undo: request.undo,
@@ -270,21 +269,22 @@ impl Link {
     }
 
     /// Takes back that the plugin has told us of a node.
-    pub(crate) fn forget(&self, node: u64, count: u64) {
+    pub(crate) fn forget(&self, node: NodeId, count: u64) {
         if count != 0 && !self.is_down() {
             let request = Request::new(Opcode::Forget, node).arg(&ForgetIn { nlookup: count });
-            let _ = self.send(request.numbered(self.without_reply()));
+            let _ = self.send(request.numbered(self.next_unique()));
         }
     }
 
     /// Asks the plugin to end a request.
-    pub(crate) fn interrupt(&self, unique: u64) {
-        let request = Request::new(Opcode::Interrupt, 0).arg(&InterruptIn { unique });
-        let _ = self.send(request.numbered(self.without_reply()));
+    pub(crate) fn interrupt(&self, unique: Unique) {
+        let request = Request::new(Opcode::Interrupt, NodeId::NONE).arg(&InterruptIn { unique });
+        let _ = self.send(request.numbered(self.next_unique()));
     }
 
-    fn without_reply(&self) -> u64 {
-        self.next_unique.fetch_add(1, Ordering::Relaxed) << 1
+    /// Even, as the kernel's are: an odd one marks an INTERRUPT.
+    fn next_unique(&self) -> Unique {
+        Unique(self.next_unique.fetch_add(1, Ordering::Relaxed) << 1)
     }
 
     fn send(&self, message: Vec<u8>) -> std::result::Result<(), Errno> {
@@ -303,12 +303,12 @@ impl Link {
     }
 
     /// The request that a reply is for; it counts as answered.
-    pub(crate) fn answered(&self, unique: u64) -> Option<Pending> {
+    pub(crate) fn answered(&self, unique: Unique) -> Option<Pending> {
         self.pending.lock().remove(&unique)
     }
 
     /// Nobody waits for a request any more. Says whether it is still unanswered.
-    pub(crate) fn abandon(&self, unique: u64) -> bool {
+    pub(crate) fn abandon(&self, unique: Unique) -> bool {
         match self.pending.lock().get_mut(&unique) {
             Some(pending) => {
                 pending.waiting = None;

@@ -10,7 +10,7 @@ use vfsd_backend::{
     Result, Ttl, XattrFlags, XattrName,
 };
 use vfsd_fuse::wire::{
-    AccessIn, EntryOut, FsXattrArgument, GetxattrIn, IoctlIn, IoctlOut, LinkIn, Rename2In,
+    AccessIn, EntryOut, FsXattrArgument, GetxattrIn, IoctlIn, IoctlOut, LinkIn, NodeId, Rename2In,
     RenameIn, SETXATTR_ACL_KILL_SGID, SetxattrCompatIn, SetxattrIn, StatfsOut, fopen,
 };
 use vfsd_fuse::{InitFlags, Opcode, XATTR_SIZE_MAX};
@@ -48,7 +48,7 @@ impl PluginNode {
     }
 
     /// The connection, and the plugin's number of the file.
-    pub(crate) async fn at(&self) -> Result<(Arc<Link>, u64)> {
+    pub(crate) async fn at(&self) -> Result<(Arc<Link>, NodeId)> {
         let link = self.0.shared.link()?;
         let number = self.0.bind(&link).await?;
         Ok((link, number))

@@ -4,8 +4,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use vfsd_backend::Errno;
-use vfsd_fuse::wire::{EntryOut, FileLock, OpenOut, OutHeader, ReleaseIn};
-use vfsd_fuse::{Opcode, REPLY_HEADER};
+use vfsd_fuse::wire::{
+    EntryOut, FileLock, HandleId, NodeId, OpenOut, OutHeader, ReleaseIn, Unique,
+};
+use vfsd_fuse::{Opcode, REPLY_HEADER, ROOT_ID};
 use vfsd_plugin_protocol::{
     DESCRIPTOR_DROP, DESCRIPTOR_PUT, EXTENT, ExtentOut, Note, ReceiveError, Receiver,
     check_descriptor,
@@ -37,7 +39,7 @@ pub(crate) fn take_message(link: &Link, receiver: &mut Receiver<UnixStream>) -> 
     let body = length.and_then(|length| length.checked_sub(REPLY_HEADER));
     let body = body.ok_or(Breach("a reply is shorter than its header"))?;
     match header.unique {
-        0 => take_note(link, receiver, header.error, body)?,
+        Unique::NONE => take_note(link, receiver, header.error, body)?,
         _ => take_reply(link, receiver, header, body)?,
     }
     link.hear();
@@ -164,7 +166,7 @@ pub(crate) fn give_back(link: &Link, undo: Undo, reply: &Reply) {
             if undo == Undo::Created {
                 release(entry.nodeid, false, rest);
             }
-            if entry.nodeid > 1 {
+            if entry.nodeid > ROOT_ID {
                 link.forget(entry.nodeid, 1);
             }
         }
@@ -181,7 +183,7 @@ pub(crate) fn give_back(link: &Link, undo: Undo, reply: &Reply) {
 }
 
 /// Closes a file or directory.
-pub(crate) fn release(node: u64, directory: bool, handle: u64) -> Request {
+pub(crate) fn release(node: NodeId, directory: bool, handle: HandleId) -> Request {
     let opcode = match directory {
         true => Opcode::Releasedir,
         false => Opcode::Release,

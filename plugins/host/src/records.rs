@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use vfsd_backend::{Errno, FileKind, Name, Result};
-use vfsd_fuse::wire::EntryOut;
+use vfsd_fuse::wire::{EntryOut, NodeId};
 use vfsd_fuse::{Opcode, ROOT_ID};
 
 use crate::link::Link;
@@ -36,7 +36,7 @@ struct State {
     /// The link for which the number counts; 0 is none.
     generation: u64,
     /// The plugin's number.
-    number: u64,
+    number: NodeId,
     /// How often the plugin has told of it.
     lookups: u64,
     inode: u64,
@@ -61,7 +61,7 @@ type Key = (u64, Box<[u8]>);
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
     generation: u64,
-    by_number: HashMap<u64, Known>,
+    by_number: HashMap<NodeId, Known>,
     by_name: HashMap<Key, Known>,
 }
 
@@ -99,7 +99,7 @@ impl Record {
     }
 
     /// The plugin's number, if it knows the file.
-    fn number_at(&self, link: &Link) -> Option<u64> {
+    fn number_at(&self, link: &Link) -> Option<NodeId> {
         let state = self.state.lock();
         (state.generation == link.generation || state.number == ROOT_ID).then_some(state.number)
     }
@@ -112,7 +112,7 @@ impl Record {
     ///
     /// # Errors
     /// ESTALE for what is not there any more, or is another file; EIO.
-    pub(crate) async fn bind(self: &Arc<Self>, link: &Arc<Link>) -> Result<u64> {
+    pub(crate) async fn bind(self: &Arc<Self>, link: &Arc<Link>) -> Result<NodeId> {
         if let Some(number) = self.number_at(link) {
             return Ok(number);
         }
@@ -386,7 +386,7 @@ pub(crate) fn name_moved(
 }
 
 /// Asks what a name in a directory leads to.
-pub(crate) async fn look_up(link: &Arc<Link>, parent: u64, name: Name<'_>) -> Result<Named> {
+pub(crate) async fn look_up(link: &Arc<Link>, parent: NodeId, name: Name<'_>) -> Result<Named> {
     let request = Request::new(Opcode::Lookup, parent)
         .name(name)
         .fixed::<EntryOut>()

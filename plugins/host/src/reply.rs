@@ -5,7 +5,7 @@ use vfsd_backend::{
 };
 use vfsd_fuse::ROOT_ID;
 use vfsd_fuse::wire::{
-    ATTR_SUBMOUNT, Attr, AttrOut, EntryOut, FileLock, MknodIn, StatfsOut, StatxOut, SxTime,
+    ATTR_SUBMOUNT, Attr, AttrOut, EntryOut, FileLock, MknodIn, NodeId, StatfsOut, StatxOut, SxTime,
 };
 use vfsd_plugin_protocol::ttl_from_wire;
 use zerocopy::{FromBytes, FromZeros};
@@ -21,7 +21,7 @@ pub(crate) type Checked<T> = Result<T, Breach>;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found {
     /// The plugin's number for it.
-    pub(crate) number: u64,
+    pub(crate) number: NodeId,
     pub(crate) attributes: Attributes,
     pub(crate) entry_ttl: Ttl,
     pub(crate) attribute_ttl: Ttl,
@@ -47,7 +47,7 @@ pub(crate) fn named(body: &[u8]) -> Checked<Named> {
 
 /// As [`named`], from the structure.
 pub(crate) fn entry_or_none(entry: &EntryOut) -> Checked<Named> {
-    if entry.nodeid == 0 {
+    if entry.nodeid == NodeId::NONE {
         return ttl(entry.entry_valid, entry.entry_valid_nsec).map(Named::Missing);
     }
     found(entry).map(Named::Found)

@@ -1,7 +1,7 @@
 //! Requests as they go to a plugin.
 
 use vfsd_backend::{Caller, Identity, LinkTarget, Name, NewInode, XattrName};
-use vfsd_fuse::wire::{EXT_GROUPS, ExtHeader, INVALID_ID, InHeader, LkIn, Secctx};
+use vfsd_fuse::wire::{EXT_GROUPS, ExtHeader, INVALID_ID, InHeader, LkIn, NodeId, Secctx, Unique};
 use vfsd_fuse::{InitFlags, Opcode, RequestHeader};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
@@ -33,14 +33,14 @@ pub(crate) enum Undo {
     Entry,
     /// A handle of this node.
     Open {
-        node: u64,
+        node: NodeId,
         directory: bool,
     },
     /// Both: an entry and a handle.
     Created,
     /// A lock.
     Lock {
-        node: u64,
+        node: NodeId,
         lock: LkIn,
     },
 }
@@ -58,7 +58,7 @@ pub(crate) struct Request {
 
 impl Request {
     /// A request about a node, of nobody in particular.
-    pub(crate) fn new(opcode: Opcode, node: u64) -> Self {
+    pub(crate) fn new(opcode: Opcode, node: NodeId) -> Self {
         let header = InHeader {
             opcode: opcode.number(),
             nodeid: node,
@@ -212,7 +212,7 @@ impl Request {
     }
 
     /// The whole message, with its number.
-    pub(crate) fn numbered(mut self, unique: u64) -> Vec<u8> {
+    pub(crate) fn numbered(mut self, unique: Unique) -> Vec<u8> {
         let length = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
         self.header(|header| {
             header.len = length;

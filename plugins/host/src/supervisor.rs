@@ -7,7 +7,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use vfsd_backend::{Capabilities, FileKind};
-use vfsd_fuse::wire::{AttrOut, GetattrIn, InitOut, OutHeader};
+use vfsd_fuse::wire::{AttrOut, GetattrIn, InitOut, NodeId, OutHeader, Unique};
 use vfsd_fuse::{InitFlags, MAJOR, MINOR, MINOR_MIN, Opcode, REPLY_HEADER, ROOT_ID};
 use vfsd_plugin_protocol::{HostHello, MAX_DATA, PluginHello, ReceiveError, Receiver, send_all};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -167,7 +167,12 @@ fn greet(
 fn init(stream: &UnixStream, receiver: &mut Receiver<UnixStream>) -> Result<InitFlags, StartError> {
     let (low, high) = OFFERED.words();
     let words: [u32; 16] = [MAJOR, MINOR, 0, low, high, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let out: InitOut = ask(stream, receiver, (Opcode::Init, 0), words.as_bytes())?;
+    let out: InitOut = ask(
+        stream,
+        receiver,
+        (Opcode::Init, NodeId::NONE),
+        words.as_bytes(),
+    )?;
     let flags = (u64::from(out.flags2) << 32) | u64::from(out.flags);
     let flags = InitFlags::from_bits_retain(flags);
     if out.major != MAJOR || out.minor < MINOR_MIN || !OFFERED.contains(flags) {
@@ -191,10 +196,10 @@ fn root_kind(
 fn ask<T: FromZeros + FromBytes + IntoBytes>(
     stream: &UnixStream,
     receiver: &mut Receiver<UnixStream>,
-    (opcode, node): (Opcode, u64),
+    (opcode, node): (Opcode, NodeId),
     argument: &[u8],
 ) -> Result<T, StartError> {
-    const UNIQUE: u64 = 1;
+    const UNIQUE: Unique = Unique(1);
     let request = Request::new(opcode, node).bytes(argument).numbered(UNIQUE);
     send_all(stream, &[&request], None).map_err(StartError::Connect)?;
     let mut answer = OutHeader::new_zeroed();

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use vfsd_backend::Errno;
 use vfsd_fuse::Opcode;
+use vfsd_fuse::wire::Unique;
 
 use crate::link::{Ending, Link};
 use crate::receive::give_back;
@@ -18,7 +19,7 @@ use crate::request::Undo;
 #[derive(Debug)]
 pub(crate) struct Waiter {
     link: Arc<Link>,
-    unique: u64,
+    unique: Unique,
     opcode: Opcode,
     undo: Undo,
     receiver: oneshot::Receiver<Ending>,
@@ -28,7 +29,7 @@ pub(crate) struct Waiter {
 impl Waiter {
     pub(crate) fn new(
         link: Arc<Link>,
-        unique: u64,
+        unique: Unique,
         opcode: Opcode,
         undo: Undo,
         receiver: oneshot::Receiver<Ending>,

@@ -22,7 +22,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use vfsd_backend::{Errno, LockKind, OpenFlags, SeekFrom};
 use vfsd_fuse::Opcode;
 use vfsd_fuse::wire::{
-    AttrOut, Dirent, EntryOut, FileLock, LseekOut, OutHeader, StatxOut, WriteOut,
+    AttrOut, Dirent, EntryOut, FileLock, LseekOut, OutHeader, StatxOut, Unique, WriteOut,
 };
 use vfsd_plugin_host::{Deadlines, Options, Plugin, StartError};
 use vfsd_plugin_protocol::{DESCRIPTOR_DROP, DESCRIPTOR_PUT, EXTENT, ExtentOut, Note};
@@ -104,7 +104,7 @@ const CASES: &[(&str, Call, Opcode, Bad)] = &[
             let header = OutHeader {
                 len: 15,
                 error: 0,
-                unique: asked.unique,
+                unique: Unique(asked.unique),
             };
             header.as_bytes().to_vec()
         },
@@ -113,7 +113,7 @@ const CASES: &[(&str, Call, Opcode, Bad)] = &[
         let header = OutHeader {
             len: u32::MAX,
             error: 0,
-            unique: asked.unique,
+            unique: Unique(asked.unique),
         };
         header.as_bytes().to_vec()
     }),

@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
 use vfsd_backend::Backend;
 use vfsd_fuse::Opcode;
+use vfsd_fuse::wire::Unique;
 use vfsd_plugin_protocol::{
     Features, HelloError, HostHello, MAX_ARGUMENTS, MAX_DATA, POLICY, PluginHello, Poller,
     ReceiveError, Receiver, send_all,
@@ -56,7 +57,7 @@ pub(crate) struct Connection {
     /// Descriptors that the daemon has.
     pub(crate) numbers: Numbers,
     /// Requests that wait for a lock.
-    lock_waits: Mutex<HashSet<u64>>,
+    lock_waits: Mutex<HashSet<Unique>>,
     lock_wait_ended: Condvar,
 }
 
@@ -79,12 +80,12 @@ impl Connection {
         })
     }
 
-    fn lock_wait_begins(&self, unique: u64) {
+    fn lock_wait_begins(&self, unique: Unique) {
         self.lock_waits.lock().insert(unique);
     }
 
     /// A request is ended that may have waited for a lock.
-    pub(crate) fn lock_wait_ends(&self, unique: u64) {
+    pub(crate) fn lock_wait_ends(&self, unique: Unique) {
         if self.lock_waits.lock().remove(&unique) {
             self.lock_wait_ended.notify_all();
         }
@@ -92,7 +93,7 @@ impl Connection {
 
     /// Waits until a wait for a lock is over that was interrupted. The requests that follow may be about that lock: whoever gave
     /// it up must not be the one who gets it.
-    fn await_end(&self, unique: u64) {
+    fn await_end(&self, unique: Unique) {
         let mut waits = self.lock_waits.lock();
         let deadline = Instant::now().checked_add(LETTING_GO);
         while let (true, Some(deadline)) = (waits.contains(&unique), deadline) {
@@ -195,7 +196,7 @@ fn take_requests(
                 .and_then(|arg| arg.first_chunk()),
             _ => None,
         };
-        let interrupted = interrupted.map(|unique| u64::from_ne_bytes(*unique));
+        let interrupted = interrupted.map(|unique| Unique(u64::from_ne_bytes(*unique)));
         let exchange = PluginExchange::new(Arc::clone(connection), request, payload, room);
         worker.submit(Incoming {
             inline,

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use vfsd_backend::{Errno, ReadSink, Result, SliceSource, Wait, WriteSource};
-use vfsd_fuse::wire::OutHeader;
+use vfsd_fuse::wire::{OutHeader, Unique};
 use vfsd_fuse::{Opcode, REPLY_HEADER, ReplyKind};
 use vfsd_plugin_protocol::{EXTENT, ExtentOut};
 use vfsd_server::{Body, Delivery, Exchange, HEADER_LENGTH};
@@ -19,7 +19,7 @@ pub(crate) struct Request {
     /// Length of the whole request.
     pub(crate) length: usize,
     pub(crate) opcode: Option<Opcode>,
-    pub(crate) unique: u64,
+    pub(crate) unique: Unique,
 }
 
 impl Request {
@@ -33,7 +33,7 @@ impl Request {
             Err(_) => Self {
                 length: 0,
                 opcode: None,
-                unique: 0,
+                unique: Unique::NONE,
             },
         }
     }

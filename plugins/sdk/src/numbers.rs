@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fstat, open};
 use vfsd_backend::{Errno, Result};
-use vfsd_fuse::wire::OutHeader;
+use vfsd_fuse::wire::{OutHeader, Unique};
 use vfsd_plugin_protocol::{DESCRIPTOR_DROP, DESCRIPTOR_PUT, Note, check_descriptor};
 use zerocopy::IntoBytes;
 
@@ -138,7 +138,7 @@ fn tell(
 ) -> Option<()> {
     let header = OutHeader {
         error: what,
-        ..OutHeader::success(0, size_of::<Note>())
+        ..OutHeader::success(Unique::NONE, size_of::<Note>())
     };
     let note = Note {
         descriptor: number,

@@ -167,7 +167,7 @@ pub struct ForgetList<'a> {
 
 impl<'a> ForgetList<'a> {
     /// Node ids, and how often each is forgotten.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + 'a {
+    pub fn iter(&self) -> impl Iterator<Item = (crate::wire::NodeId, u64)> + 'a {
         let each = size_of::<crate::wire::ForgetOne>();
         self.bytes
             .chunks_exact(each)

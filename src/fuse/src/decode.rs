@@ -5,20 +5,20 @@ use zerocopy::FromBytes;
 
 use crate::arguments::Arguments;
 use crate::operation::{Opcode, Operation};
-use crate::wire::{InHeader, WriteIn};
+use crate::wire::{InHeader, NodeId, Unique, WriteIn};
 use crate::{Layout, MAX_TRANSFER};
 
 /// The header of every request, in the order of the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestHeader {
     /// What the request is known by to whoever sent it.
-    pub unique: u64,
+    pub unique: Unique,
     /// The opcode, if the protocol has it.
     pub opcode: Option<Opcode>,
     /// The number of the opcode.
     pub opcode_number: u32,
     /// The file that is meant.
-    pub node: u64,
+    pub node: NodeId,
     /// User; `u32::MAX` for none.
     pub uid: u32,
     /// Group; `u32::MAX` for none.

@@ -309,5 +309,5 @@ fn a_list_of_nodes_to_forget_is_read_as_far_as_it_goes() {
     else {
         panic!("well formed")
     };
-    assert_eq!(list.iter().collect::<Vec<_>>(), [(5, 2), (5, 2)]);
+    assert_eq!(list.iter().collect::<Vec<_>>(), [(NodeId(5), 2); 2]);
 }

@@ -52,7 +52,7 @@ pub const MINOR: u32 = 45;
 /// The oldest minor version that is spoken here; Linux 5.4 had it with the first virtio-fs driver.
 pub const MINOR_MIN: u32 = 31;
 /// The node id of the root.
-pub const ROOT_ID: u64 = 1;
+pub const ROOT_ID: wire::NodeId = wire::NodeId(1);
 /// Header of a reply, in bytes.
 pub const REPLY_HEADER: usize = 16;
 /// The largest READ and WRITE, in bytes: 256 pages of 4 KiB.

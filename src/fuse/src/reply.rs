@@ -5,13 +5,14 @@ use std::time::Duration;
 use vfsd_backend::{Attributes, Device, FsStatistics, Timestamp};
 
 use crate::wire::{
-    ATTR_SUBMOUNT, Attr, AttrOut, EntryOut, OutHeader, StatfsOut, Statx, StatxOut, SxTime,
+    ATTR_SUBMOUNT, Attr, AttrOut, EntryOut, NodeId, OutHeader, StatfsOut, Statx, StatxOut, SxTime,
+    Unique,
 };
 use crate::{REPLY_HEADER, RequestHeader};
 
 impl OutHeader {
     /// The header of a reply with `body` bytes behind it.
-    pub fn success(unique: u64, body: usize) -> Self {
+    pub fn success(unique: Unique, body: usize) -> Self {
         let len = u32::try_from(body.saturating_add(REPLY_HEADER)).unwrap_or(u32::MAX);
         Self {
             len,
@@ -21,7 +22,7 @@ impl OutHeader {
     }
 
     /// A refusal, which is a header alone.
-    pub fn error(unique: u64, errno: vfsd_backend::Errno) -> Self {
+    pub fn error(unique: Unique, errno: vfsd_backend::Errno) -> Self {
         Self {
             len: 16,
             error: errno.raw_os_error().saturating_neg(),
@@ -82,7 +83,7 @@ impl From<&Attributes> for Attr {
 impl EntryOut {
     /// A name that was resolved.
     pub fn new(
-        node: u64,
+        node: NodeId,
         generation: u64,
         attributes: &Attributes,
         entry_ttl: Duration,
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn an_error_is_a_header_alone() {
-        let bytes = OutHeader::error(7, vfsd_backend::Errno::NOENT).to_bytes();
+        let bytes = OutHeader::error(Unique(7), vfsd_backend::Errno::NOENT).to_bytes();
         assert_eq!(
             bytes,
             [16, 0, 0, 0, 0xfe, 0xff, 0xff, 0xff, 7, 0, 0, 0, 0, 0, 0, 0]

@@ -19,14 +19,50 @@ macro_rules! wire {
     )*};
 }
 
+macro_rules! ids {
+    ($($(#[$meta:meta])* $name:ident)*) => {$(
+        $(#[$meta])*
+        #[derive(
+            Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes,
+            Immutable,
+        )]
+        #[repr(transparent)]
+        pub struct $name(pub u64);
+    )*};
+}
+
+ids! {
+    /// `nodeid`: a file that the client knows, by the server's number for it.
+    NodeId
+    /// `fh`: what the client has open, by the server's number for it.
+    HandleId
+    /// `unique`: a request, by the client's number for it.
+    Unique
+}
+
+impl NodeId {
+    /// That of no file: a name leads nowhere, or a request is about none.
+    pub const NONE: Self = Self(0);
+}
+
+impl Unique {
+    /// That of a message that answers no request.
+    pub const NONE: Self = Self(0);
+}
+
+impl HandleId {
+    /// What stands for none, where the client opens nothing.
+    pub const NONE: Self = Self(0);
+}
+
 wire! {
     /// `fuse_in_header`
     InHeader {
-        len: u32, opcode: u32, unique: u64, nodeid: u64, uid: u32, gid: u32, pid: u32,
+        len: u32, opcode: u32, unique: Unique, nodeid: NodeId, uid: u32, gid: u32, pid: u32,
         total_extlen: u16, padding: u16,
     }
     /// `fuse_out_header`
-    OutHeader { len: u32, error: i32, unique: u64 }
+    OutHeader { len: u32, error: i32, unique: Unique }
     /// `fuse_attr`
     Attr {
         ino: u64, size: u64, blocks: u64, atime: u64, mtime: u64, ctime: u64,
@@ -35,7 +71,7 @@ wire! {
     }
     /// `fuse_entry_out`
     EntryOut {
-        nodeid: u64, generation: u64, entry_valid: u64, attr_valid: u64,
+        nodeid: NodeId, generation: u64, entry_valid: u64, attr_valid: u64,
         entry_valid_nsec: u32, attr_valid_nsec: u32, attr: Attr,
     }
     /// `fuse_attr_out`
@@ -50,7 +86,7 @@ wire! {
         rdev_major: u32, rdev_minor: u32, dev_major: u32, dev_minor: u32, spare2: [u64; 14],
     }
     /// `fuse_statx_in`
-    StatxIn { getattr_flags: u32, reserved: u32, fh: u64, sx_flags: u32, sx_mask: u32 }
+    StatxIn { getattr_flags: u32, reserved: u32, fh: HandleId, sx_flags: u32, sx_mask: u32 }
     /// `fuse_statx_out`
     StatxOut { attr_valid: u64, attr_valid_nsec: u32, flags: u32, spare: [u64; 2], stat: Statx }
     /// `fuse_statfs_out`, a `fuse_kstatfs`
@@ -63,24 +99,24 @@ wire! {
     /// `fuse_forget_in`
     ForgetIn { nlookup: u64 }
     /// `fuse_forget_one`
-    ForgetOne { nodeid: u64, nlookup: u64 }
+    ForgetOne { nodeid: NodeId, nlookup: u64 }
     /// `fuse_batch_forget_in`
     BatchForgetIn { count: u32, dummy: u32 }
     /// `fuse_getattr_in`
-    GetattrIn { getattr_flags: u32, dummy: u32, fh: u64 }
+    GetattrIn { getattr_flags: u32, dummy: u32, fh: HandleId }
     /// `fuse_mknod_in`
     MknodIn { mode: u32, rdev: u32, umask: u32, padding: u32 }
     /// `fuse_mkdir_in`
     MkdirIn { mode: u32, umask: u32 }
     /// `fuse_rename_in`
-    RenameIn { newdir: u64 }
+    RenameIn { newdir: NodeId }
     /// `fuse_rename2_in`
-    Rename2In { newdir: u64, flags: u32, padding: u32 }
+    Rename2In { newdir: NodeId, flags: u32, padding: u32 }
     /// `fuse_link_in`
-    LinkIn { oldnodeid: u64 }
+    LinkIn { oldnodeid: NodeId }
     /// `fuse_setattr_in`
     SetattrIn {
-        valid: u32, padding: u32, fh: u64, size: u64, lock_owner: u64, atime: u64, mtime: u64, ctime: u64,
+        valid: u32, padding: u32, fh: HandleId, size: u64, lock_owner: u64, atime: u64, mtime: u64, ctime: u64,
         atimensec: u32, mtimensec: u32, ctimensec: u32, mode: u32, unused4: u32, uid: u32, gid: u32,
         unused5: u32,
     }
@@ -89,19 +125,19 @@ wire! {
     /// `fuse_create_in`
     CreateIn { flags: u32, mode: u32, umask: u32, open_flags: u32 }
     /// `fuse_open_out`
-    OpenOut { fh: u64, open_flags: u32, backing_id: i32 }
+    OpenOut { fh: HandleId, open_flags: u32, backing_id: i32 }
     /// `fuse_release_in`
-    ReleaseIn { fh: u64, flags: u32, release_flags: u32, lock_owner: u64 }
+    ReleaseIn { fh: HandleId, flags: u32, release_flags: u32, lock_owner: u64 }
     /// `fuse_flush_in`
-    FlushIn { fh: u64, unused: u32, padding: u32, lock_owner: u64 }
+    FlushIn { fh: HandleId, unused: u32, padding: u32, lock_owner: u64 }
     /// `fuse_read_in`
-    ReadIn { fh: u64, offset: u64, size: u32, read_flags: u32, lock_owner: u64, flags: u32, padding: u32 }
+    ReadIn { fh: HandleId, offset: u64, size: u32, read_flags: u32, lock_owner: u64, flags: u32, padding: u32 }
     /// `fuse_write_in`
-    WriteIn { fh: u64, offset: u64, size: u32, write_flags: u32, lock_owner: u64, flags: u32, padding: u32 }
+    WriteIn { fh: HandleId, offset: u64, size: u32, write_flags: u32, lock_owner: u64, flags: u32, padding: u32 }
     /// `fuse_write_out`
     WriteOut { size: u32, padding: u32 }
     /// `fuse_fsync_in`
-    FsyncIn { fh: u64, fsync_flags: u32, padding: u32 }
+    FsyncIn { fh: HandleId, fsync_flags: u32, padding: u32 }
     /// `fuse_setxattr_in` with `SETXATTR_EXT`
     SetxattrIn { size: u32, flags: u32, setxattr_flags: u32, padding: u32 }
     /// `fuse_setxattr_in` without `SETXATTR_EXT`
@@ -111,7 +147,7 @@ wire! {
     /// `fuse_getxattr_out`
     GetxattrOut { size: u32, padding: u32 }
     /// `fuse_lk_in`
-    LkIn { fh: u64, owner: u64, lk: FileLock, lk_flags: u32, padding: u32 }
+    LkIn { fh: HandleId, owner: u64, lk: FileLock, lk_flags: u32, padding: u32 }
     /// `fuse_access_in`
     AccessIn { mask: u32, padding: u32 }
     /// `fuse_init_out`
@@ -121,22 +157,22 @@ wire! {
         request_timeout: u16, unused: [u16; 11],
     }
     /// `fuse_interrupt_in`
-    InterruptIn { unique: u64 }
+    InterruptIn { unique: Unique }
     /// `fuse_ioctl_in`
-    IoctlIn { fh: u64, flags: u32, cmd: u32, arg: u64, in_size: u32, out_size: u32 }
+    IoctlIn { fh: HandleId, flags: u32, cmd: u32, arg: u64, in_size: u32, out_size: u32 }
     /// `fuse_ioctl_out`
     IoctlOut { result: i32, flags: u32, in_iovs: u32, out_iovs: u32 }
     /// `fuse_fallocate_in`
-    FallocateIn { fh: u64, offset: u64, length: u64, mode: u32, padding: u32 }
+    FallocateIn { fh: HandleId, offset: u64, length: u64, mode: u32, padding: u32 }
     /// `fuse_dirent`, without its name
     Dirent { ino: u64, off: u64, namelen: u32, r#type: u32 }
     /// `fuse_lseek_in`
-    LseekIn { fh: u64, offset: u64, whence: u32, padding: u32 }
+    LseekIn { fh: HandleId, offset: u64, whence: u32, padding: u32 }
     /// `fuse_lseek_out`
     LseekOut { offset: u64 }
     /// `fuse_copy_file_range_in`
     CopyFileRangeIn {
-        fh_in: u64, off_in: u64, nodeid_out: u64, fh_out: u64, off_out: u64, len: u64, flags: u64,
+        fh_in: HandleId, off_in: u64, nodeid_out: NodeId, fh_out: HandleId, off_out: u64, len: u64, flags: u64,
     }
     /// `fuse_copy_file_range_out`
     CopyFileRangeOut { bytes_copied: u64 }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use vfsd_backend::{Backend, LockKind, SeekFrom};
-use vfsd_fuse::wire::{AttrOut, EntryOut, InHeader, InitOut, OpenOut, OutHeader, StatxOut};
+use vfsd_fuse::wire::{
+    AttrOut, EntryOut, InHeader, InitOut, NodeId, OpenOut, OutHeader, StatxOut, Unique,
+};
 use vfsd_fuse::{InitFlags, Opcode, ReplyKind};
 use vfsd_memory::{Memory, Settings};
 use vfsd_plugin_host::{BackOff, Connector, Options, Plugin};
@@ -173,10 +175,10 @@ fn changed(mut reply: Vec<u8>, script: &mut Vec<u8>) -> Vec<u8> {
     reply
 }
 
-fn good(opcode: Opcode, unique: u64, body: &[u8]) -> Vec<u8> {
+fn good(opcode: Opcode, unique: Unique, body: &[u8]) -> Vec<u8> {
     let entry = |number: u64, mode: u32| {
         let mut out = EntryOut::new_zeroed();
-        out.nodeid = number;
+        out.nodeid = NodeId(number);
         out.attr.ino = number;
         out.attr.mode = mode;
         out.as_bytes().to_vec()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use vfsd_backend::{Directory, Errno, File};
+use vfsd_fuse::wire::{HandleId, NodeId};
 
 use crate::nodes::NodeRecord;
 use crate::shards::{ObjectQuota, Shards};
@@ -13,7 +14,7 @@ use crate::slots::{Numbered, Slots, shard_of};
 /// An open file or directory, known to the guest by number.
 pub(crate) struct HandleRecord {
     /// The number.
-    pub(crate) id: u64,
+    pub(crate) id: HandleId,
     /// The file it belongs to; a handle is only valid together with it.
     pub(crate) node: Arc<NodeRecord>,
     /// What is open.
@@ -40,7 +41,7 @@ impl fmt::Debug for HandleRecord {
 
 impl Numbered for HandleRecord {
     fn number(&self) -> u64 {
-        self.id
+        self.id.0
     }
 }
 
@@ -72,9 +73,13 @@ impl HandleTable {
         if !self.quota.take() {
             return Err(Errno::NFILE);
         }
-        let inserted = shard_of(node.id).and_then(|number| {
-            let mut shard = self.shards.get(number)?.write();
-            let record = shard.insert(number, |id| HandleRecord { id, node, open })?;
+        let inserted = shard_of(node.id.0).and_then(|part| {
+            let mut shard = self.shards.get(part)?.write();
+            let record = shard.insert(part, |number| HandleRecord {
+                id: HandleId(number),
+                node,
+                open,
+            })?;
             Some(record.id)
         });
         match inserted {
@@ -93,7 +98,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// EBADF for a number that is unknown, of another node, or a directory's.
-    pub(crate) fn file(&self, node: u64, id: u64) -> Result<Arc<dyn File>, Errno> {
+    pub(crate) fn file(&self, node: NodeId, id: HandleId) -> Result<Arc<dyn File>, Errno> {
         match self.get(node, id)? {
             Open::File(file) => Ok(file),
             Open::Directory(_) => Err(Errno::BADF),
@@ -104,7 +109,11 @@ impl HandleTable {
     ///
     /// # Errors
     /// EBADF for a number that is unknown, of another node, or a file's.
-    pub(crate) fn directory(&self, node: u64, id: u64) -> Result<Arc<dyn Directory>, Errno> {
+    pub(crate) fn directory(
+        &self,
+        node: NodeId,
+        id: HandleId,
+    ) -> Result<Arc<dyn Directory>, Errno> {
         match self.get(node, id)? {
             Open::Directory(directory) => Ok(directory),
             Open::File(_) => Err(Errno::BADF),
@@ -115,10 +124,10 @@ impl HandleTable {
     ///
     /// # Errors
     /// EBADF for a number that is unknown or of another node.
-    pub(crate) fn get(&self, node: u64, id: u64) -> Result<Open, Errno> {
+    pub(crate) fn get(&self, node: NodeId, id: HandleId) -> Result<Open, Errno> {
         let shard = self.shard(id).ok_or(Errno::BADF)?.read();
         shard
-            .get(id)
+            .get(id.0)
             .filter(|record| record.node.id == node)
             .map(|record| record.open.clone())
             .ok_or(Errno::BADF)
@@ -130,8 +139,8 @@ impl HandleTable {
     /// EBADF for a number that is unknown, of another node, or of the other kind.
     pub(crate) fn release(
         &self,
-        node: u64,
-        id: u64,
+        node: NodeId,
+        id: HandleId,
         kind: HandleKind,
     ) -> Result<HandleRecord, Errno> {
         let fits = |record: &HandleRecord| {
@@ -146,21 +155,21 @@ impl HandleTable {
 
     fn remove_if(
         &self,
-        id: u64,
+        id: HandleId,
         condition: impl FnOnce(&HandleRecord) -> bool,
     ) -> Option<HandleRecord> {
         let mut shard = self.shard(id)?.write();
         let removed = shard
-            .get(id)
+            .get(id.0)
             .is_some_and(condition)
-            .then(|| shard.remove(id))
+            .then(|| shard.remove(id.0))
             .flatten();
         drop(shard);
         removed.inspect(|_| self.quota.give_back())
     }
 
-    fn shard(&self, id: u64) -> Option<&RwLock<Slots<HandleRecord>>> {
-        self.shards.get(shard_of(id)?)
+    fn shard(&self, id: HandleId) -> Option<&RwLock<Slots<HandleRecord>>> {
+        self.shards.get(shard_of(id.0)?)
     }
 
     /// How much the guest has open, and had in epochs that are still held.
@@ -187,13 +196,13 @@ pub(crate) enum HandleKind {
 #[derive(Debug)]
 pub(crate) struct HandleGrant<'a> {
     table: &'a HandleTable,
-    id: Option<u64>,
+    id: Option<HandleId>,
 }
 
 impl HandleGrant<'_> {
     /// The number.
-    pub(crate) fn id(&self) -> u64 {
-        self.id.unwrap_or(0)
+    pub(crate) fn id(&self) -> HandleId {
+        self.id.unwrap_or(HandleId::NONE)
     }
 
     /// The guest was told: from now on only it can release.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vfsd_backend::{Directory, File};
+use vfsd_fuse::wire::NodeId;
 
 use crate::shards::Shards;
 use crate::slots::{SHARDS, shard_of};
@@ -50,13 +51,13 @@ pub(crate) struct ByNode<T> {
 }
 
 struct Ring<T> {
-    places: HashMap<u64, usize>,
+    places: HashMap<NodeId, usize>,
     slots: Vec<Slot<T>>,
     hand: usize,
 }
 
 struct Slot<T> {
-    node: u64,
+    node: NodeId,
     /// Since the hand last passed.
     used: AtomicBool,
     object: T,
@@ -75,8 +76,8 @@ impl<T: Clone> ByNode<T> {
     }
 
     /// What is there for a node.
-    pub(crate) fn get(&self, node: u64) -> Option<T> {
-        let shard = self.shards.get(shard_of(node)?)?.read();
+    pub(crate) fn get(&self, node: NodeId) -> Option<T> {
+        let shard = self.shards.get(shard_of(node.0)?)?.read();
         let slot = shard.slots.get(*shard.places.get(&node)?)?;
         // Most uses find it set, and leave the cache line to other threads.
         if !slot.used.load(Ordering::Relaxed) {
@@ -87,8 +88,8 @@ impl<T: Clone> ByNode<T> {
 
     /// Puts something there for a node, unless what is there already `does` as well. Answers what had
     /// to go for it, which may be `object` itself.
-    pub(crate) fn put(&self, node: u64, object: T, does: impl FnOnce(&T) -> bool) -> Option<T> {
-        let Some(shard) = shard_of(node).and_then(|shard| self.shards.get(shard)) else {
+    pub(crate) fn put(&self, node: NodeId, object: T, does: impl FnOnce(&T) -> bool) -> Option<T> {
+        let Some(shard) = shard_of(node.0).and_then(|shard| self.shards.get(shard)) else {
             return Some(object);
         };
         let mut shard = shard.write();
@@ -114,8 +115,8 @@ impl<T: Clone> ByNode<T> {
     }
 
     /// Takes out what is there for a node.
-    pub(crate) fn remove(&self, node: u64) -> Option<T> {
-        let shard = self.shards.get(shard_of(node)?)?;
+    pub(crate) fn remove(&self, node: NodeId) -> Option<T> {
+        let shard = self.shards.get(shard_of(node.0)?)?;
         // Most nodes that are forgotten have nothing.
         if !shard.read().places.contains_key(&node) {
             return None;
@@ -145,7 +146,7 @@ impl<T: Clone> ByNode<T> {
 
 impl<T> Ring<T> {
     /// The node whose turn it is to go.
-    fn victim(&mut self) -> Option<u64> {
+    fn victim(&mut self) -> Option<NodeId> {
         let twice_round = self.slots.len().saturating_mul(2);
         for _ in 0..twice_round {
             self.hand = self.hand.checked_add(1).unwrap_or(0);
@@ -160,7 +161,7 @@ impl<T> Ring<T> {
         None
     }
 
-    fn remove(&mut self, node: u64) -> Option<T> {
+    fn remove(&mut self, node: NodeId) -> Option<T> {
         let place = self.places.remove(&node)?;
         if place >= self.slots.len() {
             return None;
@@ -191,52 +192,50 @@ impl<T: Clone> std::fmt::Debug for ByNode<T> {
 mod tests {
     use super::*;
 
-    /// Numbers of the same shard.
-    fn number(index: u64) -> u64 {
-        1 + index * SHARDS as u64
+    /// Nodes of the same shard.
+    fn node(index: u64) -> NodeId {
+        NodeId(1 + index * SHARDS as u64)
     }
 
     #[test]
     fn what_was_not_used_lately_goes_first() {
         let table = ByNode::new(SHARDS * 3);
         for index in 0..3 {
-            assert_eq!(table.put(number(index), index, |_| false), None);
+            assert_eq!(table.put(node(index), index, |_| false), None);
         }
         // All were used once; the hand takes that from them, and then the first it meets.
-        let gone = table.put(number(3), 3, |_| false).unwrap();
-        assert_eq!(table.get(number(gone)), None);
+        let gone = table.put(node(3), 3, |_| false).unwrap();
+        assert_eq!(table.get(node(gone)), None);
         let kept = (0..3).find(|index| *index != gone).unwrap();
-        assert_eq!(table.get(number(kept)), Some(kept));
-        table.put(number(4), 4, |_| false).unwrap();
-        assert_eq!(table.get(number(kept)), Some(kept), "it was used");
+        assert_eq!(table.get(node(kept)), Some(kept));
+        table.put(node(4), 4, |_| false).unwrap();
+        assert_eq!(table.get(node(kept)), Some(kept), "it was used");
         assert_eq!(table.len(), 3);
     }
 
     #[test]
     fn what_does_as_well_stays() {
         let table = ByNode::new(1);
-        table.put(1, "first", |_| false);
-        assert_eq!(table.put(1, "second", |_| true), Some("second"));
-        assert_eq!(table.put(1, "third", |_| false), Some("first"));
-        assert_eq!(table.get(1), Some("third"));
-        assert_eq!(table.remove(1), Some("third"));
-        assert_eq!((table.remove(1), table.len()), (None, 0));
+        table.put(node(0), "first", |_| false);
+        assert_eq!(table.put(node(0), "second", |_| true), Some("second"));
+        assert_eq!(table.put(node(0), "third", |_| false), Some("first"));
+        assert_eq!(table.get(node(0)), Some("third"));
+        assert_eq!(table.remove(node(0)), Some("third"));
+        assert_eq!((table.remove(node(0)), table.len()), (None, 0));
     }
 
     #[test]
     fn what_is_taken_out_leaves_the_others_where_they_are_found() {
         let table = ByNode::new(SHARDS * 8);
         for index in 0..8 {
-            table.put(number(index), index, |_| false);
+            table.put(node(index), index, |_| false);
         }
         for index in [0, 7, 3] {
-            assert_eq!(table.remove(number(index)), Some(index));
+            assert_eq!(table.remove(node(index)), Some(index));
         }
-        let left: Vec<_> = (0..8)
-            .filter_map(|index| table.get(number(index)))
-            .collect();
+        let left: Vec<_> = (0..8).filter_map(|index| table.get(node(index))).collect();
         assert_eq!(left, [1, 2, 4, 5, 6]);
         assert_eq!(table.clear().len(), 5);
-        assert_eq!(table.get(number(1)), None);
+        assert_eq!(table.get(node(1)), None);
     }
 }

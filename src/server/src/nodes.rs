@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hashbrown::HashTable;
 use tokio::sync::Notify;
 use vfsd_backend::{Errno, Node, NodeIdentity};
+use vfsd_fuse::wire::NodeId;
 use zerocopy::IntoBytes;
 
 use crate::export::ExportId;
@@ -20,7 +21,7 @@ const SMALL: usize = 256;
 /// A file that the guest knows by number.
 pub(crate) struct NodeRecord {
     /// The number.
-    pub(crate) id: u64,
+    pub(crate) id: NodeId,
     /// The file.
     pub(crate) node: Arc<dyn Node>,
     /// How often the guest was told of the file and has not forgotten it. Taken from only under the
@@ -33,7 +34,7 @@ pub(crate) struct NodeRecord {
 
 impl Numbered for Arc<NodeRecord> {
     fn number(&self) -> u64 {
-        self.id
+        self.id.0
     }
 }
 
@@ -149,10 +150,10 @@ impl NodeTable {
     ///
     /// # Errors
     /// ESTALE when there is none, so that the guest looks the name up again.
-    pub(crate) fn get(&self, id: u64) -> Result<Arc<NodeRecord>, Errno> {
-        shard_of(id)
+    pub(crate) fn get(&self, id: NodeId) -> Result<Arc<NodeRecord>, Errno> {
+        shard_of(id.0)
             .and_then(|shard| self.shards.get(shard))
-            .and_then(|shard| shard.read().slots.get(id).cloned())
+            .and_then(|shard| shard.read().slots.get(id.0).cloned())
             .ok_or(Errno::STALE)
     }
 
@@ -204,9 +205,9 @@ impl NodeTable {
             self.quota.give_back();
             return Ok(Grant::new(self, record));
         }
-        let make = |id| {
+        let make = |number| {
             Arc::new(NodeRecord {
-                id,
+                id: NodeId(number),
                 node,
                 lookups: AtomicU64::new(1),
                 export,
@@ -228,15 +229,15 @@ impl NodeTable {
 
     /// The guest forgets a file `count` times. Forgetting more often than it was told, or what it
     /// never knew, or the root, changes nothing more. True when the guest knows it no longer.
-    pub(crate) fn forget(&self, id: u64, count: u64) -> bool {
+    pub(crate) fn forget(&self, id: NodeId, count: u64) -> bool {
         if id == vfsd_fuse::ROOT_ID {
             return false;
         }
-        let Some(shard) = shard_of(id).and_then(|shard| self.shards.get(shard)) else {
+        let Some(shard) = shard_of(id.0).and_then(|shard| self.shards.get(shard)) else {
             return false;
         };
         let mut shard = shard.write();
-        let Some(record) = shard.slots.get(id) else {
+        let Some(record) = shard.slots.get(id.0) else {
             return false;
         };
         let left = record.lookups.load(Ordering::Relaxed).saturating_sub(count);
@@ -252,7 +253,7 @@ impl NodeTable {
         {
             known.remove();
         }
-        let forgotten = shard.slots.remove(id);
+        let forgotten = shard.slots.remove(id.0);
         let known = &mut shard.known;
         if known.capacity() > SMALL && known.len() < known.capacity() / 8 {
             let room = known.len().saturating_mul(2);
@@ -294,8 +295,8 @@ impl Drop for NodeTable {
 }
 
 /// The lower half of a number.
-fn slot(id: u64) -> u32 {
-    let [a, b, c, d, ..] = id.to_le_bytes();
+fn slot(id: NodeId) -> u32 {
+    let [a, b, c, d, ..] = id.0.to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
 }
 
@@ -322,7 +323,7 @@ impl<'a> Grant<'a> {
     }
 
     /// The file's number.
-    pub(crate) fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> NodeId {
         self.record.id
     }
 

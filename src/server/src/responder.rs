@@ -1,7 +1,7 @@
 //! Replies: what a handler gives back, and the guarantee that each request gets exactly one.
 
 use vfsd_backend::{Errno, ReadSink, WriteSource};
-use vfsd_fuse::wire::OutHeader;
+use vfsd_fuse::wire::{OutHeader, Unique};
 use vfsd_fuse::{REPLY_HEADER, ReplyKind};
 use zerocopy::{Immutable, IntoBytes};
 
@@ -173,12 +173,12 @@ impl Grants<'_> {
 #[derive(Debug)]
 pub(crate) struct Responder<E: Exchange> {
     exchange: Option<E>,
-    unique: u64,
+    unique: Unique,
     kind: ReplyKind,
 }
 
 impl<E: Exchange> Responder<E> {
-    pub(crate) fn new(exchange: E, unique: u64, kind: ReplyKind) -> Self {
+    pub(crate) fn new(exchange: E, unique: Unique, kind: ReplyKind) -> Self {
         Self {
             exchange: Some(exchange),
             unique,

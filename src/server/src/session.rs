@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwapOption;
 use tokio::runtime::Handle;
 use vfsd_backend::{Errno, FileKind};
+use vfsd_fuse::wire::{NodeId, Unique};
 use vfsd_fuse::{
     DecodeError, Layout, Opcode, Operation, ReplyKind, Request, RequestHeader, decode,
 };
@@ -109,7 +110,7 @@ impl Session {
     }
 
     /// The threads that requests about a node may hold.
-    pub(crate) fn threads_of(&self, node: Option<u64>) -> Arc<Threads> {
+    pub(crate) fn threads_of(&self, node: Option<NodeId>) -> Arc<Threads> {
         let epoch = self.epoch.load();
         let export = epoch
             .as_ref()
@@ -166,7 +167,11 @@ impl Session {
     ///
     /// The host's kernel wants EAGAIN for a request that is not known, and then asks again: it may
     /// have sent the request and the interrupt to different threads.
-    fn interrupt(&self, epoch: &Epoch, unique: u64) -> (ReplyKind, Result<Reply<'static>, Errno>) {
+    fn interrupt(
+        &self,
+        epoch: &Epoch,
+        unique: Unique,
+    ) -> (ReplyKind, Result<Reply<'static>, Errno>) {
         let found = epoch.waits.interrupt(unique);
         match self.options.transport {
             Transport::HostKernel if !found => (ReplyKind::Empty, Err(Errno::AGAIN)),
@@ -292,7 +297,8 @@ fn reject<E: Exchange>(
     };
     counter.fetch_add(1, Ordering::Relaxed);
     tracing::debug!(
-        "refused request {unique}, opcode {opcode_number} ({}), with {errno}",
+        "refused request {}, opcode {opcode_number} ({}), with {errno}",
+        unique.0,
         opcode.map_or("unknown", Opcode::name)
     );
     let errno = if running || opcode == Some(Opcode::Init) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use vfsd_backend::Errno;
+use vfsd_fuse::wire::Unique;
 
 use crate::admission::{Admission, Uncounted};
 
@@ -20,7 +21,7 @@ pub(crate) struct LockWaits {
 #[derive(Debug, Default)]
 struct State {
     /// By the request's `unique`, which a hostile guest may use twice, and a serial number.
-    waiting: BTreeMap<(u64, u64), oneshot::Sender<Errno>>,
+    waiting: BTreeMap<(Unique, u64), oneshot::Sender<Errno>>,
     serial: u64,
     /// The session is over: nobody may wait any more.
     closed: bool,
@@ -30,7 +31,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct LockWait {
     waits: Arc<LockWaits>,
-    key: (u64, u64),
+    key: (Unique, u64),
     ended: oneshot::Receiver<Errno>,
     _uncounted: Uncounted,
 }
@@ -48,7 +49,7 @@ impl LockWaits {
     ///
     /// # Errors
     /// ENOLCK when too many wait already; EAGAIN when the session has ended.
-    pub(crate) fn enter(self: &Arc<Self>, unique: u64) -> Result<LockWait, Errno> {
+    pub(crate) fn enter(self: &Arc<Self>, unique: Unique) -> Result<LockWait, Errno> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Errno::AGAIN);
@@ -69,7 +70,7 @@ impl LockWaits {
     }
 
     /// Ends the waits of one request with EINTR. Says whether there was one.
-    pub(crate) fn interrupt(&self, unique: u64) -> bool {
+    pub(crate) fn interrupt(&self, unique: Unique) -> bool {
         let mut state = self.state.lock();
         let range = (unique, 0)..=(unique, u64::MAX);
         let keys: Vec<_> = state.waiting.range(range).map(|(key, _)| *key).collect();
@@ -123,13 +124,15 @@ mod tests {
     #[tokio::test]
     async fn nobody_waits_in_a_session_that_has_ended() {
         let waits = LockWaits::new(2, Admission::new(1));
-        let mut before = waits.enter(1).unwrap();
+        let mut before = waits.enter(Unique(1)).unwrap();
         waits.end_all();
         assert_eq!(before.ended().await, Errno::AGAIN);
-        let mut between = waits.enter(2).expect("only those that waited were ended");
+        let mut between = waits
+            .enter(Unique(2))
+            .expect("only those that waited were ended");
         waits.close();
         assert_eq!(between.ended().await, Errno::AGAIN);
-        assert_eq!(waits.enter(3).err(), Some(Errno::AGAIN));
+        assert_eq!(waits.enter(Unique(3)).err(), Some(Errno::AGAIN));
         assert_eq!(waits.count(), 0);
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use tokio::runtime::EnterGuard;
 use vfsd_fuse::Opcode;
+use vfsd_fuse::wire::NodeId;
 
 use crate::admission::Deferred;
 use crate::exchange::{Exchange, Incoming};
@@ -183,9 +184,9 @@ fn poll<F: Future>(
 }
 
 /// The number of the node that a request is about.
-fn node_of(inline: &[u8]) -> Option<u64> {
+fn node_of(inline: &[u8]) -> Option<NodeId> {
     let number = inline.get(16..)?.first_chunk()?;
-    Some(u64::from_ne_bytes(*number))
+    Some(NodeId(u64::from_ne_bytes(*number)))
 }
 
 /// A request that was not ready at once.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use vfsd_backend::Backend;
 use vfsd_fuse::wire::{
-    AttrOut, EntryOut, InHeader, InitOut, OpenOut, OutHeader, StatxOut, WriteOut,
+    AttrOut, EntryOut, InHeader, InitOut, NodeId, OpenOut, OutHeader, StatxOut, Unique, WriteOut,
 };
 use vfsd_fuse::{InitFlags, Opcode, ReplyKind};
 use vfsd_memory::{Memory, Settings};
@@ -127,7 +127,7 @@ fn follow(stream: &UnixStream, rules: &Rules) -> Option<()> {
         let opcode = Opcode::from_number(header.opcode)?;
         let asked = Asked {
             opcode,
-            unique: header.unique,
+            unique: header.unique.0,
             body,
         };
         let send = |bytes: &[u8], descriptor: Option<OwnedFd>| {
@@ -197,7 +197,7 @@ pub(crate) fn good(asked: &Asked) -> Vec<u8> {
 /// An entry with a number and a mode.
 pub(crate) fn entry(number: u64, mode: u32) -> EntryOut {
     let mut out = EntryOut::new_zeroed();
-    out.nodeid = number;
+    out.nodeid = NodeId(number);
     out.attr.ino = number;
     out.attr.mode = mode;
     out
@@ -212,7 +212,7 @@ pub(crate) fn reply(asked: &Asked, body: &[u8]) -> Vec<u8> {
 pub(crate) fn message(unique: u64, error: i32, body: &[u8]) -> Vec<u8> {
     let header = OutHeader {
         error,
-        ..OutHeader::success(unique, body.len())
+        ..OutHeader::success(Unique(unique), body.len())
     };
     [header.as_bytes(), body].concat()
 }

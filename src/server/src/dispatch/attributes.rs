@@ -6,7 +6,8 @@ use vfsd_backend::{
     AccessMask, AttributeChanges, Attributes, Errno, Error, File, SetTime, Timestamp, Ttl,
 };
 use vfsd_fuse::wire::{
-    AccessIn, AttrOut, GETATTR_FH, GetattrIn, SetattrIn, StatfsOut, StatxIn, StatxOut, fattr,
+    AccessIn, AttrOut, GETATTR_FH, GetattrIn, HandleId, SetattrIn, StatfsOut, StatxIn, StatxOut,
+    fattr,
 };
 
 use super::{Call, Outcome};
@@ -33,12 +34,16 @@ impl<'a> Call<'a> {
     }
 
     /// The handle that a request names, if it stands for a file that was opened.
-    fn opened_handle(&self, named: bool, handle: u64) -> Option<u64> {
+    fn opened_handle(&self, named: bool, handle: HandleId) -> Option<HandleId> {
         (named && !self.is_implied(handle)).then_some(handle)
     }
 
     /// The attributes, from the open file if there is one: it may have lost its name.
-    async fn attributes(&self, node: &NodeRecord, handle: Option<u64>) -> Outcome<'a, Attributes> {
+    async fn attributes(
+        &self,
+        node: &NodeRecord,
+        handle: Option<HandleId>,
+    ) -> Outcome<'a, Attributes> {
         let from_file = match handle {
             Some(handle) => supported(self.file(handle)?.getattr().await)?,
             None => None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vfsd_backend::{
     Created, Device, Entry, Errno, FileKind, LinkTarget, Name, NewDevice, NewInode, OpenFlags,
 };
-use vfsd_fuse::wire::{CreateIn, MkdirIn, MknodIn};
+use vfsd_fuse::wire::{CreateIn, HandleId, MkdirIn, MknodIn};
 use vfsd_fuse::{Extensions, InitFlags};
 
 use super::files::{open_flags, open_out};
@@ -112,7 +112,7 @@ impl<'a> Call<'a> {
             return Err(Errno::INVAL.into());
         }
         let inode = self.new_inode(arg.mode, arg.umask, extensions);
-        if !self.is_implied(0) {
+        if !self.is_implied(HandleId::NONE) {
             let created = parent.node.tmpfile(caller, flags, inode).await?;
             return self.opened(&parent, &created);
         }
@@ -157,7 +157,7 @@ impl<'a> Call<'a> {
         let node = Arc::clone(grant.record());
         let open_flags = self.opened_flags(&node, created.opened.caching);
         self.keep_open(&node, created.opened.file, true).await;
-        let out = open_out(0, open_flags);
+        let out = open_out(HandleId::NONE, open_flags);
         Ok(Reply::two(&entry, &out).granting(grant))
     }
 

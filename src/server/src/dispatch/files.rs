@@ -8,9 +8,9 @@ use vfsd_backend::{
     OpenRequest, ReadRequest, SeekFrom, WriteRequest,
 };
 use vfsd_fuse::wire::{
-    CopyFileRangeIn, CopyFileRangeOut, FSYNC_FDATASYNC, FallocateIn, FlushIn, FsyncIn, LseekIn,
-    LseekOut, OPEN_KILL_SUIDGID, OpenIn, OpenOut, RELEASE_FLUSH, ReadIn, ReleaseIn, WRITE_CACHE,
-    WRITE_KILL_SUIDGID, WriteIn, WriteOut, fopen,
+    CopyFileRangeIn, CopyFileRangeOut, FSYNC_FDATASYNC, FallocateIn, FlushIn, FsyncIn, HandleId,
+    LseekIn, LseekOut, OPEN_KILL_SUIDGID, OpenIn, OpenOut, RELEASE_FLUSH, ReadIn, ReleaseIn,
+    WRITE_CACHE, WRITE_KILL_SUIDGID, WriteIn, WriteOut, fopen,
 };
 use vfsd_fuse::{InitFlags, MAX_TRANSFER, Opcode};
 
@@ -244,7 +244,7 @@ impl<'a> Call<'a> {
     }
 
     /// An open file of the request's node.
-    pub(super) fn file(&self, handle: u64) -> Result<Arc<dyn File>, Errno> {
+    pub(super) fn file(&self, handle: HandleId) -> Result<Arc<dyn File>, Errno> {
         self.epoch.handles.file(self.header.node, handle)
     }
 
@@ -260,7 +260,7 @@ impl<'a> Call<'a> {
 }
 
 /// What the guest is told of an open file.
-pub(super) fn open_out(handle: u64, open_flags: u32) -> OpenOut {
+pub(super) fn open_out(handle: HandleId, open_flags: u32) -> OpenOut {
     OpenOut {
         fh: handle,
         open_flags,

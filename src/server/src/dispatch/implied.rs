@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use vfsd_backend::{Directory, Errno, Error, File, FileKind, OpenFlags, OpenRequest};
+use vfsd_fuse::wire::{HandleId, NodeId};
 use vfsd_fuse::{InitFlags, Opcode};
 
 use super::{Call, Outcome};
@@ -37,25 +38,29 @@ impl<'a> Call<'a> {
     }
 
     /// Whether a handle stands for a file that the guest need not open.
-    pub(super) fn is_implied(&self, handle: u64) -> bool {
-        handle == 0 && self.epoch.agreed(InitFlags::NO_OPEN_SUPPORT)
+    pub(super) fn is_implied(&self, handle: HandleId) -> bool {
+        handle == HandleId::NONE && self.epoch.agreed(InitFlags::NO_OPEN_SUPPORT)
     }
 
     /// The same for a directory.
-    pub(super) fn is_implied_directory(&self, handle: u64) -> bool {
-        handle == 0 && self.epoch.agreed(InitFlags::NO_OPENDIR_SUPPORT)
+    pub(super) fn is_implied_directory(&self, handle: HandleId) -> bool {
+        handle == HandleId::NONE && self.epoch.agreed(InitFlags::NO_OPENDIR_SUPPORT)
     }
 
     /// The open file of the request's node, opened here if the guest opens nothing.
-    pub(super) async fn file_for(&self, handle: u64, need: Need) -> Outcome<'a, Arc<dyn File>> {
+    pub(super) async fn file_for(
+        &self,
+        handle: HandleId,
+        need: Need,
+    ) -> Outcome<'a, Arc<dyn File>> {
         self.file_of(self.header.node, handle, need).await
     }
 
     /// The open file of a node.
     pub(super) async fn file_of(
         &self,
-        node: u64,
-        handle: u64,
+        node: NodeId,
+        handle: HandleId,
         need: Need,
     ) -> Outcome<'a, Arc<dyn File>> {
         if !self.is_implied(handle) {
@@ -111,13 +116,13 @@ impl<'a> Call<'a> {
     }
 
     /// The guest forgets a node. What is open of it is closed when the guest no longer knows it.
-    pub(super) async fn forget(&self, node: u64, count: u64) {
+    pub(super) async fn forget(&self, node: NodeId, count: u64) {
         if self.epoch.nodes.forget(node, count) {
             self.close_implied(node).await;
         }
     }
 
-    async fn close_implied(&self, node: u64) {
+    async fn close_implied(&self, node: NodeId) {
         drop(self.epoch.implied.listings.remove(node));
         if let Some(gone) = self.epoch.implied.files.remove(node) {
             close(gone).await;
@@ -136,7 +141,7 @@ impl<'a> Call<'a> {
     /// The open directory of the request's node, for a listing from `cookie` on.
     pub(super) async fn listing(
         &self,
-        handle: u64,
+        handle: HandleId,
         cookie: u64,
     ) -> Outcome<'a, Arc<dyn Directory>> {
         if !self.is_implied_directory(handle) {
@@ -158,7 +163,7 @@ impl<'a> Call<'a> {
     }
 
     /// A listing has come to its end: what it kept in memory is not needed any more.
-    pub(super) fn listing_ended(&self, handle: u64) {
+    pub(super) fn listing_ended(&self, handle: HandleId) {
         if self.is_implied_directory(handle) {
             drop(self.epoch.implied.listings.remove(self.header.node));
         }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use vfsd_backend::{
     Attributes, Caller, Capabilities, Entry, Errno, Error, FileKind, Identity, Name, Ttl, one_line,
 };
-use vfsd_fuse::wire::{EntryOut, INVALID_ID};
+use vfsd_fuse::wire::{EntryOut, INVALID_ID, NodeId};
 use vfsd_fuse::{Effect, InitFlags, Opcode, Operation, ReplyKind, RequestHeader};
 
 use crate::epoch::Epoch;
@@ -202,7 +202,7 @@ impl<'a> Call<'a> {
     }
 
     /// Another node of the request, which must be of the same export as the first.
-    fn other_node(&self, first: &NodeRecord, id: u64) -> Result<Arc<NodeRecord>, Errno> {
+    fn other_node(&self, first: &NodeRecord, id: NodeId) -> Result<Arc<NodeRecord>, Errno> {
         let other = self.epoch.nodes.get(id)?;
         if other.export == first.export {
             Ok(other)

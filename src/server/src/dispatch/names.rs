@@ -1,7 +1,7 @@
 //! Names that are looked up, removed, moved and linked.
 
 use vfsd_backend::{Errno, FileKind, Lookup, Name, Rename, RenameFlags};
-use vfsd_fuse::wire::EntryOut;
+use vfsd_fuse::wire::{EntryOut, NodeId};
 
 use super::{Call, Outcome};
 use crate::nodes::NodeRecord;
@@ -42,7 +42,7 @@ impl<'a> Call<'a> {
     pub(super) async fn rename(
         &self,
         name: Name<'_>,
-        new_parent: u64,
+        new_parent: NodeId,
         new_name: Name<'_>,
         flags: u32,
     ) -> Outcome<'a> {
@@ -71,7 +71,7 @@ impl<'a> Call<'a> {
         Ok(Reply::empty())
     }
 
-    pub(super) async fn link(&self, target: u64, name: Name<'_>) -> Outcome<'a> {
+    pub(super) async fn link(&self, target: NodeId, name: Name<'_>) -> Outcome<'a> {
         let parent = self.directory_node()?;
         let target = self.other_node(&parent, target)?;
         if target.node.kind() == FileKind::Directory {

@@ -6,7 +6,9 @@ use vfsd_backend::{
     Answer, Attributes, Backend, Capabilities, FileKind, Lookup, Name, Node, NodeIdentity,
 };
 use vfsd_fuse::Opcode;
-use vfsd_fuse::wire::{ATTR_SUBMOUNT, AttrOut, GetattrIn, GetxattrIn, OpenOut, ReadIn, fopen};
+use vfsd_fuse::wire::{
+    ATTR_SUBMOUNT, AttrOut, GetattrIn, GetxattrIn, HandleId, OpenOut, ReadIn, fopen,
+};
 use vfsd_memory::Memory;
 use vfsd_server::{Export, Exports, ExportsError, SessionOptions};
 use zerocopy::IntoBytes;
@@ -32,7 +34,7 @@ fn each_export_is_a_mount_of_its_own_below_a_read_only_root() {
     let data = guest.lookup(1, "data").unwrap();
     let tools = guest.lookup(1, "tools").unwrap();
     assert_ne!(
-        data.nodeid, tools.nodeid,
+        data.nodeid.0, tools.nodeid.0,
         "the same inode number in both, but not the same file"
     );
     assert_eq!(
@@ -42,7 +44,7 @@ fn each_export_is_a_mount_of_its_own_below_a_read_only_root() {
     let arg = GetattrIn {
         getattr_flags: 0,
         dummy: 0,
-        fh: 0,
+        fh: HandleId(0),
     };
     let root = guest.call(Opcode::Getattr, 1, &[arg.as_bytes()]).unwrap();
     let root: AttrOut = structure(&root);
@@ -52,9 +54,9 @@ fn each_export_is_a_mount_of_its_own_below_a_read_only_root() {
     );
     assert_eq!(guest.lookup(1, "other").unwrap_err(), 2);
     assert_eq!(guest.mkdir(1, "new").unwrap_err(), EROFS);
-    assert_eq!(guest.mkdir(tools.nodeid, "new").unwrap_err(), EROFS);
-    assert!(guest.mkdir(data.nodeid, "new").is_ok());
-    assert_eq!(guest.lookup(data.nodeid, "new").unwrap().attr.flags, 0);
+    assert_eq!(guest.mkdir(tools.nodeid.0, "new").unwrap_err(), EROFS);
+    assert!(guest.mkdir(data.nodeid.0, "new").is_ok());
+    assert_eq!(guest.lookup(data.nodeid.0, "new").unwrap().attr.flags, 0);
 }
 
 /// A storage without extended attributes.
@@ -87,7 +89,7 @@ fn a_guest_need_not_ask_for_extended_attributes_that_no_export_has() {
     for (second_is_plain, errno) in [(true, ENOSYS), (false, ENODATA)] {
         let exports = Exports::named(vec![export("a", true), export("b", second_is_plain)]);
         let guest = Guest::of(exports.unwrap(), SessionOptions::default());
-        let node = guest.lookup(1, "b").unwrap().nodeid;
+        let node = guest.lookup(1, "b").unwrap().nodeid.0;
         assert_eq!(ask(&guest, node), errno);
     }
 }
@@ -119,26 +121,26 @@ fn what_nobody_else_changes_is_remembered_for_good_and_what_lies_beside_it_is_no
     ]);
     let guest = Guest::of(exports.unwrap(), SessionOptions::default());
     let own = guest.lookup(1, "own").unwrap();
-    let file = guest.lookup(own.nodeid, "file").unwrap();
+    let file = guest.lookup(own.nodeid.0, "file").unwrap();
     assert_eq!((file.entry_valid, file.attr_valid), (YEAR, YEAR));
-    let missing = guest.lookup(own.nodeid, "missing").unwrap();
-    assert_eq!((missing.nodeid, missing.entry_valid), (0, YEAR));
+    let missing = guest.lookup(own.nodeid.0, "missing").unwrap();
+    assert_eq!((missing.nodeid.0, missing.entry_valid), (0, YEAR));
     let arg = GetattrIn {
         getattr_flags: 0,
         dummy: 0,
-        fh: 0,
+        fh: HandleId(0),
     };
-    let attributes = guest.call(Opcode::Getattr, file.nodeid, &[arg.as_bytes()]);
+    let attributes = guest.call(Opcode::Getattr, file.nodeid.0, &[arg.as_bytes()]);
     assert_eq!(structure::<AttrOut>(&attributes.unwrap()).attr_valid, YEAR);
-    let opened = guest.open(Opcode::Open, file.nodeid, 0).unwrap();
+    let opened = guest.open(Opcode::Open, file.nodeid.0, 0).unwrap();
     assert!(opened.open_flags & fopen::KEEP_CACHE != 0);
-    let listed = guest.open(Opcode::Opendir, own.nodeid, 0).unwrap();
+    let listed = guest.open(Opcode::Opendir, own.nodeid.0, 0).unwrap();
     assert_eq!(listed.open_flags, fopen::KEEP_CACHE | fopen::CACHE_DIR);
 
     let data = guest.lookup(1, "data").unwrap();
     assert_eq!((data.entry_valid, data.attr_valid), (1, 1));
-    assert_eq!(guest.lookup(data.nodeid, "missing").unwrap_err(), 2);
-    let listed = guest.open(Opcode::Opendir, data.nodeid, 0).unwrap();
+    assert_eq!(guest.lookup(data.nodeid.0, "missing").unwrap_err(), 2);
+    let listed = guest.open(Opcode::Opendir, data.nodeid.0, 0).unwrap();
     assert_eq!(listed.open_flags, 0);
 }
 
@@ -147,7 +149,7 @@ fn a_close_sends_no_flush_where_no_lock_depends_on_it() {
     let flags = |backend: Arc<dyn Backend>| {
         let guest = Guest::of(Exports::single(backend, false), SessionOptions::default());
         let created = guest.create(1, "file").unwrap();
-        let opened = guest.open(Opcode::Open, created.0.nodeid, 0).unwrap();
+        let opened = guest.open(Opcode::Open, created.0.nodeid.0, 0).unwrap();
         let noflush = |out: OpenOut| out.open_flags & fopen::NOFLUSH != 0;
         (noflush(created.1), noflush(opened))
     };
@@ -158,10 +160,10 @@ fn a_close_sends_no_flush_where_no_lock_depends_on_it() {
 #[test]
 fn the_root_lists_the_exports() {
     let guest = two();
-    let fh = guest.open(Opcode::Opendir, 1, 0).unwrap().fh;
+    let fh = guest.open(Opcode::Opendir, 1, 0).unwrap().fh.0;
     let read = |opcode, offset| {
         let arg = ReadIn {
-            fh,
+            fh: HandleId(fh),
             offset,
             size: 4096,
             read_flags: 0,
@@ -192,17 +194,17 @@ fn nothing_is_moved_or_linked_from_one_export_to_another() {
         Export::new("b", Arc::new(memory()), false),
     ]);
     let guest = Guest::of(exports.unwrap(), SessionOptions::default());
-    let a = guest.lookup(1, "a").unwrap().nodeid;
-    let b = guest.lookup(1, "b").unwrap().nodeid;
+    let a = guest.lookup(1, "a").unwrap().nodeid.0;
+    let b = guest.lookup(1, "b").unwrap().nodeid.0;
     let (file, open) = guest.create(a, "file").unwrap();
     let (other, other_open) = guest.create(b, "other").unwrap();
     let rename = guest.call(Opcode::Rename, a, &[&b.to_le_bytes(), b"file\0file\0"]);
     assert_eq!(rename, Err(EXDEV));
-    let link = guest.call(Opcode::Link, b, &[&file.nodeid.to_le_bytes(), b"file\0"]);
+    let link = guest.call(Opcode::Link, b, &[&file.nodeid.0.to_le_bytes(), b"file\0"]);
     assert_eq!(link, Err(EXDEV));
-    let copy = [open.fh, 0, other.nodeid, other_open.fh, 0, 10, 0];
+    let copy = [open.fh.0, 0, other.nodeid.0, other_open.fh.0, 0, 10, 0];
     assert_eq!(
-        guest.call(Opcode::CopyFileRange, file.nodeid, &[copy.as_bytes()]),
+        guest.call(Opcode::CopyFileRange, file.nodeid.0, &[copy.as_bytes()]),
         Err(EXDEV)
     );
 }
@@ -296,7 +298,7 @@ fn an_export_that_does_not_answer_leaves_the_threads_of_the_others() {
         Export::new("well", Arc::new(well), false).with_threads(2),
     ]);
     let guest = Guest::on(runtime, exports.unwrap(), SessionOptions::default());
-    let directory = guest.lookup(1, "hung").unwrap().nodeid;
+    let directory = guest.lookup(1, "hung").unwrap().nodeid.0;
     let pending: Vec<_> = (0..20)
         .map(|_| {
             let answer = guest.submit(Opcode::Lookup, directory, &[b"none\0"]);
@@ -304,7 +306,7 @@ fn an_export_that_does_not_answer_leaves_the_threads_of_the_others() {
         })
         .collect();
     for _ in 0..20 {
-        let other = guest.lookup(1, "well").unwrap().nodeid;
+        let other = guest.lookup(1, "well").unwrap().nodeid.0;
         assert_eq!(guest.lookup(other, "none").unwrap_err(), 2);
     }
     assert!(pending.iter().all(|(answer, _)| answer.try_recv().is_err()));

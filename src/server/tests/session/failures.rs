@@ -324,7 +324,7 @@ fn a_listing_goes_on_behind_many_names_that_vanished() {
     let mut offset = 0;
     let mut listed = 0;
     loop {
-        let arg = read_in(open.fh, offset, 4096);
+        let arg = read_in(open.fh.0, offset, 4096);
         let reply = guest
             .call(Opcode::Readdirplus, 1, &[arg.as_bytes()])
             .unwrap();

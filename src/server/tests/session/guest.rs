@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use vfsd_backend::{Backend, BufferSink, ReadSink, SliceSource, WriteSource};
 use vfsd_backend::{Result as BackendResult, Wait};
-use vfsd_fuse::wire::{EntryOut, InHeader, InitOut, OpenIn, OpenOut, OutHeader};
+use vfsd_fuse::wire::{EntryOut, InHeader, InitOut, NodeId, OpenIn, OpenOut, OutHeader, Unique};
 use vfsd_fuse::{InitFlags, Opcode};
 use vfsd_memory::{Memory, Settings};
 use vfsd_server::{
@@ -223,8 +223,8 @@ impl Guest {
         let header = InHeader {
             len: u32::try_from(40 + body.len()).unwrap(),
             opcode,
-            unique: self.unique.get(),
-            nodeid: node,
+            unique: Unique(self.unique.get()),
+            nodeid: NodeId(node),
             uid: self.uid,
             gid: self.gid,
             pid: 1,
@@ -257,7 +257,7 @@ impl Guest {
             Answer::Nothing => panic!("no reply"),
             Answer::Reply(bytes) => {
                 let (header, body) = OutHeader::read_from_prefix(&bytes).unwrap();
-                assert_eq!(header.unique, unique);
+                assert_eq!(header.unique.0, unique);
                 assert_eq!(usize::try_from(header.len).unwrap(), bytes.len());
                 match header.error {
                     0 => Ok(body.to_vec()),

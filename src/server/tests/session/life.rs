@@ -52,7 +52,7 @@ fn a_second_init_begins_anew() {
     guest.init().unwrap();
     assert_eq!(guest.nodes(), 1);
     assert_eq!(
-        guest.call(Opcode::Getattr, old.nodeid, &[&[0; 16]]),
+        guest.call(Opcode::Getattr, old.nodeid.0, &[&[0; 16]]),
         Err(ESTALE)
     );
     assert!(guest.lookup(1, "a").is_ok(), "the files are still there");
@@ -153,7 +153,7 @@ fn a_missing_name_is_remembered_only_if_the_policy_says_so() {
     );
     let entry = guest.lookup(1, "none").unwrap();
     assert_eq!(
-        (entry.nodeid, entry.entry_valid, entry.entry_valid_nsec),
+        (entry.nodeid.0, entry.entry_valid, entry.entry_valid_nsec),
         (0, 2, 500_000_000)
     );
     assert_eq!(guest.nodes(), 1);

@@ -1,6 +1,6 @@
 //! Waits for locks: they hold no thread, and they end.
 
-use vfsd_fuse::wire::{FileLock, LK_FLOCK, LkIn};
+use vfsd_fuse::wire::{FileLock, HandleId, LK_FLOCK, LkIn};
 use vfsd_fuse::{InitFlags, Opcode};
 use vfsd_server::{Budget, SessionOptions, Transport};
 use zerocopy::IntoBytes;
@@ -22,7 +22,7 @@ fn lock(fh: u64, owner: u64, kind: u32) -> LkIn {
         pid: 1,
     };
     LkIn {
-        fh,
+        fh: HandleId(fh),
         owner,
         lk,
         lk_flags: 0,
@@ -40,22 +40,22 @@ fn waiting(guest: &Guest, count: usize) {
 fn a_wait_ends_when_the_lock_is_released_and_meanwhile_others_are_served() {
     let guest = Guest::on_memory();
     let (file, open) = guest.create(1, "file").unwrap();
-    let held = lock(open.fh, 1, WRITE);
+    let held = lock(open.fh.0, 1, WRITE);
     guest
-        .call(Opcode::Setlk, file.nodeid, &[held.as_bytes()])
+        .call(Opcode::Setlk, file.nodeid.0, &[held.as_bytes()])
         .unwrap();
-    let wanted = lock(open.fh, 2, WRITE);
+    let wanted = lock(open.fh.0, 2, WRITE);
     assert_eq!(
-        guest.call(Opcode::Setlk, file.nodeid, &[wanted.as_bytes()]),
+        guest.call(Opcode::Setlk, file.nodeid.0, &[wanted.as_bytes()]),
         Err(EAGAIN)
     );
-    let pending = guest.submit(Opcode::Setlkw, file.nodeid, &[wanted.as_bytes()]);
+    let pending = guest.submit(Opcode::Setlkw, file.nodeid.0, &[wanted.as_bytes()]);
     let unique = guest.last_unique();
     assert!(pending.try_recv().is_err(), "it waits");
     assert!(guest.mkdir(1, "meanwhile").is_ok());
-    let release = lock(open.fh, 1, UNLOCK);
+    let release = lock(open.fh.0, 1, UNLOCK);
     guest
-        .call(Opcode::Setlk, file.nodeid, &[release.as_bytes()])
+        .call(Opcode::Setlk, file.nodeid.0, &[release.as_bytes()])
         .unwrap();
     assert_eq!(guest.result(&pending, unique), Ok(vec![]));
     waiting(&guest, 0);
@@ -67,17 +67,17 @@ fn an_interrupt_ends_the_wait_of_its_request_and_no_other() {
     let (file, open) = guest.create(1, "file").unwrap();
     let held = LkIn {
         lk_flags: LK_FLOCK,
-        ..lock(open.fh, 1, WRITE)
+        ..lock(open.fh.0, 1, WRITE)
     };
     guest
-        .call(Opcode::Setlk, file.nodeid, &[held.as_bytes()])
+        .call(Opcode::Setlk, file.nodeid.0, &[held.as_bytes()])
         .unwrap();
-    let second = guest.open(Opcode::Open, file.nodeid, 2).unwrap().fh;
-    let third = guest.open(Opcode::Open, file.nodeid, 2).unwrap().fh;
+    let second = guest.open(Opcode::Open, file.nodeid.0, 2).unwrap().fh;
+    let third = guest.open(Opcode::Open, file.nodeid.0, 2).unwrap().fh;
     let wanted = |fh| LkIn { fh, ..held };
-    let one = guest.submit(Opcode::Setlkw, file.nodeid, &[wanted(second).as_bytes()]);
+    let one = guest.submit(Opcode::Setlkw, file.nodeid.0, &[wanted(second).as_bytes()]);
     let first_unique = guest.last_unique();
-    let two = guest.submit(Opcode::Setlkw, file.nodeid, &[wanted(third).as_bytes()]);
+    let two = guest.submit(Opcode::Setlkw, file.nodeid.0, &[wanted(third).as_bytes()]);
     let second_unique = guest.last_unique();
     waiting(&guest, 2);
     let interrupt = guest.submit(Opcode::Interrupt, 0, &[&first_unique.to_le_bytes()]);
@@ -108,12 +108,12 @@ fn a_session_that_ends_leaves_no_wait_behind() {
     guest
         .call(
             Opcode::Setlk,
-            file.nodeid,
-            &[lock(open.fh, 1, WRITE).as_bytes()],
+            file.nodeid.0,
+            &[lock(open.fh.0, 1, WRITE).as_bytes()],
         )
         .unwrap();
-    let wanted = lock(open.fh, 2, WRITE);
-    let pending = guest.submit(Opcode::Setlkw, file.nodeid, &[wanted.as_bytes()]);
+    let wanted = lock(open.fh.0, 2, WRITE);
+    let pending = guest.submit(Opcode::Setlkw, file.nodeid.0, &[wanted.as_bytes()]);
     let unique = guest.last_unique();
     waiting(&guest, 1);
     guest.session.reset();
@@ -138,23 +138,23 @@ fn waits_have_a_bound_of_their_own_and_take_nobodys_room() {
     guest
         .call(
             Opcode::Setlk,
-            file.nodeid,
-            &[lock(open.fh, 1, WRITE).as_bytes()],
+            file.nodeid.0,
+            &[lock(open.fh.0, 1, WRITE).as_bytes()],
         )
         .unwrap();
     let pending: Vec<_> = (2..4)
         .map(|owner| {
             guest.submit(
                 Opcode::Setlkw,
-                file.nodeid,
-                &[lock(open.fh, owner, WRITE).as_bytes()],
+                file.nodeid.0,
+                &[lock(open.fh.0, owner, WRITE).as_bytes()],
             )
         })
         .collect();
     assert!(guest.has_room());
-    let one_more = lock(open.fh, 9, WRITE);
+    let one_more = lock(open.fh.0, 9, WRITE);
     assert_eq!(
-        guest.call(Opcode::Setlkw, file.nodeid, &[one_more.as_bytes()]),
+        guest.call(Opcode::Setlkw, file.nodeid.0, &[one_more.as_bytes()]),
         Err(ENOLCK)
     );
     guest.session.reset();
@@ -177,9 +177,9 @@ fn locks_that_were_not_agreed_on_are_refused() {
         ] {
             let arg = LkIn {
                 lk_flags,
-                ..lock(open.fh, 1, WRITE)
+                ..lock(open.fh.0, 1, WRITE)
             };
-            let set = |opcode| guest.call(opcode, file.nodeid, &[arg.as_bytes()]);
+            let set = |opcode| guest.call(opcode, file.nodeid.0, &[arg.as_bytes()]);
             for opcode in [Opcode::Setlk, Opcode::Setlkw] {
                 let expected = match agreed.contains(flag) {
                     true => Ok(vec![]),

@@ -1,7 +1,9 @@
 //! Requests that a guest's kernel would not send, or sends in a race.
 
 use vfsd_fuse::Opcode;
-use vfsd_fuse::wire::{AttrOut, CopyFileRangeIn, EntryOut, IoctlIn, IoctlOut, WriteIn};
+use vfsd_fuse::wire::{
+    AttrOut, CopyFileRangeIn, EntryOut, HandleId, IoctlIn, IoctlOut, NodeId, WriteIn,
+};
 use vfsd_server::SessionOptions;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -40,14 +42,14 @@ fn an_ioctl_that_may_touch_any_memory_of_the_caller_is_refused() {
     let (file, open) = guest.create(1, "file").unwrap();
     let ioctl = |flags: u32| {
         let arg = IoctlIn {
-            fh: open.fh,
+            fh: HandleId(open.fh.0),
             flags,
             cmd: GETFLAGS,
             arg: 0,
             in_size: 0,
             out_size: 4,
         };
-        guest.call(Opcode::Ioctl, file.nodeid, &[arg.as_bytes()])
+        guest.call(Opcode::Ioctl, file.nodeid.0, &[arg.as_bytes()])
     };
     let answer: [u8; size_of::<IoctlOut>() + 4] = structure(&ioctl(0).unwrap());
     assert_eq!(answer, [0; _]);
@@ -62,7 +64,7 @@ fn one_copy_moves_no_more_than_64_mib_and_the_guest_asks_for_the_rest() {
     let (target, to) = guest.create(1, "target").unwrap();
     let end = LIMIT + (32 << 20);
     let write = WriteIn {
-        fh: from.fh,
+        fh: HandleId(from.fh.0),
         offset: end - 4,
         size: 4,
         write_flags: 0,
@@ -71,18 +73,18 @@ fn one_copy_moves_no_more_than_64_mib_and_the_guest_asks_for_the_rest() {
         padding: 0,
     };
     let body = [write.as_bytes(), b"last"];
-    guest.call(Opcode::Write, source.nodeid, &body).unwrap();
+    guest.call(Opcode::Write, source.nodeid.0, &body).unwrap();
     let copy = |offset: u64, len: u64| {
         let arg = CopyFileRangeIn {
-            fh_in: from.fh,
+            fh_in: HandleId(from.fh.0),
             off_in: offset,
-            nodeid_out: target.nodeid,
-            fh_out: to.fh,
+            nodeid_out: NodeId(target.nodeid.0),
+            fh_out: HandleId(to.fh.0),
             off_out: offset,
             len,
             flags: 0,
         };
-        let reply = guest.call(Opcode::CopyFileRange64, source.nodeid, &[arg.as_bytes()]);
+        let reply = guest.call(Opcode::CopyFileRange64, source.nodeid.0, &[arg.as_bytes()]);
         u64::from_le_bytes(structure(&reply.unwrap()))
     };
     assert_eq!(copy(0, 1 << 40), LIMIT);
@@ -108,7 +110,7 @@ fn the_attributes_of_a_set_id_program_are_not_believed_where_the_daemon_clears_i
             let made = guest.call(Opcode::Create, 1, &body).unwrap();
             let (made, _) = EntryOut::read_from_prefix(&made).unwrap();
             let found = guest.lookup(1, name).unwrap();
-            let asked = guest.call(Opcode::Getattr, found.nodeid, &[&[0; 16]]);
+            let asked = guest.call(Opcode::Getattr, found.nodeid.0, &[&[0; 16]]);
             let asked: AttrOut = structure(&asked.unwrap());
             assert_eq!(asked.attr.mode & 0o7777, mode);
             let told = [made.attr_valid, found.attr_valid, asked.attr_valid];
@@ -129,16 +131,16 @@ fn an_allocation_leaves_set_id_bits_to_root_only() {
     change[0] = 1;
     change[68..72].copy_from_slice(&0o106_755_u32.to_le_bytes());
     guest
-        .call(Opcode::Setattr, entry.nodeid, &[&change])
+        .call(Opcode::Setattr, entry.nodeid.0, &[&change])
         .unwrap();
     for (uid, left) in [(0, 0o6755), (1000, 0o755)] {
         guest.uid = uid;
-        let range = [open.fh, 0, 4096, 0].map(u64::to_le_bytes).concat();
+        let range = [open.fh.0, 0, 4096, 0].map(u64::to_le_bytes).concat();
         guest
-            .call(Opcode::Fallocate, entry.nodeid, &[&range])
+            .call(Opcode::Fallocate, entry.nodeid.0, &[&range])
             .unwrap();
         let reply = guest
-            .call(Opcode::Getattr, entry.nodeid, &[&[0; 16]])
+            .call(Opcode::Getattr, entry.nodeid.0, &[&[0; 16]])
             .unwrap();
         let mode = u32::from_le_bytes(reply[76..80].try_into().unwrap());
         assert_eq!(mode & 0o7777, left, "user {uid}");

@@ -1,6 +1,6 @@
 //! Nodes and handles: what a guest may name, and for how long.
 
-use vfsd_fuse::wire::{EntryOut, OpenIn, ReadIn, ReleaseIn, WriteIn};
+use vfsd_fuse::wire::{EntryOut, HandleId, OpenIn, ReadIn, ReleaseIn, WriteIn};
 use vfsd_fuse::{Effect, Opcode};
 use vfsd_server::{Budget, Delivery, Exports, SessionOptions};
 use zerocopy::{FromBytes, IntoBytes};
@@ -15,7 +15,7 @@ const ESTALE: i32 = 116;
 
 pub(crate) fn read_in(fh: u64, offset: u64, size: u32) -> ReadIn {
     ReadIn {
-        fh,
+        fh: HandleId(fh),
         offset,
         size,
         read_flags: 0,
@@ -30,18 +30,18 @@ fn a_file_has_one_number_however_often_it_is_looked_up() {
     let guest = Guest::on_memory();
     let made = guest.mkdir(1, "a").unwrap();
     let again = guest.lookup(1, "a").unwrap();
-    assert_eq!(made.nodeid, again.nodeid);
+    assert_eq!(made.nodeid.0, again.nodeid.0);
     assert_eq!(guest.nodes(), 2);
-    guest.forget(made.nodeid, 1);
+    guest.forget(made.nodeid.0, 1);
     assert!(
-        guest.mkdir(made.nodeid, "b").is_ok(),
+        guest.mkdir(made.nodeid.0, "b").is_ok(),
         "one of two lookups is left"
     );
-    guest.forget(made.nodeid, 1);
-    assert_eq!(guest.mkdir(made.nodeid, "c").unwrap_err(), ESTALE);
+    guest.forget(made.nodeid.0, 1);
+    assert_eq!(guest.mkdir(made.nodeid.0, "c").unwrap_err(), ESTALE);
     assert_ne!(
-        guest.lookup(1, "a").unwrap().nodeid,
-        made.nodeid,
+        guest.lookup(1, "a").unwrap().nodeid.0,
+        made.nodeid.0,
         "numbers are not used twice"
     );
 }
@@ -50,13 +50,13 @@ fn a_file_has_one_number_however_often_it_is_looked_up() {
 fn forgetting_too_much_the_unknown_or_the_root_does_nothing() {
     let guest = Guest::on_memory();
     let made = guest.mkdir(1, "a").unwrap();
-    for node in [0, 1, 77, u64::MAX, made.nodeid + (1 << 32)] {
+    for node in [0, 1, 77, u64::MAX, made.nodeid.0 + (1 << 32)] {
         guest.forget(node, u64::MAX);
     }
     assert_eq!(guest.nodes(), 2);
-    guest.forget(made.nodeid, u64::MAX);
+    guest.forget(made.nodeid.0, u64::MAX);
     assert_eq!(guest.nodes(), 1);
-    guest.forget(made.nodeid, u64::MAX);
+    guest.forget(made.nodeid.0, u64::MAX);
     assert_eq!(guest.nodes(), 1);
     assert!(guest.lookup(1, "a").is_ok());
 }
@@ -133,10 +133,10 @@ fn a_listing_with_attributes_grants_each_file_once() {
     let guest = Guest::on_memory();
     for name in ["a", "b", "c"] {
         let entry = guest.mkdir(1, name).unwrap();
-        guest.forget(entry.nodeid, 1);
+        guest.forget(entry.nodeid.0, 1);
     }
     assert_eq!(guest.nodes(), 1);
-    let handle = guest.open(Opcode::Opendir, 1, 0).unwrap().fh;
+    let handle = guest.open(Opcode::Opendir, 1, 0).unwrap().fh.0;
     let body = guest
         .call(
             Opcode::Readdirplus,
@@ -151,8 +151,8 @@ fn a_listing_with_attributes_grants_each_file_once() {
         let (entry, _) = EntryOut::read_from_prefix(rest).unwrap();
         let name_length = u32::read_from_bytes(&rest[128 + 16..128 + 20]).unwrap();
         let length = (152 + usize::try_from(name_length).unwrap()).next_multiple_of(8);
-        if entry.nodeid != 0 {
-            granted.push(entry.nodeid);
+        if entry.nodeid.0 != 0 {
+            granted.push(entry.nodeid.0);
         }
         rest = &rest[length..];
     }
@@ -164,7 +164,7 @@ fn a_listing_with_attributes_grants_each_file_once() {
 #[test]
 fn a_listing_that_has_no_room_for_a_single_name_is_not_the_end() {
     let guest = Guest::on_memory();
-    let handle = guest.open(Opcode::Opendir, 1, 0).unwrap().fh;
+    let handle = guest.open(Opcode::Opendir, 1, 0).unwrap().fh.0;
     for (opcode, size) in [
         (Opcode::Readdir, 31),
         (Opcode::Readdirplus, 159),
@@ -195,37 +195,43 @@ fn handles_are_valid_once_with_their_own_node_and_kind() {
     let list = |node, fh| guest.call(Opcode::Readdir, node, &[read_in(fh, 0, 512).as_bytes()]);
     let release = |opcode, node, fh| {
         let arg = ReleaseIn {
-            fh,
+            fh: HandleId(fh),
             flags: 0,
             release_flags: 0,
             lock_owner: 0,
         };
         guest.call(opcode, node, &[arg.as_bytes()])
     };
-    assert_eq!(read(file.nodeid, open.fh), Ok(vec![]));
+    assert_eq!(read(file.nodeid.0, open.fh.0), Ok(vec![]));
     for (node, fh) in [
-        (other.nodeid, open.fh),
-        (1, open.fh),
-        (1, directory.fh),
-        (file.nodeid, 0),
-        (file.nodeid, open.fh + 1000),
-        (file.nodeid, u64::MAX),
+        (other.nodeid.0, open.fh.0),
+        (1, open.fh.0),
+        (1, directory.fh.0),
+        (file.nodeid.0, 0),
+        (file.nodeid.0, open.fh.0 + 1000),
+        (file.nodeid.0, u64::MAX),
     ] {
         assert_eq!(read(node, fh), Err(EBADF), "node {node} handle {fh}");
     }
-    assert_eq!(list(file.nodeid, open.fh), Err(EBADF));
+    assert_eq!(list(file.nodeid.0, open.fh.0), Err(EBADF));
     assert_eq!(
-        release(Opcode::Releasedir, file.nodeid, open.fh),
+        release(Opcode::Releasedir, file.nodeid.0, open.fh.0),
         Err(EBADF)
     );
-    assert_eq!(release(Opcode::Release, other.nodeid, open.fh), Err(EBADF));
-    assert_eq!(release(Opcode::Release, file.nodeid, open.fh), Ok(vec![]));
     assert_eq!(
-        release(Opcode::Release, file.nodeid, open.fh),
+        release(Opcode::Release, other.nodeid.0, open.fh.0),
+        Err(EBADF)
+    );
+    assert_eq!(
+        release(Opcode::Release, file.nodeid.0, open.fh.0),
+        Ok(vec![])
+    );
+    assert_eq!(
+        release(Opcode::Release, file.nodeid.0, open.fh.0),
         Err(EBADF),
         "once"
     );
-    assert_eq!(read(file.nodeid, open.fh), Err(EBADF));
+    assert_eq!(read(file.nodeid.0, open.fh.0), Err(EBADF));
 }
 
 #[test]
@@ -245,7 +251,7 @@ fn what_a_guest_may_hold_is_bounded() {
     let first = guest.mkdir(1, "a").unwrap();
     guest.mkdir(1, "b").unwrap();
     assert_eq!(guest.mkdir(1, "c").unwrap_err(), ENOMEM);
-    guest.forget(first.nodeid, 1);
+    guest.forget(first.nodeid.0, 1);
     assert!(guest.lookup(1, "c").is_ok(), "it was made, only not told");
     for _ in 0..2 {
         guest.open(Opcode::Opendir, 1, 0).unwrap();
@@ -258,7 +264,7 @@ fn what_is_written_is_read() {
     let guest = Guest::on_memory();
     let (file, open) = guest.create(1, "file").unwrap();
     let write = WriteIn {
-        fh: open.fh,
+        fh: HandleId(open.fh.0),
         offset: 3,
         size: 5,
         write_flags: 0,
@@ -267,14 +273,14 @@ fn what_is_written_is_read() {
         padding: 0,
     };
     let reply = guest
-        .call(Opcode::Write, file.nodeid, &[write.as_bytes(), b"hello"])
+        .call(Opcode::Write, file.nodeid.0, &[write.as_bytes(), b"hello"])
         .unwrap();
     assert_eq!(reply, [5, 0, 0, 0, 0, 0, 0, 0]);
     let read = |offset, size| {
         guest.call(
             Opcode::Read,
-            file.nodeid,
-            &[read_in(open.fh, offset, size).as_bytes()],
+            file.nodeid.0,
+            &[read_in(open.fh.0, offset, size).as_bytes()],
         )
     };
     assert_eq!(read(0, 100).unwrap(), b"\0\0\0hello");
@@ -287,7 +293,7 @@ fn what_is_written_is_read() {
         ..write
     };
     assert_eq!(
-        guest.call(Opcode::Write, file.nodeid, &[far.as_bytes(), b"hello"]),
+        guest.call(Opcode::Write, file.nodeid.0, &[far.as_bytes(), b"hello"]),
         Err(27)
     );
 }
@@ -301,7 +307,7 @@ fn a_read_only_export_refuses_every_change_whatever_the_guest_mounted() {
     );
     writable.create(1, "file").unwrap();
     let guest = Guest::of(Exports::single(backend, true), SessionOptions::default());
-    let file = guest.lookup(1, "file").unwrap().nodeid;
+    let file = guest.lookup(1, "file").unwrap().nodeid.0;
     let mut tried = 0;
     for opcode in Opcode::ALL
         .iter()
@@ -341,7 +347,7 @@ fn a_read_only_export_refuses_every_change_whatever_the_guest_mounted() {
         Err(EROFS)
     );
     let set_flags = [
-        open.fh.as_bytes(),
+        open.fh.0.as_bytes(),
         &0u32.to_le_bytes(),
         &0x4008_6602u32.to_le_bytes(),
         &[0; 8],
@@ -363,7 +369,7 @@ fn special_files_are_never_opened() {
         let arg = [kind | 0o644, 0x103, 0, 0];
         let body = [arg.as_bytes(), name.as_bytes(), b"\0"].concat();
         let reply = guest.call(Opcode::Mknod, 1, &[&body]).unwrap();
-        let node = crate::guest::structure::<EntryOut>(&reply).nodeid;
+        let node = crate::guest::structure::<EntryOut>(&reply).nodeid.0;
         let open = OpenIn {
             flags: 0,
             open_flags: 0,

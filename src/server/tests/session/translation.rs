@@ -1,7 +1,7 @@
 //! Ids: whose files are whose on the other side.
 
 use vfsd_fuse::Opcode;
-use vfsd_fuse::wire::{AttrOut, SetattrIn, fattr};
+use vfsd_fuse::wire::{AttrOut, HandleId, SetattrIn, fattr};
 use vfsd_server::{IdMap, SessionOptions};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -49,7 +49,7 @@ fn a_forbidden_id_and_no_id_make_nothing() {
 #[test]
 fn a_change_of_owner_is_translated_and_checked() {
     let guest = mapped();
-    let node = guest.mkdir(1, "a").unwrap().nodeid;
+    let node = guest.mkdir(1, "a").unwrap().nodeid.0;
     let change = |uid| {
         let arg = SetattrIn {
             valid: fattr::UID,
@@ -66,7 +66,7 @@ fn a_change_of_owner_is_translated_and_checked() {
 #[test]
 fn a_change_that_means_nothing_changes_nothing() {
     let guest = Guest::on_memory();
-    let node = guest.mkdir(1, "a").unwrap().nodeid;
+    let node = guest.mkdir(1, "a").unwrap().nodeid.0;
     let setattr = |arg: SetattrIn| guest.call(Opcode::Setattr, node, &[arg.as_bytes()]);
     let zero = SetattrIn::new_zeroed();
     assert_eq!(
@@ -79,7 +79,7 @@ fn a_change_that_means_nothing_changes_nothing() {
     assert_eq!(
         setattr(SetattrIn {
             valid: fattr::FH,
-            fh: 5,
+            fh: HandleId(5),
             ..zero
         }),
         Err(9)

@@ -9,8 +9,8 @@ use vfsd_backend::{
     OpenRequest, Opened, ReadRequest, ReadSink, WriteRequest, WriteSource,
 };
 use vfsd_fuse::wire::{
-    CopyFileRangeIn, Dirent, EntryOut, FallocateIn, FsyncIn, GETATTR_FH, GetattrIn, IoctlIn,
-    LseekIn, OpenOut, ReadIn, ReleaseIn, SetattrIn, WriteIn, WriteOut, fattr,
+    CopyFileRangeIn, Dirent, EntryOut, FallocateIn, FsyncIn, GETATTR_FH, GetattrIn, HandleId,
+    IoctlIn, LseekIn, NodeId, OpenOut, ReadIn, ReleaseIn, SetattrIn, WriteIn, WriteOut, fattr,
 };
 use vfsd_fuse::{InitFlags, Opcode};
 use vfsd_memory::Memory;
@@ -58,7 +58,7 @@ impl Guest {
     }
 
     fn file(&self, name: &str) -> u64 {
-        self.mknod(1, name, S_IFREG | 0o644).nodeid
+        self.mknod(1, name, S_IFREG | 0o644).nodeid.0
     }
 
     fn read(&self, node: u64, fh: u64, offset: u64) -> Result<Vec<u8>, i32> {
@@ -67,7 +67,7 @@ impl Guest {
 
     fn write_with(&self, node: u64, fh: u64, flags: u32, data: &[u8]) -> Result<u32, i32> {
         let arg = WriteIn {
-            fh,
+            fh: HandleId(fh),
             flags,
             size: u32::try_from(data.len()).unwrap(),
             ..WriteIn::new_zeroed()
@@ -116,7 +116,7 @@ impl Guest {
 
 fn read(fh: u64, offset: u64) -> ReadIn {
     ReadIn {
-        fh,
+        fh: HandleId(fh),
         offset,
         size: 4096,
         ..ReadIn::new_zeroed()
@@ -184,7 +184,7 @@ fn every_request_takes_handle_zero_for_the_file_itself() {
         .unwrap();
     let target = guest.file("target");
     let copy = CopyFileRangeIn {
-        nodeid_out: target,
+        nodeid_out: NodeId(target),
         len: 4,
         ..CopyFileRangeIn::new_zeroed()
     };
@@ -208,12 +208,12 @@ fn a_tree_that_others_use_is_opened_as_ever() {
     old.offer = InitFlags::all() - InitFlags::NO_OPEN_SUPPORT - InitFlags::NO_OPENDIR_SUPPORT;
     old.init().unwrap();
     let two = Guest::of(exports.unwrap(), SessionOptions::default());
-    let own = two.lookup(1, "own").unwrap().nodeid;
+    let own = two.lookup(1, "own").unwrap().nodeid.0;
     for (guest, parent) in [(Guest::on_memory(), 1), (two, own), (old, 1)] {
         let (file, open) = guest.create(parent, "file").unwrap();
-        assert_ne!(open.fh, 0);
-        assert_eq!(guest.read(file.nodeid, 0, 0).unwrap_err(), EBADF);
-        assert_eq!(guest.write(file.nodeid, b"data").unwrap_err(), EBADF);
+        assert_ne!(open.fh.0, 0);
+        assert_eq!(guest.read(file.nodeid.0, 0, 0).unwrap_err(), EBADF);
+        assert_eq!(guest.write(file.nodeid.0, b"data").unwrap_err(), EBADF);
         let list = guest.call(Opcode::Readdir, parent, &[read(0, 0).as_bytes()]);
         assert_eq!(list.unwrap_err(), EBADF);
         assert_eq!(guest.implied(), 0);
@@ -235,12 +235,12 @@ fn several_exports_that_are_all_the_guests_own_need_not_be_opened() {
 #[test]
 fn what_an_open_would_refuse_is_refused_to_each_request() {
     let guest = alone();
-    let directory = guest.mkdir(1, "directory").unwrap().nodeid;
-    let fifo = guest.mknod(1, "fifo", S_IFIFO | 0o644).nodeid;
+    let directory = guest.mkdir(1, "directory").unwrap().nodeid.0;
+    let fifo = guest.mknod(1, "fifo", S_IFIFO | 0o644).nodeid.0;
     let link = guest
         .call(Opcode::Symlink, 1, &[b"link\0target\0"])
         .unwrap();
-    let link = structure::<EntryOut>(&link).nodeid;
+    let link = structure::<EntryOut>(&link).nodeid.0;
     let file = guest.file("file");
     let fallocate = FallocateIn {
         length: 6,
@@ -302,8 +302,8 @@ fn a_file_that_is_made_without_a_name_has_handle_zero() {
         .call(Opcode::Tmpfile, 1, &[arg.as_bytes(), b"/\0"])
         .unwrap();
     let (entry, open) = EntryOut::read_from_prefix(&made).unwrap();
-    assert_eq!(structure::<OpenOut>(open).fh, 0);
-    let node = entry.nodeid;
+    assert_eq!(structure::<OpenOut>(open).fh.0, 0);
+    let node = entry.nodeid.0;
     assert_eq!(guest.write(node, b"data").unwrap(), 4);
     assert_eq!(guest.read(node, 0, 0).unwrap(), b"data");
     let release = ReleaseIn::new_zeroed();
@@ -318,7 +318,7 @@ fn a_file_that_is_made_without_a_name_has_handle_zero() {
 #[test]
 fn a_listing_goes_on_while_its_names_are_removed() {
     let guest = alone();
-    let directory = guest.mkdir(1, "directory").unwrap().nodeid;
+    let directory = guest.mkdir(1, "directory").unwrap().nodeid.0;
     let names: BTreeSet<String> = (0..300).map(|index| format!("name-{index}")).collect();
     for name in &names {
         guest.mknod(directory, name, S_IFREG | 0o644);
@@ -376,7 +376,7 @@ fn a_listing_brings_no_more_entries_than_the_guest_may_know() {
             let (entry, dirent) = EntryOut::read_from_prefix(rest).unwrap();
             let (head, name) = Dirent::read_from_prefix(dirent).unwrap();
             (cookie, names) = (head.off, names + 1);
-            known.extend((entry.nodeid != 0).then_some(entry.nodeid));
+            known.extend((entry.nodeid.0 != 0).then_some(entry.nodeid.0));
             let length = usize::try_from(head.namelen).unwrap().next_multiple_of(8);
             rest = &name[length..];
         }
@@ -399,7 +399,7 @@ fn what_can_only_be_appended_to_is_appended_to() {
         guest.init().unwrap();
         guest
     };
-    let node = guest.lookup(1, "log").unwrap().nodeid;
+    let node = guest.lookup(1, "log").unwrap().nodeid.0;
     assert_eq!(guest.write(node, b"two").unwrap_err(), EPERM);
     assert_eq!(guest.write_with(node, 0, O_APPEND, b"two").unwrap(), 3);
     assert_eq!(guest.read(node, 0, 0).unwrap(), b"onetwo");

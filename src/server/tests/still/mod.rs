@@ -13,7 +13,7 @@ use vfsd_backend::{
     Opened, ReadRequest, ReadSink, Result, Timestamp, Ttl, Wait, WriteRequest, WriteSource,
     XattrName,
 };
-use vfsd_fuse::wire::{EntryOut, InHeader, OpenOut, ReadIn, ReleaseIn};
+use vfsd_fuse::wire::{EntryOut, HandleId, InHeader, NodeId, OpenOut, ReadIn, ReleaseIn, Unique};
 use vfsd_fuse::{InitFlags, Opcode};
 use vfsd_server::{
     Body, Delivery, Exchange, Exports, Incoming, RequestWorker, Session, SessionOptions,
@@ -286,9 +286,9 @@ impl Scene<'_> {
         let init = [7_u32, 45, 131_072, low, high];
         scene.send(Opcode::Init, 0, &[init.as_bytes(), &[0; 44]], 0);
         scene.lookup(FILES.start);
-        scene.file = last::<EntryOut>().nodeid;
+        scene.file = last::<EntryOut>().nodeid.0;
         scene.open();
-        scene.handle = last::<OpenOut>().fh;
+        scene.handle = last::<OpenOut>().fh.0;
         work(&mut scene)
     }
 
@@ -303,8 +303,8 @@ impl Scene<'_> {
         let header = InHeader {
             len: u32::try_from(length).unwrap() + payload,
             opcode: opcode.number(),
-            unique: 2,
-            nodeid: node,
+            unique: Unique(2),
+            nodeid: NodeId(node),
             uid: 0,
             gid: 0,
             pid: 1,
@@ -342,7 +342,7 @@ impl Scene<'_> {
 
     fn release(&mut self, node: u64, handle: u64) {
         let argument = ReleaseIn {
-            fh: handle,
+            fh: HandleId(handle),
             flags: 0,
             release_flags: 0,
             lock_owner: 0,
@@ -352,7 +352,7 @@ impl Scene<'_> {
 
     fn transfer(&mut self, opcode: Opcode, payload: u32) {
         let argument = ReadIn {
-            fh: self.handle,
+            fh: HandleId(self.handle),
             offset: 0,
             size: BLOCK,
             read_flags: 0,
@@ -383,12 +383,12 @@ pub(crate) const REQUESTS: &[(&str, Round)] = &[
     }),
     ("open+release", |scene| {
         scene.open();
-        let fh = last::<OpenOut>().fh;
+        let fh = last::<OpenOut>().fh.0;
         scene.release(scene.file, fh);
     }),
     ("create+release+unlink+forget", |scene| {
         scene.named(Opcode::Create, &[0; 16], u64::MAX - 1);
-        let node = last::<EntryOut>().nodeid;
+        let node = last::<EntryOut>().nodeid.0;
         let fh = u64::from_le_bytes(*last::<[u8; 136]>().last_chunk().unwrap());
         scene.send(Opcode::Unlink, 1, &[b"none\0"], 0);
         scene.release(node, fh);
