@@ -70,20 +70,21 @@ class Broken(vfsd.File):
 class Host:
     """A host that asks one thing after the other."""
 
-    def __init__(self, root, descriptors=16, **options):
+    def __init__(self, root, descriptors=16, area=None, **options):
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(20)
         self.thread = threading.Thread(target=self.serve, args=(theirs, root, options), daemon=True)
         self.thread.start()
         self.socket.sendall(struct.pack(
-            "=8sIIIIII32x", b"vfsdplug", 1, 64, int(descriptors > 0), 1 << 20, 64, descriptors))
+            "=8sIIIIIII28x", b"vfsdplug", 1, 64, int(descriptors > 0) | (2 if area else 0), 1 << 20, 64, descriptors,
+            os.fstat(area).st_size if area else 0))
         hello = struct.unpack("=8sIIIII36x", self.exactly(64))
         assert hello[:3] == (b"vfsdplug", 1, 64) and hello[5] >= 1
         self.capabilities = hello[4]
         self.unique = 0
         self.descriptors = {}
         flags = (1 << 30) | (1 << 13) | (1 << 5)
-        reply = self.ask(26, 0, struct.pack("=IIII48x", 7, 45, 0, flags))
+        reply = self.ask(26, 0, struct.pack("=IIII48x", 7, 45, 0, flags), [area] if area else [])
         assert len(reply) == 64 and struct.unpack_from("=II", reply) == (7, 45)
 
     @staticmethod
@@ -100,10 +101,11 @@ class Host:
             data += part
         return data
 
-    def ask(self, opcode, node, body=b""):
+    def ask(self, opcode, node, body=b"", descriptors=()):
         self.unique += 2
         header = struct.pack("=IIQQIIIHH", 40 + len(body), opcode, self.unique, node, 0, 0, 1, 0, 0)
-        self.socket.sendall(header + body)
+        sent = socket.send_fds(self.socket, [header + body], descriptors) if descriptors else 0
+        self.socket.sendall((header + body)[sent:])
         while True:
             length, error, unique = struct.unpack("=IiQ", self.exactly(16))
             reply = self.exactly(length - 16)
@@ -220,6 +222,22 @@ def test_files_are_made_written_moved_and_removed():
     refused(errno.ENOENT, host.ask, 10, directory, b"moved\0")
     refused(errno.EROFS, host.ask, 11, 1, b"dir\0")
     host.close()
+
+
+def test_data_of_writes_are_read_from_shared_memory():
+    with tempfile.TemporaryFile() as area:
+        area.truncate(1 << 20)
+        host = Host(tree(), area=area.fileno())
+        hello = host.lookup(1, "hello")
+        os.pwrite(area.fileno(), b"shared", 70_000)
+        argument = struct.pack("=QQIIQII", 0, 6, 6, 1 << 31, 0, 0, 0) + struct.pack("=Q", 70_000)
+        assert struct.unpack("=II", host.ask(16, hello, argument))[0] == 6
+        os.pwrite(area.fileno(), b"others", 70_000)
+        assert host.read(hello) == b"hello\nshared"
+        sent = host.ask(16, hello, struct.pack("=QQIIQII", 0, 0, 5, 0, 0, 0, 0) + b"HELLO")
+        assert struct.unpack("=II", sent)[0] == 5
+        assert host.read(hello) == b"HELLO\nshared"
+        host.close()
 
 
 def test_what_is_not_there_is_said_so():

@@ -29,6 +29,7 @@ import dataclasses
 import errno
 import fcntl
 import hashlib
+import mmap
 import os
 import socket
 import stat
@@ -196,9 +197,10 @@ class Tree(Directory):
 
 _MAGIC = b"vfsdplug"
 _VERSION = 1
-_HOST_HELLO = struct.Struct("=8sIIIIII32x")
+_HOST_HELLO = struct.Struct("=8sIIIIIII28x")
 _PLUGIN_HELLO = struct.Struct("=8sIIIII36x")
-_DESCRIPTORS = 1
+_DESCRIPTORS, _AREA = 1, 2
+_WRITE_AREA = 1 << 31
 _EXTENT, _DESCRIPTOR_PUT, _DESCRIPTOR_DROP = 1, 2, 3
 _XATTR, _IMMUTABLE = 1 << 0, 1 << 8
 _IN_FLIGHT = 256
@@ -291,22 +293,25 @@ class _Session:
         self.last_number = _ROOT
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="plugin")
         self.descriptors = _Descriptors(0)
+        self.area: Optional[mmap.mmap] = None
 
     # Messages.
 
     def run(self) -> None:
-        magic, version, size, features, _, in_flight, descriptors = _HOST_HELLO.unpack(self.exactly(_HOST_HELLO.size))
+        magic, version, size, features, _, in_flight, descriptors, area = (
+            _HOST_HELLO.unpack(self.exactly(_HOST_HELLO.size)))
         if magic != _MAGIC or version < _VERSION or size != _HOST_HELLO.size:
             raise ConnectionError("what is at the other end of the socket is not vfsd, or an older one")
         if features & _DESCRIPTORS:
             self.descriptors.limit = min(descriptors, 64)
         capabilities = (_XATTR if self.xattr else 0) | (_IMMUTABLE if self.immutable else 0)
         hello = _PLUGIN_HELLO.pack(
-            _MAGIC, _VERSION, _PLUGIN_HELLO.size, features & _DESCRIPTORS, capabilities, min(in_flight, _IN_FLIGHT))
+            _MAGIC, _VERSION, _PLUGIN_HELLO.size, features & (_DESCRIPTORS | _AREA), capabilities,
+            min(in_flight, _IN_FLIGHT))
         self.send(hello)
         try:
+            header = self.first_header(area if features & _AREA else 0)
             while True:
-                header = self.receive(_IN_HEADER.size)
                 if not header:
                     return
                 length, opcode, unique, node, uid, gid, _, _, _ = _IN_HEADER.unpack(header)
@@ -317,10 +322,26 @@ class _Session:
                     _SILENT[opcode](self, node, body)
                 else:
                     self.pool.submit(self.answer, opcode, unique, node, uid, gid, body)
+                header = self.receive(_IN_HEADER.size)
         finally:
             self.pool.shutdown(wait=True)
+            if self.area is not None:
+                self.area.close()
             for _, descriptor in self.descriptors.held.values():
                 os.close(descriptor)
+
+    def first_header(self, area: int) -> bytes:
+        """The header of the first request, with which the area comes, if there is one."""
+        if area == 0:
+            return self.receive(_IN_HEADER.size)
+        header, descriptors, _, _ = socket.recv_fds(self.connection, _IN_HEADER.size, 1)
+        if not header:
+            return b""
+        if not descriptors:
+            raise ConnectionError("the memory for data of writes does not come")
+        self.area = mmap.mmap(descriptors[0], area, mmap.MAP_SHARED, mmap.PROT_READ)
+        os.close(descriptors[0])
+        return header + self.exactly(_IN_HEADER.size - len(header))
 
     def receive(self, size: int) -> bytes:
         """That many bytes, or none at the end."""
@@ -541,8 +562,13 @@ class _Session:
         return bytes(data[:size])
 
     def write(self, known: _Known, body: bytes, *_: int) -> bytes:
-        _, offset, size, _, _, _, _ = _READ_IN.unpack_from(body)
-        written = self.file(known).write(offset, body[_READ_IN.size:_READ_IN.size + size])
+        _, offset, size, flags, _, _, _ = _READ_IN.unpack_from(body)
+        if flags & _WRITE_AREA and self.area is not None:
+            start = _QUAD.unpack_from(body, _READ_IN.size)[0]
+            data = self.area[start:start + size]
+        else:
+            data = body[_READ_IN.size:_READ_IN.size + size]
+        written = self.file(known).write(offset, data)
         return _PAIR.pack(min(written, size), 0)
 
     def statfs(self, *_: object) -> bytes:

@@ -12,8 +12,9 @@ use vfsd_backend::{
 use vfsd_fuse::Opcode;
 use vfsd_fuse::wire::{
     CopyFileRangeIn, FSYNC_FDATASYNC, FallocateIn, FileLock, FlushIn, FsyncIn, HandleId, LK_FLOCK,
-    LkIn, LseekIn, LseekOut, ReadIn, WRITE_CACHE, WRITE_KILL_SUIDGID, WriteIn, WriteOut,
+    LkIn, LseekIn, LseekOut, NodeId, ReadIn, WRITE_CACHE, WRITE_KILL_SUIDGID, WriteIn, WriteOut,
 };
+use vfsd_plugin_protocol::WRITE_AREA;
 use zerocopy::FromZeros;
 
 use crate::attributes::{ask_attributes, set_attributes};
@@ -74,6 +75,31 @@ fn read_extent(
         }
     }
     Ok(done)
+}
+
+/// A WRITE with all data of the source that one takes: in the area, or behind its arguments.
+fn write_request(
+    link: &Link,
+    node: NodeId,
+    arg: WriteIn,
+    source: &mut dyn WriteSource,
+) -> Result<Request> {
+    let request = Request::new(Opcode::Write, node).fixed::<WriteOut>();
+    if let Some(range) = link.range(source.remaining()) {
+        range.fill(source)?;
+        let write_flags = arg.write_flags | WRITE_AREA;
+        let arg = WriteIn { write_flags, ..arg };
+        return Ok(request.arg(&arg).data_in(range));
+    }
+    let (asked, _) = piece(source.remaining(), link);
+    let mut request = request.arg(&arg).weighs(asked);
+    let start = request.bytes.len();
+    request.bytes.resize(start.saturating_add(asked), 0);
+    let taken = source.take(request.bytes.get_mut(start..).unwrap_or_default())?;
+    match taken == asked {
+        true => Ok(request),
+        false => Err(Errno::FAULT.into()),
+    }
 }
 
 fn is_about_waiting(error: &vfsd_backend::Error) -> bool {
@@ -138,16 +164,7 @@ impl File for PluginFile {
                     write_flags,
                     ..WriteIn::new_zeroed()
                 };
-                let mut request = Request::new(Opcode::Write, open.node)
-                    .arg(&arg)
-                    .fixed::<WriteOut>()
-                    .weighs(asked);
-                let start = request.bytes.len();
-                request.bytes.resize(start.saturating_add(asked), 0);
-                let taken = source.take(request.bytes.get_mut(start..).unwrap_or_default())?;
-                if taken < asked {
-                    return Err(Errno::FAULT.into());
-                }
+                let request = write_request(&link, open.node, arg, source)?;
                 let body = link.ask(request).await?;
                 let (out, _) = link.checked(structure::<WriteOut>(&body))?;
                 let written = link.checked(reply::count(u64::from(out.size), far(asked)))?;

@@ -31,6 +31,7 @@
     reason = "the reader of the source is meant"
 )]
 
+mod area;
 mod attributes;
 mod broker;
 mod confine;

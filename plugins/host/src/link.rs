@@ -11,6 +11,7 @@ use vfsd_backend::{Capabilities, Errno, Error, Result};
 use vfsd_fuse::wire::{ForgetIn, InterruptIn, NodeId, Unique};
 use vfsd_fuse::{InitFlags, Opcode};
 
+use crate::area::{Area, Range};
 use crate::ear::Ear;
 use crate::options::Options;
 use crate::outbox::{Outbox, Unsent};
@@ -53,6 +54,8 @@ pub(crate) struct Pending {
 struct Permits {
     _slot: Option<OwnedSemaphorePermit>,
     _payload: Option<OwnedSemaphorePermit>,
+    /// What holds its data, which the plugin may read until then.
+    _range: Option<Range>,
 }
 
 /// What was agreed in the greetings and INIT.
@@ -65,6 +68,14 @@ pub(crate) struct Agreed {
     pub(crate) in_flight: u32,
     /// What the storage can do.
     pub(crate) capabilities: Capabilities,
+}
+
+/// How the two sides reach each other.
+#[derive(Debug)]
+pub(crate) struct Ways {
+    pub(crate) ear: Ear,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) area: Option<Arc<Area>>,
 }
 
 /// One connection to a plugin.
@@ -80,6 +91,7 @@ pub(crate) struct Link {
     name: Arc<str>,
     ear: Ear,
     outbox: Arc<Outbox>,
+    area: Option<Arc<Area>>,
     pending: Mutex<HashMap<Unique, Pending>>,
     next_unique: AtomicU64,
     /// Messages that came.
@@ -95,8 +107,7 @@ impl Link {
     pub(crate) fn new(
         generation: u64,
         name: Arc<str>,
-        ear: Ear,
-        outbox: Arc<Outbox>,
+        ways: Ways,
         agreed: Agreed,
         options: Options,
     ) -> Self {
@@ -112,8 +123,9 @@ impl Link {
             descriptors: Mutex::default(),
             options,
             name,
-            ear,
-            outbox,
+            ear: ways.ear,
+            outbox: ways.outbox,
+            area: ways.area,
             pending: Mutex::default(),
             next_unique: AtomicU64::new(1),
             heard: AtomicU64::new(0),
@@ -129,12 +141,12 @@ impl Link {
     ///
     /// # Errors
     /// What the plugin answers, NotSupported for ENOSYS; EIO when it does not answer in time, or is gone.
-    pub(crate) async fn call(self: &Arc<Self>, request: Request) -> Result<Reply> {
+    pub(crate) async fn call(self: &Arc<Self>, mut request: Request) -> Result<Reply> {
         let heard = self.heard.load(Ordering::Relaxed);
         let deadline = self.options.deadlines.of(request.opcode);
         let opcode = request.opcode;
         let work = async {
-            let permits = self.permits(&request).await?;
+            let permits = self.permits(&mut request).await?;
             let mut waiter = self.submit(request, permits)?;
             if deadline.is_some()
                 && let Some(ending) = self.ear.look(self, || waiter.look())
@@ -158,6 +170,12 @@ impl Link {
             Errno::NOSYS => Error::NotSupported,
             errno => Error::Errno(errno),
         })
+    }
+
+    /// Room in the area for so many bytes of a WRITE. `None` when they go with the request: there is no area, it is full, or
+    /// they are few.
+    pub(crate) fn range(&self, bytes: usize) -> Option<Range> {
+        self.area.as_ref()?.range(bytes)
     }
 
     /// Takes messages until the plugin leaves. The work of a thread.
@@ -187,12 +205,12 @@ impl Link {
         })
     }
 
-    async fn permits(&self, request: &Request) -> std::result::Result<Permits, Errno> {
+    async fn permits(&self, request: &mut Request) -> std::result::Result<Permits, Errno> {
         if request.opcode == Opcode::Setlkw {
             let slot = Arc::clone(&self.lock_waits).try_acquire_owned();
             return Ok(Permits {
                 _slot: Some(slot.map_err(|_| Errno::NOLCK)?),
-                _payload: None,
+                ..Permits::default()
             });
         }
         let gone = |_| Errno::IO;
@@ -211,6 +229,7 @@ impl Link {
         Ok(Permits {
             _slot: Some(slot),
             _payload: payload,
+            _range: request.range.take(),
         })
     }
 

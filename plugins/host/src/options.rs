@@ -68,15 +68,18 @@ pub struct Limits {
     pub payload: u32,
     /// Descriptors that the plugin has handed over. 0: none are taken, all data pass through the socket.
     pub descriptors: u32,
+    /// Bytes of memory that is shared with the plugin for the data of WRITEs. 0: all data pass through the socket.
+    pub area: u32,
 }
 
 impl Default for Limits {
-    /// 1024 requests, 64 MiB, 256 descriptors.
+    /// 1024 requests, 64 MiB, 256 descriptors, 16 MiB of shared memory.
     fn default() -> Self {
         Self {
             in_flight: 1024,
             payload: 64 << 20,
             descriptors: 256,
+            area: 16 << 20,
         }
     }
 }

@@ -3,7 +3,10 @@
 use vfsd_backend::{Caller, Identity, LinkTarget, Name, NewInode, XattrName};
 use vfsd_fuse::wire::{EXT_GROUPS, ExtHeader, INVALID_ID, InHeader, LkIn, NodeId, Secctx, Unique};
 use vfsd_fuse::{InitFlags, Opcode, RequestHeader};
+use vfsd_plugin_protocol::AreaIn;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+
+use crate::area::Range;
 
 /// How long the body of a reply may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub(crate) struct Request {
     pub(crate) undo: Undo,
     /// Bytes of payload, here or in the reply.
     pub(crate) payload: usize,
+    /// What holds its data, if that is not `bytes`.
+    pub(crate) range: Option<Range>,
 }
 
 impl Request {
@@ -74,6 +79,7 @@ impl Request {
             expected: Expected::Exactly(0),
             undo: Undo::Nothing,
             payload: 0,
+            range: None,
         }
     }
 
@@ -209,6 +215,13 @@ impl Request {
     pub(crate) fn weighs(mut self, payload: usize) -> Self {
         self.payload = payload;
         self
+    }
+
+    /// The data are in the area.
+    pub(crate) fn data_in(mut self, range: Range) -> Self {
+        let offset = range.offset();
+        self.range = Some(range);
+        self.arg(&AreaIn { offset })
     }
 
     /// The whole message, with its number.

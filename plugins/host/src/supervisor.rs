@@ -1,6 +1,7 @@
 //! Gets a plugin, listens to it, and gets another one when it is gone.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -9,12 +10,15 @@ use std::time::Instant;
 use vfsd_backend::{Capabilities, FileKind};
 use vfsd_fuse::wire::{AttrOut, GetattrIn, InitOut, NodeId, OutHeader, Unique};
 use vfsd_fuse::{InitFlags, MAJOR, MINOR, MINOR_MIN, Opcode, REPLY_HEADER, ROOT_ID};
-use vfsd_plugin_protocol::{HostHello, MAX_DATA, PluginHello, ReceiveError, Receiver, send_all};
+use vfsd_plugin_protocol::{
+    Features, HostHello, MAX_DATA, PluginHello, ReceiveError, Receiver, send_all,
+};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
+use crate::area::Area;
 use crate::connector::Connector;
 use crate::ear::Ear;
-use crate::link::{Agreed, Link};
+use crate::link::{Agreed, Link, Ways};
 use crate::options::Options;
 use crate::outbox::Outbox;
 use crate::plugin::StartError;
@@ -116,9 +120,11 @@ impl<C: Connector> Supervisor<C> {
             .set_write_timeout(deadline)
             .map_err(StartError::Connect)?;
         let mut receiver = Receiver::new(stream.try_clone().map_err(StartError::Connect)?);
-        let hello = greet(&stream, &mut receiver, &options)?;
+        let area = Area::new(options.limits.area);
+        let hello = greet(&stream, &mut receiver, &options, area.as_deref())?;
         let capabilities = hello.capabilities();
-        let init = init(&stream, &mut receiver)?;
+        let area = area.filter(|_| hello.features().contains(Features::AREA));
+        let init = init(&stream, &mut receiver, area.as_deref())?;
         let is = (capabilities, root_kind(&stream, &mut receiver)?);
         if *self.was.get_or_insert(is) != is {
             return Err(StartError::Changed);
@@ -142,8 +148,12 @@ impl<C: Connector> Supervisor<C> {
             .spawn(move || writer.write())
             .map_err(StartError::Connect)?;
         let name = Arc::clone(&self.name);
-        let ear = Ear::new(stream, receiver);
-        let link = Link::new(self.generation, name, ear, outbox, agreed, options);
+        let ways = Ways {
+            ear: Ear::new(stream, receiver),
+            outbox,
+            area,
+        };
+        let link = Link::new(self.generation, name, ways, agreed, options);
         Ok(Arc::new(link))
     }
 }
@@ -153,9 +163,11 @@ fn greet(
     stream: &UnixStream,
     receiver: &mut Receiver<UnixStream>,
     options: &Options,
+    area: Option<&Area>,
 ) -> Result<PluginHello, StartError> {
     let limits = options.limits;
-    let hello = HostHello::new(MAX_DATA, limits.in_flight.max(1), limits.descriptors);
+    let hello = HostHello::new(MAX_DATA, limits.in_flight.max(1), limits.descriptors)
+        .with_area(area.map_or(0, Area::size));
     send_all(stream, &[hello.as_bytes()], None).map_err(StartError::Connect)?;
     let mut answer = PluginHello::new_zeroed();
     receiver.exactly(answer.as_mut_bytes()).map_err(silent)?;
@@ -163,16 +175,17 @@ fn greet(
     Ok(answer)
 }
 
-/// INIT, as a kernel says it.
-fn init(stream: &UnixStream, receiver: &mut Receiver<UnixStream>) -> Result<InitFlags, StartError> {
+/// INIT, as a kernel says it; the area's descriptor goes with it.
+fn init(
+    stream: &UnixStream,
+    receiver: &mut Receiver<UnixStream>,
+    area: Option<&Area>,
+) -> Result<InitFlags, StartError> {
     let (low, high) = OFFERED.words();
     let words: [u32; 16] = [MAJOR, MINOR, 0, low, high, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let out: InitOut = ask(
-        stream,
-        receiver,
-        (Opcode::Init, NodeId::NONE),
-        words.as_bytes(),
-    )?;
+    let request = Request::new(Opcode::Init, NodeId::NONE).bytes(words.as_bytes());
+    let descriptor = area.map(Area::descriptor);
+    let out: InitOut = ask(stream, receiver, request, descriptor)?;
     let flags = (u64::from(out.flags2) << 32) | u64::from(out.flags);
     let flags = InitFlags::from_bits_retain(flags);
     if out.major != MAJOR || out.minor < MINOR_MIN || !OFFERED.contains(flags) {
@@ -187,7 +200,8 @@ fn root_kind(
     receiver: &mut Receiver<UnixStream>,
 ) -> Result<FileKind, StartError> {
     let arg = GetattrIn::new_zeroed();
-    let out: AttrOut = ask(stream, receiver, (Opcode::Getattr, ROOT_ID), arg.as_bytes())?;
+    let request = Request::new(Opcode::Getattr, ROOT_ID).arg(&arg);
+    let out: AttrOut = ask(stream, receiver, request, None)?;
     let attributes = attributes(&out.attr).map_err(|_| StartError::Init)?;
     Ok(attributes.kind)
 }
@@ -196,12 +210,12 @@ fn root_kind(
 fn ask<T: FromZeros + FromBytes + IntoBytes>(
     stream: &UnixStream,
     receiver: &mut Receiver<UnixStream>,
-    (opcode, node): (Opcode, NodeId),
-    argument: &[u8],
+    request: Request,
+    descriptor: Option<BorrowedFd<'_>>,
 ) -> Result<T, StartError> {
     const UNIQUE: Unique = Unique(1);
-    let request = Request::new(opcode, node).bytes(argument).numbered(UNIQUE);
-    send_all(stream, &[&request], None).map_err(StartError::Connect)?;
+    let request = request.numbered(UNIQUE);
+    send_all(stream, &[&request], descriptor).map_err(StartError::Connect)?;
     let mut answer = OutHeader::new_zeroed();
     receiver.exactly(answer.as_mut_bytes()).map_err(silent)?;
     let length = size_of::<T>().saturating_add(REPLY_HEADER);

@@ -11,6 +11,7 @@
     reason = "a test"
 )]
 
+#[allow(dead_code, reason = "other tests use more of it")]
 mod scripted;
 
 use std::io::Write;

@@ -17,6 +17,8 @@ bitflags::bitflags! {
     pub struct Features: u32 {
         /// Descriptors, and replies to READ that point into them.
         const DESCRIPTORS = 1 << 0;
+        /// Memory for the data of WRITEs.
+        const AREA = 1 << 1;
     }
 }
 
@@ -38,8 +40,10 @@ pub struct HostHello {
     pub in_flight: u32,
     /// Descriptors that the host keeps: their numbers are below this.
     pub descriptors: u32,
+    /// Size of the memory for the data of WRITEs, in bytes; its descriptor comes with INIT.
+    pub area: u32,
     /// 0; ignored by who reads it.
-    pub reserved: [u32; 8],
+    pub reserved: [u32; 7],
 }
 
 /// What the plugin answers.
@@ -97,8 +101,19 @@ impl HostHello {
             max_data,
             in_flight,
             descriptors,
-            reserved: [0; 8],
+            area: 0,
+            reserved: [0; 7],
         }
+    }
+
+    /// Offers memory for the data of WRITEs, of so many bytes. 0 offers none.
+    #[must_use]
+    pub fn with_area(mut self, bytes: u32) -> Self {
+        if bytes != 0 {
+            self.features |= Features::AREA.bits();
+            self.area = bytes;
+        }
+        self
     }
 
     /// Whether a plugin can go on after it.
@@ -157,6 +172,11 @@ impl PluginHello {
         Ok(())
     }
 
+    /// What the plugin uses of what the host has.
+    pub fn features(&self) -> Features {
+        Features::from_bits_truncate(self.features)
+    }
+
     /// What the storage can do.
     pub fn capabilities(&self) -> Capabilities {
         capabilities_from_wire(self.capabilities)
@@ -172,6 +192,8 @@ mod tests {
         let host = HostHello::new(4096, 8, 16);
         assert_eq!(host.check(), Ok(()));
         assert_eq!(host.features(), Features::DESCRIPTORS);
+        assert_eq!(host.with_area(8192).features(), Features::all());
+        assert_eq!(host.with_area(0), host);
         let plugin = PluginHello::new(Capabilities::XATTR, host.features(), 4);
         assert_eq!(plugin.check(host.features()), Ok(()));
         assert_eq!(plugin.capabilities(), Capabilities::XATTR);

@@ -4,7 +4,8 @@
 //! Both begin with a [`HostHello`] and a [`PluginHello`]. From then on the host sends FUSE requests and
 //! the plugin FUSE replies, whose layout is that of `vfsd-fuse`. Added to it are descriptors that the
 //! plugin hands over ([`DESCRIPTOR_PUT`]) and the reply to READ that points into one of them
-//! ([`ExtentOut`]), so that cached data do not pass through the socket.
+//! ([`ExtentOut`]), so that cached data do not pass through the socket; and memory in which the host passes the data of WRITEs
+//! ([`AreaIn`]).
 
 #![forbid(unsafe_code)]
 #![deny(
@@ -16,6 +17,7 @@
 )]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+mod area;
 mod capabilities;
 mod descriptor;
 mod hello;
@@ -25,6 +27,7 @@ mod receive;
 mod reply;
 mod send;
 
+pub use area::{AreaIn, WRITE_AREA, is_area, make_area};
 pub use capabilities::{capabilities_from_wire, capabilities_to_wire};
 pub use descriptor::{Unfit, check_descriptor};
 pub use hello::{Features, HelloError, HostHello, MAGIC, PluginHello, VERSION};

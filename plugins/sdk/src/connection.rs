@@ -12,18 +12,19 @@ use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
 use vfsd_backend::Backend;
 use vfsd_fuse::Opcode;
-use vfsd_fuse::wire::Unique;
+use vfsd_fuse::wire::{Unique, WriteIn};
 use vfsd_plugin_protocol::{
-    Features, HelloError, HostHello, MAX_ARGUMENTS, MAX_DATA, POLICY, PluginHello, Poller,
-    ReceiveError, Receiver, send_all,
+    AreaIn, Features, HelloError, HostHello, MAX_ARGUMENTS, MAX_DATA, POLICY, PluginHello, Poller,
+    ReceiveError, Receiver, WRITE_AREA, send_all,
 };
 use vfsd_server::{
     CacheMode, CachePolicy, Exports, HEADER_LENGTH, Incoming, Offer, RequestWorker, Session,
     SessionOptions, inline_length,
 };
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use crate::exchange::{PluginExchange, Request};
+use crate::area::{Area, Range};
+use crate::exchange::{Data, PluginExchange, Request};
 use crate::numbers::Numbers;
 
 /// Requests that are taken before the first is answered.
@@ -41,6 +42,9 @@ pub enum ConnectionError {
     /// The other side speaks it badly.
     #[error("the daemon sent a request that is {0} bytes long")]
     Length(usize),
+    /// The memory for data of writes is not there, or does not have them.
+    #[error("the daemon shares no memory where it says that data are")]
+    Area,
     /// The socket failed.
     #[error("the connection to the daemon broke: {0}")]
     Receive(#[from] ReceiveError),
@@ -134,12 +138,22 @@ pub fn serve_connection(
         lock_waits: Mutex::default(),
         lock_wait_ended: Condvar::new(),
     });
+    let area = match features.contains(Features::AREA) {
+        true => hello.area,
+        false => 0,
+    };
     let in_flight = hello.in_flight.min(IN_FLIGHT);
     let answer = PluginHello::new(storage.capabilities(), features, in_flight);
     connection.send(&[answer.as_bytes()], None)?;
     let session = Session::new(Exports::single(storage, false), options(), runtime.clone());
     let room = usize::try_from(hello.max_data.min(MAX_DATA)).unwrap_or(usize::MAX);
-    let result = take_requests(&mut receiver, &connection, room, session.worker().as_mut());
+    let mut requests = Requests {
+        receiver,
+        connection,
+        room,
+        area: Shared::of(area),
+    };
+    let result = requests.take(session.worker().as_mut());
     session.reset();
     result
 }
@@ -160,51 +174,119 @@ fn options() -> SessionOptions {
     }
 }
 
-fn take_requests(
-    receiver: &mut Receiver<UnixStream>,
-    connection: &Arc<Connection>,
+/// What comes from the daemon.
+struct Requests {
+    receiver: Receiver<UnixStream>,
+    connection: Arc<Connection>,
+    /// Bytes that a reply may have behind its header, and a WRITE behind its arguments.
     room: usize,
-    worker: &mut dyn RequestWorker<PluginExchange>,
-) -> Result<(), ConnectionError> {
-    let most = room.saturating_add(MAX_ARGUMENTS);
-    let mut poller = Poller::new(NEXT, NEXT);
-    loop {
-        worker.pause();
-        let Some(header) = receiver.header_soon::<HEADER_LENGTH>(&mut poller)? else {
-            return Ok(());
+    area: Shared,
+}
+
+/// Memory for the data of WRITEs.
+enum Shared {
+    /// All data come with their requests.
+    Nothing,
+    /// So many bytes of it come with the first request.
+    Announced(u32),
+    Here(Arc<Area>),
+}
+
+impl Shared {
+    fn of(bytes: u32) -> Self {
+        match bytes {
+            0 => Self::Nothing,
+            bytes => Self::Announced(bytes),
+        }
+    }
+}
+
+impl Requests {
+    fn take(
+        &mut self,
+        worker: &mut dyn RequestWorker<PluginExchange>,
+    ) -> Result<(), ConnectionError> {
+        let most = self.room.saturating_add(MAX_ARGUMENTS);
+        let mut poller = Poller::new(NEXT, NEXT);
+        loop {
+            worker.pause();
+            let header = self.receiver.header_soon::<HEADER_LENGTH>(&mut poller)?;
+            let Some(header) = header else {
+                return Ok(());
+            };
+            if let Shared::Announced(bytes) = self.area {
+                let descriptor = self.receiver.descriptor();
+                let area = descriptor.and_then(|descriptor| Area::map(&descriptor, bytes));
+                self.area = Shared::Here(area.ok_or(ConnectionError::Area)?);
+            }
+            let request = Request::of(&header);
+            let length = request.length;
+            if length < HEADER_LENGTH || length > most {
+                return Err(ConnectionError::Length(length));
+            }
+            let split = inline_length(&header, length).max(HEADER_LENGTH);
+            let mut inline = worker.buffer();
+            inline.extend_from_slice(&header);
+            inline.resize(split, 0);
+            self.receiver
+                .exactly(inline.get_mut(HEADER_LENGTH..).unwrap_or_default())?;
+            let mut payload = vec![0; length.saturating_sub(split)];
+            self.receiver.exactly(&mut payload)?;
+            // A request that other transports would have cut: only a WRITE has a payload.
+            debug_assert!(payload.is_empty() || request.opcode == Some(Opcode::Write));
+            let shared = match request.opcode {
+                Some(Opcode::Write) => self.shared(&mut inline, &payload)?,
+                _ => None,
+            };
+            let data = shared.map_or(Data::Sent(payload), Data::Shared);
+            let readable = split.saturating_add(data.bytes().len());
+            if request.opcode == Some(Opcode::Setlkw) {
+                self.connection.lock_wait_begins(request.unique);
+            }
+            let interrupted = match request.opcode {
+                Some(Opcode::Interrupt) => inline
+                    .get(HEADER_LENGTH..)
+                    .and_then(|arg| arg.first_chunk()),
+                _ => None,
+            };
+            let interrupted = interrupted.map(|unique| Unique(u64::from_ne_bytes(*unique)));
+            let connection = Arc::clone(&self.connection);
+            worker.submit(Incoming {
+                inline,
+                readable,
+                exchange: PluginExchange::new(connection, request, data, self.room),
+            });
+            if let Some(unique) = interrupted {
+                self.connection.await_end(unique);
+            }
+        }
+    }
+
+    /// The data of a WRITE, if they are in the area. Its header and arguments then say what they would if the data had come with
+    /// them.
+    fn shared(&self, inline: &mut [u8], payload: &[u8]) -> Result<Option<Range>, ConnectionError> {
+        let length = inline.len();
+        let (Shared::Here(area), Some((header, arguments))) =
+            (&self.area, inline.split_at_mut_checked(HEADER_LENGTH))
+        else {
+            return Ok(None);
         };
-        let request = Request::of(&header);
-        let length = request.length;
-        if length < HEADER_LENGTH || length > most {
-            return Err(ConnectionError::Length(length));
-        }
-        let split = inline_length(&header, length).max(HEADER_LENGTH);
-        let mut inline = worker.buffer();
-        inline.extend_from_slice(&header);
-        inline.resize(split, 0);
-        receiver.exactly(inline.get_mut(HEADER_LENGTH..).unwrap_or_default())?;
-        let mut payload = vec![0; length.saturating_sub(split)];
-        receiver.exactly(&mut payload)?;
-        // A request that other transports would have cut: only a WRITE has a payload.
-        debug_assert!(payload.is_empty() || request.opcode == Some(Opcode::Write));
-        if request.opcode == Some(Opcode::Setlkw) {
-            connection.lock_wait_begins(request.unique);
-        }
-        let interrupted = match request.opcode {
-            Some(Opcode::Interrupt) => inline
-                .get(HEADER_LENGTH..)
-                .and_then(|arg| arg.first_chunk()),
-            _ => None,
+        let Ok(arg) = WriteIn::read_from_bytes(arguments) else {
+            return Ok(None);
         };
-        let interrupted = interrupted.map(|unique| Unique(u64::from_ne_bytes(*unique)));
-        let exchange = PluginExchange::new(Arc::clone(connection), request, payload, room);
-        worker.submit(Incoming {
-            inline,
-            readable: length,
-            exchange,
-        });
-        if let Some(unique) = interrupted {
-            connection.await_end(unique);
+        if arg.write_flags & WRITE_AREA == 0 {
+            return Ok(None);
         }
+        let place = AreaIn::read_from_bytes(payload);
+        let range = place.ok().and_then(|at| area.range(at.offset, arg.size));
+        let range = range.ok_or(ConnectionError::Area)?;
+        let write_flags = arg.write_flags & !WRITE_AREA;
+        let arg = WriteIn { write_flags, ..arg };
+        arguments.copy_from_slice(arg.as_bytes());
+        let length = u32::try_from(length).map_or(u32::MAX, |split| split.saturating_add(arg.size));
+        if let Some(place) = header.first_chunk_mut() {
+            *place = length.to_ne_bytes();
+        }
+        Ok(Some(range))
     }
 }

@@ -10,6 +10,7 @@ use vfsd_plugin_protocol::{EXTENT, ExtentOut};
 use vfsd_server::{Body, Delivery, Exchange, HEADER_LENGTH};
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::area::Range;
 use crate::connection::Connection;
 use crate::sink::{Sink, Taken};
 
@@ -59,7 +60,7 @@ impl PluginExchange {
     pub(crate) fn new(
         connection: Arc<Connection>,
         request: Request,
-        payload: Vec<u8>,
+        data: Data,
         room: usize,
     ) -> Self {
         // Only what READ reads may be in a descriptor.
@@ -68,10 +69,7 @@ impl PluginExchange {
             sink: Sink::new(Arc::clone(&connection), room, by_descriptor),
             connection,
             request,
-            payload: Payload {
-                bytes: payload,
-                taken: 0,
-            },
+            payload: Payload { data, taken: 0 },
             ended: false,
         }
     }
@@ -137,16 +135,34 @@ impl Drop for PluginExchange {
     }
 }
 
+/// Where the data of a write are.
+#[derive(Debug)]
+pub(crate) enum Data {
+    /// They came with the request.
+    Sent(Vec<u8>),
+    /// In memory that the daemon shares.
+    Shared(Range),
+}
+
+impl Data {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Sent(bytes) => bytes,
+            Self::Shared(range) => range.bytes(),
+        }
+    }
+}
+
 /// The data of a write.
 #[derive(Debug)]
 struct Payload {
-    bytes: Vec<u8>,
+    data: Data,
     taken: usize,
 }
 
 impl Payload {
     fn rest(&self) -> &[u8] {
-        self.bytes.get(self.taken..).unwrap_or_default()
+        self.data.bytes().get(self.taken..).unwrap_or_default()
     }
 
     fn advance(&mut self, count: usize) -> usize {

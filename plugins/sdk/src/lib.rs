@@ -15,9 +15,8 @@
 //! `--socket PATH` it listens there, for `plugin:PATH`. The storage is written against the traits of
 //! `vfsd-backend`, as one that is compiled in: the same dispatch calls it. What it answers by
 //! [`ReadSink::put_from`](vfsd_backend::ReadSink::put_from) goes to the daemon as a descriptor and is
-//! read there, straight into the guest's memory.
+//! read there, straight into the guest's memory; the data of a write that are not few are in memory that the daemon shares.
 
-#![forbid(unsafe_code)]
 #![deny(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -27,6 +26,7 @@
 )]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+mod area;
 mod connection;
 mod exchange;
 mod numbers;

@@ -31,6 +31,8 @@ pub(crate) struct Asked {
     pub(crate) opcode: Opcode,
     pub(crate) unique: u64,
     pub(crate) body: Vec<u8>,
+    /// What came with it.
+    pub(crate) descriptor: Option<OwnedFd>,
 }
 
 /// What the script does about it.
@@ -52,6 +54,7 @@ type Rules = dyn Fn(&Asked) -> Then + Send + Sync;
 /// The first connection follows the rules; all later ones are to a memory file system.
 pub(crate) struct Script {
     rules: Option<Arc<Rules>>,
+    features: Features,
     ended: Arc<AtomicBool>,
 }
 
@@ -59,8 +62,14 @@ impl Script {
     pub(crate) fn new(rules: impl Fn(&Asked) -> Then + Send + Sync + 'static) -> Self {
         Self {
             rules: Some(Arc::new(rules)),
+            features: Features::DESCRIPTORS,
             ended: Arc::default(),
         }
+    }
+
+    /// What the first connection uses of what the host has.
+    pub(crate) fn with(self, features: Features) -> Self {
+        Self { features, ..self }
     }
 
     /// Becomes true when the first connection was closed by the host.
@@ -72,10 +81,10 @@ impl Script {
 impl Connector for Script {
     fn connect(&mut self) -> io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
-        let ended = Arc::clone(&self.ended);
+        let (ended, features) = (Arc::clone(&self.ended), self.features);
         match self.rules.take() {
             Some(rules) => std::thread::spawn(move || {
-                follow(&theirs, rules.as_ref());
+                follow(&theirs, features, rules.as_ref());
                 ended.store(true, Ordering::Release);
             }),
             None => {
@@ -111,13 +120,13 @@ impl<F: Fn(UnixStream) + Clone + Send + 'static> Connector for Raw<F> {
 }
 
 /// Answers until the host closes the connection.
-fn follow(stream: &UnixStream, rules: &Rules) -> Option<()> {
+fn follow(stream: &UnixStream, features: Features, rules: &Rules) -> Option<()> {
     let mut receiver = Receiver::new(stream);
     let mut hello = HostHello::new_zeroed();
     receiver.exactly(hello.as_mut_bytes()).ok()?;
     // As the memory file system can, which comes next: it is the same storage that comes back.
     let capabilities = Memory::new(Settings::default()).ok()?.capabilities();
-    let answer = PluginHello::new(capabilities, Features::DESCRIPTORS, 64);
+    let answer = PluginHello::new(capabilities, features, 64);
     send_all(stream, &[answer.as_bytes()], None).ok()?;
     loop {
         let header = receiver.header::<40>().ok()??;
@@ -129,6 +138,7 @@ fn follow(stream: &UnixStream, rules: &Rules) -> Option<()> {
             opcode,
             unique: header.unique.0,
             body,
+            descriptor: receiver.descriptor(),
         };
         let send = |bytes: &[u8], descriptor: Option<OwnedFd>| {
             let descriptor = descriptor.as_ref().map(AsFd::as_fd);
