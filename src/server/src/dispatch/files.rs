@@ -167,7 +167,13 @@ impl<'a> Call<'a> {
     }
 
     pub(super) async fn fallocate(&self, arg: FallocateIn) -> Outcome<'a> {
-        let file = self.file_for(arg.fh, Need::Write).await?;
+        let file = match self.file_for(arg.fh, Need::Write).await {
+            // More space is no harm to what can only be appended to; the rest the file refuses.
+            Err(error) if error.is(Errno::PERM) && self.is_implied(arg.fh) => {
+                Box::pin(self.file_to_append()).await?
+            }
+            file => file?,
+        };
         let mode = FallocateMode::from_bits(arg.mode).ok_or(Errno::OPNOTSUPP)?;
         let punches = mode.contains(FallocateMode::PUNCH_HOLE);
         if punches && !mode.contains(FallocateMode::KEEP_SIZE) {

@@ -124,6 +124,11 @@ impl<'a> Call<'a> {
 
     async fn close_implied(&self, node: NodeId) {
         drop(self.epoch.implied.listings.remove(node));
+        self.close_implied_file(node).await;
+    }
+
+    /// What opening the node's file is refused for has changed: the next request opens it anew.
+    pub(super) async fn close_implied_file(&self, node: NodeId) {
         if let Some(gone) = self.epoch.implied.files.remove(node) {
             close(gone).await;
         }

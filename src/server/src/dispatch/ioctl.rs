@@ -66,6 +66,7 @@ impl<'a> Call<'a> {
             FS_IOC_SETFLAGS | FS_IOC32_SETFLAGS => {
                 let (flags, _) = u32::read_from_prefix(arg.input).map_err(|_| Errno::INVAL)?;
                 node.node.setflags(flags).await?;
+                self.close_implied_file(node.id).await;
                 Ok(answer(&[])?)
             }
             FS_IOC_FSGETXATTR => {
@@ -92,6 +93,7 @@ impl<'a> Call<'a> {
                         cow_extent_size: argument.cowextsize,
                     })
                     .await?;
+                self.close_implied_file(node.id).await;
                 Ok(answer(&[])?)
             }
             _ => Err(Errno::NOTTY.into()),

@@ -390,19 +390,26 @@ fn a_listing_brings_no_more_entries_than_the_guest_may_know() {
 fn what_can_only_be_appended_to_is_appended_to() {
     const SETFLAGS: u32 = 0x4008_6602;
     const APPEND_ONLY: u32 = 0x20;
+    const ZERO_RANGE: u32 = 0x10;
     let guest = alone();
     let node = guest.file("log");
     guest.write(node, b"one").unwrap();
     guest.ioctl(node, SETFLAGS, APPEND_ONLY.as_bytes()).unwrap();
-    let guest = {
-        // As if the file had been closed since.
-        guest.init().unwrap();
-        guest
-    };
-    let node = guest.lookup(1, "log").unwrap().nodeid.0;
+    // The file that was open for the first write serves no other any more.
     assert_eq!(guest.write(node, b"two").unwrap_err(), EPERM);
     assert_eq!(guest.write_with(node, 0, O_APPEND, b"two").unwrap(), 3);
     assert_eq!(guest.read(node, 0, 0).unwrap(), b"onetwo");
+    let fallocate = |mode| {
+        let arg = FallocateIn {
+            mode,
+            length: 8,
+            ..FallocateIn::new_zeroed()
+        };
+        guest.call(Opcode::Fallocate, node, &[arg.as_bytes()])
+    };
+    fallocate(0).unwrap();
+    assert_eq!(fallocate(ZERO_RANGE).unwrap_err(), EPERM);
+    assert_eq!(guest.read(node, 0, 0).unwrap(), b"onetwo\0\0");
 }
 
 /// A single file that takes note of how it is synced: with `data_only`, or with all.
