@@ -17,10 +17,12 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
+use crate::filter::Filter;
+
 /// What a program may do beyond its arguments' promise.
 ///
-/// Whatever it says, the program gains no privilege by execve(2), has no capabilities, no core dumps, a session of its own, and is killed
-/// when the daemon is. Where the daemon may make namespaces (as root, or behind [`enter_namespaces`]) it has its own
+/// Whatever it says, the program gains no privilege by execve(2), has no capabilities, no core dumps, a session of its own, is refused the
+/// system calls that no storage needs ([`filter`](crate::filter)), and is killed when the daemon is. Where the daemon may make namespaces (as root, or behind [`enter_namespaces`]) it has its own
 /// for processes, mounts, System V IPC, the host's name and, unless it may use it, the network; its `/proc` then shows itself and what it
 /// has started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,6 +135,7 @@ pub(crate) fn confine_child(
     command: &mut Command,
     confinement: &Confinement,
     namespaces: Namespaces,
+    filter: Filter,
 ) {
     let confinement = confinement.clone();
     let give_up = move || {
@@ -151,9 +154,9 @@ pub(crate) fn confine_child(
         }
         give_up_capabilities()?;
         close_at_execve();
-        // At the end: a change of ids takes it back.
+        // Behind a change of ids, which takes it back.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        Ok(())
+        filter.install()
     };
     // SAFETY: between fork(2) and execve(2) it makes system calls and nothing else: it takes no lock and no memory, and what it changes is
     // the child's own.

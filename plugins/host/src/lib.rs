@@ -40,6 +40,7 @@ mod creation;
 mod directory;
 mod ear;
 mod file;
+mod filter;
 mod handle;
 mod link;
 mod listing;

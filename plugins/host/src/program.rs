@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::confine::{Confinement, confine_child, confine_thread};
 use crate::connector::Connector;
+use crate::filter::Filter;
 
 /// Variables that a program gets of the daemon's environment, beside those that begin with `VFSD_PLUGIN_`. Others may be secrets
 /// of other storages.
@@ -94,7 +95,8 @@ impl Running {
         let (kept, ended) = channel::<()>();
         let keep = move || {
             let spawned = confine_thread(&confinement).and_then(|namespaces| {
-                confine_child(&mut command, &confinement, namespaces);
+                let filter = Filter::new(confinement.network)?;
+                confine_child(&mut command, &confinement, namespaces, filter);
                 command.spawn()
             });
             // The socket's other end is the process's alone.

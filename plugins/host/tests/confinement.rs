@@ -1,6 +1,8 @@
 //! Plugins that tell what they can see and reach of the host.
 
+// UNSAFETY: system calls that nobody makes otherwise.
 #![allow(
+    unsafe_code,
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
@@ -126,7 +128,61 @@ fn report() -> String {
         let words: Vec<&str> = limit.unwrap().split_whitespace().take(2).collect();
         line(&name.replace(' ', "_"), &words.join(" "));
     }
+    for (name, call, arguments) in CALLS {
+        line(name, &outcome(*call, *arguments).to_string());
+    }
+    let child = Command::new("true").status();
+    line(
+        "starts_others",
+        &child.is_ok_and(|status| status.success()).to_string(),
+    );
     report
+}
+
+/// Calls, with arguments with which they are something else than EPERM to whoever may make them.
+const CALLS: &[(&str, libc::c_long, [libc::c_long; 3])] = &[
+    ("bpf", libc::SYS_bpf, [-1, 0, 0]),
+    ("keyctl", libc::SYS_keyctl, [0, -3, 0]),
+    ("mount", libc::SYS_mount, [1, 1, 1]),
+    ("open_tree", libc::SYS_open_tree, [-1, 0, 0]),
+    ("perf_event_open", libc::SYS_perf_event_open, [0, 0, -1]),
+    ("ptrace", libc::SYS_ptrace, [0, 0, 0]),
+    ("process_vm_readv", libc::SYS_process_vm_readv, [1, 0, 0]),
+    ("setns", libc::SYS_setns, [-1, 0, 0]),
+    (
+        "terminal",
+        libc::SYS_ioctl,
+        [0, libc::TIOCSTI as libc::c_long, 0],
+    ),
+    (
+        "user_namespace",
+        libc::SYS_unshare,
+        [libc::CLONE_NEWUSER as libc::c_long, 0, 0],
+    ),
+    ("userfaultfd", libc::SYS_userfaultfd, [-1, 0, 0]),
+    #[cfg(target_arch = "x86_64")]
+    ("ptrace_x32", 0x4000_0000 | libc::SYS_ptrace, [0, 0, 0]),
+    ("cryptography", libc::SYS_socket, [AF_ALG, SEQPACKET, 0]),
+    // These are refused in another way, or not always, or not at all.
+    ("clone3", libc::SYS_clone3, [0, 0, 0]),
+    ("guests", libc::SYS_socket, [AF_VSOCK, STREAM, 0]),
+    ("network", libc::SYS_socket, [AF_INET, STREAM, 0]),
+];
+
+const AF_ALG: libc::c_long = libc::AF_ALG as libc::c_long;
+const AF_INET: libc::c_long = libc::AF_INET as libc::c_long;
+const AF_VSOCK: libc::c_long = libc::AF_VSOCK as libc::c_long;
+const SEQPACKET: libc::c_long = libc::SOCK_SEQPACKET as libc::c_long;
+const STREAM: libc::c_long = libc::SOCK_STREAM as libc::c_long;
+
+/// The errno, or 0.
+fn outcome(call: libc::c_long, [a, b, c]: [libc::c_long; 3]) -> i32 {
+    // SAFETY: the arguments are numbers, or pointers that lead nowhere.
+    let answer = unsafe { libc::syscall(call, a, b, c, 0, 0, 0) };
+    match answer {
+        -1 => std::io::Error::last_os_error().raw_os_error().unwrap(),
+        _ => 0,
+    }
 }
 
 /// Namespaces, as /proc/self/ns names them.
@@ -184,6 +240,14 @@ impl Told {
         for kind in ["pid", "mnt", "ipc", "uts"] {
             assert_ne!(self.get(kind), namespace(kind));
         }
+        assert_eq!(self.get("Seccomp"), "2");
+        let refused = libc::EPERM.to_string();
+        for (name, ..) in CALLS.split_last_chunk::<3>().unwrap().0 {
+            assert_eq!(self.get(name), refused, "{name}");
+        }
+        assert_eq!(self.get("clone3"), libc::ENOSYS.to_string());
+        assert_eq!(self.get("network"), "0");
+        assert_eq!(self.get("starts_others"), "true");
     }
 }
 
@@ -202,6 +266,7 @@ fn a_plugin_of_roots_daemon_sees_itself_and_nothing_else() {
     assert_eq!(told.get("Uid"), "0 0 0 0");
     assert_eq!(told.get("interfaces"), "lo");
     assert_ne!(told.get("net"), namespace("net"));
+    assert_eq!(told.get("guests"), libc::EPERM.to_string());
 }
 
 fn a_plugin_may_be_another_user_and_keep_the_network() {
@@ -226,6 +291,7 @@ fn a_plugin_may_be_another_user_and_keep_the_network() {
     assert_eq!(told.get("Gid"), ids);
     assert_eq!(told.get("Groups"), "");
     assert_eq!(told.get("net"), namespace("net"));
+    assert_ne!(told.get("guests"), libc::EPERM.to_string());
 }
 
 fn a_plugin_of_an_ordinary_user_sees_itself_and_nothing_else() {
