@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use vfsd_testkit::servers::RunningStore;
+
 use super::{judge, plugin};
 use crate::artifact::Cache;
 use crate::daemon::{Daemon, Options, Program, Storage, is_mount_point};
@@ -14,6 +16,7 @@ use crate::guest::tools::{FSX, PJDFSTEST};
 use crate::packages::{self, POSTGRESQL};
 use crate::process::{run, run_ok};
 use crate::progress::Step;
+use crate::stores::StorePrograms;
 use crate::verdict::Verdict;
 
 /// One test on a host mount.
@@ -35,6 +38,8 @@ enum Source {
     MemoryPlugin,
     /// A writable layer over a folder.
     Layers,
+    /// An empty bucket of SeaweedFS, to be written to.
+    Bucket,
 }
 
 /// What runs on the mount.
@@ -124,6 +129,16 @@ pub(crate) const CASES: &[Case] = &[
         judge: judge::by_status,
     },
     Case {
+        name: "host mount of a bucket: fsx does 20,000 operations, and another client finds every byte again",
+        source: Source::Bucket,
+        options: Options {
+            posix_acl: false,
+            ..PLAIN
+        },
+        work: Work::Fsx("20000"),
+        judge: judge::by_status,
+    },
+    Case {
         name: "host mount of a writable layer: PostgreSQL uses a data directory of the tree below, through a crash",
         source: Source::Layers,
         options: PLAIN,
@@ -138,6 +153,11 @@ const LIMIT: Duration = Duration::from_secs(1200);
 
 const PJDFSTEST_CONFIGURATION: &str = include_str!("../../guest/pjdfstest.toml");
 const FSX_CONFIGURATION: &str = include_str!("../../guest/fsx.toml");
+/// Compares a file of the host with the object of the bucket.
+const SAME_OBJECT: &str = "import boto3, os, sys
+store = boto3.client('s3', endpoint_url=os.environ['AWS_ENDPOINT_URL'])
+content = store.get_object(Bucket='data', Key='file')['Body'].read()
+assert content == open(sys.argv[1], 'rb').read(), len(content)";
 const POSTGRESQL_BEFORE: &str = include_str!("../../guest/host/postgresql-before.sh");
 const POSTGRESQL_WORK: &str = include_str!("../../guest/host/postgresql.sh");
 
@@ -178,10 +198,19 @@ pub(crate) fn run_case(
         std::fs::create_dir(at(made)).context("make a folder for the mount")?;
     }
     std::fs::write(at("pjdfstest.toml"), PJDFSTEST_CONFIGURATION).context("write a file")?;
-    std::fs::write(at("fsx.toml"), FSX_CONFIGURATION).context("write a file")?;
+    let configuration = match case.source {
+        // Objects have no holes.
+        Source::Bucket => FSX_CONFIGURATION.replace("punch_hole = 2", "punch_hole = 0"),
+        _ => FSX_CONFIGURATION.to_owned(),
+    };
+    std::fs::write(at("fsx.toml"), configuration).context("write a file")?;
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(folder.path(), open).context("open the folder to all")?;
     let folder_source = format!("dir:{}", at("source").display());
+    let bucket = match case.source {
+        Source::Bucket => Some(Bucket::make(cache)?),
+        _ => None,
+    };
     let storage = match case.source {
         Source::Folder => Storage::named("root", folder_source),
         Source::Memory => Storage::named("root", "memory:"),
@@ -189,6 +218,13 @@ pub(crate) fn run_case(
         Source::Layers => {
             let mut storage = Storage::named("root", folder_source);
             storage.argument("--upper").argument(at("upper"));
+            storage
+        }
+        Source::Bucket => {
+            let mut storage = Storage::named("root", "s3://data");
+            storage.environment(bucket.as_ref().map(Bucket::environment).unwrap_or_default());
+            storage.argument("--cache-dir").argument(at("cache"));
+            storage.argument("--flat-write");
             storage
         }
     };
@@ -224,7 +260,18 @@ pub(crate) fn run_case(
     let started = Instant::now();
     let finished = run(&command, LIMIT, &mut |line| step.note(line));
     let elapsed = started.elapsed();
-    let unmounted = unmount(&mut daemon, &mount);
+    let left = at("left");
+    let kept = match &bucket {
+        Some(_) => std::fs::copy(mount.join("file"), &left).map(drop),
+        None => Ok(()),
+    };
+    let unmounted = unmount(&mut daemon, &mount).and_then(|()| match &bucket {
+        Some(bucket) => {
+            kept.context("read the file")?;
+            bucket.has(&left)
+        }
+        None => Ok(()),
+    });
     let finished = match finished {
         Ok(finished) => finished,
         Err(error) => {
@@ -244,6 +291,34 @@ pub(crate) fn run_case(
         (verdict, _) => verdict,
     };
     Ok((verdict, elapsed))
+}
+
+/// A bucket of a server that runs.
+struct Bucket {
+    store: RunningStore,
+    programs: StorePrograms,
+}
+
+impl Bucket {
+    fn make(cache: &Cache) -> Result<Self> {
+        let programs = StorePrograms::fetch(cache)?;
+        let store = programs.seaweedfs()?;
+        programs.make_bucket(&store, "data")?;
+        Ok(Self { store, programs })
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        self.store.environment()
+    }
+
+    /// Reads the object with another client.
+    fn has(&self, file: &Path) -> Result<()> {
+        let mut compare = Command::new(self.programs.program("python3"));
+        compare.args(["-c", SAME_OBJECT]).arg(file);
+        compare.envs(self.environment());
+        run_ok(&compare, LIMIT, &mut |_| {}).context("read the bucket with boto3")?;
+        Ok(())
+    }
 }
 
 fn unmount(daemon: &mut Daemon, mount: &Path) -> Result<()> {
