@@ -20,8 +20,11 @@
 //! turns: vfsd, virtiofsd, vfsd, virtiofsd. What disturbs the machine for some seconds then falls
 //! on both.
 
+pub(crate) mod buckets;
+pub(crate) mod figures;
 pub(crate) mod guest;
 pub(crate) mod images;
+pub(crate) mod mounted;
 pub(crate) mod native;
 pub(crate) mod peer;
 pub(crate) mod progress;
@@ -58,6 +61,8 @@ pub(crate) struct Plan {
     pub(crate) sample: Duration,
     /// An empty folder for what is served and for sockets; on the file system to measure.
     pub(crate) folder: PathBuf,
+    /// How many small objects a bucket has.
+    pub(crate) objects: u32,
     /// What a row's name has to contain; any name will do when empty.
     pub(crate) only: Vec<String>,
 }

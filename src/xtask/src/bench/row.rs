@@ -18,6 +18,8 @@ pub(crate) enum Level {
     Requests,
     /// Programs in a volume in a bucket, beside JuiceFS.
     Volumes,
+    /// Programs in the objects of a bucket, beside rclone and s3fs.
+    Buckets,
     /// A guest whose root is an image in a registry, from the image's name to its first command.
     Images,
 }
@@ -35,6 +37,7 @@ impl Level {
             Self::Scale => "scale",
             Self::Requests => "requests",
             Self::Volumes => "volumes",
+            Self::Buckets => "buckets",
             Self::Images => "images",
         }
     }

@@ -7,10 +7,11 @@ use super::row::Level;
 pub(crate) struct Section(pub(crate) Level);
 
 /// All of them, in their order.
-const ALL: [Section; 3] = [
+const ALL: [Section; 4] = [
     Section(Level::Requests),
     Section(Level::Volumes),
     Section(Level::Images),
+    Section(Level::Buckets),
 ];
 
 impl Section {
@@ -56,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_section_replaces_the_one_before_and_survives_other_results() {
-        let [requests, volumes, _] = ALL;
+        let [requests, volumes, ..] = ALL;
         let first = volumes.into(&requests.into("# Results\n\nrows\n", "one\n"), "theirs\n");
         assert_eq!(first.matches("one").count(), 1);
         let second = requests.into(&first, "two\n");

@@ -42,6 +42,7 @@ fn heading(level: Level) -> &'static str {
         Level::Scale => "Many guests, files and nodes",
         Level::Requests => "Requests of a program",
         Level::Volumes => "Volumes in a bucket",
+        Level::Buckets => "Objects of a bucket as files",
         Level::Images => "An image in a registry as a guest's root",
     }
 }
@@ -70,6 +71,7 @@ fn explanation(level: Level) -> &'static str {
         Level::Scale => "What the daemon costs when much is asked of it, or nothing.",
         Level::Requests => "How many requests a guest waits for.",
         Level::Volumes => "Programs in a volume in a bucket.",
+        Level::Buckets => "Programs in the objects of a bucket.",
         Level::Images => "From an image's name to a guest's first command.",
     }
 }

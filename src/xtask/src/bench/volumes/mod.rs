@@ -6,15 +6,15 @@
 mod section;
 mod sides;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::Plan;
+use super::figures::{Rows, Samples};
 use super::row::{Level, Measure};
 use super::section::Section;
 use super::usage::Family;
@@ -32,8 +32,7 @@ const PROGRAM: &str = concat!(
 /// All of it in one volume.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Rows: what the program calls them, what a reader calls them, and what they count.
-const ROWS: [(&str, &str, Measure); 19] = [
+const ROWS: Rows = &[
     ("create", "create 1,000 files of 4 KiB", Measure::Seconds),
     ("look", "look at 1,000 files", Measure::Seconds),
     ("read", "read 1,000 files", Measure::Seconds),
@@ -82,9 +81,6 @@ const OBJECTS: &str = "objects";
 const BYTES: &str = "bytes";
 const MEMORY: &str = "memory";
 
-/// Samples of each row, by its key.
-type Samples = BTreeMap<String, Vec<f64>>;
-
 /// The names of all rows.
 pub(crate) fn names() -> Vec<String> {
     ROWS.iter().map(|(_, name, _)| (*name).to_owned()).collect()
@@ -128,10 +124,7 @@ fn sample(side: Side, tools: &Tools, folder: PathBuf, samples: &mut Samples) -> 
     volume.unmount(mounted)?;
     let (objects, bytes) = volume.stored()?;
     for (key, figure) in [(OBJECTS, objects), (BYTES, bytes), (MEMORY, memory)] {
-        samples
-            .entry(key.to_owned())
-            .or_default()
-            .push(figure as f64);
+        samples.add(key, figure as f64);
     }
     let mounted = volume.mount("another-host")?;
     work("elsewhere", &volume, samples)?;
@@ -144,18 +137,5 @@ fn work(part: &str, volume: &Volume<'_>, samples: &mut Samples) -> Result<()> {
     fs::write(&program, PROGRAM).context("write the program")?;
     let mut command = Command::new("/usr/bin/python3");
     command.arg(program).arg(part).arg(volume.point());
-    let printed = run_ok(&command, LIMIT, &mut |_| {})?;
-    for line in printed.lines() {
-        let figure = line
-            .strip_prefix("figure ")
-            .and_then(|rest| rest.split_once(' '))
-            .and_then(|(key, value)| Some((key, value.parse::<f64>().ok()?)));
-        let (key, value) = figure.with_context(|| format!("the program printed {line:?}"))?;
-        ensure!(
-            ROWS.iter().any(|(known, ..)| *known == key),
-            "{key} is no row"
-        );
-        samples.entry(key.to_owned()).or_default().push(value);
-    }
-    Ok(())
+    samples.take(&run_ok(&command, LIMIT, &mut |_| {})?, ROWS)
 }

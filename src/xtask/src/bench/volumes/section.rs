@@ -2,18 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::super::row::Summary;
+use super::super::figures::{Samples, cell, ratio};
+use super::ROWS;
 use super::sides::SIDES;
-use super::{ROWS, Samples};
 
 /// The section: medians, and how many times better ours is than the peer beside it.
 pub(super) fn text(taken: &[Samples; SIDES.len()]) -> String {
-    let pairs = taken
-        .iter()
-        .flat_map(Samples::values)
-        .map(Vec::len)
-        .max()
-        .unwrap_or_default();
+    let pairs = taken.iter().map(Samples::count).max().unwrap_or_default();
     let mut text = format!(
         "## Volumes in a bucket\n\nThe same programs in a volume of each, mounted on the host, all data in one SeaweedFS on loopback; medians of {pairs}, \
          taken in turn by `cargo xtask bench --level volumes`. JuiceFS keeps its metadata in SQLite on the host, which is lost with \
@@ -26,27 +21,16 @@ pub(super) fn text(taken: &[Samples; SIDES.len()]) -> String {
     text.push_str("\n|---|");
     text.push_str(&"---:|".repeat(SIDES.len() / 2 * 3));
     text.push('\n');
-    for (key, name, measure) in ROWS {
+    for &(key, name, measure) in ROWS {
         let _ = write!(text, "| {name} |");
         for [ours, theirs] in pairs_of(taken.each_ref()) {
-            let median = |samples: &Samples| {
-                let summary = samples.get(key).and_then(|all| Summary::of(all));
-                summary.map(|summary| summary.median)
-            };
-            let cell = |figure: Option<f64>| match figure {
-                Some(figure) => format!("{} {}", measure.shown(figure), measure.unit()),
-                None => String::new(),
-            };
-            let (ours, theirs) = (median(ours), median(theirs));
-            let ratio = match (ours, theirs) {
-                (Some(ours), Some(theirs)) if ours > 0.0 => format!("{:.2}", theirs / ours),
-                _ => String::new(),
-            };
+            let (ours, theirs) = (ours.median(key), theirs.median(key));
             let _ = write!(
                 text,
-                " {} | {} | {ratio} |",
-                cell(ours).trim(),
-                cell(theirs).trim()
+                " {} | {} | {} |",
+                cell(measure, ours),
+                cell(measure, theirs),
+                ratio(ours, theirs)
             );
         }
         text.push('\n');
@@ -65,7 +49,13 @@ mod tests {
 
     #[test]
     fn a_row_has_medians_and_what_is_better() {
-        let samples = |seconds: f64| Samples::from([("create".to_owned(), vec![seconds; 3])]);
+        let samples = |seconds: f64| {
+            let mut samples = Samples::default();
+            for _ in 0..3 {
+                samples.add("create", seconds);
+            }
+            samples
+        };
         let text = text(&[1.0, 4.0, 2.0, 1.0].map(samples));
         assert!(text.contains("medians of 3"), "{text}");
         let row = "| create 1,000 files of 4 KiB | 1 s | 4 s | 4.00 | 2 s | 1 s | 0.50 |";

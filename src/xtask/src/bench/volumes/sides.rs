@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use vfsd_testkit::servers::RunningStore;
 
+use super::super::mounted::{MountPoint, Mounted};
 use crate::artifact::Cache;
-use crate::daemon::{Daemon, Options, Program, Storage, is_mount_point};
-use crate::process::{Background, run_ok, tail_of_file};
+use crate::daemon::{Daemon, Options, Program, Storage};
+use crate::process::run_ok;
 use crate::progress::Step;
 use crate::stores::StorePrograms;
 
@@ -96,13 +97,7 @@ pub(super) struct Volume<'a> {
     tools: &'a Tools,
     store: RunningStore,
     folder: PathBuf,
-}
-
-/// A volume that is mounted here.
-#[derive(Debug)]
-pub(super) enum Mounted {
-    Ours(Daemon),
-    Juicefs { process: Background, log: PathBuf },
+    point: MountPoint,
 }
 
 impl<'a> Volume<'a> {
@@ -112,13 +107,13 @@ impl<'a> Volume<'a> {
     /// The server or a program fails.
     pub(super) fn make(side: Side, tools: &'a Tools, folder: PathBuf) -> Result<Self> {
         std::fs::create_dir(&folder).context("make a folder for a volume")?;
-        std::fs::create_dir(folder.join("mount")).context("make a mount point")?;
         let store = tools.stores.seaweedfs()?;
         tools.stores.make_bucket(&store, BUCKET)?;
         let this = Self {
             side,
             tools,
             store,
+            point: MountPoint::make(folder.join("mount"))?,
             folder,
         };
         let mut make = match side {
@@ -165,8 +160,8 @@ impl<'a> Volume<'a> {
         &self.folder
     }
 
-    pub(super) fn point(&self) -> PathBuf {
-        self.folder.join("mount")
+    pub(super) fn point(&self) -> &Path {
+        self.point.path()
     }
 
     /// Mounts it, with what a host of that name has of it.
@@ -186,7 +181,7 @@ impl<'a> Volume<'a> {
         let program = Program::Vfsd(self.tools.vfsd.clone());
         let ours = |durability| {
             let storage = storage(durability);
-            Daemon::mount(&program, &Options::default(), &storage, &point, &log).map(Mounted::Ours)
+            Daemon::mount(&program, &Options::default(), &storage, point, &log).map(Mounted::Ours)
         };
         match self.side {
             Side::Ours => ours("bucket"),
@@ -197,29 +192,11 @@ impl<'a> Volume<'a> {
     }
 
     fn mount_juicefs(&self, cache: &Path, log: &Path, options: &[&str]) -> Result<Mounted> {
-        let file = std::fs::File::create(log).context("make a log file")?;
         let mut command = Command::new(&self.tools.juicefs);
         command.args(["mount", "--no-usage-report", "--no-agent", "--enable-xattr"]);
         command.args(options).arg("--cache-dir").arg(cache);
         command.arg(self.metadata()).arg(self.point());
-        let mut process = Background::start(&command, &file)?;
-        let deadline = Instant::now() + LIMIT;
-        while !is_mount_point(&self.point()) {
-            ensure!(
-                Instant::now() < deadline,
-                "JuiceFS mounts nothing\n{}",
-                tail_of_file(log, 30)
-            );
-            if let Some(status) = process.exited()? {
-                bail!(
-                    "JuiceFS ended at once ({status})\n{}",
-                    tail_of_file(log, 30)
-                );
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let log = log.to_path_buf();
-        Ok(Mounted::Juicefs { process, log })
+        Mounted::peer("JuiceFS", &command, &self.point, log, LIMIT)
     }
 
     /// Objects in the bucket, and their bytes.
@@ -244,41 +221,6 @@ impl<'a> Volume<'a> {
     /// # Errors
     /// The program did not end well.
     pub(super) fn unmount(&self, mounted: Mounted) -> Result<()> {
-        let point = self.point();
-        run_ok(Command::new("umount").arg(&point), LIMIT, &mut |_| {}).context("unmount")?;
-        let (status, log) = match mounted {
-            Mounted::Ours(mut daemon) => (daemon.ended(LIMIT)?, daemon.log()),
-            Mounted::Juicefs { mut process, log } => {
-                let status = process.wait_until(Instant::now() + LIMIT)?;
-                (
-                    status.context("JuiceFS does not end")?,
-                    tail_of_file(&log, 30),
-                )
-            }
-        };
-        ensure!(
-            status.success(),
-            "{} failed: {status}\n{log}",
-            self.side.name()
-        );
-        Ok(())
-    }
-}
-
-impl Drop for Volume<'_> {
-    /// Nothing stays mounted after a failure.
-    fn drop(&mut self) {
-        if is_mount_point(&self.point()) {
-            let _ = rustix::mount::unmount(self.point(), rustix::mount::UnmountFlags::DETACH);
-        }
-    }
-}
-
-impl Mounted {
-    pub(super) fn pid(&self) -> u32 {
-        match self {
-            Self::Ours(daemon) => daemon.pid(),
-            Self::Juicefs { process, .. } => process.pid(),
-        }
+        mounted.unmount(self.side.name(), &self.point, LIMIT)
     }
 }

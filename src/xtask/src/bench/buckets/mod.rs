@@ -1,0 +1,140 @@
+//! Programs in the objects of a bucket, on this host: vfsd beside rclone and s3fs, on the same kind of server.
+//!
+//! - [`sides`]: the mounts
+//! - [`section`]: what becomes of the figures
+
+mod section;
+mod sides;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::Plan;
+use super::figures::{Rows, Samples};
+use super::row::{Level, Measure};
+use super::section::Section;
+use super::usage::Family;
+use crate::artifact::Cache;
+use crate::packages::{self, FUSE3, S3FS};
+use crate::process::run_ok;
+use crate::progress::Step;
+use crate::stores::StorePrograms;
+use sides::{Bucket, Mode, SIDES, Side, Tools};
+
+/// What is done: the program `guest/bench/buckets.py`.
+const PROGRAM: &str = concat!(
+    include_str!("../../../guest/bench/cold.py"),
+    include_str!("../../../guest/bench/buckets.py")
+);
+/// One part of it.
+const LIMIT: Duration = Duration::from_secs(540);
+
+const ROWS: Rows = &[
+    ("walk", "look at all small objects", Measure::Seconds),
+    ("walk-again", "the same once more", Measure::Seconds),
+    (
+        "random-4",
+        "1,000 random reads of 4 KiB in 256 MiB",
+        Measure::Seconds,
+    ),
+    (
+        "random-4-again",
+        "the same reads once more",
+        Measure::Seconds,
+    ),
+    (
+        "random-128",
+        "500 random reads of 128 KiB in 256 MiB",
+        Measure::Seconds,
+    ),
+    (
+        "random-128-again",
+        "the same reads once more",
+        Measure::Seconds,
+    ),
+    ("sequential", "read 1 GiB", Measure::Seconds),
+    ("sequential-again", "the same once more", Measure::Seconds),
+    ("memory", "memory after that", Measure::Bytes),
+    ("write", "write 256 MiB, fsync, close", Measure::Seconds),
+    ("write-there", "until the bucket has it", Measure::Seconds),
+    ("small", "write 1,000 files of 4 KiB", Measure::Seconds),
+    ("small-there", "until the bucket has them", Measure::Seconds),
+    ("memory-written", "memory after that", Measure::Bytes),
+];
+
+/// The names of all rows.
+pub(crate) fn names() -> Vec<String> {
+    ROWS.iter().map(|(_, name, _)| (*name).to_owned()).collect()
+}
+
+/// Works in a bucket with each side in turn, prints the table, and writes the section of `bench/RESULTS.md`.
+///
+/// # Errors
+/// A bucket cannot be filled, mounted or used.
+pub(crate) fn run(plan: &Plan) -> Result<()> {
+    let cache = Cache::open(plan.workspace.guest_cache())?;
+    packages::install(&[S3FS, FUSE3])?;
+    let tools = Tools {
+        vfsd: plan.vfsd.clone(),
+        stores: StorePrograms::fetch(&cache)?,
+        source: plan.folder.join("objects"),
+    };
+    let step = Step::begin(format!(
+        "make {} small objects and large ones",
+        plan.objects
+    ));
+    let make = program("make", &tools, &plan.folder.join("buckets.py"));
+    let mut make = make?;
+    make.arg(&tools.source).arg(plan.objects.to_string());
+    run_ok(&make, LIMIT, &mut |_| {}).context("make objects")?;
+    step.done();
+    let mut taken: [Samples; SIDES.len()] = Default::default();
+    for pair in 0..plan.pairs {
+        for (side, samples) in SIDES.into_iter().zip(&mut taken) {
+            let step = Step::begin(format!("{} of {}: {}", pair + 1, plan.pairs, side.name()));
+            let folder = plan.folder.join("bucket");
+            sample(side, &tools, folder.clone(), samples)
+                .with_context(|| format!("a bucket with {}", side.name()))?;
+            fs::remove_dir_all(folder).context("remove a bucket's folder")?;
+            step.done();
+        }
+    }
+    fs::remove_dir_all(&tools.source).context("remove the objects")?;
+    let text = section::text(&taken, plan.objects);
+    println!("{text}");
+    let results = plan.workspace.root().join("bench").join("RESULTS.md");
+    let before = fs::read_to_string(&results).context("read bench/RESULTS.md")?;
+    let after = Section(Level::Buckets).into(&before, &text);
+    fs::write(&results, after).context("write bench/RESULTS.md")
+}
+
+fn sample(side: Side, tools: &Tools, folder: PathBuf, samples: &mut Samples) -> Result<()> {
+    let bucket = Bucket::fill(side, tools, folder)?;
+    for (mode, part, memory) in [
+        (Mode::Read, "read", "memory"),
+        (Mode::Write, "write", "memory-written"),
+    ] {
+        let mounted = bucket.mount(mode)?;
+        let mut work = program(part, tools, &bucket.folder().join("buckets.py"))?;
+        work.arg(bucket.point());
+        work.envs(bucket.environment());
+        let printed = run_ok(&work, LIMIT, &mut |_| {})?;
+        samples.take(&printed, ROWS)?;
+        let resident = Family::of(mounted.pid())?.resident()?;
+        samples.add(memory, resident as f64);
+        bucket.unmount(mounted)?;
+    }
+    Ok(())
+}
+
+/// The program, for one of its parts. It lies at `path`.
+fn program(part: &str, tools: &Tools, path: &std::path::Path) -> Result<Command> {
+    fs::write(path, PROGRAM).context("write the program")?;
+    let mut command = Command::new(tools.stores.program("python3"));
+    command.arg(path).arg(part);
+    Ok(command)
+}

@@ -1,0 +1,198 @@
+//! A bucket of SeaweedFS, mounted on this host by vfsd and by other clients.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use vfsd_testkit::servers::{ACCESS_KEY, RunningStore, SECRET_KEY};
+
+use super::super::mounted::{MountPoint, Mounted};
+use crate::daemon::{Daemon, Options, Program, Storage};
+use crate::packages::S3FS;
+use crate::process::run_ok;
+use crate::stores::StorePrograms;
+
+/// Filling, mounting, unmounting with everything brought into the bucket.
+const LIMIT: Duration = Duration::from_secs(300);
+const BUCKET: &str = "data";
+
+/// Who has the bucket mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// vfsd.
+    Ours,
+    /// rclone, with its cache of whole files, which writing needs.
+    Rclone,
+    /// s3fs, with a cache.
+    S3fs,
+}
+
+/// In the order of the columns.
+pub(super) const SIDES: [Side; 3] = [Side::Ours, Side::Rclone, Side::S3fs];
+
+impl Side {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "vfsd",
+            Self::Rclone => "rclone",
+            Self::S3fs => "s3fs",
+        }
+    }
+}
+
+/// What a mount is for. Each begins with an empty cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Reading what another client has put.
+    Read,
+    /// Writing.
+    Write,
+}
+
+/// What all buckets are made with.
+#[derive(Debug)]
+pub(super) struct Tools {
+    pub(super) vfsd: PathBuf,
+    pub(super) stores: StorePrograms,
+    /// What is put into each bucket.
+    pub(super) source: PathBuf,
+}
+
+/// A bucket of a server of its own.
+#[derive(Debug)]
+pub(super) struct Bucket<'a> {
+    side: Side,
+    tools: &'a Tools,
+    store: RunningStore,
+    folder: PathBuf,
+    point: MountPoint,
+}
+
+impl<'a> Bucket<'a> {
+    /// Fills it; `folder` is not there yet.
+    ///
+    /// # Errors
+    /// The server or a program fails.
+    pub(super) fn fill(side: Side, tools: &'a Tools, folder: PathBuf) -> Result<Self> {
+        std::fs::create_dir(&folder).context("make a folder for a bucket")?;
+        let store = tools.stores.seaweedfs()?;
+        tools.stores.make_bucket(&store, BUCKET)?;
+        let this = Self {
+            side,
+            tools,
+            store,
+            point: MountPoint::make(folder.join("mount"))?,
+            folder,
+        };
+        let mut copy = this.rclone();
+        copy.args(["copy", "--transfers", "16", "--no-traverse"]);
+        copy.arg(&tools.source).arg(format!("w:{BUCKET}"));
+        run_ok(&copy, LIMIT, &mut |_| {}).context("fill a bucket")?;
+        Ok(this)
+    }
+
+    /// rclone, which knows the server as `w:`.
+    fn rclone(&self) -> Command {
+        let mut command = Command::new(self.tools.stores.program("rclone"));
+        command.arg("--s3-no-check-bucket");
+        for (name, value) in [
+            ("TYPE", "s3"),
+            ("PROVIDER", "SeaweedFS"),
+            ("ENDPOINT", &self.store.endpoint()),
+            ("ACCESS_KEY_ID", ACCESS_KEY),
+            ("SECRET_ACCESS_KEY", SECRET_KEY),
+        ] {
+            command.env(format!("RCLONE_CONFIG_W_{name}"), value);
+        }
+        // Nothing that it knows of other stores.
+        command.env("HOME", &self.folder);
+        command
+    }
+
+    /// What tells a client where the bucket is.
+    pub(super) fn environment(&self) -> Vec<(String, String)> {
+        self.store.environment()
+    }
+
+    /// Where everything of it lies on this host.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(super) fn point(&self) -> &Path {
+        self.point.path()
+    }
+
+    /// Mounts it, with an empty cache.
+    ///
+    /// # Errors
+    /// The program ends, or mounts nothing.
+    pub(super) fn mount(&self, mode: Mode) -> Result<Mounted> {
+        let word = match mode {
+            Mode::Read => "read",
+            Mode::Write => "write",
+        };
+        let cache = self.folder.join(word);
+        std::fs::create_dir(&cache).context("make a folder for a cache")?;
+        let log = self.folder.join(format!("{word}.log"));
+        let peer = |command| Mounted::peer(self.side.name(), &command, &self.point, &log, LIMIT);
+        match self.side {
+            Side::Ours => {
+                let mut storage = Storage::named("data", format!("s3://{BUCKET}"));
+                storage.environment(self.environment());
+                storage.argument("--cache-dir").argument(&cache);
+                if mode == Mode::Write {
+                    storage.argument("--flat-write");
+                }
+                let program = Program::Vfsd(self.tools.vfsd.clone());
+                let options = Options::default();
+                let point = self.point.path();
+                Daemon::mount(&program, &options, &storage, point, &log).map(Mounted::Ours)
+            }
+            Side::Rclone => {
+                let mut mount = self.rclone();
+                mount.args(["mount", "--vfs-cache-mode", "full", "--cache-dir"]);
+                mount.arg(&cache);
+                mount.args(match mode {
+                    // Without a question for each object, as vfsd does it.
+                    Mode::Read => ["--read-only", "--use-server-modtime"],
+                    Mode::Write => ["--vfs-write-back", "0s"],
+                });
+                mount.arg(format!("w:{BUCKET}")).arg(self.point.path());
+                peer(mount)
+            }
+            Side::S3fs => {
+                let keys = self.folder.join("keys");
+                std::fs::write(&keys, format!("{ACCESS_KEY}:{SECRET_KEY}"))
+                    .context("write the keys")?;
+                let secret = std::fs::Permissions::from_mode(0o600);
+                std::fs::set_permissions(&keys, secret).context("hide the keys")?;
+                let mut mount = Command::new(S3FS.provides);
+                mount.arg(BUCKET).arg(self.point.path()).arg("-f");
+                for option in [
+                    format!("passwd_file={}", keys.display()),
+                    format!("url={}", self.store.endpoint()),
+                    "use_path_request_style".to_owned(),
+                    format!("use_cache={}", cache.display()),
+                    "max_stat_cache_size=200000".to_owned(),
+                ] {
+                    mount.arg("-o").arg(option);
+                }
+                if mode == Mode::Read {
+                    mount.args(["-o", "ro"]);
+                }
+                peer(mount)
+            }
+        }
+    }
+
+    /// Unmounts it when everything is in the bucket.
+    ///
+    /// # Errors
+    /// The program did not end well.
+    pub(super) fn unmount(&self, mounted: Mounted) -> Result<()> {
+        mounted.unmount(self.side.name(), &self.point, LIMIT)
+    }
+}
