@@ -18,6 +18,7 @@ pub(super) const ROWS: &[Row] = rows! {
     an_immutable_file_refuses_handles_that_were_open needs INODE_FLAGS + ALLOCATION,
     an_immutable_directory_keeps_its_entries needs INODE_FLAGS,
     an_append_only_file_takes_appends_alone needs INODE_FLAGS,
+    an_append_only_file_grows_and_loses_nothing needs INODE_FLAGS + ALLOCATION + HOLES,
     an_append_only_file_keeps_its_names needs INODE_FLAGS,
     an_append_only_directory_takes_new_entries_alone needs INODE_FLAGS,
     a_file_is_free_again_without_its_flags needs INODE_FLAGS,
@@ -168,6 +169,20 @@ fn an_append_only_file_takes_appends_alone(root: &Place) {
     let handle = file.open(flags).unwrap();
     handle.write_all(0, b" and end").unwrap();
     assert_eq!(file.content().unwrap(), b"begin and end");
+}
+
+fn an_append_only_file_grows_and_loses_nothing(root: &Place) {
+    let file = root.put("file", b"begin").unwrap();
+    let _guard = flag(&file, APPEND);
+    let handle = file.open(OpenFlags::WRITE | OpenFlags::APPEND).unwrap();
+    let punched = FallocateMode::PUNCH_HOLE | FallocateMode::KEEP_SIZE;
+    for mode in [punched, FallocateMode::ZERO_RANGE] {
+        refused(handle.fallocate(mode, 0, 5), Errno::PERM);
+    }
+    handle.fallocate(FallocateMode::KEEP_SIZE, 0, 10).unwrap();
+    assert_eq!(file.content().unwrap(), b"begin");
+    handle.fallocate(FallocateMode::empty(), 0, 8).unwrap();
+    assert_eq!(file.content().unwrap(), b"begin\0\0\0");
 }
 
 fn an_append_only_file_keeps_its_names(root: &Place) {
