@@ -105,6 +105,7 @@ fn a_drain_ends_when_the_last_request_does() {
         for _ in 0..3 {
             requests.begin();
         }
+        assert!(!requests.wait_for_none(Duration::ZERO));
         for ends in [1, 2] {
             let requests = Arc::clone(&requests);
             thread::spawn(move || {
