@@ -17,6 +17,8 @@ pub struct Exports {
     /// The directories of the root, if it is ours.
     named: Arc<[Arc<Export>]>,
     all_writable: bool,
+    /// What some storages can do, and others cannot.
+    uneven: Capabilities,
 }
 
 /// Why a set of exports cannot be served.
@@ -57,6 +59,7 @@ impl Exports {
     pub fn root_of(export: Export) -> Self {
         Self {
             all_writable: !export.readonly,
+            uneven: Capabilities::empty(),
             root: Arc::new(export),
             named: Arc::new([]),
         }
@@ -88,6 +91,9 @@ impl Exports {
             export.id = ExportId(id);
         }
         let named: Arc<[Arc<Export>]> = exports.into_iter().map(Arc::new).collect();
+        let each = || named.iter().map(|export| export.backend.capabilities());
+        let some = each().fold(Capabilities::empty(), Capabilities::union);
+        let all = each().fold(Capabilities::all(), Capabilities::intersection);
         let backend = Arc::new(ExportRoot::new(Arc::clone(&named)));
         Ok(Self {
             root: Arc::new(Export {
@@ -98,6 +104,7 @@ impl Exports {
             named,
             // The root is not.
             all_writable: false,
+            uneven: some.difference(all),
         })
     }
 
@@ -108,6 +115,16 @@ impl Exports {
             .fold(self.root.backend.capabilities(), |all, export| {
                 all | export.backend.capabilities()
             })
+    }
+
+    /// Whether some storages can do something that others cannot.
+    pub(crate) fn are_uneven(&self, capability: Capabilities) -> bool {
+        self.uneven.intersects(capability)
+    }
+
+    /// Whether an export's storage cannot do something that another's can.
+    pub(crate) fn leaves(&self, export: ExportId, capability: Capabilities) -> bool {
+        self.are_uneven(capability) && !self.get(export).backend.capabilities().contains(capability)
     }
 
     /// Whether a guest need open nothing: every storage is its own, and opens what it knows whenever

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use vfsd_backend::{
-    AccessMask, AttributeChanges, Attributes, Errno, Error, File, SetTime, Timestamp, Ttl,
+    AccessMask, AttributeChanges, Attributes, Capabilities, Errno, Error, File, SetTime, Timestamp,
+    Ttl,
 };
 use vfsd_fuse::wire::{
     AccessIn, AttrOut, GETATTR_FH, GetattrIn, HandleId, SetattrIn, StatfsOut, StatxIn, StatxOut,
@@ -74,6 +75,16 @@ impl<'a> Call<'a> {
             Some(attributes) => attributes,
             None if changes.is_empty() => node.node.getattr().await?,
             None => node.node.setattr(changes).await?,
+        };
+        let loses = changes.kill_privileges || changes.uid.is_some() || changes.gid.is_some();
+        let attributes = if loses
+            && self.kills_privileges()
+            && self.must(Capabilities::KILL_PRIVILEGES, &node)
+        {
+            let killed = Box::pin(self.kill_privileges(&node)).await?;
+            killed.unwrap_or(attributes)
+        } else {
+            attributes
         };
         let ttl = self.attribute_ttl(self.export(&node), Ttl::Policy, &attributes);
         Ok(Reply::structure(&AttrOut::new(

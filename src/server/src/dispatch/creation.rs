@@ -28,7 +28,7 @@ impl<'a> Call<'a> {
     ) -> Outcome<'a> {
         let parent = self.directory_node()?;
         let caller = self.creator(extensions.supplementary_group)?;
-        let inode = self.new_inode(arg.mode, arg.umask, extensions);
+        let inode = self.new_inode(&parent, arg.mode, arg.umask, extensions);
         let entry = parent.node.mkdir(caller, name, inode).await?;
         self.made(&parent, &entry, FileKind::Directory)
     }
@@ -51,7 +51,7 @@ impl<'a> Call<'a> {
             FileKind::CharDevice | FileKind::BlockDevice => arg.device(),
             FileKind::Regular | FileKind::Fifo | FileKind::Socket => Device::default(),
         };
-        let inode = self.new_inode(arg.mode, arg.umask, extensions);
+        let inode = self.new_inode(&parent, arg.mode, arg.umask, extensions);
         let entry = parent
             .node
             .mknod(
@@ -75,7 +75,7 @@ impl<'a> Call<'a> {
     ) -> Outcome<'a> {
         let parent = self.directory_node()?;
         let caller = self.creator(extensions.supplementary_group)?;
-        let inode = self.new_inode(0o777, 0, extensions);
+        let inode = self.new_inode(&parent, 0o777, 0, extensions);
         let entry = parent.node.symlink(caller, name, target, inode).await?;
         self.made(&parent, &entry, FileKind::Symlink)
     }
@@ -88,7 +88,7 @@ impl<'a> Call<'a> {
     ) -> Outcome<'a> {
         let parent = self.directory_node()?;
         let caller = self.creator(extensions.supplementary_group)?;
-        let inode = self.new_inode(arg.mode, arg.umask, extensions);
+        let inode = self.new_inode(&parent, arg.mode, arg.umask, extensions);
         let flags = open_flags(arg.flags)?;
         let made = parent
             .node
@@ -111,7 +111,7 @@ impl<'a> Call<'a> {
         if !flags.contains(OpenFlags::WRITE) {
             return Err(Errno::INVAL.into());
         }
-        let inode = self.new_inode(arg.mode, arg.umask, extensions);
+        let inode = self.new_inode(&parent, arg.mode, arg.umask, extensions);
         if !self.is_implied(HandleId::NONE) {
             let created = parent.node.tmpfile(caller, flags, inode).await?;
             return self.opened(&parent, &created);
@@ -125,17 +125,24 @@ impl<'a> Call<'a> {
     }
 
     /// Without `DONT_MASK` the guest has applied the umask, though it sends it all the same.
-    fn new_inode<'i>(&self, mode: u32, umask: u32, extensions: Extensions<'i>) -> NewInode<'i> {
+    fn new_inode<'i>(
+        &self,
+        parent: &NodeRecord,
+        mode: u32,
+        umask: u32,
+        extensions: Extensions<'i>,
+    ) -> NewInode<'i> {
         let umask = if self.epoch.agreed(InitFlags::DONT_MASK) {
             umask & 0o777
         } else {
             0
         };
-        NewInode {
+        let inode = NewInode {
             permissions: mode & PERMISSIONS,
             umask,
             security: extensions.security,
-        }
+        };
+        self.masked(parent, inode)
     }
 
     /// The reply for a new inode. The guest takes one of another type than asked for a broken

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use vfsd_backend::{
-    CopyRange, Errno, FallocateMode, FallocateRequest, File, FileCaching, LockOwner, OpenFlags,
-    OpenRequest, ReadRequest, SeekFrom, WriteRequest,
+    Capabilities, CopyRange, Errno, FallocateMode, FallocateRequest, File, FileCaching, LockOwner,
+    OpenFlags, OpenRequest, ReadRequest, SeekFrom, WriteRequest,
 };
 use vfsd_fuse::wire::{
     CopyFileRangeIn, CopyFileRangeOut, FSYNC_FDATASYNC, FallocateIn, FlushIn, FsyncIn, HandleId,
@@ -38,13 +38,22 @@ impl<'a> Call<'a> {
             return Err(Errno::ROFS.into());
         }
         let kill_privileges = arg.open_flags & OPEN_KILL_SUIDGID != 0 && self.kills_privileges();
-        let opened = node
-            .node
-            .open(OpenRequest {
-                flags,
-                kill_privileges,
-            })
-            .await?;
+        let truncate_later =
+            flags.contains(OpenFlags::TRUNCATE) && self.must(Capabilities::ATOMIC_TRUNCATE, &node);
+        let request = OpenRequest {
+            flags: match truncate_later {
+                true => flags.difference(OpenFlags::TRUNCATE),
+                false => flags,
+            },
+            kill_privileges,
+        };
+        let opened = node.node.open(request).await?;
+        if kill_privileges {
+            self.content_changes(node.id).await?;
+        }
+        if truncate_later {
+            Box::pin(self.truncate_opened(&node, kill_privileges)).await?;
+        }
         let open_flags = self.opened_flags(&node, opened.caching);
         let handle = self.epoch.handles.grant(node, Open::File(opened.file))?;
         let out = open_out(handle.id(), open_flags);
@@ -105,6 +114,9 @@ impl<'a> Call<'a> {
             kill_privileges,
             cached: arg.write_flags & WRITE_CACHE != 0,
         };
+        if kill_privileges {
+            self.content_changes(self.header.node).await?;
+        }
         let written = file.write(request, responder.payload()?).await?;
         if self.is_implied(arg.fh) {
             self.sync_written(&arg, file.as_ref()).await?;
@@ -191,6 +203,9 @@ impl<'a> Call<'a> {
             length: arg.length,
             kill_privileges: self.caller_may_lose_privileges(),
         };
+        if request.kill_privileges && self.kills_privileges() {
+            self.content_changes(self.header.node).await?;
+        }
         file.fallocate(request).await?;
         Ok(Reply::empty())
     }
@@ -237,6 +252,9 @@ impl<'a> Call<'a> {
             length,
             kill_privileges: self.caller_may_lose_privileges(),
         };
+        if copy.kill_privileges && self.kills_privileges() {
+            self.content_changes(target_node.id).await?;
+        }
         let copied = source.copy_range(copy).await?.min(length);
         Ok(match self.opcode {
             Opcode::CopyFileRange64 => Reply::structure(&CopyFileRangeOut {

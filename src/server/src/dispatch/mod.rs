@@ -6,6 +6,7 @@
 mod attributes;
 mod creation;
 mod directories;
+mod duties;
 mod files;
 mod implied;
 mod ioctl;
@@ -67,7 +68,7 @@ impl<'a> Call<'a> {
         )
     }
 
-    /// Whether any export has what the request is about, the caller is told where it has to be, and
+    /// Whether any export has what the request is about, there is a caller where one has to be, and
     /// the export may be changed, if that is what the request does. To be asked before
     /// [`Call::dispatch`].
     pub(crate) fn admit(&self, operation: &Operation<'_>) -> Result<(), Errno> {
@@ -80,7 +81,7 @@ impl<'a> Call<'a> {
         }
         // Without idmapped mounts the kernel tells every caller (fs/fuse/dev.c).
         let idmap = self.epoch.layout.flags.contains(InitFlags::ALLOW_IDMAP);
-        if !idmap && !self.caller_is_told() && self.opcode.reply() != ReplyKind::Nothing {
+        if !idmap && !self.has_caller() && self.opcode.reply() != ReplyKind::Nothing {
             return Err(Errno::INVAL);
         }
         if self.opcode.effect() != Effect::Changes || self.exports.all_writable() {
@@ -211,11 +212,11 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Who asks, for a request that makes nothing. Its identity may be untold, or may be one that
+    /// Who asks, for a request that makes nothing. It may have no identity, or one that
     /// has no counterpart on the host; then nothing is done in its name.
     fn caller(&self) -> Caller {
         let identity = self
-            .caller_is_told()
+            .has_caller()
             .then(|| self.identity(None).ok())
             .flatten();
         Caller {
@@ -224,14 +225,14 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn caller_is_told(&self) -> bool {
+    fn has_caller(&self) -> bool {
         self.header.uid != INVALID_ID && self.header.gid != INVALID_ID
     }
 
     /// Who asks, for a request that makes an inode.
     ///
     /// # Errors
-    /// EINVAL where no identity is told, EPERM for one that is forbidden.
+    /// EINVAL where there is no identity, EPERM for one that is forbidden.
     fn creator(&self, supplementary: Option<u32>) -> Result<Caller, Errno> {
         Ok(Caller {
             identity: Some(self.identity(supplementary)?),

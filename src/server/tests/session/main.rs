@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod duties;
 mod exports;
 mod failures;
 mod guest;
