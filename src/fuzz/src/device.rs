@@ -16,7 +16,7 @@ use crate::reader::Reader;
 use crate::session::on_memory;
 
 /// How long a device may take to end when its front end is gone.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// Serves a front end that `act`s, and expects the device to end with it.
 fn with_device(act: impl FnOnce(Connection)) {
@@ -35,7 +35,7 @@ fn with_device(act: impl FnOnce(Connection)) {
         let _ = ended.send(());
     });
     act(Connection::open(&path).unwrap());
-    end.recv_timeout(PATIENCE).expect("the device ends");
+    end.recv_timeout(TIME_LIMIT).expect("the device ends");
     server.join().expect("without a panic");
 }
 

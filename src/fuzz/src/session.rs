@@ -19,7 +19,7 @@ use crate::reader::Reader;
 const MOST: usize = 200;
 
 /// How long the last request may take to end once the session has.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_multi_thread()
@@ -97,7 +97,7 @@ pub(crate) fn run(data: &[u8]) {
     session.reset();
     let begin = Instant::now();
     while open.load(Ordering::Relaxed) > 0 {
-        assert!(begin.elapsed() < PATIENCE, "a request has no answer");
+        assert!(begin.elapsed() < TIME_LIMIT, "a request has no answer");
         sleep(Duration::from_millis(1));
     }
 }

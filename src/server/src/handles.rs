@@ -192,7 +192,7 @@ pub(crate) enum HandleKind {
     Directory,
 }
 
-/// A handle that the guest is being told of.
+/// A handle on its way to the guest.
 #[derive(Debug)]
 pub(crate) struct HandleGrant<'a> {
     table: &'a HandleTable,
@@ -205,7 +205,7 @@ impl HandleGrant<'_> {
         self.id.unwrap_or(HandleId::NONE)
     }
 
-    /// The guest was told: from now on only it can release.
+    /// The reply was sent: from now on only the guest can release.
     pub(crate) fn keep(mut self) {
         self.id = None;
     }

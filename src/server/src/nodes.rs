@@ -1,4 +1,4 @@
-//! The files that a guest knows, and how often it was told of each.
+//! The files that a guest knows, and how often each was looked up.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -24,7 +24,7 @@ pub(crate) struct NodeRecord {
     pub(crate) id: NodeId,
     /// The file.
     pub(crate) node: Arc<dyn Node>,
-    /// How often the guest was told of the file and has not forgotten it. Taken from only under the
+    /// How often a reply had the file that the guest has not forgotten since. Taken from only under the
     /// write lock of the record's shard.
     lookups: AtomicU64,
     /// The export it belongs to.
@@ -106,7 +106,7 @@ pub(crate) struct NodeTable {
     hasher: RandomState,
     /// Added to each hash, so that the root gets into the shard of the number 1.
     turn: u32,
-    /// Told when much of what the guest knew is forgotten.
+    /// Notified when much of what the guest knew is forgotten.
     shrunk: Arc<Notify>,
 }
 
@@ -157,7 +157,7 @@ impl NodeTable {
             .ok_or(Errno::STALE)
     }
 
-    /// Counts one more time that the guest is told of a file. The grant is taken back when it is
+    /// Counts one more reply that has a file. The grant is taken back when it is
     /// dropped without [`Grant::keep`].
     ///
     /// # Errors
@@ -192,7 +192,7 @@ impl NodeTable {
             return Ok(Grant::new(self, record));
         }
         if !admit(&self.quota) {
-            // Somebody else may have been told of it meanwhile, which is no reason to refuse.
+            // It may have become known meanwhile, which is no reason to refuse.
             let known = shard.read().find(tag, &identity).map(again);
             return known
                 .map(|record| Grant::new(self, record))
@@ -227,7 +227,7 @@ impl NodeTable {
         Ok(Grant::new(self, record))
     }
 
-    /// The guest forgets a file `count` times. Forgetting more often than it was told, or what it
+    /// The guest forgets a file `count` times. Forgetting more often than it was looked up, or what it
     /// never knew, or the root, changes nothing more. True when the guest knows it no longer.
     pub(crate) fn forget(&self, id: NodeId, count: u64) -> bool {
         if id == vfsd_fuse::ROOT_ID {
@@ -300,7 +300,7 @@ fn slot(id: NodeId) -> u32 {
     u32::from_le_bytes([a, b, c, d])
 }
 
-/// A file that the guest is being told of.
+/// A file on its way to the guest.
 #[derive(Debug)]
 pub(crate) struct Grant<'a> {
     table: &'a NodeTable,
@@ -327,7 +327,7 @@ impl<'a> Grant<'a> {
         self.record.id
     }
 
-    /// The guest was told: from now on only it can forget.
+    /// The reply was sent: from now on only the guest can forget.
     pub(crate) fn keep(mut self) {
         self.kept = true;
     }

@@ -156,7 +156,7 @@ impl Grants<'_> {
         matches!(self.nodes, NodeGrants::None) && self.handle.is_none()
     }
 
-    /// The guest was told.
+    /// The reply was sent.
     pub(crate) fn keep(self) {
         match self.nodes {
             NodeGrants::None => {}
@@ -218,7 +218,7 @@ impl<E: Exchange> Responder<E> {
     }
 
     /// Sends a reply, or what it has to be instead: an error if it does not fit, nothing if the
-    /// request has no reply. What it grants is only the guest's if it was told.
+    /// request has no reply. What it grants is only the guest's if the reply was sent.
     pub(crate) fn finish(mut self, result: Result<ReplyBody, Errno>) -> Sent {
         self.end(&result)
     }
@@ -269,13 +269,13 @@ impl<E: Exchange> Drop for Responder<E> {
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
-    /// The guest was told what it asked for.
+    /// A reply with what was asked for.
     Reply,
-    /// It was told an errno.
+    /// A reply with an errno.
     Error,
-    /// It was told nothing, because that is how it is, or it left no room.
+    /// No reply: the request has none, or the guest left no room.
     Nothing { failed: bool },
-    /// A reply did not reach it.
+    /// A reply that did not reach the guest.
     Lost { failed: bool },
 }
 

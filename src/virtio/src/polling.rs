@@ -29,9 +29,9 @@ const SHORT_TRUCE: Duration = Duration::from_millis(10);
 /// How long nothing is polled at most.
 const LONG_TRUCE: Duration = Duration::from_secs(1);
 
-/// Decides how long to look.
+/// Decides how long to look at a ring.
 #[derive(Debug)]
-pub(crate) struct Poller {
+pub(crate) struct RingPoller {
     /// The longest it may look.
     limit: Duration,
     /// How long it looks now; zero is not at all.
@@ -42,7 +42,7 @@ pub(crate) struct Poller {
     truce_ends: Option<Instant>,
 }
 
-impl Poller {
+impl RingPoller {
     /// One that looks for `limit` at most, and at first not at all.
     pub(crate) fn new(limit: Duration) -> Self {
         Self {
@@ -116,14 +116,14 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_micros(50);
 
-    fn sleep(poller: &mut Poller, length: Duration) {
+    fn sleep(poller: &mut RingPoller, length: Duration) {
         let now = Instant::now();
         poller.slept(now - length, now);
     }
 
     #[test]
     fn looking_begins_after_short_sleeps_and_ends_with_a_long_one() {
-        let mut poller = Poller::new(LIMIT);
+        let mut poller = RingPoller::new(LIMIT);
         assert!(!poller.poll(|| panic!("not at first")));
         for window in [10, 20, 40, 50, 50] {
             sleep(&mut poller, Duration::from_micros(30));
@@ -142,14 +142,14 @@ mod tests {
 
     #[test]
     fn with_a_limit_of_zero_nothing_is_polled() {
-        let mut poller = Poller::new(Duration::ZERO);
+        let mut poller = RingPoller::new(Duration::ZERO);
         sleep(&mut poller, Duration::ZERO);
         assert!(!poller.poll(|| panic!("never")));
     }
 
     #[test]
     fn nothing_is_polled_for_a_while_when_others_want_the_processor() {
-        let mut poller = Poller::new(Duration::from_secs(10));
+        let mut poller = RingPoller::new(Duration::from_secs(10));
         sleep(&mut poller, Duration::ZERO);
         // The thread is put aside, and finds something when it is back.
         let found = poller.poll(|| {

@@ -19,7 +19,7 @@ use vfsd_server::{Incoming, RequestWorker, Submitted};
 use crate::ChainExchange;
 use crate::guest_session::GuestSession;
 use crate::notifier::{Bell, Kick, Wake};
-use crate::polling::Poller;
+use crate::polling::RingPoller;
 use crate::ring::{Ring, RingFault};
 
 /// Chains that are taken at most before the thread looks whether it is to stop. Queues do not
@@ -211,7 +211,7 @@ impl ServedQueue {
     }
 
     fn work(&self, worker: &Worker, requests: &mut Requests<'_>) -> Result<Outcome, RingFault> {
-        let mut poller = Poller::new(self.service.poll_limit);
+        let mut poller = RingPoller::new(self.service.poll_limit);
         while !self.is_to_stop() {
             if !requests.has_room() {
                 self.wait_for_room(requests);

@@ -17,7 +17,7 @@ use vfsd_server::{
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// How long a test waits for what has to come.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_multi_thread()
@@ -251,7 +251,7 @@ impl Guest {
 
     pub fn result(&self, receiver: &Receiver<Answer>, unique: u64) -> Result<Vec<u8>, i32> {
         match receiver
-            .recv_timeout(PATIENCE)
+            .recv_timeout(TIME_LIMIT)
             .expect("every request is answered")
         {
             Answer::Nothing => panic!("no reply"),
@@ -316,7 +316,7 @@ impl Guest {
 
     pub fn forget(&self, node: u64, count: u64) {
         let receiver = self.submit(Opcode::Forget, node, &[&count.to_le_bytes()]);
-        assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), Answer::Nothing);
+        assert_eq!(receiver.recv_timeout(TIME_LIMIT).unwrap(), Answer::Nothing);
     }
 
     pub fn nodes(&self) -> usize {
