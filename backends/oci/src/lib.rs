@@ -38,6 +38,7 @@ pub mod registry;
 pub mod tar;
 #[cfg(test)]
 mod testing;
+pub mod toc;
 pub mod tree;
 
 pub use ahead::Stopped;

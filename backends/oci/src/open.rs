@@ -5,8 +5,10 @@
 //! CACHE/blobs/sha256/DIGEST     a manifest, configuration or layer that was fetched
 //! CACHE/names/DIGEST            what a tag in a registry meant last
 //! CACHE/layers/DIGEST.index     what a layer's tar says
+//! CACHE/layers/DIGEST-*.index   what its table of contents says, with the table's own digest
 //! CACHE/layers/DIGEST-*.content what of it was read
 //! CACHE/trees/DIGEST.tree       the merged tree of an image
+//! CACHE/trees/DIGEST-*.tree     the same, where layers were opened by their tables
 //! CACHE/traces/DIGEST.trace     what was read of an image after its last start
 //! ```
 //!
@@ -30,6 +32,7 @@ use crate::content::{ContentError, HostBoot, LayerContent};
 use crate::image::{Image, ImageError, ImageName, Layer, Platform};
 use crate::index::{IndexError, IndexOptions, IndexProgress, LayerIndex, build_index};
 use crate::registry;
+use crate::toc::{TocLayer, TocReference, read_toc};
 use crate::tree::{Tree, TreeBuilder, TreeError};
 
 /// The most layers that are indexed at once: each may take 128 MiB for its decoder.
@@ -53,6 +56,9 @@ pub struct Options {
     pub known_as: Option<String>,
     /// Which boot of the host this is: for a process in a sandbox, that of before it entered it.
     pub boot: HostBoot,
+    /// Whether a layer that has not been read yet is opened by its table of contents, where it has one. Such a layer is
+    /// verified chunk by chunk, never as a whole.
+    pub by_contents: bool,
     /// Limits and sizes for layers that are indexed.
     pub index: IndexOptions,
     /// Told how far the indexing of a layer is, about once per MiB, by several threads. Never called where all layers
@@ -70,6 +76,7 @@ impl Options {
             cache,
             registries: registry::Settings::default(),
             boot: HostBoot::current(),
+            by_contents: true,
             index: IndexOptions::default(),
             progress: Box::new(|_| {}),
         }
@@ -170,8 +177,8 @@ impl OpenError {
 }
 
 impl OciImage {
-    /// Finds an image, and does what has not been done before: index its layers, each verified as a whole on the way,
-    /// and merge them. Blocks, for as long as it takes to decode what is new.
+    /// Finds an image, and does what has not been done before: index its layers, each verified as a whole on the way or
+    /// by its table of contents, and merge them. Blocks, for as long as it takes to decode what is new.
     ///
     /// The files that contents are read from are opened here; nothing is looked for by its path later.
     ///
@@ -307,10 +314,13 @@ fn index(
     options: &Options,
 ) -> Result<LayerIndex, OpenError> {
     let path = folder.join(format!("{}.index", layer.digest.hex()));
-    // One that is damaged, or another layer's, is as good as none.
-    let kept = LayerIndex::load(&path).ok();
-    let kept =
-        kept.filter(|index| (index.blob.digest, index.blob.size) == (layer.digest, layer.size));
+    let kept = kept(&path, layer, None);
+    if kept.is_none()
+        && options.by_contents
+        && let Some(index) = by_contents(image, layer, folder, options)?
+    {
+        return Ok(index);
+    }
     let index = match kept {
         Some(index) => index,
         None => {
@@ -332,6 +342,51 @@ fn index(
             diff_id: layer.diff_id,
             found: index.blob.diff_id,
         }),
+    }
+}
+
+/// An index that was kept, of the layer as a whole or from a table of contents. One that is damaged, or another layer's,
+/// is as good as none.
+fn kept(path: &Path, layer: &Layer, toc: Option<Sha256Digest>) -> Option<LayerIndex> {
+    let index = LayerIndex::load(path).ok()?;
+    let blob = &index.blob;
+    let found = (blob.digest, blob.size, blob.contents);
+    (found == (layer.digest, layer.size, toc)).then_some(index)
+}
+
+/// The index of a layer by its table of contents, as it was kept or made now; none where there is no such table, or it
+/// is of no use.
+///
+/// What one image says of a layer is not believed for another: the table's digest is in the name.
+fn by_contents(
+    image: &Image,
+    layer: &Layer,
+    folder: &Path,
+    options: &Options,
+) -> Result<Option<LayerIndex>, OpenError> {
+    let Some(reference) = layer.toc else {
+        return Ok(None);
+    };
+    let (hex, toc) = (layer.digest.hex(), reference.digest());
+    let path = folder.join(format!("{hex}-{}.index", toc.short_hex()));
+    if let Some(index) = kept(&path, layer, Some(toc)) {
+        return Ok(Some(index));
+    }
+    let source = image.open_layer(layer)?;
+    let wanted = TocLayer {
+        digest: layer.digest,
+        size: layer.size,
+        diff_id: layer.diff_id,
+    };
+    match read_toc(&*source, wanted, &reference, &options.index) {
+        Ok(index) => {
+            index.store(&path).map_err(cache_error(&path))?;
+            Ok(Some(index))
+        }
+        Err(error) => {
+            tracing::info!("layer {} is read as a whole: {error}", layer.digest);
+            Ok(None)
+        }
     }
 }
 
@@ -366,22 +421,44 @@ fn build(
 
 /// The merged tree, as it was kept or made now.
 fn tree(image: &Image, indexes: &[Arc<LayerIndex>], folder: &Path) -> Result<Tree, OpenError> {
-    let path = folder.join(format!("{}.tree", image.digest.hex()));
+    let path = folder.join(tree_name(image.digest, indexes));
     if let Ok(tree) = Tree::load(&path)
         && belongs(&tree, indexes)
     {
         return Ok(tree);
     }
     let mut builder = TreeBuilder::new(image.config.created_at());
-    for index in indexes {
+    for (layer, index) in image.layers.iter().zip(indexes) {
         builder.begin_layer();
+        let of_format = layer.toc.is_some_and(|toc| toc.has_files_of_format());
         for (number, entry) in (0..).zip(&index.entries) {
-            builder.entry(number, entry.clone())?;
+            if !of_format || !TocReference::is_of_format(&entry.path) {
+                builder.entry(number, entry.clone())?;
+            }
         }
     }
     let tree = builder.finish()?;
     tree.store(&path).map_err(cache_error(&path))?;
     Ok(tree)
+}
+
+/// What a tree is called: it belongs to certain entries of its layers, and so to the tables that they are from.
+fn tree_name(image: Sha256Digest, indexes: &[Arc<LayerIndex>]) -> String {
+    let mut tables = Vec::new();
+    for (number, index) in indexes.iter().enumerate() {
+        if let Some(toc) = index.blob.contents {
+            tables.extend(number.to_le_bytes());
+            tables.extend(toc.0);
+        }
+    }
+    match tables.is_empty() {
+        true => format!("{}.tree", image.hex()),
+        false => format!(
+            "{}-{}.tree",
+            image.hex(),
+            Sha256Digest::of(&tables).short_hex()
+        ),
+    }
 }
 
 /// Whether a tree's contents are where the indexes have files of these sizes.

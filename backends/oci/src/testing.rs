@@ -98,17 +98,22 @@ impl Layout {
         tars: &[Vec<u8>],
         pack: impl Fn(&[u8]) -> Vec<u8>,
     ) -> Value {
-        let diff_ids = tars.iter().map(|tar| Sha256Digest::of(tar).to_string());
+        let layers = tars
+            .iter()
+            .map(|tar| (Sha256Digest::of(tar), self.blob(LAYER, &pack(tar))));
+        self.image_of(architecture, layers.collect())
+    }
+
+    /// As [`image`](Self::image), of layers that are there: their diff-ids and descriptors.
+    pub(crate) fn image_of(&self, architecture: &str, layers: Vec<(Sha256Digest, Value)>) -> Value {
+        let diff_ids = layers.iter().map(|(diff_id, _)| diff_id.to_string());
         let config = json!({
             "created": "2001-09-09T01:46:40.5Z", "os": "linux", "architecture": architecture,
             "config": {"Entrypoint": ["/bin/init"], "Env": ["A=b"]},
             "rootfs": {"type": "layers", "diff_ids": diff_ids.collect::<Vec<_>>()},
         });
         let config = self.json(CONFIG, &config);
-        let layers: Vec<Value> = tars
-            .iter()
-            .map(|tar| self.blob(LAYER, &pack(tar)))
-            .collect();
+        let layers: Vec<Value> = layers.into_iter().map(|(_, layer)| layer).collect();
         let manifest = json!({"schemaVersion": 2, "config": config, "layers": layers});
         let mut descriptor = self.json(MANIFEST, &manifest);
         descriptor["platform"] = json!({"os": "linux", "architecture": architecture});

@@ -22,6 +22,13 @@ impl Sha256Digest {
         format!("sha256:{digits}").parse().ok()
     }
 
+    /// The first 16 digits, for the end of a name.
+    pub(crate) fn short_hex(&self) -> String {
+        let mut hex = self.hex();
+        hex.truncate(16);
+        hex
+    }
+
     /// The 64 digits, without the algorithm's name.
     pub fn hex(&self) -> String {
         use fmt::Write as _;

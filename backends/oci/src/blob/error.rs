@@ -54,6 +54,9 @@ pub enum SpanFault {
     /// What was read is not what was there when the layer was indexed.
     #[error("the {0} bytes have another SHA-256 than the index says")]
     Mismatch(&'static str),
+    /// What was read is not the table of contents that the image's manifest names.
+    #[error("the table of contents has another SHA-256 than the manifest says")]
+    Contents,
     /// The decoded bytes could not be passed on.
     #[error("the decoded bytes could not be kept: {0}")]
     Sink(io::Error),

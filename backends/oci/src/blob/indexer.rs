@@ -276,7 +276,7 @@ impl Work {
             compressed: span.compressed,
             decoded: span.decoded,
             resume: span.resume,
-            compressed_sha256,
+            compressed_sha256: Some(compressed_sha256),
             decoded_sha256,
         });
         Ok(BlobIndex {
@@ -286,6 +286,7 @@ impl Work {
             diff_id: hashes.decoded,
             decoded_size: self.decoded,
             spans: spans.collect(),
+            contents: None,
         })
     }
 }

@@ -20,6 +20,7 @@ mod span;
 pub(crate) mod tests;
 
 pub use compression::Compression;
+pub(crate) use decoder::Decoder;
 pub use digest::{BadDigest, Sha256Digest};
 pub use error::{BlobError, SpanError, SpanFault};
 pub use indexer::{BlobIndexer, BlobOptions};

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::decoder::{Decoder, Step};
 use super::span::{BlobIndex, Resume, Span};
-use super::{BlobError, BlobSource, Check, Sha256Digest, SpanError, SpanFault};
+use super::{BlobError, BlobSource, Check, Compression, Sha256Digest, SpanError, SpanFault};
 
 /// The most of a blob that is asked for, and held, at once.
 const PIECE: u64 = 4 << 20;
@@ -97,11 +97,7 @@ impl<S: BlobSource> SpanReader<S> {
         sink: &mut impl FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), SpanFault> {
         let mut offset = span.compressed.start;
-        let mut output = Output {
-            left: length(&span.decoded),
-            sha256: Sha256::new(),
-            sink,
-        };
+        let mut output = Output::of(span, sink);
         let mut compressed = Sha256::new();
         let mut decoder = None;
         let mut piece = Vec::new();
@@ -119,37 +115,50 @@ impl<S: BlobSource> SpanReader<S> {
             offset = offset.saturating_add(size);
             compressed.update(&piece);
             // Wrong bytes do not even reach the decoder, if all are there already.
-            if left == size {
-                matches(&mut compressed, span.compressed_sha256, "compressed")?;
+            if left == size
+                && let Some(expected) = span.compressed_sha256
+            {
+                matches(&mut compressed, expected, "compressed")?;
             }
             let mut input = piece.as_slice();
             let decoder = match &mut decoder {
                 Some(decoder) => decoder,
-                none => none.insert(self.begin(span, &mut input)?),
+                none => none.insert(begin(self.index.compression, span, &mut input)?),
             };
             output.feed(decoder, input)?;
-            if left == size {
+            // What has no sum of its own need not be read further than it counts.
+            let is_enough = span.compressed_sha256.is_none() && output.left == 0;
+            if left == size || is_enough {
                 break;
             }
         }
-        if output.left > 0 {
-            let short = BlobError::Malformed("a span gives fewer bytes than the index says");
-            return Err(SpanFault::Decode(short));
-        }
-        matches(&mut output.sha256, span.decoded_sha256, "decoded")
+        output.finish(span)
     }
+}
 
-    /// A decoder for the span, and the input without what it has already seen.
-    fn begin(&self, span: &Span, input: &mut &[u8]) -> Result<Decoder, SpanFault> {
-        let mut before = 0;
-        if let Resume::Block { bits: 1.., .. } = span.resume
-            && let Some((first, rest)) = input.split_first()
-        {
-            before = *first;
-            *input = rest;
-        }
-        Decoder::resume(self.index.compression, &span.resume, before).map_err(SpanFault::Decode)
+/// A decoder for the span, and the input without what it has already seen.
+fn begin(compression: Compression, span: &Span, input: &mut &[u8]) -> Result<Decoder, SpanFault> {
+    let mut before = 0;
+    if let Resume::Block { bits: 1.., .. } = span.resume
+        && let Some((first, rest)) = input.split_first()
+    {
+        before = *first;
+        *input = rest;
     }
+    Decoder::resume(compression, &span.resume, before).map_err(SpanFault::Decode)
+}
+
+/// Whether `bytes`, which are all that a span has in its blob, decode to what they should.
+pub(super) fn decode_all(
+    compression: Compression,
+    span: &Span,
+    mut bytes: &[u8],
+) -> Result<(), SpanFault> {
+    let mut decoder = begin(compression, span, &mut bytes)?;
+    let mut nowhere = |_: &[u8]| Ok(());
+    let mut output = Output::of(span, &mut nowhere);
+    output.feed(&mut decoder, bytes)?;
+    output.finish(span)
 }
 
 struct Output<'a, F> {
@@ -158,7 +167,24 @@ struct Output<'a, F> {
     sink: &'a mut F,
 }
 
-impl<F: FnMut(&[u8]) -> io::Result<()>> Output<'_, F> {
+impl<'a, F: FnMut(&[u8]) -> io::Result<()>> Output<'a, F> {
+    fn of(span: &Span, sink: &'a mut F) -> Self {
+        Self {
+            left: length(&span.decoded),
+            sha256: Sha256::new(),
+            sink,
+        }
+    }
+
+    /// Whether all of the span came out, and is what it should be.
+    fn finish(mut self, span: &Span) -> Result<(), SpanFault> {
+        if self.left > 0 {
+            let short = BlobError::Malformed("a span gives fewer bytes than the index says");
+            return Err(SpanFault::Decode(short));
+        }
+        matches(&mut self.sha256, span.decoded_sha256, "decoded")
+    }
+
     /// Decodes until the input is used up, or the span is complete: what follows then belongs to
     /// the end of a member, or to padding.
     fn feed(&mut self, decoder: &mut Decoder, mut input: &[u8]) -> Result<(), SpanFault> {
@@ -173,9 +199,7 @@ impl<F: FnMut(&[u8]) -> io::Result<()>> Output<'_, F> {
             input = input.get(consumed..).unwrap_or_default();
             let wanted = usize::try_from(self.left).unwrap_or(usize::MAX);
             let output = output.get(..wanted).unwrap_or(output);
-            self.left = self
-                .left
-                .saturating_sub(u64::try_from(output.len()).unwrap_or(u64::MAX));
+            self.left = self.left.saturating_sub(size(output.len()));
             self.sha256.update(output);
             if !output.is_empty() {
                 (self.sink)(output).map_err(SpanFault::Sink)?;
@@ -195,6 +219,10 @@ fn matches(
     } else {
         Err(SpanFault::Mismatch(what))
     }
+}
+
+fn size(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 fn length(range: &std::ops::Range<u64>) -> u64 {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::gzip::WINDOW;
+use super::reader::decode_all;
 use super::{BlobError, Compression, Sha256Digest, SpanError, SpanFault};
 
 /// Where the spans of a blob lie and what they must be: enough to read any of them by itself.
@@ -21,6 +22,11 @@ pub struct BlobIndex {
     /// At least one; each begins where the one before ends, in the decoded blob. Only the last can
     /// be empty.
     pub spans: Vec<Span>,
+    /// The SHA-256 of the table of contents that all of this is from; none where the blob was read as a whole.
+    ///
+    /// With a table neither `digest` nor `diff_id` was compared with anything. The decoded blob is no tar then, but the
+    /// chunks of files one after the other; there may be none, and the blob has other bytes between them.
+    pub contents: Option<Sha256Digest>,
 }
 
 impl BlobIndex {
@@ -56,15 +62,17 @@ impl BlobIndex {
     /// # Errors
     /// `Mismatch`, with the layer and the span, if they are not.
     pub fn check(&self, span: usize, bytes: &[u8]) -> Result<(), SpanError> {
-        let wanted = self.spans.get(span).map(|span| span.compressed_sha256);
-        match wanted == Some(Sha256Digest::of(bytes)) {
-            true => Ok(()),
-            false => Err(SpanError {
-                layer: self.digest,
-                span,
-                reason: SpanFault::Mismatch("compressed"),
-            }),
-        }
+        let wanted = self.spans.get(span).ok_or(SpanFault::Missing);
+        let checked = wanted.and_then(|wanted| match wanted.compressed_sha256 {
+            Some(sha256) if sha256 == Sha256Digest::of(bytes) => Ok(()),
+            Some(_) => Err(SpanFault::Mismatch("compressed")),
+            None => decode_all(self.compression, wanted, bytes),
+        });
+        checked.map_err(|reason| SpanError {
+            layer: self.digest,
+            span,
+            reason,
+        })
     }
 }
 
@@ -77,8 +85,8 @@ pub struct Span {
     pub decoded: Range<u64>,
     /// How decoding begins.
     pub resume: Resume,
-    /// SHA-256 of its bytes in the blob.
-    pub compressed_sha256: Sha256Digest,
+    /// SHA-256 of its bytes in the blob; none where only that of the decoded ones is known.
+    pub compressed_sha256: Option<Sha256Digest>,
     /// SHA-256 of its decoded bytes.
     pub decoded_sha256: Sha256Digest,
 }

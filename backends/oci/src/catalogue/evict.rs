@@ -5,12 +5,11 @@ use std::io;
 use std::time::SystemTime;
 
 use super::Catalogue;
-use super::files::{CachedFile, Kind, files};
+use super::files::{CachedFile, Kind, files, index_of};
 use super::prune::{is_being_fetched, is_young, remove};
 use crate::ahead::Trace;
 use crate::blob::Sha256Digest;
 use crate::content::{resident_spans_of, trim_content};
-use crate::index::LayerIndex;
 
 /// What was removed to keep a cache within its size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -93,7 +92,7 @@ impl Catalogue {
     fn trim(&self, file: &CachedFile, wanted: u64) -> Option<u64> {
         let digest = file.digest?;
         let folder = file.path.parent()?;
-        let index = LayerIndex::load(&folder.join(format!("{}.index", digest.hex()))).ok()?;
+        let index = index_of(&file.path)?;
         let worth = self.start_of(digest).ok()?;
         let worth = |span: usize| worth.get(&span).copied().unwrap_or(0);
         let freed = trim_content(folder, &index, wanted, worth).ok()?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::blob::Sha256Digest;
+use crate::index::LayerIndex;
 
 /// What a file of the cache is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,14 +81,25 @@ pub(super) fn files(cache: &Path) -> io::Result<Vec<CachedFile>> {
     Ok(found)
 }
 
+/// The index that says what stands where in a content file: that of the same table of contents, or of the whole layer.
+pub(super) fn index_of(content: &Path) -> Option<LayerIndex> {
+    let by_contents = content.with_extension("index");
+    if by_contents.exists() {
+        return LayerIndex::load(&by_contents).ok();
+    }
+    let (digits, _) = content.file_name()?.to_str()?.split_once('-')?;
+    LayerIndex::load(&content.with_file_name(format!("{digits}.index"))).ok()
+}
+
 fn what(name: &str, kinds: &[(&str, Kind)]) -> Option<(Kind, Option<Sha256Digest>)> {
     if name.starts_with(".tmp") {
         return Some((Kind::Temporary, None));
     }
     let of_kind = |(end, kind): &(&str, Kind)| {
         let stem = name.strip_suffix(end)?;
-        let digits = match kind {
-            Kind::Content => stem.split_once('-')?.0,
+        let digits = match (kind, stem.split_once('-')) {
+            (Kind::Content | Kind::Index | Kind::Tree, Some((digits, _))) => digits,
+            (Kind::Content, None) => return None,
             _ => stem,
         };
         Some((*kind, Some(Sha256Digest::from_hex(digits)?)))

@@ -5,11 +5,10 @@ use std::io;
 use std::time::SystemTime;
 
 use super::Catalogue;
-use super::files::{CachedFile, Kind, files};
+use super::files::{CachedFile, Kind, files, index_of};
 use super::record::LayerRecord;
 use crate::blob::Sha256Digest;
 use crate::content::resident_spans_of;
-use crate::index::LayerIndex;
 
 /// An image that is in the cache, wholly or in part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +87,7 @@ fn here(layer: LayerRecord, files: &[CachedFile]) -> u64 {
     for file in files {
         let found = match file.kind {
             Kind::Blob | Kind::Part => std::fs::metadata(&file.path).map_or(0, |it| it.len()),
-            Kind::Content => decoded(file, files).unwrap_or(0),
+            Kind::Content => decoded(file).unwrap_or(0),
             _ => 0,
         };
         most = found.min(layer.size).max(most);
@@ -97,10 +96,13 @@ fn here(layer: LayerRecord, files: &[CachedFile]) -> u64 {
 }
 
 /// How many bytes of the layer were decoded to what a content file has.
-fn decoded(content: &CachedFile, files: &[CachedFile]) -> Option<u64> {
+fn decoded(content: &CachedFile) -> Option<u64> {
     let there = resident_spans_of(&content.path).ok()??;
-    let index = files.iter().find(|file| file.kind == Kind::Index)?;
-    let index = LayerIndex::load(&index.path).ok()?;
+    let index = index_of(&content.path)?;
+    // Where chunks were fetched there is more between them, which nobody needs.
+    if there.iter().all(|there| *there) {
+        return Some(index.blob.size);
+    }
     let spans = index.blob.spans.iter().zip(there);
     let sizes = spans
         .filter(|(_, there)| *there)

@@ -8,7 +8,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use super::Catalogue;
-use super::files::{CachedFile, Kind, files};
+use super::files::{CachedFile, Kind, files, index_of};
 use super::record::Record;
 use crate::blob::Sha256Digest;
 use crate::content::verify_content;
@@ -92,7 +92,7 @@ impl Verified {
         let count = match file.kind {
             Kind::Blob => &mut self.blobs,
             Kind::Index | Kind::Tree => &mut self.indexes,
-            Kind::Content => return self.look_into(file, digest),
+            Kind::Content => return self.look_into(file),
             // It is compared with its digest when it is complete, or says nothing that is relied on.
             Kind::Part | Kind::Name | Kind::Trace | Kind::Temporary => return Ok(Vec::new()),
         };
@@ -115,9 +115,9 @@ impl Verified {
         }
     }
 
-    fn look_into(&mut self, file: &CachedFile, digest: Sha256Digest) -> io::Result<Vec<String>> {
+    fn look_into(&mut self, file: &CachedFile) -> io::Result<Vec<String>> {
         let folder = file.path.parent().unwrap_or(Path::new("."));
-        let Ok(index) = LayerIndex::load(&folder.join(format!("{}.index", digest.hex()))) else {
+        let Some(index) = index_of(&file.path) else {
             // What stands where is not known: it is when the index was made again.
             return Ok(Vec::new());
         };

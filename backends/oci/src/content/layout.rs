@@ -201,6 +201,10 @@ impl Layout {
             key.update(it.length.to_le_bytes());
         }
         key.update(self.end.to_le_bytes());
+        // Who names another table of the same layer has other contents.
+        if let Some(toc) = index.blob.contents {
+            key.update(toc.0);
+        }
         key.into()
     }
 }

@@ -173,11 +173,8 @@ fn place(folder: &Path, index: &LayerIndex) -> Result<(PathBuf, Shape, Layout), 
         spans,
         end: layout.end,
     };
-    let key = key.hex();
-    let name = format!(
-        "{}-{}.content",
-        index.blob.digest.hex(),
-        key.get(..16).unwrap_or(&key)
-    );
+    // By a table of contents: the same name as its index.
+    let end = index.blob.contents.unwrap_or(key).short_hex();
+    let name = format!("{}-{end}.content", index.blob.digest.hex());
     Ok((folder.join(name), shape, layout))
 }

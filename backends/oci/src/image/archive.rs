@@ -182,6 +182,7 @@ fn of_saved(
             size: source.length,
             diff_id,
             media_type: String::new(),
+            toc: None,
         });
         blobs.insert(digest, source);
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::blob::Sha256Digest;
+use crate::toc::TocReference;
 
 use super::{Config, ImageError, Platform};
 
@@ -82,6 +83,8 @@ pub struct Layer {
     pub diff_id: Sha256Digest,
     /// What its maker says it is. Compression is told by its first bytes, not by this.
     pub media_type: String,
+    /// Its table of contents, if the manifest vouches for one.
+    pub toc: Option<TocReference>,
 }
 
 impl Parsed {
@@ -156,6 +159,7 @@ impl Manifest {
                     size: layer.size,
                     diff_id,
                     media_type: layer.media_type.clone(),
+                    toc: TocReference::of(|name| layer.annotation(name)),
                 })
             })
             .collect()

@@ -1,7 +1,8 @@
 //! The index of a layer: what its tar says, and how any byte of it is reached.
 //!
 //! It is made once, in one pass over the layer ([`IndexBuilder`]), and kept in a file of its own,
-//! which never changes and is the same for the same layer and options ([`LayerIndex::store`]).
+//! which never changes and is the same for the same layer and options ([`LayerIndex::store`]). A layer that has a
+//! [table of its contents](crate::toc) gets one without being read.
 
 mod build;
 mod error;
@@ -35,6 +36,9 @@ const MAGIC: [u8; 8] = *b"vfsdlayr";
 
 /// The version of the format that is written. Others are not read: an index can be made again.
 const VERSION: u32 = 1;
+
+/// How much more the number of the compression is for an index from a table of contents.
+const OF_CONTENTS: u8 = 3;
 
 /// Bytes of the SHA-256 at the end.
 const FOOTER: usize = 32;

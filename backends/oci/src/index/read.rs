@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vfsd_backend::{Device, Timestamp};
 
-use super::{FOOTER, LayerIndex, LoadError, MAGIC, VERSION};
+use super::{FOOTER, LayerIndex, LoadError, MAGIC, OF_CONTENTS, VERSION};
 use crate::blob::{BlobIndex, Compression, Resume, Sha256Digest, Span, Window};
 use crate::{DataExtent, EntryKind, LayerEntry};
 
@@ -89,7 +89,9 @@ impl<'a> Reader<'a> {
     }
 
     fn index(&mut self) -> Read<LayerIndex> {
-        let compression = match self.u8()? {
+        let kind = self.u8()?;
+        let of_contents = kind.checked_sub(OF_CONTENTS);
+        let compression = match of_contents.unwrap_or(kind) {
             0 => Compression::Plain,
             1 => Compression::Gzip,
             2 => Compression::Zstd,
@@ -97,20 +99,11 @@ impl<'a> Reader<'a> {
         };
         let (digest, size) = (self.digest()?, self.u64()?);
         let (diff_id, decoded_size) = (self.digest()?, self.u64()?);
-        let spans = self.u64()?;
-        let mut ends = (0, 0);
-        let spans = self.items(spans, 81, |reader| {
-            let span = reader.span(compression, ends)?;
-            ends = (span.compressed.end, span.decoded.end);
-            Ok(span)
-        })?;
-        let (last, others) = spans.split_last().ok_or("no span")?;
-        if others.iter().any(|span| span.decoded.is_empty()) {
-            return Err("an empty span");
-        }
-        if (last.compressed.end, last.decoded.end) != (size, decoded_size) {
-            return Err("spans that end elsewhere than the layer");
-        }
+        let contents = of_contents.map(|_| self.digest()).transpose()?;
+        let spans = match contents {
+            None => self.spans(compression, (size, decoded_size))?,
+            Some(_) => self.chunks((size, decoded_size))?,
+        };
         let entries = self.u64()?;
         let entries = self.items(entries, 35, |reader| reader.entry(decoded_size))?;
         let notes = u64::from(self.u32()?);
@@ -125,12 +118,57 @@ impl<'a> Reader<'a> {
             diff_id,
             decoded_size,
             spans,
+            contents,
         });
         Ok(LayerIndex {
             blob,
             entries,
             notes,
         })
+    }
+
+    fn spans(&mut self, compression: Compression, size: (u64, u64)) -> Read<Vec<Span>> {
+        let count = self.u64()?;
+        let mut ends = (0, 0);
+        let spans = self.items(count, 81, |reader| {
+            let span = reader.span(compression, ends)?;
+            ends = (span.compressed.end, span.decoded.end);
+            Ok(span)
+        })?;
+        let (last, others) = spans.split_last().ok_or("no span")?;
+        if others.iter().any(|span| span.decoded.is_empty()) {
+            return Err("an empty span");
+        }
+        match (last.compressed.end, last.decoded.end) == size {
+            true => Ok(spans),
+            false => Err("spans that end elsewhere than the layer"),
+        }
+    }
+
+    /// Spans that are chunks of files, with other bytes between them.
+    fn chunks(&mut self, (size, decoded_size): (u64, u64)) -> Read<Vec<Span>> {
+        let count = self.u64()?;
+        let (mut compressed_end, mut decoded_end) = (0, 0);
+        let spans = self.items(count, 56, |reader| {
+            let compressed = reader.u64()?..reader.u64()?;
+            let decoded = decoded_end..reader.u64()?;
+            let within = compressed.start >= compressed_end && compressed.end <= size;
+            if !within || compressed.is_empty() || decoded.is_empty() {
+                return Err("a chunk that is out of its place");
+            }
+            (compressed_end, decoded_end) = (compressed.end, decoded.end);
+            Ok(Span {
+                compressed,
+                decoded,
+                resume: Resume::Fresh,
+                compressed_sha256: None,
+                decoded_sha256: reader.digest()?,
+            })
+        })?;
+        match decoded_end == decoded_size {
+            true => Ok(spans),
+            false => Err("chunks that end elsewhere than the layer"),
+        }
     }
 
     /// A span that follows one with these ends, of which the first has none.
@@ -157,7 +195,7 @@ impl<'a> Reader<'a> {
             compressed: start..compressed_end,
             decoded: ends.1..decoded_end,
             resume,
-            compressed_sha256: self.digest()?,
+            compressed_sha256: Some(self.digest()?),
             decoded_sha256: self.digest()?,
         })
     }

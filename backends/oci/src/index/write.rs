@@ -9,8 +9,11 @@
 //! notes u32 (each: bytes)
 //! SHA-256 of all before
 //! ```
+//!
+//! For an index from a table of contents the compression is 3 more, and the SHA-256 of the table follows the decoded
+//! size. Its spans are: compressed start u64 and end u64, decoded end u64, SHA-256 of its decoded bytes.
 
-use super::{LayerIndex, MAGIC, VERSION};
+use super::{LayerIndex, MAGIC, OF_CONTENTS, VERSION};
 use crate::blob::{Compression, Resume, Sha256Digest, Span};
 use crate::{EntryKind, LayerEntry};
 
@@ -21,18 +24,26 @@ impl LayerIndex {
         let blob = &self.blob;
         out.raw(&MAGIC);
         out.u32(VERSION);
-        out.raw(&[match blob.compression {
+        let compression: u8 = match blob.compression {
             Compression::Plain => 0,
             Compression::Gzip => 1,
             Compression::Zstd => 2,
-        }]);
+        };
+        let offset = blob.contents.map_or(0, |_| OF_CONTENTS);
+        out.raw(&[compression.saturating_add(offset)]);
         out.raw(&blob.digest.0);
         out.u64(blob.size);
         out.raw(&blob.diff_id.0);
         out.u64(blob.decoded_size);
+        if let Some(contents) = blob.contents {
+            out.raw(&contents.0);
+        }
         out.u64(size(&blob.spans));
         for span in &blob.spans {
-            out.span(span);
+            match blob.contents {
+                None => out.span(span),
+                Some(_) => out.chunk(span),
+            }
         }
         out.u64(size(&self.entries));
         for entry in &self.entries {
@@ -79,7 +90,15 @@ impl Writer {
                 self.bytes(window.packed());
             }
         }
-        self.raw(&span.compressed_sha256.0);
+        self.raw(&span.compressed_sha256.unwrap_or(Sha256Digest([0; 32])).0);
+        self.raw(&span.decoded_sha256.0);
+    }
+
+    /// A span of an index from a table of contents.
+    fn chunk(&mut self, span: &Span) {
+        self.u64(span.compressed.start);
+        self.u64(span.compressed.end);
+        self.u64(span.decoded.end);
         self.raw(&span.decoded_sha256.0);
     }
 

@@ -152,7 +152,7 @@ impl ImageSource {
         })
     }
 
-    /// Fetches and indexes the layers of the image that are not in the cache yet.
+    /// Fetches and indexes the layers of the image that are not in the cache yet, each as a whole.
     ///
     /// # Errors
     /// When the image is damaged, or the cache cannot be written to.
@@ -164,6 +164,7 @@ impl ImageSource {
         let mut options = settings.options(self.0.clone(), cache(settings)?);
         options.known_as = Some(self.canonical()?.to_string());
         options.progress = Box::new(progress);
+        options.by_contents = false;
         let opened = OciImage::open(&options).map_err(Failure::run)?;
         if let Some(limit) = settings.cache.size {
             Bound::new(&options.cache, limit).keep();
