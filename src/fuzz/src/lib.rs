@@ -12,6 +12,7 @@
     reason = "a target tells what it finds by a panic"
 )]
 
+mod contents;
 mod device;
 mod exchange;
 mod image;
@@ -78,6 +79,12 @@ pub const TARGETS: &[Target] = &[
         run: image::run,
         seeds: image::seeds,
         bounded: 20_000,
+    },
+    Target {
+        name: "contents",
+        run: contents::run,
+        seeds: contents::seeds,
+        bounded: 4_000,
     },
     Target {
         name: "plugin",

@@ -106,6 +106,11 @@ fn documents_of_any_bytes_are_an_image_or_refused() {
 }
 
 #[test]
+fn a_table_of_contents_of_any_bytes_is_an_index_or_refused() {
+    fuzz("contents");
+}
+
+#[test]
 fn replies_of_any_bytes_end_each_call_and_no_more_than_their_connection() {
     fuzz("plugin");
 }
