@@ -15,7 +15,7 @@ use crate::registry::RegistryError;
 #[non_exhaustive]
 pub enum ImageError {
     /// A file could not be read.
-    #[error("{path}: {source}")]
+    #[error("cannot read the image at {path}: {source}{}", advice(.source))]
     File {
         /// The file.
         path: PathBuf,
@@ -110,6 +110,15 @@ impl ImageError {
     pub(super) fn file(path: &std::path::Path, source: io::Error) -> Self {
         let path = path.to_owned();
         Self::File { path, source }
+    }
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "; name the folder of an OCI layout (oci:), or what `docker save` wrote (docker-archive:)"
+        }
+        _ => "",
     }
 }
 

@@ -60,7 +60,7 @@ pub enum RegistryError {
         after: Option<Duration>,
     },
     /// The connection could not be made, or broke.
-    #[error("{what}: {reason}")]
+    #[error("{what}: no connection to the registry: {reason}")]
     Connection {
         /// What was asked for.
         what: String,

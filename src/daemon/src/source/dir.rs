@@ -3,12 +3,13 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vfsd_passthrough::{FileHandles, Passthrough};
 
-use super::{Given, Prepared, Root, SourceError, Storage, StorageOptions};
+use super::{Given, Prepared, Root, SOURCES, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
 
@@ -96,8 +97,9 @@ pub(super) fn needs(options: &vfsd_passthrough::Options) -> Needs {
 fn share(path: &Path, readonly: bool) -> Result<Share, Failure> {
     let failed = |error: std::io::Error| {
         Failure::run(format!(
-            "cannot serve {}: {error}; name a directory that exists",
-            path.display()
+            "cannot serve {}: {error}; {}",
+            path.display(),
+            advice(path)
         ))
     };
     let absolute = path.canonicalize().map_err(failed)?;
@@ -110,4 +112,45 @@ fn share(path: &Path, readonly: bool) -> Result<Share, Failure> {
         std::fs::read_dir(&absolute).map(drop).map_err(failed)?;
     }
     Ok(Share::at(absolute, readonly))
+}
+
+/// What to do about a path at which there is no directory. It may have been meant as a kind of storage.
+fn advice(path: &Path) -> String {
+    let word = path.as_os_str().as_bytes();
+    let kind = word.split(|byte| *byte == b':').next().unwrap_or_default();
+    let is_kind = kind.len() < word.len()
+        && kind.len() > 1
+        && kind
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.'));
+    match is_kind {
+        true => {
+            let kind = String::from_utf8_lossy(kind);
+            format!("vfsd knows no storage of the kind '{kind}:'; it knows {SOURCES}")
+        }
+        false => "name a directory that exists".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_of_storage_that_is_not_known_is_told_from_a_path() {
+        for (word, kind) in [
+            ("nfs://host/share", "'nfs:'"),
+            ("oci-archive:file.tar", "'oci-archive:'"),
+            ("S3://bucket", "'S3:'"),
+        ] {
+            let advice = advice(Path::new(word));
+            assert!(
+                advice.contains(kind) && advice.contains("plugin:"),
+                "{advice}"
+            );
+        }
+        for word in ["/srv/a:b", "./nfs:x", "c:", "share", ":x", ""] {
+            assert_eq!(advice(Path::new(word)), "name a directory that exists");
+        }
+    }
 }

@@ -150,10 +150,20 @@ impl Root {
     }
 }
 
+/// How storages are named.
+macro_rules! sources {
+    () => {
+        "PATH or dir:PATH, docker://REGISTRY/NAME[:TAG], oci:LAYOUT[:TAG], docker-archive:FILE[:NAME], \
+         s3://BUCKET[/PREFIX] (also gs:// and az://), volume:file:DIR, volume:s3://BUCKET/PREFIX, \
+         memory:[?size=SIZE], plugin:SOCKET, 'plugin:exec:PROGRAM ARGUMENT...'"
+    };
+}
+
+/// What an error says of the kinds.
+const SOURCES: &str = sources!();
+
 /// What a command line says of sources.
-pub(crate) const SOURCE_HELP: &str = "What to show: PATH or dir:PATH, docker://REGISTRY/NAME[:TAG], \
-    oci:LAYOUT[:TAG], docker-archive:FILE[:NAME], s3://BUCKET[/PREFIX] (also gs:// and az://), \
-    volume:file:DIR, volume:s3://BUCKET/PREFIX, memory:[?size=SIZE]";
+pub(crate) const SOURCE_HELP: &str = concat!("What to show: ", sources!());
 
 /// What a command line says of images.
 pub(crate) const IMAGE_HELP: &str =

@@ -101,6 +101,23 @@ fn what_cannot_be_done_ends_with_1_and_one_line_that_says_what_to_do() {
             "directory",
         ),
         (
+            vec!["serve", "--socket-path", socket, "nfs://host/share"],
+            "no storage of the kind 'nfs:'; it knows PATH",
+        ),
+        (
+            vec![
+                "serve",
+                "--socket-path",
+                socket,
+                "plugin:exec:/no/such/program",
+            ],
+            "name a program that exists",
+        ),
+        (
+            vec!["image", "inspect", "oci:/no/such/layout"],
+            "name the folder of an OCI layout",
+        ),
+        (
             vec!["serve", "--socket-path", lost, "memory:"],
             "create its directory first",
         ),
@@ -179,6 +196,34 @@ fn what_cannot_be_done_ends_with_1_and_one_line_that_says_what_to_do() {
             last.starts_with("vfsd: ") && last.contains(advice),
             "{words:?}: {errors}"
         );
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_reached_is_told_with_what_to_check_whatever_is_in_it() {
+    let place = Place::new();
+    let socket = place.socket();
+    for words in [
+        vec!["volume", "stat", "volume:s3://bucket/prefix"],
+        vec![
+            "serve",
+            "--socket-path",
+            text(&socket),
+            "s3://bucket/prefix",
+        ],
+    ] {
+        let mut command = vfsd(words.iter().copied());
+        command
+            .args(["--store-option", "endpoint=http://127.0.0.1:1"])
+            .args(["--store-option", "region=r"])
+            .env("AWS_ALLOW_HTTP", "true")
+            .env("AWS_ACCESS_KEY_ID", "key")
+            .env("AWS_SECRET_ACCESS_KEY", "secret");
+        let (code, _, errors) = outcome(&mut command);
+        assert_eq!(code, 1, "{words:?}: {errors}");
+        let last = errors.lines().last().unwrap_or_default();
+        let told = "vfsd: cannot open s3://bucket: it cannot be reached; check the endpoint";
+        assert!(last.starts_with(told), "{words:?}: {errors}");
     }
 }
 

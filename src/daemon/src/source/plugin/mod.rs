@@ -140,6 +140,11 @@ impl PluginSource {
                      --plugin-user"
                 )
             }
+            (Self::Program { .. }, StartError::Connect(error), _)
+                if error.kind() == io::ErrorKind::NotFound =>
+            {
+                "; name a program that exists".to_owned()
+            }
             (Self::Program { .. }, StartError::Left, Some((uid, _))) => {
                 format!("; it runs as user {uid}: --plugin-user chooses another")
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use vfsd_object_store::StoreUrl;
+use vfsd_object_store::{Store, StoreUrl};
 use vfsd_volume::{
     Amount, CheckLevel, CheckReport, Cleaned, Quota, RemoteOptions, RemoteReport, RemoteStatus,
     Snapshot, Volume, VolumeError, VolumeOptions, host_boot,
@@ -26,21 +26,23 @@ pub(super) fn create(
     options: &VolumeOptions,
     settings: &StoreSettings,
 ) -> Result<(), Failure> {
-    let store = settings.open(url)?;
-    let created = waiting()?.block_on(Volume::create_remote(&store, url.prefix(), options));
+    let runtime = waiting()?;
+    let store = reach(url, settings, &runtime)?;
+    let created = runtime.block_on(Volume::create_remote(&store, url.prefix(), options));
     created.map_err(Failure::run)
 }
 
 pub(super) fn stat(url: &StoreUrl, settings: &StoreSettings) -> Result<RemoteStatus, Failure> {
-    let store = settings.open(url)?;
-    let looked = waiting()?.block_on(Volume::stat_remote(&store, url.prefix()));
+    let runtime = waiting()?;
+    let store = reach(url, settings, &runtime)?;
+    let looked = runtime.block_on(Volume::stat_remote(&store, url.prefix()));
     looked.map_err(Failure::run)
 }
 
 /// Reads everything: names and attributes into a directory of its own, and all content.
 pub(super) fn check(url: &StoreUrl, settings: &StoreSettings) -> Result<CheckReport, Failure> {
-    let store = settings.open(url)?;
     let runtime = waiting()?;
+    let store = reach(url, settings, &runtime)?;
     let report = with_scratch(|scratch| {
         let level = CheckLevel::Content;
         Volume::check_remote(&store, url.prefix(), scratch, level, runtime.handle())
@@ -62,8 +64,8 @@ pub(super) fn clean(
     dry: bool,
     settings: &StoreSettings,
 ) -> Result<Cleaned, Failure> {
-    let store = settings.open(url)?;
     let runtime = waiting()?;
+    let store = reach(url, settings, &runtime)?;
     with_scratch(|scratch| {
         Volume::clean_remote(
             &store,
@@ -82,8 +84,8 @@ pub(super) fn snapshot(
     name: &str,
     settings: &StoreSettings,
 ) -> Result<Snapshot, Failure> {
-    let store = settings.open(url)?;
     let runtime = waiting()?;
+    let store = reach(url, settings, &runtime)?;
     with_scratch(|scratch| {
         Volume::snapshot_remote(&store, url.prefix(), name, scratch, runtime.handle())
     })
@@ -94,17 +96,19 @@ pub(super) fn change_quota(
     change: impl Fn(&mut Quota),
     settings: &StoreSettings,
 ) -> Result<(), Failure> {
-    let store = settings.open(url)?;
+    let runtime = waiting()?;
+    let store = reach(url, settings, &runtime)?;
     let changed = Volume::change_remote_quota(&store, url.prefix(), change);
-    waiting()?.block_on(changed).map_err(Failure::run)
+    runtime.block_on(changed).map_err(Failure::run)
 }
 
 pub(super) fn snapshots(
     url: &StoreUrl,
     settings: &StoreSettings,
 ) -> Result<Vec<Snapshot>, Failure> {
-    let store = settings.open(url)?;
-    let listed = waiting()?.block_on(Volume::snapshots_remote(&store, url.prefix()));
+    let runtime = waiting()?;
+    let store = reach(url, settings, &runtime)?;
+    let listed = runtime.block_on(Volume::snapshots_remote(&store, url.prefix()));
     listed.map_err(Failure::run)
 }
 
@@ -113,9 +117,10 @@ pub(super) fn delete_snapshot(
     name: &str,
     settings: &StoreSettings,
 ) -> Result<(), Failure> {
-    let store = settings.open(url)?;
+    let runtime = waiting()?;
+    let store = reach(url, settings, &runtime)?;
     let deleted = Volume::delete_snapshot_remote(&store, url.prefix(), name);
-    waiting()?.block_on(deleted).map_err(Failure::run)
+    runtime.block_on(deleted).map_err(Failure::run)
 }
 
 /// Makes a volume of a snapshot of another one, or of what that one is now.
@@ -125,8 +130,9 @@ pub(super) fn copy(
     to: &StoreUrl,
     settings: &StoreSettings,
 ) -> Result<Amount, Failure> {
-    let (store, to_store) = (settings.open(url)?, settings.open(to)?);
     let runtime = waiting()?;
+    let store = reach(url, settings, &runtime)?;
+    let to_store = reach(to, settings, &runtime)?;
     with_scratch(|scratch| {
         let (from, to) = ((&store, url.prefix()), (&to_store, to.prefix()));
         Volume::copy_remote(from, snapshot, to, scratch, runtime.handle())
@@ -193,11 +199,21 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
                 boot: Some(boot),
                 ..RemoteOptions::new(given.runtime.clone())
             };
+            let checked = given.runtime.block_on(store.check(&prefix));
+            checked.map_err(Failure::run)?;
             let volume = Volume::open_remote(&store, &prefix, &root.path, &options);
             let volume = volume.map_err(|error| Failure::run(root.on_host(&directory, &error)))?;
             Ok(Arc::new(volume))
         }),
     })
+}
+
+/// The bucket, which can be read: what is wrong with it is said at once, and what to do.
+fn reach(url: &StoreUrl, settings: &StoreSettings, runtime: &Runtime) -> Result<Store, Failure> {
+    let store = settings.open(url)?;
+    let checked = runtime.block_on(store.check(url.prefix()));
+    checked.map_err(Failure::run)?;
+    Ok(store)
 }
 
 /// What a command waits on. It has a thread of its own: the volume waits on its handle.
