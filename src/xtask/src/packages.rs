@@ -68,6 +68,11 @@ pub(crate) const PYTHON_VENV: Package = Package {
     name: "python3-venv",
     provides: "/usr/lib/python3.11/ensurepip/__init__.py",
 };
+/// A file system of libfuse, to compare with.
+pub(crate) const BINDFS: Package = Package {
+    name: "bindfs",
+    provides: "/usr/bin/bindfs",
+};
 /// What unpacks OCI images, to compare with.
 pub(crate) const UMOCI: Package = Package {
     name: "umoci",

@@ -12,6 +12,7 @@
 //! - [`report`]: what a run leaves: samples, tables, charts
 //! - [`volumes`]: vfsd's volumes in a bucket beside JuiceFS
 //! - [`images`]: an image in a registry as a guest's root, from its name to its first command
+//! - [`plugins`]: what an operation costs that a plugin answers
 //! - [`section`]: what these and [`requests`] leave beside the tables
 //! - [`table`]: the rows as text
 //! - [`progress`]: the bar
@@ -27,6 +28,7 @@ pub(crate) mod images;
 pub(crate) mod mounted;
 pub(crate) mod native;
 pub(crate) mod peer;
+pub(crate) mod plugins;
 pub(crate) mod progress;
 pub(crate) mod report;
 pub(crate) mod requests;

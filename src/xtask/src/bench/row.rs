@@ -22,6 +22,8 @@ pub(crate) enum Level {
     Buckets,
     /// A guest whose root is an image in a registry, from the image's name to its first command.
     Images,
+    /// Operations that a plugin answers, beside the same storage compiled in.
+    Plugins,
 }
 
 impl Level {
@@ -39,6 +41,7 @@ impl Level {
             Self::Volumes => "volumes",
             Self::Buckets => "buckets",
             Self::Images => "images",
+            Self::Plugins => "plugins",
         }
     }
 }

@@ -7,11 +7,12 @@ use super::row::Level;
 pub(crate) struct Section(pub(crate) Level);
 
 /// All of them, in their order.
-const ALL: [Section; 4] = [
+const ALL: [Section; 5] = [
     Section(Level::Requests),
     Section(Level::Volumes),
     Section(Level::Images),
     Section(Level::Buckets),
+    Section(Level::Plugins),
 ];
 
 impl Section {

@@ -12,7 +12,7 @@ use rustix::process::Pid;
 use tempfile::TempDir;
 
 use crate::artifact::Cache;
-use crate::daemon::{BUILD_LIMIT, Storage};
+use crate::daemon::{BUILD_LIMIT, Profile, Storage};
 use crate::guest::rootfs::folder_in;
 use crate::packages::{self, PYTHON_VENV};
 use crate::process::run_ok;
@@ -32,10 +32,10 @@ const ARCHIVE: [(&str, &str); 2] = [
 ];
 
 /// The plugin that serves a file system in memory.
-const MEMORY: &str = "memory_plugin";
+pub(crate) const MEMORY: &str = "memory_plugin";
 
 /// The plugin that serves a directory of the host.
-const DIRECTORY: &str = "directory_plugin";
+pub(crate) const DIRECTORY: &str = "directory_plugin";
 
 /// How long an archive may take to be made.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -75,7 +75,7 @@ pub(crate) fn memory(cache: &Cache) -> Result<(Storage, TempDir)> {
 /// # Errors
 /// The program cannot be built.
 pub(crate) fn memory_in(tag: &str, folder: &Path) -> Result<Storage> {
-    let source = format!("plugin:exec:{}", program(MEMORY, folder)?);
+    let source = format!("plugin:exec:{}", program(MEMORY, folder, Profile::Debug)?);
     Ok(Storage::named(tag, source))
 }
 
@@ -90,8 +90,8 @@ pub(crate) fn exports(cache: &Cache) -> Result<(Storage, TempDir)> {
     std::fs::create_dir(&kept).context("make a directory for the plugin")?;
     std::fs::set_permissions(&kept, Permissions::from_mode(0o777)).context("let the plugin in")?;
     let (directory, memory) = (
-        program(DIRECTORY, folder.path())?,
-        program(MEMORY, folder.path())?,
+        program(DIRECTORY, folder.path(), Profile::Debug)?,
+        program(MEMORY, folder.path(), Profile::Debug)?,
     );
     let exports = [
         (
@@ -132,18 +132,24 @@ fn folder_for_nobody(cache: &Cache) -> Result<TempDir> {
     Ok(folder)
 }
 
-/// Builds a plugin of the Rust SDK, as cargo's tests do, and says where it is in a folder.
-fn program(name: &str, folder: &Path) -> Result<String> {
+/// Builds a plugin of the Rust SDK, copies it into a folder, and says where it is there.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn program(name: &str, folder: &Path, profile: Profile) -> Result<String> {
     let workspace = Workspace::find()?;
     let mut step = Step::begin("build a plugin");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo
         .args(["build", "-p", "vfsd-plugin", "--example", name])
         .current_dir(workspace.root());
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
     run_ok(&cargo, BUILD_LIMIT, &mut |line| step.note(line)).context("build a plugin")?;
     step.done();
-    let built = workspace.target().join("debug/examples").join(name);
+    let examples = profile.program(&workspace).with_file_name("examples");
     let program = folder.join(name);
-    std::fs::copy(built, &program).context("copy the plugin")?;
+    std::fs::copy(examples.join(name), &program).context("copy the plugin")?;
     Ok(program.display().to_string())
 }

@@ -11,7 +11,7 @@ use crate::bench::report::{self, Extent};
 use crate::bench::row::{Board, Level};
 use crate::bench::served::Served;
 use crate::bench::{
-    Plan, buckets, guest, images, native, peer, requests, roots, scale, table, volumes,
+    Plan, buckets, guest, images, native, peer, plugins, requests, roots, scale, table, volumes,
 };
 use crate::daemon::{Profile, Program};
 use crate::packages;
@@ -67,11 +67,12 @@ impl Arguments {
 }
 
 /// Levels whose figures are sections of their own.
-const SECTIONS: [Level; 4] = [
+const SECTIONS: [Level; 5] = [
     Level::Requests,
     Level::Volumes,
     Level::Images,
     Level::Buckets,
+    Level::Plugins,
 ];
 
 /// Whether programs on mounts of this host do all the work, and virtiofsd none.
@@ -176,6 +177,7 @@ fn names(level: Level) -> Vec<String> {
         Level::Volumes => volumes::names(),
         Level::Buckets => buckets::names(),
         Level::Images => images::names(),
+        Level::Plugins => plugins::names(),
     }
 }
 
@@ -189,6 +191,7 @@ fn measure(level: Level, plan: &Plan, board: &mut Board) -> Result<()> {
         Level::Volumes => volumes::run(plan),
         Level::Buckets => buckets::run(plan),
         Level::Images => images::run(plan),
+        Level::Plugins => plugins::run(plan),
     }
     .with_context(|| format!("{} level", level.word()))
 }

@@ -14,7 +14,7 @@ use vfsd_testkit::frontend::pump::{Done, Form, Position, Pump, Work};
 use vfsd_testkit::frontend::wire::ROOT;
 
 use super::driver::Driver;
-use super::folder::{BIG, FILES, Folder, MANY, file, scratch};
+use super::folder::{BIG, BIG_BYTES, FILES, Folder, MANY, file, scratch};
 use super::operation::Operation;
 use super::processors::Division;
 use super::work::Job;
@@ -102,6 +102,16 @@ pub(crate) struct Purpose {
     pub(crate) alone: bool,
 }
 
+/// What a daemon serves, and how.
+#[derive(Debug)]
+pub(crate) struct Offered<'a> {
+    pub(crate) program: &'a Program,
+    pub(crate) options: &'a daemon::Options,
+    pub(crate) storage: Storage,
+    /// There is nothing in it yet: the front end fills it.
+    pub(crate) is_empty: bool,
+}
+
 /// A running daemon, connected and ready.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -152,17 +162,31 @@ impl Session {
         place: &Path,
         purpose: Purpose,
     ) -> Result<Self> {
+        let offered = Offered {
+            program,
+            options: &OPTIONS,
+            storage: Storage::folder(folder.path()),
+            is_empty: false,
+        };
+        Self::start_on(&offered, place, purpose)
+    }
+
+    /// Starts a daemon on what it is to serve. Its socket and log lie in `place`.
+    ///
+    /// # Errors
+    /// The daemon does not start, or refuses what has to be prepared.
+    pub(crate) fn start_on(offered: &Offered<'_>, place: &Path, purpose: Purpose) -> Result<Self> {
         let socket = place.join("socket");
         let log = place.join("daemon.log");
         std::fs::create_dir_all(place).with_context(|| format!("make {}", place.display()))?;
         let daemon = Daemon::serve(
-            program,
-            &OPTIONS,
-            &Storage::folder(folder.path()),
+            offered.program,
+            offered.options,
+            &offered.storage,
             &socket,
             &log,
         )?;
-        let connected = connect(&socket, purpose);
+        let connected = connect(&socket, purpose, offered.is_empty);
         let (device, scene, first) = connected
             .map_err(|error| anyhow!("{error}\nthe end of the daemon's log:\n{}", daemon.log()))?;
         let mut positions = vec![Position::default(); purpose.queues.into()];
@@ -296,7 +320,11 @@ impl Session {
     }
 }
 
-fn connect(socket: &Path, purpose: Purpose) -> Result<(Device, Scene, Position), Error> {
+fn connect(
+    socket: &Path,
+    purpose: Purpose,
+    is_empty: bool,
+) -> Result<(Device, Scene, Position), Error> {
     let Purpose {
         operation, queues, ..
     } = purpose;
@@ -319,9 +347,31 @@ fn connect(socket: &Path, purpose: Purpose) -> Result<(Device, Scene, Position),
             answer.max_write
         )));
     }
+    if is_empty {
+        fill(&mut guest, queues.into())?;
+    }
     let scene = Scene::prepare(&mut guest, operation, queues.into())?;
     let position = Position::of(&guest.channel.ring)?;
     Ok((device, scene, position))
+}
+
+/// Makes what [`Folder`] has, as far as one file after the other needs it.
+fn fill(guest: &mut Guest, queues: usize) -> Result<(), Error> {
+    for index in 0..FILES {
+        guest.put(ROOT, &file(index), b"content\n")?;
+    }
+    guest.mkdir(ROOT, MANY, 0o755)?;
+    for queue in 0..queues {
+        guest.mkdir(ROOT, &scratch(queue), 0o755)?;
+    }
+    let (big, opened) = guest.create(ROOT, BIG, 0o100_644, O_RDWR)?;
+    let block = vec![0x33; 64 << 10];
+    let mut offset = 0;
+    while offset < BIG_BYTES {
+        guest.write(big.node, opened.fh, offset, &block)?;
+        offset += block.len() as u64;
+    }
+    guest.release(big.node, opened.fh)
 }
 
 /// A pump and its work for each queue.

@@ -44,6 +44,7 @@ fn heading(level: Level) -> &'static str {
         Level::Volumes => "Volumes in a bucket",
         Level::Buckets => "Objects of a bucket as files",
         Level::Images => "An image in a registry as a guest's root",
+        Level::Plugins => "Plugins",
     }
 }
 
@@ -73,6 +74,7 @@ fn explanation(level: Level) -> &'static str {
         Level::Volumes => "Programs in a volume in a bucket.",
         Level::Buckets => "Programs in the objects of a bucket.",
         Level::Images => "From an image's name to a guest's first command.",
+        Level::Plugins => "What an operation costs that a plugin answers.",
     }
 }
 
