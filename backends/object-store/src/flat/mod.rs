@@ -147,6 +147,9 @@ impl Backend for FlatBucket {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::empty()
+        match self.bucket.writer {
+            Some(_) => Capabilities::XATTR,
+            None => Capabilities::empty(),
+        }
     }
 }

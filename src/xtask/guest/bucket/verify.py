@@ -31,6 +31,10 @@ for path, (kind, mode, uid, gid, checksum) in expected.items():
     assert (said["uid"], said["gid"]) == (uid, gid), (path, said)
     float(said["mtime"])
 
+# As s3fs encodes it.
+encoded = store.head_object(Bucket=bucket, Key=prefix + "tree/large")["Metadata"]["xattr"]
+assert encoded == "%7B%22user.colour%22%3A%22ZGFyayByZWQ%3D%22%7D", encoded
+
 known = {path + "/" if entry[0] == "d" else path for path, entry in expected.items()}
 surplus = set(objects) - known - {"manifest", ""}
 assert not surplus, sorted(surplus)[:20]

@@ -48,12 +48,14 @@ refused mkfifo tree/fifo
 refused rmdir tree
 chmod 600 tree/large
 chown 7:8 tree/large
+python3 -c 'import os; os.setxattr("tree/large", "user.colour", b"dark red")'
 sync -f tree
 
 # What is there without the guest's cache.
 drop_caches
 cmp /tmp/large tree/large
 same "mode and owner" "600 7 8" "$(stat -c '%a %u %g' tree/large)"
+same "an extended attribute" "dark red" "$(python3 -c 'import os; print(os.getxattr("tree/large", "user.colour").decode())')"
 diff -r --no-dereference /tmp/source/perl5 tree/perl5 | grep -v 'Only in tree/perl5: strict-copy' && fail "the tree differs"
 
 find tree -mindepth 0 -printf '%y %m %U %G %p\n' | while read -r kind mode uid gid path; do

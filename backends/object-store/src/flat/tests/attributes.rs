@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use object_store::{Attribute, Attributes, GetOptions, ObjectStore, PutOptions};
 use tokio::time::advance;
-use vfsd_backend::{AttributeChanges, RenameFlags, XattrFlags, XattrName};
+use vfsd_backend::{AttributeChanges, Capabilities, RenameFlags, XattrFlags, XattrName};
 
 use super::write::{Writable, close, write};
 use super::*;
@@ -192,6 +192,8 @@ async fn get(node: &dyn Node, name: &str) -> Result<Vec<u8>, Errno> {
 async fn extended_attributes_are_a_copy_and_are_asked_for_only_where_there_are_any() {
     let mut scene = Writable::new(&[("f", "content"), ("g", "1")]).await;
     put_with(&scene.scene.below, "h", "1", &[("team", "blue")]).await;
+    let offered = scene.scene.bucket.capabilities();
+    assert!(offered.contains(Capabilities::XATTR), "guests are let ask");
     let f = scene.scene.find("f").await.unwrap().node;
     scene.chmod("g", 0o600).await.unwrap();
     scene.cost();
