@@ -1,6 +1,7 @@
 //! An open directory.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vfsd_backend::{Answer, DirEntry, DirSink, Directory, FileKind, Result};
 
@@ -13,6 +14,10 @@ const BATCH: usize = 128;
 
 pub(crate) struct OpenDirectory {
     node: MemoryNode,
+    /// The first cookie that the listing leaves out, 0 before it begins. What is made or renamed after
+    /// its begin comes behind all else: a listing that went on to it would not end while each entry is
+    /// renamed that it tells of.
+    end: AtomicU64,
 }
 
 /// An entry, copied out of the namespace.
@@ -25,7 +30,10 @@ struct Listed {
 
 impl OpenDirectory {
     pub(crate) fn new(node: MemoryNode) -> Self {
-        Self { node }
+        Self {
+            node,
+            end: AtomicU64::new(0),
+        }
     }
 
     /// The entries that follow `cookie`: none at the end. A directory that was removed has ENOENT, as
@@ -34,6 +42,10 @@ impl OpenDirectory {
         let namespace = self.node.file_system().namespace.read();
         let number = self.node.inode().number;
         let entries = namespace.entries(number)?;
+        if cookie == 0 || self.end.load(Ordering::Relaxed) == 0 {
+            self.end.store(entries.next_cookie(), Ordering::Relaxed);
+        }
+        let end = self.end.load(Ordering::Relaxed);
         let dots = [
             (DOT_COOKIE, &b"."[..], number),
             (DOT_DOT_COOKIE, b"..", entries.parent()),
@@ -50,6 +62,7 @@ impl OpenDirectory {
         let named = entries
             .list(cookie.max(DOT_DOT_COOKIE), BATCH)
             .into_iter()
+            .filter(|(cookie, ..)| *cookie < end)
             .map(
                 |(cookie, name, inode): (u64, Arc<[u8]>, Arc<Inode>)| Listed {
                     name,

@@ -73,6 +73,11 @@ impl Entries {
             .saturating_mul(ENTRY_OVERHEAD_BYTES)
     }
 
+    /// A cookie that no entry has yet: all that will be made have it or greater ones.
+    pub(crate) fn next_cookie(&self) -> u64 {
+        self.next_cookie
+    }
+
     /// Makes `name` stand for `inode`, and answers what it stood for before. An entry that changes
     /// its inode keeps its place in listings.
     ///

@@ -1,5 +1,7 @@
 //! An open directory.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use vfsd_backend::{Answer, DirEntry, DirSink, Directory, EntrySink, FileKind, Result};
 
 use crate::core::check_directory;
@@ -14,11 +16,18 @@ const DOT_DOT_COOKIE: u64 = 2;
 
 pub(crate) struct OpenDirectory {
     node: VolumeNode,
+    /// The first cookie that the listing leaves out, 0 before it begins. What is made or renamed after
+    /// its begin comes behind all else: a listing that went on to it would not end while each entry is
+    /// renamed that it tells of.
+    end: AtomicU64,
 }
 
 impl OpenDirectory {
     pub(crate) fn new(node: VolumeNode) -> Self {
-        Self { node }
+        Self {
+            node,
+            end: AtomicU64::new(0),
+        }
     }
 
     /// The entries that follow `cookie`: none at the end. A directory that was removed has ENOENT, as
@@ -26,7 +35,14 @@ impl OpenDirectory {
     fn batch(&self, cookie: u64) -> Result<Vec<Named>> {
         let inode = &self.node.inode;
         check_directory(inode)?;
-        let parent = inode.state.read().row.parent;
+        let (parent, next_cookie) = {
+            let state = inode.state.read();
+            (state.row.parent, state.row.next_cookie)
+        };
+        if cookie == 0 || self.end.load(Ordering::Relaxed) == 0 {
+            self.end.store(next_cookie, Ordering::Relaxed);
+        }
+        let end = self.end.load(Ordering::Relaxed);
         let dots = [
             (DOT_COOKIE, &b"."[..], inode.ino),
             (DOT_DOT_COOKIE, b"..", parent),
@@ -40,7 +56,8 @@ impl OpenDirectory {
             })
             .collect();
         let after = cookie.max(FIRST_COOKIE.saturating_sub(1));
-        batch.extend(self.node.core().list(inode, after, BATCH)?);
+        let named = self.node.core().list(inode, after, BATCH)?;
+        batch.extend(named.into_iter().filter(|(_, row)| row.cookie < end));
         Ok(batch)
     }
 

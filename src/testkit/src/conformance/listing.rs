@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vfsd_backend::{Device, Errno, FileKind};
+use vfsd_backend::{Device, Errno, FileKind, RenameFlags};
 
 use super::{Row, refused, rows};
 use crate::place::{Listed, Place, read_some};
@@ -21,6 +21,9 @@ pub(super) const ROWS: &[Row] = rows! {
     a_listing_with_no_room_at_all_gives_nothing,
     removal_of_what_was_listed_hides_nothing,
     entries_that_stay_are_listed_once_while_others_come_and_go,
+    entries_that_are_replaced_are_listed_once,
+    entries_that_change_places_are_listed_once needs EXCHANGE,
+    a_listing_ends_while_each_entry_is_renamed_and_back,
     a_removed_entry_is_gone_from_a_new_listing,
     a_renamed_entry_is_listed_under_its_new_name,
     a_listing_after_the_last_entry_is_empty,
@@ -263,6 +266,77 @@ fn entries_that_stay_are_listed_once_while_others_come_and_go(root: &Place) {
     for name in &stay {
         assert_eq!(counts.get(name), Some(&1), "{name}");
     }
+}
+
+/// Lists `dir` and lets `change` do something to each name of a batch before the next batch is read.
+///
+/// # Panics
+/// When the listing has not ended after three times as many entries as there are names.
+fn list_and_change(dir: &Place, names: &BTreeSet<String>, change: impl Fn(&str)) -> Vec<Listed> {
+    let open = dir.opendir().unwrap();
+    let mut all = Vec::new();
+    let mut cookie = 0;
+    loop {
+        let batch = read_some(open.as_ref(), cookie, 7).unwrap();
+        let Some(last) = batch.last() else {
+            return all;
+        };
+        cookie = last.next;
+        for entry in batch.iter().filter(|entry| !is_dot(entry)) {
+            change(std::str::from_utf8(&entry.name).unwrap());
+        }
+        all.extend(batch);
+        assert!(all.len() <= 3 * names.len(), "the listing does not end");
+    }
+}
+
+fn entries_that_are_replaced_are_listed_once(root: &Place) {
+    let dir = root.mkdir("dir").unwrap();
+    let names = fill(&dir, 40);
+    let replaced = std::cell::Cell::new(false);
+    let listed = list_and_change(&dir, &names, |_| {
+        // As editors save their files: in the middle of the listing, all those before and after.
+        if !replaced.replace(true) {
+            for name in &names {
+                root.put("saved", b"").unwrap();
+                root.rename("saved", &dir, name).unwrap();
+            }
+        }
+    });
+    assert!(
+        count(&listed)
+            .into_iter()
+            .eq(names.into_iter().map(|name| (name, 1)))
+    );
+}
+
+fn entries_that_change_places_are_listed_once(root: &Place) {
+    let names = fill(root, 40);
+    let last = names.last().unwrap();
+    let listed = list_and_change(root, &names, |name| {
+        if name != last {
+            root.rename_with(name, root, last, RenameFlags::EXCHANGE)
+                .unwrap();
+        }
+    });
+    assert!(
+        count(&listed)
+            .into_iter()
+            .eq(names.into_iter().map(|name| (name, 1)))
+    );
+}
+
+fn a_listing_ends_while_each_entry_is_renamed_and_back(root: &Place) {
+    let names = fill(root, 60);
+    let listed = list_and_change(root, &names, |name| {
+        // Whether an entry is told of that was not there at the begin, is the file system's choice.
+        if names.contains(name) {
+            root.rename(name, root, "moved").unwrap();
+            root.rename("moved", root, name).unwrap();
+        }
+    });
+    let counts = count(&listed);
+    assert!(names.iter().all(|name| counts.contains_key(name)));
 }
 
 fn a_removed_entry_is_gone_from_a_new_listing(root: &Place) {
