@@ -96,6 +96,10 @@ impl Mounted {
     /// The program did not end well within `limit`.
     pub(crate) fn unmount(self, name: &str, point: &MountPoint, limit: Duration) -> Result<()> {
         let mut unmount = Command::new("umount");
+        // Another mount namespace of this host may hold a copy of the mount. vfsd is told of the end all the same.
+        if let Self::Ours(_) = self {
+            unmount.arg("--force");
+        }
         unmount.arg(point.path());
         run_ok(&unmount, limit, &mut |_| {}).context("unmount")?;
         let (status, log) = match self {
