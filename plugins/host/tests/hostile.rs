@@ -30,7 +30,8 @@ use vfsd_plugin_protocol::{DESCRIPTOR_DROP, DESCRIPTOR_PUT, EXTENT, ExtentOut, N
 use vfsd_testkit::place::{Outcome, Place};
 use zerocopy::{FromZeros, IntoBytes};
 
-use scripted::{Asked, DIRECTORY, FILE, Script, Then, entry, message, patiently, reply};
+use scripted::replies::{DIRECTORY, FILE, entry, message};
+use scripted::{Asked, Script, Then, patiently, reply};
 
 /// A call that meets the bad reply.
 type Call = fn(&Place) -> Outcome<()>;

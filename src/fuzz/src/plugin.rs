@@ -1,15 +1,17 @@
 //! A plugin that answers with whatever bytes.
 
+#[path = "../../../plugins/host/tests/scripted/replies.rs"]
+#[allow(dead_code, reason = "the tests that it belongs to use more of it")]
+mod replies;
+
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use vfsd_backend::{Backend, LockKind, SeekFrom};
-use vfsd_fuse::wire::{
-    AttrOut, EntryOut, InHeader, InitOut, NodeId, OpenOut, OutHeader, StatxOut, Unique,
-};
-use vfsd_fuse::{InitFlags, Opcode, ReplyKind};
+use vfsd_fuse::wire::{InHeader, OutHeader};
+use vfsd_fuse::{Opcode, ReplyKind};
 use vfsd_memory::{Memory, Settings};
 use vfsd_plugin_host::{BackOff, Connector, Options, Plugin};
 use vfsd_plugin_protocol::{Features, HostHello, PluginHello, Receiver, send_all};
@@ -17,9 +19,6 @@ use vfsd_testkit::place::Place;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::reader::Reader;
-
-/// `st_mode` of a directory and of a regular file.
-const MODES: [u32; 2] = [0o040_755, 0o100_644];
 
 /// What is left of the input, for all connections one after the other.
 type Script = Arc<Mutex<Vec<u8>>>;
@@ -115,7 +114,7 @@ fn answer(stream: &UnixStream, script: &Mutex<Vec<u8>>) -> Option<()> {
         if opcode.reply() == ReplyKind::Nothing {
             continue;
         }
-        let good = good(opcode, header.unique, &body);
+        let good = replies::good(opcode, header.unique.0, &body);
         // INIT and the first look at the root, without which there is no plugin.
         begun |= !matches!(opcode, Opcode::Init | Opcode::Getattr | Opcode::Statx);
         let reply = match begun {
@@ -173,48 +172,6 @@ fn changed(mut reply: Vec<u8>, script: &mut Vec<u8>) -> Vec<u8> {
     }
     script.drain(..used.min(script.len()));
     reply
-}
-
-fn good(opcode: Opcode, unique: Unique, body: &[u8]) -> Vec<u8> {
-    let entry = |number: u64, mode: u32| {
-        let mut out = EntryOut::new_zeroed();
-        out.nodeid = NodeId(number);
-        out.attr.ino = number;
-        out.attr.mode = mode;
-        out.as_bytes().to_vec()
-    };
-    let body = match opcode {
-        Opcode::Init => {
-            let (low, high) = (InitFlags::POSIX_LOCKS | InitFlags::INIT_EXT).words();
-            let out = InitOut {
-                major: 7,
-                minor: 45,
-                flags: low,
-                flags2: high,
-                ..InitOut::new_zeroed()
-            };
-            out.as_bytes().to_vec()
-        }
-        Opcode::Getattr => {
-            let mut out = AttrOut::new_zeroed();
-            out.attr.mode = MODES[0];
-            out.as_bytes().to_vec()
-        }
-        Opcode::Statx => {
-            let mut out = StatxOut::new_zeroed();
-            out.stat.mode = u16::try_from(MODES[0]).unwrap();
-            out.as_bytes().to_vec()
-        }
-        Opcode::Lookup if body.starts_with(b"link") => entry(3, 0o120_777),
-        Opcode::Lookup => entry(2, MODES[1]),
-        Opcode::Mkdir => entry(4, MODES[0]),
-        Opcode::Open | Opcode::Opendir => OpenOut::new_zeroed().as_bytes().to_vec(),
-        Opcode::Readlink => b"target".to_vec(),
-        Opcode::Write => 4_u64.to_le_bytes().to_vec(),
-        _ => Vec::new(),
-    };
-    let header = OutHeader::success(unique, body.len());
-    [header.as_bytes(), &body].concat()
 }
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {

@@ -1,5 +1,7 @@
 //! A plugin that follows a script, and is followed by one that behaves.
 
+pub(crate) mod replies;
+
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -9,22 +11,15 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use vfsd_backend::Backend;
-use vfsd_fuse::wire::{
-    AttrOut, EntryOut, InHeader, InitOut, NodeId, OpenOut, OutHeader, StatxOut, Unique, WriteOut,
-};
-use vfsd_fuse::{InitFlags, Opcode, ReplyKind};
+use vfsd_fuse::wire::InHeader;
+use vfsd_fuse::{Opcode, ReplyKind};
 use vfsd_memory::{Memory, Settings};
 use vfsd_plugin_host::{Connector, Plugin};
 use vfsd_plugin_protocol::{Features, HostHello, PluginHello, Receiver, send_all};
 use vfsd_testkit::place::Place;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-/// `st_mode` of a regular file.
-pub(crate) const FILE: u32 = 0o100_644;
-/// `st_mode` of a directory.
-pub(crate) const DIRECTORY: u32 = 0o040_755;
-/// `st_mode` of a symbolic link.
-const LINK: u32 = 0o120_777;
+use replies::message;
 
 /// A request.
 pub(crate) struct Asked {
@@ -165,66 +160,12 @@ fn follow(stream: &UnixStream, features: Features, rules: &Rules) -> Option<()> 
 
 /// What a plugin should answer.
 pub(crate) fn good(asked: &Asked) -> Vec<u8> {
-    let named = |end: &[u8]| asked.body.starts_with(end);
-    match asked.opcode {
-        Opcode::Init => {
-            let (low, high) = (InitFlags::POSIX_LOCKS | InitFlags::INIT_EXT).words();
-            let out = InitOut {
-                major: 7,
-                minor: 45,
-                flags: low,
-                flags2: high,
-                ..InitOut::new_zeroed()
-            };
-            reply(asked, out.as_bytes())
-        }
-        Opcode::Getattr => {
-            let mut out = AttrOut::new_zeroed();
-            out.attr.mode = DIRECTORY;
-            reply(asked, out.as_bytes())
-        }
-        Opcode::Statx => {
-            let mut out = StatxOut::new_zeroed();
-            out.stat.mode = u16::try_from(DIRECTORY).unwrap();
-            reply(asked, out.as_bytes())
-        }
-        Opcode::Lookup if named(b"dir") => reply(asked, entry(3, DIRECTORY).as_bytes()),
-        Opcode::Lookup if named(b"link") => reply(asked, entry(4, LINK).as_bytes()),
-        Opcode::Lookup => reply(asked, entry(2, FILE).as_bytes()),
-        Opcode::Open | Opcode::Opendir => reply(asked, OpenOut::new_zeroed().as_bytes()),
-        Opcode::Write => reply(
-            asked,
-            WriteOut {
-                size: 4,
-                padding: 0,
-            }
-            .as_bytes(),
-        ),
-        _ => reply(asked, &[]),
-    }
-}
-
-/// An entry with a number and a mode.
-pub(crate) fn entry(number: u64, mode: u32) -> EntryOut {
-    let mut out = EntryOut::new_zeroed();
-    out.nodeid = NodeId(number);
-    out.attr.ino = number;
-    out.attr.mode = mode;
-    out
+    replies::good(asked.opcode, asked.unique, &asked.body)
 }
 
 /// A good reply.
 pub(crate) fn reply(asked: &Asked, body: &[u8]) -> Vec<u8> {
     message(asked.unique, 0, body)
-}
-
-/// Any message whose length is right.
-pub(crate) fn message(unique: u64, error: i32, body: &[u8]) -> Vec<u8> {
-    let header = OutHeader {
-        error,
-        ..OutHeader::success(Unique(unique), body.len())
-    };
-    [header.as_bytes(), body].concat()
 }
 
 /// A memfd that cannot shrink.
