@@ -9,7 +9,7 @@ use vfsd_backend::{
 };
 
 use crate::backend::{LayerCache, Shared};
-use crate::content::ContentPiece;
+use crate::content::{ContentError, ContentPiece, Pinned};
 use crate::tree::NodeId;
 
 /// Zeros that holes are read from.
@@ -49,6 +49,14 @@ impl ImageFile {
 
     fn is_resident(&self, range: &Range<u64>) -> bool {
         self.layer.content.is_resident(self.entry, range.clone())
+    }
+
+    fn pin(
+        &self,
+        range: &Range<u64>,
+        wait: Wait,
+    ) -> std::result::Result<Option<Pinned<'_>>, ContentError> {
+        self.layer.content.pin(self.entry, range.clone(), wait)
     }
 
     fn pieces(&self, range: &Range<u64>) -> impl Iterator<Item = ContentPiece> + '_ {
@@ -105,13 +113,17 @@ impl File for ImageFile {
             let spans = self.layer.content.spans_of(self.entry, range.clone());
             self.shared.recorder.record(self.number, spans.flatten());
         }
-        if self.is_resident(&range) {
+        let pinned = self.pin(&range, Wait::Refused);
+        if matches!(pinned, Ok(Some(_))) && self.is_resident(&range) {
             match self.transfer(&mut range, sink, Wait::Refused) {
                 Err(error) if must_wait(&error) => {}
                 result => return Answer::ready(result.map(|()| whole)),
             }
         }
+        drop(pinned);
         Answer::blocking(move || {
+            // Until all of it is with the guest.
+            let _pinned = self.pin(&range, Wait::Allowed)?;
             {
                 let _waiting = self.shared.demand.wait();
                 self.layer.content.fill(self.entry, range.clone())?;
@@ -153,8 +165,11 @@ impl File for ImageFile {
         })
     }
 
-    /// Given where the content is in the cache already: nothing is fetched for it.
+    /// Given where the content is in the cache already, and stays there: nothing is fetched for it.
     fn extent(&self, offset: u64, length: u64) -> Answer<'_, Option<Extent>> {
+        if self.layer.content.is_bounded() {
+            return Answer::ok(None);
+        }
         let range = self.range(offset, length);
         let Some(piece) = self.pieces(&range).next() else {
             return Answer::ok(None);

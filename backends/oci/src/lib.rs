@@ -35,6 +35,7 @@ pub mod index;
 mod node;
 mod open;
 pub mod registry;
+mod room;
 pub mod tar;
 #[cfg(test)]
 mod testing;

@@ -28,10 +28,11 @@ use crate::ahead::{Demand, Recorder};
 use crate::backend::{LayerCache, Shared};
 use crate::blob::{BlobError, Sha256Digest};
 use crate::catalogue::Catalogue;
-use crate::content::{ContentError, HostBoot, LayerContent};
+use crate::content::{ContentError, HostBoot, LayerContent, Room};
 use crate::image::{Image, ImageError, ImageName, Layer, Platform};
 use crate::index::{IndexError, IndexOptions, IndexProgress, LayerIndex, build_index};
 use crate::registry;
+use crate::room::CacheRoom;
 use crate::toc::{TocLayer, TocReference, read_toc};
 use crate::tree::{Tree, TreeBuilder, TreeError};
 
@@ -56,6 +57,9 @@ pub struct Options {
     pub known_as: Option<String>,
     /// Which boot of the host this is: for a process in a sandbox, that of before it entered it.
     pub boot: HostBoot,
+    /// Bytes that the cache may take. What was read the longest time ago is taken away then, also from images in use, and
+    /// read again when it is needed.
+    pub cache_limit: Option<u64>,
     /// Whether a layer that has not been read yet is opened by its table of contents, where it has one. Such a layer is
     /// verified chunk by chunk, never as a whole.
     pub by_contents: bool,
@@ -76,6 +80,7 @@ impl Options {
             cache,
             registries: registry::Settings::default(),
             boot: HostBoot::current(),
+            cache_limit: None,
             by_contents: true,
             index: IndexOptions::default(),
             progress: Box::new(|_| {}),
@@ -202,12 +207,17 @@ impl OciImage {
         }
         let indexes = indexes(&image, &layers, options)?;
         let tree = tree(&image, &indexes, &trees)?;
+        let room = options.cache_limit;
+        let room: Option<Arc<dyn Room>> = match room {
+            Some(limit) => Some(Arc::new(CacheRoom::new(&options.cache, limit))),
+            None => None,
+        };
         let mut opened: HashMap<Sha256Digest, LayerCache> = HashMap::new();
         let mut caches = Vec::new();
         for (layer, index) in image.layers.iter().zip(indexes) {
             let cache = match opened.get(&layer.digest) {
                 Some(cache) => cache.clone(),
-                None => layer_cache(&image, layer, index, (&layers, options.boot))?,
+                None => layer_cache(&image, layer, index, (&layers, options.boot, room.clone()))?,
             };
             opened.insert(layer.digest, cache.clone());
             caches.push(cache);
@@ -238,10 +248,10 @@ fn layer_cache(
     image: &Image,
     layer: &Layer,
     index: Arc<LayerIndex>,
-    (folder, boot): (&Path, HostBoot),
+    (folder, boot, room): (&Path, HostBoot, Option<Arc<dyn Room>>),
 ) -> Result<LayerCache, OpenError> {
     let source = image.open_layer(layer)?;
-    let content = LayerContent::open(folder, index, source, boot).map_err(|source| {
+    let content = LayerContent::open_in(folder, index, source, boot, room).map_err(|source| {
         let layer = layer.digest;
         OpenError::Content { layer, source }
     })?;

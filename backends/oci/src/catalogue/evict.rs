@@ -5,7 +5,7 @@ use std::io;
 use std::time::SystemTime;
 
 use super::Catalogue;
-use super::files::{CachedFile, Kind, files, index_of};
+use super::files::{CachedFile, Kind, files};
 use super::prune::{is_being_fetched, is_young, remove};
 use crate::ahead::Trace;
 use crate::blob::Sha256Digest;
@@ -16,8 +16,17 @@ use crate::content::{resident_spans_of, trim_content};
 pub struct Evicted {
     /// Bytes that the disk has again.
     pub bytes: u64,
-    /// Bytes that the cache takes now. More than the limit where the rest is in use.
+    /// Bytes that the cache takes now. More than the limit where the rest is being read, or is what is known of images in
+    /// use, or is held by a daemon without a limit.
     pub left: u64,
+}
+
+impl Evicted {
+    /// The disk has so many bytes again.
+    pub(super) fn count(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.left = self.left.saturating_sub(bytes);
+    }
 }
 
 /// In which order files go.
@@ -35,7 +44,8 @@ enum Rank {
 
 impl Catalogue {
     /// Removes what was used the longest time ago, until the cache takes at most `limit` bytes: contents first, what
-    /// is known of layers last. Nothing that somebody needs now is removed, so the cache may stay larger.
+    /// is known of layers last. Where that is not enough, content of images in use goes, too, span by span: see
+    /// [`Options::cache_limit`](crate::Options::cache_limit).
     ///
     /// It may be cut off at any time, and several daemons may do it at once.
     ///
@@ -58,12 +68,14 @@ impl Catalogue {
             .filter(|file| file.kind == Kind::Content && is_complete(file))
             .filter_map(|file| file.digest)
             .collect();
-        let mut going = Vec::new();
+        let (mut going, mut staying) = (Vec::new(), Vec::new());
         for file in all {
             if let Some(rank) = users.rank(&file, &complete)? {
                 let last = file.digest.and_then(|it| users.last_use.get(&it).copied());
                 let last = last.unwrap_or(file.modified);
                 going.push((rank, last, file));
+            } else if users.is_of_layer_in_use(&file) {
+                staying.push(file);
             }
         }
         going.sort_by_key(|(rank, last, file)| (*rank, *last, file.kind, file.digest));
@@ -84,6 +96,9 @@ impl Catalogue {
             evicted.bytes = evicted.bytes.saturating_add(file.disk);
             evicted.left = evicted.left.saturating_sub(file.disk);
         }
+        if evicted.left > limit {
+            self.evict_in_use(staying, limit, &mut evicted)?;
+        }
         Ok(evicted)
     }
 
@@ -91,11 +106,10 @@ impl Catalogue {
     /// cannot be done.
     fn trim(&self, file: &CachedFile, wanted: u64) -> Option<u64> {
         let digest = file.digest?;
-        let folder = file.path.parent()?;
-        let index = index_of(&file.path)?;
+        let places = self.places_of(&file.path)?;
         let worth = self.start_of(digest).ok()?;
         let worth = |span: usize| worth.get(&span).copied().unwrap_or(0);
-        let freed = trim_content(folder, &index, wanted, worth).ok()?;
+        let freed = trim_content(&places, wanted, worth).ok()?;
         (freed > 0).then_some(freed)
     }
 
@@ -124,6 +138,12 @@ impl Catalogue {
         }
         Ok(worth)
     }
+}
+
+/// By how much a cache may be larger than its limit at times, for each daemon that fills it: 16 MiB, or an eighth of a
+/// smaller limit. What is being read comes on top.
+pub fn slack(limit: u64) -> u64 {
+    (limit / 8).clamp(1, 16 << 20)
 }
 
 fn disk(files: &[CachedFile]) -> u64 {
@@ -170,6 +190,12 @@ impl Users {
             users.documents.extend(&record.documents);
         }
         Ok(users)
+    }
+
+    /// Whether a file has bytes of a layer that is in use, which can be had again.
+    fn is_of_layer_in_use(&self, file: &CachedFile) -> bool {
+        let used = |digest| self.used.contains(&digest) && !self.documents.contains(&digest);
+        matches!(file.kind, Kind::Content | Kind::Blob) && file.digest.is_some_and(used)
     }
 
     /// When a file goes; never if it has none.

@@ -12,6 +12,7 @@
 
 mod evict;
 mod files;
+mod in_use;
 mod list;
 mod prune;
 mod record;
@@ -19,19 +20,23 @@ mod record;
 mod tests;
 mod verify;
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::blob::Sha256Digest;
+use crate::content::Places;
 use crate::image::Image;
 
-pub use evict::Evicted;
+pub use evict::{Evicted, slack};
 pub use list::ListedImage;
 pub use prune::{PruneOptions, Pruned};
 use record::Record;
@@ -41,6 +46,8 @@ pub use verify::{Problem, Verified};
 #[derive(Debug, Clone)]
 pub struct Catalogue {
     cache: PathBuf,
+    /// Where the spans of content files stand, of those that were looked at.
+    places: Arc<Mutex<HashMap<PathBuf, Arc<Places>>>>,
 }
 
 impl Catalogue {
@@ -48,6 +55,7 @@ impl Catalogue {
     pub fn new(cache: &Path) -> Self {
         Self {
             cache: cache.to_owned(),
+            places: Arc::default(),
         }
     }
 

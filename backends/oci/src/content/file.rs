@@ -1,17 +1,19 @@
 //! The cache file: which spans it holds, and their contents.
 //!
 //! ```text
-//! header, one page | a byte for each span | a SHA-256 for each span | contents, from a page on
+//! header, one page | a byte for each span | a SHA-256 for each span | a time for each span | contents, from a page on
 //! ```
 //!
 //! A span's byte says `WRITTEN` after its contents were written, and `DURABLE` after they were
 //! synced. What was written outlives the process, however it ends, but not the host: so `WRITTEN`
 //! counts only in the boot that the header names. No byte has to be taken back after a crash, and
 //! none has to be verified again. The SHA-256 is that of what the span has in this file: whoever
-//! doubts the disk can [look](super::verify_content) without the layer.
+//! doubts the disk can [look](super::verify_content) without the layer. The time is when the span was read last, where
+//! the cache is bounded.
 //!
 //! Several daemons may use a file at once. Only verified bytes are ever written, and the same by
-//! all, so that writing them twice does no harm.
+//! all, so that writing them twice does no harm. Who takes them away keeps out those who read them by
+//! [locks](super::pins).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -25,10 +27,13 @@ use super::layout::PAGE;
 use crate::blob::Sha256Digest;
 
 const MAGIC: &[u8; 8] = b"vfsdcach";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Bytes of a SHA-256.
 const SUM: u64 = 32;
+
+/// Bytes of a time, in milliseconds since 1970.
+const TIME: u64 = 8;
 
 /// States of a span.
 pub(super) const ABSENT: u8 = 0;
@@ -65,17 +70,24 @@ pub(super) struct Shape {
     pub(super) end: u64,
 }
 
+impl Shape {
+    /// Where contents begin.
+    pub(super) fn start(&self) -> u64 {
+        contents_start(self.spans).unwrap_or(self.end)
+    }
+}
+
 /// Where contents begin in a file with so many spans.
 pub(super) fn contents_start(spans: u64) -> Option<u64> {
-    let states_and_sums = spans.checked_mul(SUM.checked_add(1)?)?;
-    PAGE.checked_add(states_and_sums)?
+    let of_span = SUM.checked_add(TIME)?.checked_add(1)?;
+    PAGE.checked_add(spans.checked_mul(of_span)?)?
         .checked_next_multiple_of(PAGE)
 }
 
 /// A cache file.
 #[derive(Debug)]
 pub(super) struct CacheFile {
-    writable: File,
+    pub(super) writable: File,
     spans: u64,
     /// The same file for reading only: for those who hand it on.
     pub(super) readable: File,
@@ -175,6 +187,50 @@ impl CacheFile {
         Ok(state[0])
     }
 
+    /// Says of each of some spans whether it is there.
+    pub(super) fn states(
+        &self,
+        spans: &Range<usize>,
+        mut is_there: impl FnMut(usize, bool),
+    ) -> io::Result<()> {
+        let mut buffer = [ABSENT; 64];
+        let mut span = spans.start;
+        while span < spans.end {
+            let count = spans.end.saturating_sub(span).min(buffer.len());
+            let states = buffer.get_mut(..count).unwrap_or_default();
+            self.writable.read_exact_at(states, place(span))?;
+            for state in &*states {
+                is_there(span, *state != ABSENT);
+                span = span.saturating_add(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says when a span was read last.
+    pub(super) fn set_read(&self, span: usize, time: u64) -> io::Result<()> {
+        self.writable.write_all_at(
+            &time.to_le_bytes(),
+            self.times().saturating_add(bytes(span, TIME)),
+        )
+    }
+
+    /// When each span was read last.
+    pub(super) fn reads(&self) -> io::Result<Vec<u64>> {
+        let spans = usize::try_from(self.spans).map_err(io::Error::other)?;
+        let mut times = vec![0; spans.saturating_mul(8)];
+        self.writable.read_exact_at(&mut times, self.times())?;
+        let (times, _) = times.as_chunks::<8>();
+        Ok(times.iter().copied().map(u64::from_le_bytes).collect())
+    }
+
+    /// Where the times are.
+    fn times(&self) -> u64 {
+        PAGE.saturating_add(self.spans)
+            .saturating_add(self.spans.saturating_mul(SUM))
+            .min(u64::MAX / 2)
+    }
+
     pub(super) fn set_state(&self, span: usize, state: u8) -> io::Result<()> {
         self.writable.write_all_at(&[state], place(span))
     }
@@ -192,9 +248,8 @@ impl CacheFile {
     }
 
     fn sum_place(&self, span: usize) -> u64 {
-        let before = u64::try_from(span).unwrap_or(u64::MAX).saturating_mul(SUM);
         PAGE.saturating_add(self.spans)
-            .saturating_add(before)
+            .saturating_add(bytes(span, SUM))
             .min(u64::MAX / 2)
     }
 
@@ -205,6 +260,13 @@ impl CacheFile {
     pub(super) fn sync(&self) -> io::Result<()> {
         self.writable.sync_data()
     }
+}
+
+/// Bytes of so many items.
+fn bytes(items: usize, size: u64) -> u64 {
+    u64::try_from(items)
+        .unwrap_or(u64::MAX)
+        .saturating_mul(size)
 }
 
 fn place(span: usize) -> u64 {

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::file::{ABSENT, DURABLE, WRITTEN};
 use super::{ContentError, LayerContent};
 use crate::blob::{BlobSource, Sha256Digest, SpanFault, SpanReader};
+use vfsd_backend::Wait;
 
 /// How much is written at once, about.
 const PIECE: usize = 1 << 20;
@@ -22,10 +23,10 @@ impl LayerContent {
     /// A span that can't be read, decoded or verified, with the layer's digest and its number; what
     /// the file system answers. Spans before that one are resident; it can be tried again.
     pub fn fill(&self, entry: usize, range: Range<u64>) -> Result<(), ContentError> {
-        for span in self.spans_of(entry, range).flatten() {
-            self.fill_span(span)?;
-        }
-        Ok(())
+        let mut spans = self.spans_of(entry, range).flatten();
+        let filled = spans.try_for_each(|span| self.fill_span(span));
+        self.make_room();
+        filled
     }
 
     /// Makes a span resident, as [`fill`](Self::fill) does: for those who fill the whole layer.
@@ -60,8 +61,14 @@ impl LayerContent {
     pub fn sync(&self) -> Result<(), ContentError> {
         let mut written = Vec::new();
         for span in 0..self.index.blob.spans.len() {
-            if self.residency.has(span) && self.file.state(span)? == WRITTEN {
-                written.push(span);
+            if !self.residency.has(span) {
+                continue;
+            }
+            // Nobody takes it away before it is said that it is durable.
+            if let Some(pinned) = self.pin_span(span, Wait::Refused)?
+                && self.file.state(span)? == WRITTEN
+            {
+                written.push((span, pinned));
             }
         }
         if written.is_empty() {
@@ -69,7 +76,7 @@ impl LayerContent {
         }
         let synced = self.file.sync();
         let state = if synced.is_ok() { DURABLE } else { ABSENT };
-        for span in written {
+        for (span, _pinned) in written {
             if state == ABSENT {
                 self.residency.clear(span);
             }
@@ -110,7 +117,7 @@ impl LayerContent {
         }
     }
 
-    fn decoded_range(&self, span: usize) -> Range<u64> {
+    pub(super) fn decoded_range(&self, span: usize) -> Range<u64> {
         let span = self.index.blob.spans.get(span);
         span.map_or(0..0, |span| span.decoded.clone())
     }

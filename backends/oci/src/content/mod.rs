@@ -9,6 +9,8 @@ mod file;
 mod fill;
 mod flight;
 mod layout;
+mod pinned;
+mod pins;
 mod residency;
 mod run;
 #[cfg(test)]
@@ -28,8 +30,10 @@ use file::{CacheFile, Shape, contents_start};
 use flight::Flights;
 pub use layout::ContentPiece;
 use layout::Layout;
+use pinned::Bounded;
+pub(crate) use pinned::{Pinned, Room};
 use residency::Residency;
-pub(crate) use trim::trim_content;
+pub(crate) use trim::{Places, trim_content};
 pub(crate) use verify::resident_spans_of;
 pub use verify::{VerifiedContent, verify_content};
 
@@ -52,12 +56,14 @@ pub struct LayerContent {
     residency: Residency,
     flights: Flights,
     in_memory: usize,
+    /// What is needed where content may be taken away at any time.
+    bounded: Option<Bounded>,
 }
 
 impl LayerContent {
     /// Opens the cache of a layer in `folder`, or begins it. Several daemons may do so at once.
     /// Missing spans will be read from `source`. What was written in this `boot` of the host counts, however who wrote
-    /// it has ended.
+    /// it has ended. Nothing is taken away from it by others as long as it is open.
     ///
     /// # Errors
     /// What the file system answers; a layer of more than 2^63 bytes; an index whose entries share
@@ -68,9 +74,23 @@ impl LayerContent {
         source: Arc<dyn BlobSource>,
         boot: HostBoot,
     ) -> Result<Self, ContentError> {
+        Self::open_in(folder, index, source, boot, None)
+    }
+
+    /// As [`open`](Self::open). With a `room` content may be taken away at any time, unless it is [pinned](Self::pin), by
+    /// all who use the cache.
+    pub(crate) fn open_in(
+        folder: &Path,
+        index: Arc<LayerIndex>,
+        source: Arc<dyn BlobSource>,
+        boot: HostBoot,
+        room: Option<Arc<dyn Room>>,
+    ) -> Result<Self, ContentError> {
         let (path, shape, layout) = place(folder, &index)?;
         let (file, states) = CacheFile::open(&path, shape, boot)?;
-        Ok(Self {
+        let bounded = room.map(|room| Bounded::new(room, states.len()));
+        let is_bounded = bounded.is_some();
+        let content = Self {
             reader: SpanReader::new(source, Arc::clone(&index.blob)),
             index,
             layout,
@@ -79,7 +99,17 @@ impl LayerContent {
             residency: Residency::new(&states),
             flights: Flights::default(),
             in_memory: IN_MEMORY,
-        })
+            bounded,
+        };
+        if !is_bounded {
+            content.pin_for_good()?;
+        }
+        Ok(content)
+    }
+
+    /// Whether content may be taken away at any time.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.bounded.is_some()
     }
 
     /// The index of the layer.

@@ -4,6 +4,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use vfsd_backend::Wait;
+
 use super::file::{ABSENT, WRITTEN};
 use super::flight::{Landing, Outcome};
 use super::{ContentError, LayerContent};
@@ -59,6 +61,7 @@ impl LayerContent {
     /// The first that a span met; the others were tried all the same.
     pub(crate) fn fill_run(&self, spans: Range<usize>) -> Result<(), ContentError> {
         let filled = self.fill_missing(spans)?;
+        self.make_room();
         let outcomes = filled.into_iter().map(|(_, outcome)| outcome);
         outcomes.fold(Ok(()), Result::and)
     }
@@ -117,10 +120,15 @@ impl LayerContent {
         span: usize,
         reader: &SpanReader<Arc<dyn BlobSource>>,
     ) -> Result<(), ContentError> {
+        let _pinned = self.pin_span(span, Wait::Allowed)?;
+        if self.is_bounded() && self.residency.has(span) {
+            return Ok(());
+        }
         let sum = self.fetch(span, reader)?;
         self.file.set_sum(span, sum)?;
         self.file.set_state(span, WRITTEN)?;
         self.residency.set(span);
+        self.note_filled(span);
         Ok(())
     }
 

@@ -3,61 +3,174 @@
 use std::cmp::Reverse;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::file::{ABSENT, CacheFile};
+use vfsd_backend::Wait;
+
+use super::file::{ABSENT, CacheFile, DURABLE, Shape};
 use super::layout::{Layout, PAGE};
+use super::pins::{Lock, is_locked_for_good, lock};
 use super::place;
 use crate::index::LayerIndex;
 
-/// Takes spans away from the cache in `folder` of a layer that **nobody has open**, until the disk has `wanted` bytes
-/// again: those of the lowest `worth` first, and of the same worth the later ones. Gives the bytes that the disk has.
-///
-/// It may be cut off at any time: a span is absent, durably, before its bytes go.
+/// Where the spans of a layer stand in its cache file.
+#[derive(Debug)]
+pub(crate) struct Places {
+    path: PathBuf,
+    shape: Shape,
+    /// For each span its bytes.
+    bytes: Vec<Range<u64>>,
+}
+
+/// A span that is in a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Resident {
+    /// When it was read last, as far as it was noted, in milliseconds since 1970.
+    pub(crate) read: u64,
+    pub(crate) span: usize,
+    /// Bytes that it takes.
+    pub(crate) size: u64,
+}
+
+impl Places {
+    /// Those of a layer whose cache is in `folder`.
+    ///
+    /// # Errors
+    /// An index that has no layout.
+    pub(crate) fn of(folder: &Path, index: &LayerIndex) -> io::Result<Self> {
+        let (path, shape, layout) = place(folder, index).map_err(io::Error::other)?;
+        let spans = 0..index.blob.spans.len();
+        Ok(Self {
+            bytes: spans.map(|span| bytes_of(span, index, &layout)).collect(),
+            path,
+            shape,
+        })
+    }
+
+    /// Whether these are those of the file at `path`.
+    pub(crate) fn is_of(&self, path: &Path) -> bool {
+        self.path == path
+    }
+
+    /// The spans that are there.
+    ///
+    /// # Errors
+    /// What the file system answers.
+    pub(crate) fn resident(&self) -> io::Result<Vec<Resident>> {
+        let Some((file, states)) = CacheFile::as_it_is(&self.path, self.shape)? else {
+            return Ok(Vec::new());
+        };
+        let read = file.reads()?;
+        let spans = states.into_iter().zip(read).enumerate();
+        let there = spans.filter(|(_, (state, _))| *state != ABSENT);
+        Ok(there
+            .map(|(span, (_, read))| Resident {
+                read,
+                span,
+                size: self.size(span),
+            })
+            .collect())
+    }
+
+    /// Takes spans away, as far as nobody [holds](super::LayerContent::pin) them, and gives the bytes that the disk has
+    /// again. Of a span that is absent already what is left of it goes.
+    ///
+    /// It may be cut off at any time: a span is absent, durably, before its bytes go.
+    ///
+    /// # Errors
+    /// What the file system answers, also where it knows no holes.
+    pub(crate) fn take(&self, spans: impl IntoIterator<Item = usize>) -> io::Result<u64> {
+        // Its locks end with it.
+        let Some((file, _)) = CacheFile::as_it_is(&self.path, self.shape)? else {
+            return Ok(0);
+        };
+        let before = file.disk()?;
+        let (mut going, mut are_durable) = (Vec::new(), false);
+        for span in spans {
+            let place = span..span.saturating_add(1);
+            if !lock(&file.writable, &place, Lock::Exclusive, Wait::Refused)? {
+                continue;
+            }
+            let state = file.state(span)?;
+            if state != ABSENT {
+                file.set_state(span, ABSENT)?;
+                are_durable |= state == DURABLE;
+            }
+            going.push(span);
+        }
+        // After a crash of the host no state may say that there is content where there is a hole. One that is only
+        // written says nothing then.
+        if are_durable {
+            file.sync()?;
+        }
+        for span in going {
+            file.punch(self.bytes.get(span).cloned().unwrap_or(0..0))?;
+        }
+        Ok(before.saturating_sub(file.disk()?))
+    }
+
+    /// The spans that are absent, but that have left something on the disk: an eviction was cut off, or the host went
+    /// down. Which of them is not known.
+    ///
+    /// # Errors
+    /// What the file system answers.
+    pub(crate) fn left_over(&self) -> io::Result<Vec<usize>> {
+        let Some((file, states)) = CacheFile::as_it_is(&self.path, self.shape)? else {
+            return Ok(Vec::new());
+        };
+        let spans = states.iter().enumerate();
+        let (there, absent): (Vec<_>, Vec<_>) = spans.partition(|(_, state)| **state != ABSENT);
+        let known = there.iter().map(|(span, _)| self.size(*span));
+        let known = known.fold(self.shape.start(), u64::saturating_add);
+        // Pages are shared by few, and file systems round.
+        let spare = known.checked_div(16).unwrap_or(0).saturating_add(1 << 18);
+        match file.disk()? > known.saturating_add(spare) {
+            true => Ok(absent.into_iter().map(|(span, _)| span).collect()),
+            false => Ok(Vec::new()),
+        }
+    }
+
+    /// Whether somebody has the layer open for whom nothing may be taken away.
+    ///
+    /// # Errors
+    /// What the file system answers.
+    pub(crate) fn is_kept(&self) -> io::Result<bool> {
+        match CacheFile::as_it_is(&self.path, self.shape)? {
+            Some((file, _)) => is_locked_for_good(&file.writable),
+            None => Ok(false),
+        }
+    }
+
+    fn size(&self, span: usize) -> u64 {
+        let bytes = self.bytes.get(span).cloned().unwrap_or(0..0);
+        bytes.end.saturating_sub(bytes.start)
+    }
+}
+
+/// Takes spans away from the cache of a layer that **nobody has open**, until the disk has `wanted` bytes again: those
+/// of the lowest `worth` first, and of the same worth the later ones. Gives the bytes that the disk has.
 ///
 /// # Errors
-/// What the file system answers, also where it knows no holes; an index that has no layout.
+/// As [`Places::take`].
 pub(crate) fn trim_content(
-    folder: &Path,
-    index: &LayerIndex,
+    places: &Places,
     wanted: u64,
     worth: impl Fn(usize) -> usize,
 ) -> io::Result<u64> {
-    let (path, shape, layout) = place(folder, index).map_err(io::Error::other)?;
-    let Some((file, states)) = CacheFile::as_it_is(&path, shape)? else {
-        return Ok(0);
-    };
-    let before = file.disk()?;
-    let freed = |file: &CacheFile| Ok(before.saturating_sub(file.disk()?));
-    let (absent, mut there): (Vec<_>, Vec<_>) = states
-        .into_iter()
-        .enumerate()
-        .partition(|(_, state)| *state == ABSENT);
+    let mut there = places.resident()?;
+    let is_there: std::collections::HashSet<_> = there.iter().map(|it| it.span).collect();
     // What an eviction that was cut off, or a host that went down, has left.
-    for (span, _) in absent {
-        file.punch(bytes_of(span, index, &layout))?;
-    }
-    let mut left = wanted.saturating_sub(freed(&file)?);
-    if left == 0 {
-        return freed(&file);
-    }
-    there.sort_by_key(|(span, _)| (worth(*span), Reverse(*span)));
-    let mut going = Vec::new();
-    for (span, _) in there {
-        if left == 0 {
-            break;
-        }
-        let bytes = bytes_of(span, index, &layout);
-        left = left.saturating_sub(bytes.end.saturating_sub(bytes.start));
-        file.set_state(span, ABSENT)?;
-        going.push(bytes);
-    }
-    // After a crash of the host no state may say that there is content where there is a hole.
-    file.sync()?;
-    for bytes in going {
-        file.punch(bytes)?;
-    }
-    freed(&file)
+    let absent = (0..places.bytes.len()).filter(|span| !is_there.contains(span));
+    let freed = places.take(absent)?;
+    let mut left = wanted.saturating_sub(freed);
+    there.sort_by_key(|it| (worth(it.span), Reverse(it.span)));
+    let going = there.into_iter().take_while(|it| {
+        let goes = left > 0;
+        left = left.saturating_sub(it.size);
+        goes
+    });
+    let going: Vec<usize> = going.map(|it| it.span).collect();
+    Ok(freed.saturating_add(places.take(going)?))
 }
 
 /// What a span has in the cache file, with the padding between its files and after them.

@@ -4,9 +4,11 @@ use std::io;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
+use vfsd_backend::Wait;
 
 use super::file::{ABSENT, CacheFile, HostBoot, states_of};
 use super::layout::Layout;
+use super::pins::{Lock, lock};
 use super::{ContentError, place};
 use crate::blob::Sha256Digest;
 use crate::index::LayerIndex;
@@ -35,7 +37,11 @@ pub fn verify_content(folder: &Path, index: &LayerIndex) -> Result<VerifiedConte
         return Ok(found);
     };
     for (span, state) in states.into_iter().enumerate() {
-        if state == ABSENT {
+        // Nobody takes it away meanwhile.
+        let place = span..span.saturating_add(1);
+        lock(&file.writable, &place, Lock::Shared, Wait::Allowed)?;
+        if state == ABSENT || file.state(span)? == ABSENT {
+            lock(&file.writable, &place, Lock::None, Wait::Refused)?;
             continue;
         }
         // Another daemon may be writing it again, the same to the same place: then the second look is right.
@@ -48,6 +54,7 @@ pub fn verify_content(folder: &Path, index: &LayerIndex) -> Result<VerifiedConte
             file.set_state(span, ABSENT)?;
             found.wrong.push(span);
         }
+        lock(&file.writable, &place, Lock::None, Wait::Refused)?;
     }
     if !found.wrong.is_empty() {
         file.sync()?;

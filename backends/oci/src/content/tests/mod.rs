@@ -1,3 +1,4 @@
+mod bounded;
 mod filling;
 mod lasting;
 
