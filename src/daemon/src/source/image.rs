@@ -66,6 +66,7 @@ impl ImageSettings {
         let mut options = vfsd_oci::Options::new(name, cache);
         options.platform.clone_from(&self.platform);
         options.registries = self.registries();
+        options.cache_limit = self.cache.size;
         options
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use vfsd_oci::catalogue::Catalogue;
+use vfsd_oci::catalogue::{Catalogue, slack};
 use vfsd_oci::content::ContentError;
 use vfsd_oci::{OciImage, Stopped};
 
@@ -138,7 +138,8 @@ impl Bound {
         }
     }
 
-    /// Removes what is too much, and says whether there is room now.
+    /// Removes what is too much, and says whether there is room for more than the guest asks for: what is in use is not
+    /// taken away for that.
     pub(super) fn keep(&self) -> bool {
         let warn = |text: String| {
             if !self.warned.swap(true, std::sync::atomic::Ordering::Relaxed) {
@@ -146,7 +147,9 @@ impl Bound {
             }
         };
         match self.catalogue.evict(self.limit) {
-            Ok(evicted) if evicted.left <= self.limit => true,
+            Ok(evicted) if evicted.left <= self.limit => {
+                evicted.left.saturating_add(slack(self.limit)) <= self.limit
+            }
             Ok(evicted) => {
                 warn(format!(
                     "the cache of images takes {} bytes instead of {}: what it has is in use",
