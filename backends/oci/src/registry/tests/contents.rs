@@ -29,6 +29,8 @@ fn scene(made: &Made) -> Scene {
         layout,
         cache,
         auth,
+        // Requests are counted: none is made again on a busy machine.
+        idle: Duration::from_secs(60),
     };
     // Manifest and configuration are there.
     scene.find(":t").unwrap();

@@ -34,6 +34,8 @@ pub(crate) struct Scene {
     layout: Layout,
     cache: TempDir,
     auth: PathBuf,
+    /// How long nothing may arrive.
+    idle: Duration,
 }
 
 impl Scene {
@@ -43,7 +45,11 @@ impl Scene {
 
     /// One whose larger layer has several spans.
     pub(crate) fn in_spans() -> Self {
-        Self::packed(Wants::Nothing, 6)
+        // What counts requests has none made again on a busy machine.
+        Self {
+            idle: Duration::from_secs(60),
+            ..Self::packed(Wants::Nothing, 6)
+        }
     }
 
     fn wanting(wants: Wants) -> Self {
@@ -75,6 +81,7 @@ impl Scene {
             layout,
             auth,
             cache,
+            idle: Duration::from_millis(500),
         }
     }
 
@@ -93,7 +100,7 @@ impl Scene {
             offline: false,
             limits: Limits {
                 connect: Duration::from_secs(5),
-                idle: Duration::from_millis(500),
+                idle: self.idle,
                 attempts: 4,
                 pause: Duration::from_millis(1),
                 longest_pause: Duration::from_millis(5),
