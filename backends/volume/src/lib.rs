@@ -61,7 +61,9 @@ mod xattr;
 pub use crate::bucket::{Amount, CheckLevel, Collected as Cleaned, Owner, Snapshot};
 pub use crate::check::CheckReport;
 pub use crate::error::VolumeError;
-pub use crate::live::{Durability, RemoteOptions, RemoteReport, RemoteStatus, host_boot};
+pub use crate::live::{
+    Durability, Lag, LagWatch, RemoteOptions, RemoteReport, RemoteStatus, host_boot,
+};
 pub use crate::quota::Quota;
 pub use crate::status::VolumeStatus;
 pub use crate::volume::{Volume, VolumeOptions};

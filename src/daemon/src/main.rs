@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod control;
 mod exit;
+mod figures;
 mod inherited;
 mod limits;
 mod listener;

@@ -142,7 +142,11 @@ fn serve(
     let session = Arc::clone(&started.session);
     if let Some(control) = control {
         let exports = status::describe(std::slice::from_ref(&settings.export));
-        control::start(control, Status::new(exports, session.clone(), None))?;
+        let figures = Arc::clone(&started.figures);
+        control::start(
+            control,
+            Status::new(exports, session.clone(), None, figures),
+        )?;
     }
     tracing::info!("serving {}", settings.mount_point.display());
     let served = connection.serve(&session);

@@ -101,7 +101,12 @@ fn serve(
         let exports = status::describe(&settings.exports);
         control::start(
             control,
-            Status::new(exports, session, Some(Arc::clone(&device))),
+            Status::new(
+                exports,
+                session,
+                Some(Arc::clone(&device)),
+                Arc::clone(&started.figures),
+            ),
         )?;
     }
     tracing::info!("waiting for a front end");

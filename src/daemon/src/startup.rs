@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use vfsd_server::{Session, SessionOptions};
 
 use crate::exit::Failure;
+use crate::figures::Figures;
 use crate::inherited::Inherited;
 use crate::limits::Own;
 use crate::logging::LogSettings;
@@ -67,6 +68,8 @@ pub(crate) fn outside(
 /// What serves, once the sandbox was entered.
 pub(crate) struct Started {
     pub(crate) session: Arc<Session>,
+    /// What the storages tell of themselves.
+    pub(crate) figures: Arc<Figures>,
     runtime: Runtime,
     closing: Closing,
 }
@@ -100,12 +103,15 @@ pub(crate) fn inside(
     sandbox::give_up_privileges(confinement, storages.needs, &inside)?;
     let threads = ThreadCounts::new(confinement.thread_pool_size, storages.len());
     let runtime = runtime::start(threads)?;
-    let (exports, closing) = storages.open(inside, runtime.handle(), threads.for_each_export)?;
+    let figures = Arc::new(Figures::default());
+    let threads = threads.for_each_export;
+    let (exports, closing) = storages.open(inside, runtime.handle(), threads, &figures)?;
     let session = Session::new(exports, options, runtime.handle().clone());
     allocator::give_back_after(Arc::clone(&session), runtime.handle());
     Ok(Started {
         runtime,
         session,
+        figures,
         closing,
     })
 }

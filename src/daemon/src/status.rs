@@ -7,6 +7,7 @@ use vfsd_server::Session;
 use vfsd_virtio::{CountersSnapshot, Device};
 
 use crate::control::Subject;
+use crate::figures::Figures;
 use crate::settings::ExportSettings;
 
 /// A session, and the device that it is served through, if it is one.
@@ -15,15 +16,22 @@ pub(crate) struct Status {
     exports: String,
     session: Arc<Session>,
     device: Option<Arc<Device>>,
+    figures: Arc<Figures>,
 }
 
 impl Status {
-    /// What there is to tell of `session`.
-    pub(crate) fn new(exports: String, session: Arc<Session>, device: Option<Arc<Device>>) -> Self {
+    /// What there is to tell of `session` and of its storages, which tell `figures`.
+    pub(crate) fn new(
+        exports: String,
+        session: Arc<Session>,
+        device: Option<Arc<Device>>,
+        figures: Arc<Figures>,
+    ) -> Self {
         Self {
             exports,
             session,
             device,
+            figures,
         }
     }
 }
@@ -60,6 +68,7 @@ impl Subject for Status {
         if let Some(device) = &self.device {
             text.push_str(&device_metrics(&device.counters()));
         }
+        text.push_str(&self.figures.text());
         text
     }
 }

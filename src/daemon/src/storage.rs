@@ -8,6 +8,7 @@ use vfsd_backend::{Answer, Backend, Capabilities, Locator, Node, one_line};
 use vfsd_server::{Export, Exports};
 
 use crate::exit::Failure;
+use crate::figures::Figures;
 use crate::sandbox::{Inside, Needs, Share};
 use crate::settings::{Confinement, ExportSettings};
 use crate::source::{Given, Prepared, StorageOptions};
@@ -110,7 +111,8 @@ impl Storages {
         self.exports.len()
     }
 
-    /// Opens them, from inside the sandbox. `runtime` is what they wait on, each with so many `threads`.
+    /// Opens them, from inside the sandbox. `runtime` is what they wait on, each with so many `threads`; `figures` is where
+    /// they say what can be told of them.
     ///
     /// # Errors
     /// When a storage cannot be opened.
@@ -119,6 +121,7 @@ impl Storages {
         inside: Inside,
         runtime: &Handle,
         threads: usize,
+        figures: &Figures,
     ) -> Result<(Exports, Closing), Failure> {
         let mut roots = inside.roots.into_iter();
         let mut opened = Vec::new();
@@ -129,6 +132,7 @@ impl Storages {
                 proc_self_fd: &inside.proc_self_fd,
                 descriptors: self.descriptors,
                 runtime,
+                figures,
             };
             let mut shown = Shown {
                 added: Capabilities::empty(),
@@ -286,6 +290,7 @@ mod tests {
                 proc_self_fd: &File::open("/proc/self/fd").unwrap().into(),
                 descriptors: 100,
                 runtime: runtime.handle(),
+                figures: &Figures::default(),
             };
             let root = (export.storage.open)(given).unwrap().root();
             let size = runtime.block_on(root.statfs()).unwrap();

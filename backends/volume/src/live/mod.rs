@@ -12,6 +12,7 @@ mod clean;
 pub(crate) mod cut;
 pub(crate) mod dirty;
 mod fetch;
+mod lag;
 mod local;
 mod open;
 pub(crate) mod ranges;
@@ -39,6 +40,7 @@ use crate::core::Core;
 use crate::inode::Inode;
 
 pub use self::check::{RemoteReport, RemoteStatus};
+pub use self::lag::{Lag, LagWatch};
 pub use self::local::host_boot;
 pub use self::open::{Durability, RemoteOptions};
 

@@ -7,6 +7,8 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 use vfsd_backend::{Errno, Result};
 
+use super::lag::Lag;
+
 /// So much content is shipped without a further wait.
 const PLENTY_BYTES: u64 = 16 << 20;
 /// Above this who writes waits.
@@ -51,6 +53,8 @@ struct State {
     failures: u64,
     /// When something changed first after the last cut.
     since: Option<Instant>,
+    /// When something changed first of what is on its way.
+    cut_since: Option<Instant>,
     stop: bool,
     /// Inodes to be removed once their content is in the bucket.
     to_remove: Vec<(u64, bool)>,
@@ -249,13 +253,32 @@ impl Rounds {
         self.touched.store(false, Ordering::Release);
         self.plenty.store(false, Ordering::Release);
         self.recorded.store(0, Ordering::Relaxed);
-        self.state.lock().since = None;
+        let mut state = self.state.lock();
+        state.cut_since = state.cut_since.take().or(state.since.take());
+        state.since = None;
+        drop(state);
         self.room.notify_all();
     }
 
     /// Everything of the round that was begun is in the bucket.
     pub(super) fn done(&self) {
-        self.tell(|state| state.done = state.begun);
+        self.tell(|state| {
+            state.done = state.begun;
+            state.cut_since = None;
+        });
+    }
+
+    /// How far the bucket is behind, but for the bytes.
+    pub(super) fn lag(&self) -> Lag {
+        let state = self.state.lock();
+        let oldest = state.cut_since.or(state.since);
+        Lag {
+            bytes: 0,
+            age: oldest.map_or(Duration::ZERO, |since| since.elapsed()),
+            rounds: state.done,
+            failures: state.failures,
+            fenced: self.is_fenced(),
+        }
     }
 
     /// Content that was on its way is no longer counted.

@@ -16,6 +16,7 @@ use vfsd_testkit::place::{Place, wait};
 mod invariants;
 mod kill;
 mod kills;
+mod lag;
 mod power;
 mod scene;
 mod twice;

@@ -175,6 +175,7 @@ fn a_daemon_that_was_overtaken_writes_nothing_more_and_says_so() {
     let _ = handle.write(0, b"after!");
     assert_eq!(handle.fsync().unwrap_err(), Errno::STALE);
     assert_eq!(handle.fsync().unwrap_err(), Errno::STALE, "again");
+    assert!(old.watch_lag().look().unwrap().fenced);
     assert_eq!(
         root(&old).put("more", b"x").map(drop).unwrap_err(),
         Errno::ROFS

@@ -63,6 +63,7 @@ impl Storage for Bucket {
         if let Some(folder) = kept.transpose()? {
             shares.push(Share::at(folder, false));
         }
+        let (counted, shown) = (store.clone(), self.0.clone());
         let places: Vec<_> = shares.iter().map(|share| share.path.clone()).collect();
         let size = options.cache.size.unwrap_or(CACHE_SIZE);
         Ok(Prepared {
@@ -93,7 +94,11 @@ impl Storage for Bucket {
                 let opened = given
                     .runtime
                     .block_on(FlatBucket::open(store, &prefix, options));
-                Ok(Arc::new(opened.map_err(Failure::run)?))
+                let opened = opened.map_err(Failure::run)?;
+                given
+                    .figures
+                    .add(&shown, move || super::store::requests(&counted));
+                Ok(Arc::new(opened))
             }),
         })
     }

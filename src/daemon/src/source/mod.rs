@@ -35,6 +35,7 @@ pub(crate) use volume::{Status as VolumeStatus, VolumeSettings, VolumeSource};
 
 use crate::cli::choices::FileHandles;
 use crate::exit::Failure;
+use crate::figures::Figures;
 use crate::sandbox::{Needs, Share};
 
 /// A storage to serve, as the command line names it.
@@ -131,6 +132,8 @@ pub(crate) struct Given<'a> {
     pub(crate) descriptors: usize,
     /// On which it waits.
     pub(crate) runtime: &'a Handle,
+    /// Where it says what can be told of it.
+    pub(crate) figures: &'a Figures,
 }
 
 /// A share, inside the sandbox.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use vfsd_object_store::{Overwrite, RetryPolicy, Store, StoreOptions, StoreUrl};
 
 use crate::exit::Failure;
+use crate::figures::{Figure, Value};
 
 /// How long one attempt of a request may be without a sign of life.
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -37,4 +38,30 @@ impl StoreSettings {
         }
         Ok(options)
     }
+}
+
+/// What was sent to a store, repeated requests included.
+pub(super) fn requests(store: &Store) -> Vec<Figure> {
+    let sent = store.counters().requests();
+    let requests = [
+        ("get", sent.gets),
+        ("head", sent.heads),
+        ("list", sent.lists),
+        ("put", sent.puts),
+        ("delete", sent.deletes),
+        ("copy", sent.copies),
+        ("marker", sent.markers),
+    ];
+    let requests = requests.into_iter().map(|(operation, count)| Figure {
+        name: "vfsd_store_requests_total",
+        label: Some(("operation", operation)),
+        value: Value::Counter(count),
+    });
+    let bytes = [("read", sent.bytes_read), ("written", sent.bytes_written)];
+    let bytes = bytes.into_iter().map(|(direction, count)| Figure {
+        name: "vfsd_store_bytes_total",
+        label: Some(("direction", direction)),
+        value: Value::Counter(count),
+    });
+    requests.chain(bytes).collect()
 }

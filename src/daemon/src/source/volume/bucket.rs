@@ -9,13 +9,15 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use vfsd_object_store::{Store, StoreUrl};
 use vfsd_volume::{
-    Amount, CheckLevel, CheckReport, Cleaned, Quota, RemoteOptions, RemoteReport, RemoteStatus,
-    Snapshot, Volume, VolumeError, VolumeOptions, host_boot,
+    Amount, CheckLevel, CheckReport, Cleaned, Lag, Quota, RemoteOptions, RemoteReport,
+    RemoteStatus, Snapshot, Volume, VolumeError, VolumeOptions, host_boot,
 };
 
 use super::VolumeSettings;
 use crate::exit::Failure;
+use crate::figures::{Figure, Value};
 use crate::sandbox::{Needs, Share};
+use crate::source::store::requests;
 use crate::source::{Prepared, StorageOptions, StoreSettings, folder};
 
 /// Longer names are cut, and end with a checksum.
@@ -166,6 +168,7 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
     let directory = directory(url, store.identity(), &options.volume)?;
     let boot = host_boot()
         .map_err(|error| Failure::run(format!("cannot tell this boot of the host: {error}")))?;
+    let shown = format!("volume:{url}");
     let (uid, gid) = options.owner;
     let cache_size = options.cache.size;
     let VolumeSettings {
@@ -203,6 +206,12 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
             checked.map_err(Failure::run)?;
             let volume = Volume::open_remote(&store, &prefix, &root.path, &options);
             let volume = volume.map_err(|error| Failure::run(root.on_host(&directory, &error)))?;
+            let lag = volume.watch_lag();
+            given.figures.add(&shown, move || {
+                let mut figures = lag.look().map_or_else(Vec::new, lag_figures);
+                figures.extend(requests(&store));
+                figures
+            });
             Ok(Arc::new(volume))
         }),
     })
@@ -214,6 +223,28 @@ fn reach(url: &StoreUrl, settings: &StoreSettings, runtime: &Runtime) -> Result<
     let checked = runtime.block_on(store.check(url.prefix()));
     checked.map_err(Failure::run)?;
     Ok(store)
+}
+
+/// How far the bucket is behind.
+fn lag_figures(lag: Lag) -> Vec<Figure> {
+    let figure = |name, value| Figure {
+        name,
+        label: None,
+        value,
+    };
+    vec![
+        figure("vfsd_volume_lag_bytes", Value::Amount(lag.bytes)),
+        figure(
+            "vfsd_volume_lag_seconds",
+            Value::Gauge(lag.age.as_secs_f64()),
+        ),
+        figure("vfsd_volume_rounds_total", Value::Counter(lag.rounds)),
+        figure(
+            "vfsd_volume_round_failures_total",
+            Value::Counter(lag.failures),
+        ),
+        figure("vfsd_volume_fenced", Value::Amount(lag.fenced.into())),
+    ]
 }
 
 /// What a command waits on. It has a thread of its own: the volume waits on its handle.

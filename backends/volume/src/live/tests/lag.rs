@@ -1,0 +1,38 @@
+//! What is told of how far the bucket is behind.
+
+use std::time::Duration;
+
+use vfsd_backend::{Backend, Errno};
+use vfsd_testkit::place::wait;
+
+use super::scene::{SIZE, Scene};
+
+#[test]
+fn the_lag_is_what_the_bucket_does_not_have() {
+    let scene = Scene::with_file();
+    scene.wait_for_shipper();
+    let watch = scene.volume.watch_lag();
+    let before = watch.look().unwrap();
+    assert_eq!((before.bytes, before.age), (0, Duration::ZERO));
+    assert!(before.rounds > 0 && !before.fenced);
+
+    scene.faults.outage(true);
+    scene.file().write_all(0, &[2; SIZE]).unwrap();
+    let behind = watch.look().unwrap();
+    assert!(behind.bytes >= SIZE as u64 && behind.age > Duration::ZERO);
+    assert_eq!(wait(scene.volume.root().syncfs()), Err(Errno::IO));
+    let failed = watch.look().unwrap();
+    assert!(failed.failures > before.failures);
+    assert!(failed.bytes >= SIZE as u64 && failed.age >= behind.age);
+    assert_eq!(failed.rounds, before.rounds);
+
+    scene.faults.outage(false);
+    assert!((0..50).any(|_| wait(scene.volume.root().syncfs()).is_ok()));
+    scene.wait_for_shipper();
+    let after = watch.look().unwrap();
+    assert_eq!((after.bytes, after.age), (0, Duration::ZERO));
+    assert!(after.rounds > before.rounds);
+
+    drop(scene);
+    assert_eq!(watch.look(), None, "nobody has it open");
+}

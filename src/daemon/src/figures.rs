@@ -1,0 +1,129 @@
+//! What storages tell of themselves among the metrics.
+
+use std::fmt::{self, Write};
+
+use parking_lot::Mutex;
+
+/// A figure of a storage at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Figure {
+    /// In Prometheus's form, unit included. One name is always of one kind.
+    pub(crate) name: &'static str,
+    /// What it counts, where several figures have the name: a label and its value.
+    pub(crate) label: Option<(&'static str, &'static str)>,
+    pub(crate) value: Value,
+}
+
+/// What a figure says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Value {
+    /// Only grows.
+    Counter(u64),
+    /// How much there is right now.
+    Amount(u64),
+    /// The same, of what is no whole number.
+    Gauge(f64),
+}
+
+type Look = Box<dyn Fn() -> Vec<Figure> + Send + Sync>;
+
+/// Where storages that are opened say what can be told of them.
+#[derive(Default)]
+pub(crate) struct Figures(Mutex<Vec<(String, Look)>>);
+
+impl Figures {
+    /// Tells of `storage`, as the command line names it, whatever `look` finds when somebody asks. It must not wait.
+    pub(crate) fn add(
+        &self,
+        storage: &impl fmt::Display,
+        look: impl Fn() -> Vec<Figure> + Send + Sync + 'static,
+    ) {
+        self.0.lock().push((storage.to_string(), Box::new(look)));
+    }
+
+    /// All of them as Prometheus text.
+    pub(crate) fn text(&self) -> String {
+        let mut found: Vec<(String, Figure)> = Vec::new();
+        for (storage, look) in self.0.lock().iter() {
+            found.extend(look().into_iter().map(|figure| (storage.clone(), figure)));
+        }
+        // All figures of a name stand together.
+        found.sort_by_key(|(_, figure)| figure.name);
+        let mut text = String::new();
+        let mut before = "";
+        for (storage, Figure { name, label, value }) in found {
+            let kind = match value {
+                Value::Counter(_) => "counter",
+                Value::Amount(_) | Value::Gauge(_) => "gauge",
+            };
+            // Writing to a string does not fail.
+            if name != before {
+                let _ = writeln!(text, "# TYPE {name} {kind}");
+                before = name;
+            }
+            let _ = write!(text, "{name}{{storage=\"{}\"", escaped(&storage));
+            if let Some((label, value)) = label {
+                let _ = write!(text, ",{label}={value:?}");
+            }
+            let _ = match value {
+                Value::Counter(value) | Value::Amount(value) => writeln!(text, "}} {value}"),
+                Value::Gauge(value) => writeln!(text, "}} {value}"),
+            };
+        }
+        text
+    }
+}
+
+/// A label's value, as the format has it.
+fn escaped(value: &str) -> String {
+    let value = value.replace('\\', "\\\\");
+    value.replace('"', "\\\"").replace('\n', "\\n")
+}
+
+impl fmt::Debug for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Figures").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_of_one_name_stand_together_whichever_storage_they_are_of() {
+        let figures = Figures::default();
+        for (storage, sent) in [("volume:s3://b/one", 7), ("volume:s3://b/\"two\"", 8)] {
+            figures.add(&storage, move || {
+                let counter = |label| Figure {
+                    name: "requests_total",
+                    label: Some(("operation", label)),
+                    value: Value::Counter(sent),
+                };
+                let lag = Figure {
+                    name: "lag_seconds",
+                    label: None,
+                    value: Value::Gauge(1.5),
+                };
+                vec![counter("get"), lag, counter("put")]
+            });
+        }
+        let expected = r#"# TYPE lag_seconds gauge
+lag_seconds{storage="volume:s3://b/one"} 1.5
+lag_seconds{storage="volume:s3://b/\"two\""} 1.5
+# TYPE requests_total counter
+requests_total{storage="volume:s3://b/one",operation="get"} 7
+requests_total{storage="volume:s3://b/one",operation="put"} 7
+requests_total{storage="volume:s3://b/\"two\"",operation="get"} 8
+requests_total{storage="volume:s3://b/\"two\"",operation="put"} 8
+"#;
+        assert_eq!(figures.text(), expected);
+    }
+
+    #[test]
+    fn without_storages_that_tell_anything_there_is_nothing() {
+        let figures = Figures::default();
+        figures.add(&"dir:/srv", Vec::new);
+        assert_eq!(figures.text(), "");
+    }
+}
