@@ -43,6 +43,7 @@ mod error;
 mod failpoint;
 mod file;
 mod inode;
+mod key;
 mod layout;
 mod live;
 mod meta;
@@ -61,6 +62,7 @@ mod xattr;
 pub use crate::bucket::{Amount, CheckLevel, Collected as Cleaned, Owner, Snapshot};
 pub use crate::check::CheckReport;
 pub use crate::error::VolumeError;
+pub use crate::key::{Bucket, VolumeKey};
 pub use crate::live::{
     Durability, Lag, LagWatch, RemoteOptions, RemoteReport, RemoteStatus, host_boot,
 };

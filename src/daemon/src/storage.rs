@@ -48,6 +48,13 @@ impl Storages {
             ));
         }
         let mut sources = exports.iter().map(|export| &export.source);
+        let key = options.volume.key_file.is_some();
+        if key && !sources.any(|source| source.is_volume_in_bucket()) {
+            return Err(Failure::usage(
+                "--volume-key-file is for volume:s3://, volume:gs:// and volume:az://, and none of them is served",
+            ));
+        }
+        let mut sources = exports.iter().map(|export| &export.source);
         if options.plugin.is_given() && !sources.any(|source| source.is_started_plugin()) {
             return Err(Failure::usage(
                 "--plugin-user and --plugin-network are for plugin:exec:PROGRAM, and none is served",

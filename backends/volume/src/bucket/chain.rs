@@ -29,13 +29,18 @@ pub(super) async fn fetch(objects: &Objects, uuid: Uuid, seq: u64) -> Result<Opt
     let Some((bytes, _)) = objects.read(&key, MAX_LOG_BYTES).await? else {
         return Ok(None);
     };
-    read(uuid, seq, &bytes)
+    read(objects, uuid, seq, &bytes)
         .map(Some)
         .map_err(BucketError::damaged(&key))
 }
 
-fn read(uuid: Uuid, seq: u64, bytes: &Bytes) -> std::result::Result<Fetched, Damage> {
-    let (object, link) = LogObject::decode(bytes)?;
+fn read(
+    objects: &Objects,
+    uuid: Uuid,
+    seq: u64,
+    bytes: &Bytes,
+) -> std::result::Result<Fetched, Damage> {
+    let (object, link) = LogObject::decode(bytes, &objects.cipher)?;
     if link.uuid != uuid {
         return Err(Damage("it belongs to another volume"));
     }

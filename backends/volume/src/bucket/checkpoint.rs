@@ -1,7 +1,7 @@
 //! Checkpoints: the file with all rows as they were at a point of the chain, compressed and cut into parts.
 //!
 //! A part begins with 48 bytes: [`MAGIC`], the volume's uuid, the checkpoint's id (8 bytes), the part's number (4), the CRC-32 of
-//! what follows (4). HEAD names a checkpoint only after all of its parts are there.
+//! what follows (4). That is sealed with the bytes before the CRC where the volume is encrypted. HEAD names a checkpoint only after all of its parts are there.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use zstd::stream::{read, write};
 
 use super::chain;
+use super::cipher::{ObjectCipher, Sealed};
 use super::damage::Damage;
 use super::error::{BucketError, ShipError};
 use super::head::Checkpoint;
@@ -71,12 +72,19 @@ pub(super) async fn store_parts(
     at: Point,
 ) -> Result<Checkpoint, BucketError> {
     let [id, _] = halves(random());
+    let cipher = objects.cipher.clone();
+    let sealed = move |part| Sealed::Part {
+        seq: at.seq,
+        id,
+        part,
+    };
     let path = file.to_owned();
     let mut packer = blocking(move || Packer::open(&path)).await?;
     let (mut parts, mut stored) = (0_u32, 0_u64);
     loop {
+        let cipher = cipher.clone();
         let (back, part) = blocking(move || {
-            let part = packer.part(uuid, id, parts)?;
+            let part = packer.part(uuid, id, parts, &cipher.of(sealed(parts))?)?;
             Ok((packer, part))
         })
         .await?;
@@ -142,17 +150,24 @@ async fn write_parts(
         let Some((part, _)) = objects.read(&key, limit).await? else {
             return Err(damaged("it is not there"));
         };
-        let data =
-            open_part(uuid, checkpoint.id, number, &part).map_err(BucketError::damaged(&key))?;
+        let (id, cipher) = (checkpoint.id, objects.cipher.clone());
+        let sealed = Sealed::Part {
+            seq: checkpoint.at.seq,
+            id,
+            part: number,
+        };
         let (back, taken) = blocking(move || {
-            let taken = unpacker.add(&data);
+            let taken = match open_part(uuid, id, number, &part, &cipher.of(sealed)?) {
+                Ok(data) => unpacker.add(&data),
+                Err(damage) => Err(Refused::Damaged(damage)),
+            };
             Ok((unpacker, taken))
         })
         .await?;
         unpacker = back;
         match taken {
             Ok(()) => {}
-            Err(Refused::Damaged) => return Err(damaged("it does not unpack to a checkpoint")),
+            Err(Refused::Damaged(damage)) => return Err(BucketError::damaged(&key)(damage)),
             Err(Refused::Disk(error)) => {
                 return Err(BucketError::local("write a checkpoint to the disk")(error));
             }
@@ -226,19 +241,27 @@ impl Packer {
     }
 
     /// The next part; `None` after the last.
-    fn part(&mut self, uuid: Uuid, id: u64, number: u32) -> io::Result<Option<Bytes>> {
+    fn part(
+        &mut self,
+        uuid: Uuid,
+        id: u64,
+        number: u32,
+        cipher: &ObjectCipher,
+    ) -> io::Result<Option<Bytes>> {
         let mut data = Vec::new();
-        let room = PART_BYTES.saturating_sub(HEADER_BYTES);
+        let beside = HEADER_BYTES.saturating_add(cipher.overhead());
+        let room = PART_BYTES.saturating_sub(beside);
         let room = u64::try_from(room).map_err(io::Error::other)?;
         (&mut self.encoder).take(room).read_to_end(&mut data)?;
         if data.is_empty() {
             return Ok(None);
         }
-        let mut part = Encoder(Vec::with_capacity(data.len().saturating_add(HEADER_BYTES)));
+        let mut part = Encoder(Vec::with_capacity(data.len().saturating_add(beside)));
         part.0.extend_from_slice(&MAGIC);
         part.0.extend_from_slice(&uuid);
         part.u64(id);
         part.u32(number);
+        let data = cipher.seal(&part.0, data.into())?;
         part.u32(crc32fast::hash(&data));
         part.0.extend_from_slice(&data);
         Ok(Some(part.0.into()))
@@ -251,7 +274,13 @@ impl Packer {
 }
 
 /// The data of a part.
-fn open_part(uuid: Uuid, id: u64, number: u32, part: &Bytes) -> Result<Bytes, Damage> {
+fn open_part(
+    uuid: Uuid,
+    id: u64,
+    number: u32,
+    part: &Bytes,
+    cipher: &ObjectCipher,
+) -> Result<Bytes, Damage> {
     let mut from = Decoder(part);
     let header = (
         from.array::<16>()?,
@@ -262,17 +291,19 @@ fn open_part(uuid: Uuid, id: u64, number: u32, part: &Bytes) -> Result<Bytes, Da
     if header != (MAGIC, uuid, id, number) {
         return Err(Damage("it is not that part of that checkpoint"));
     }
+    let about = part.len().saturating_sub(from.0.len());
+    let about = part.get(..about).unwrap_or_default();
     let crc = from.u32()?;
     let data = part.slice_ref(from.0);
     match crc32fast::hash(&data) == crc {
-        true => Ok(data),
+        true => cipher.open(about, &data),
         false => Err(Damage("its checksum is wrong")),
     }
 }
 
 /// Why a part was not taken.
 enum Refused {
-    Damaged,
+    Damaged(Damage),
     Disk(io::Error),
 }
 
@@ -333,7 +364,9 @@ impl Unpacker {
         match (written, failed) {
             (Ok(()), _) => Ok(()),
             (Err(_), Some(error)) => Err(Refused::Disk(error)),
-            (Err(_), None) => Err(Refused::Damaged),
+            (Err(_), None) => Err(Refused::Damaged(Damage(
+                "it does not unpack to a checkpoint",
+            ))),
         }
     }
 

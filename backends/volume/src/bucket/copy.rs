@@ -2,7 +2,6 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
-use vfsd_object_store::Store;
 use vfsd_object_store::store::probe;
 
 use super::damage::Damage;
@@ -14,6 +13,7 @@ use super::open::random;
 use super::place::ObjectId;
 use super::stat::Amount;
 use super::view::View;
+use crate::key::Bucket;
 
 type Result<T> = std::result::Result<T, BucketError>;
 
@@ -31,14 +31,16 @@ impl View {
         &self,
         checkpoint: &Checkpoint,
         content: Vec<ObjectId>,
-        store: &Store,
+        bucket: impl Into<Bucket>,
         prefix: &str,
     ) -> Result<Amount> {
-        let target = Objects::new(store.clone(), prefix)?;
+        let mut target = Objects::new(bucket, prefix)?;
+        // What is sealed stays so.
+        target.encryption = self.objects.encryption.clone();
         if !target.is_empty().await? {
             return Err(BucketError::NotEmpty(target.place));
         }
-        let report = probe(store, &target.names.below("")).await;
+        let report = probe(&target.store, &target.names.below("")).await;
         let report = report.map_err(BucketError::store("be tried"))?;
         if !report.is_safe() {
             return Err(BucketError::Unsafe(report.to_string()));

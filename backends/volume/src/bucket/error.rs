@@ -36,6 +36,17 @@ pub enum BucketError {
         /// A format or a feature.
         what: String,
     },
+    /// The volume is encrypted, and no key was given.
+    #[error("the volume at {0} is encrypted: give the file with its key, --volume-key-file FILE")]
+    Encrypted(Arc<str>),
+    /// The volume is not encrypted, and a key was given.
+    #[error(
+        "the volume at {0} is not encrypted, or somebody put another in its place: leave out --volume-key-file if you made it without"
+    )]
+    NotEncrypted(Arc<str>),
+    /// The volume is encrypted with another key.
+    #[error("the key is not that of the volume at {0}: give the one that it was made with")]
+    WrongKey(Arc<str>),
     /// Another daemon has the volume.
     #[error(
         "the volume at {place} has been in use by {host} for {}: stop vfsd there, or give --takeover if it can no \

@@ -1,17 +1,21 @@
 //! Frames: runs of content, each compressed and checked by itself, so that a part of an object can be
 //! read without the rest.
 
+use std::borrow::Cow;
 use std::io;
 
 use bytes::Bytes;
 use zstd::bulk::Compressor;
 
+use super::cipher::ObjectCipher;
 use super::damage::Damage;
 use super::place::ObjectId;
 use crate::meta::codec::{BadRecord, Decoder, Encoder};
 
 /// The longest run of content in one frame, in bytes.
 pub const MAX_FRAME_BYTES: u32 = 1 << 20;
+/// What a seal adds.
+const SEALED: u32 = 28;
 /// Fast; higher levels save a few per cent and cost several times as long.
 const LEVEL: i32 = 1;
 
@@ -22,7 +26,8 @@ pub struct Frame {
     pub object: ObjectId,
     /// Where it begins there, in bytes from the object's start.
     pub offset: u64,
-    /// How many bytes it takes there: 1 to [`length`](Self::length). As many as that: not compressed.
+    /// How many bytes it takes there: 1 to [`length`](Self::length), and 28 more where the volume is encrypted. As many
+    /// as that: not compressed.
     pub stored: u32,
     /// How long its content is, in bytes: 1 to [`MAX_FRAME_BYTES`].
     pub length: u32,
@@ -34,7 +39,7 @@ impl Frame {
     /// Whether the figures are ones that a writer gives.
     pub fn is_sound(&self) -> bool {
         (1..=MAX_FRAME_BYTES).contains(&self.length)
-            && (1..=self.length).contains(&self.stored)
+            && (1..=self.length.saturating_add(SEALED)).contains(&self.stored)
             && self.offset.checked_add(self.stored.into()).is_some()
     }
 
@@ -43,8 +48,21 @@ impl Frame {
         self.offset.saturating_add(self.stored.into())
     }
 
+    /// What a seal is bound to.
+    fn about(&self) -> [u8; 13] {
+        let mut about = [b'f'; 13];
+        let numbers = self.offset.to_le_bytes().into_iter();
+        let numbers = numbers.chain(self.length.to_le_bytes());
+        about
+            .iter_mut()
+            .skip(1)
+            .zip(numbers)
+            .for_each(|(to, from)| *to = from);
+        about
+    }
+
     /// The content, from the bytes that are stored.
-    pub(super) fn unpack(&self, stored: &Bytes) -> Result<Bytes, Damage> {
+    pub(super) fn unpack(&self, stored: &Bytes, cipher: &ObjectCipher) -> Result<Bytes, Damage> {
         if !self.is_sound() || u64::try_from(stored.len()) != Ok(self.stored.into()) {
             return Err(Damage(
                 "a frame of content has another length than its place says",
@@ -53,10 +71,12 @@ impl Frame {
         if crc32fast::hash(stored) != self.crc {
             return Err(Damage("a frame of content has a wrong checksum"));
         }
-        if self.stored == self.length {
-            return Ok(stored.clone());
+        let opened = cipher.open(&self.about(), stored)?;
+        match u32::try_from(opened.len()) {
+            Ok(length) if length == self.length => Ok(opened),
+            Ok(length) if length < self.length => inflate(&opened, self.length).map(Bytes::from),
+            _ => Err(Damage("a frame of content is longer than what it holds")),
         }
-        inflate(stored, self.length).map(Bytes::from)
     }
 
     pub(super) fn encode(&self, to: &mut Encoder) {
@@ -104,15 +124,17 @@ pub(super) struct FrameWriter {
     /// Where the first one begins in the object.
     base: u64,
     compressor: Compressor<'static>,
+    cipher: ObjectCipher,
     pub(super) bytes: Vec<u8>,
 }
 
 impl FrameWriter {
-    pub(super) fn new(object: ObjectId, base: u64) -> io::Result<Self> {
+    pub(super) fn new(object: ObjectId, base: u64, cipher: ObjectCipher) -> io::Result<Self> {
         Ok(Self {
             object,
             base,
             compressor: compressor()?,
+            cipher,
             bytes: Vec::new(),
         })
     }
@@ -124,15 +146,21 @@ impl FrameWriter {
             .filter(|length| (1..=MAX_FRAME_BYTES).contains(length))
             .ok_or(io::ErrorKind::InvalidInput)?;
         let packed = deflate(&mut self.compressor, raw)?;
-        let stored = packed.as_deref().unwrap_or(raw);
+        let packed = packed.map_or(Cow::Borrowed(raw), Cow::Owned);
         let before = u64::try_from(self.bytes.len()).map_err(io::Error::other)?;
-        self.bytes.extend_from_slice(stored);
-        Ok(Frame {
+        let frame = Frame {
             object: self.object,
             offset: self.base.saturating_add(before),
-            stored: u32::try_from(stored.len()).map_err(io::Error::other)?,
+            stored: 0,
             length,
-            crc: crc32fast::hash(stored),
+            crc: 0,
+        };
+        let stored = self.cipher.seal(&frame.about(), packed)?;
+        self.bytes.extend_from_slice(&stored);
+        Ok(Frame {
+            stored: u32::try_from(stored.len()).map_err(io::Error::other)?,
+            crc: crc32fast::hash(&stored),
+            ..frame
         })
     }
 }
@@ -149,6 +177,16 @@ impl std::fmt::Debug for FrameWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bucket::cipher::{Cipher, Sealed};
+
+    fn plain() -> ObjectCipher {
+        let object = Sealed::Content(ObjectId::Log(3));
+        Cipher::default().of(object).unwrap()
+    }
+
+    fn writer(base: u64) -> FrameWriter {
+        FrameWriter::new(ObjectId::Log(3), base, plain()).unwrap()
+    }
 
     fn noise(length: usize) -> Vec<u8> {
         let mut state = 1_u64;
@@ -169,7 +207,7 @@ mod tests {
 
     #[test]
     fn frames_give_back_what_was_put_in() {
-        let mut writer = FrameWriter::new(ObjectId::Log(3), 100).unwrap();
+        let mut writer = writer(100);
         for raw in [
             vec![0; 1 << 20],
             noise(70_000),
@@ -178,13 +216,16 @@ mod tests {
         ] {
             let frame = writer.append(&raw).unwrap();
             assert!(frame.is_sound());
-            assert_eq!(frame.unpack(&stored(&writer, frame)).unwrap(), raw);
+            assert_eq!(
+                frame.unpack(&stored(&writer, frame), &plain()).unwrap(),
+                raw
+            );
         }
     }
 
     #[test]
     fn what_does_not_get_smaller_is_stored_as_it_is() {
-        let mut writer = FrameWriter::new(ObjectId::Log(3), 0).unwrap();
+        let mut writer = writer(0);
         let frame = writer.append(&noise(8192)).unwrap();
         assert_eq!(frame.stored, frame.length);
         let frame = writer.append(&[0; 8192]).unwrap();
@@ -193,22 +234,22 @@ mod tests {
 
     #[test]
     fn a_run_that_is_empty_or_too_long_is_refused() {
-        let mut writer = FrameWriter::new(ObjectId::Log(3), 0).unwrap();
+        let mut writer = writer(0);
         assert!(writer.append(&[]).is_err());
         assert!(writer.append(&vec![0; (1 << 20) + 1]).is_err());
     }
 
     #[test]
     fn no_changed_byte_passes() {
-        let mut writer = FrameWriter::new(ObjectId::Log(3), 0).unwrap();
+        let mut writer = writer(0);
         for raw in [noise(500), b"abc".repeat(300)] {
             let frame = writer.append(&raw).unwrap();
             let whole = stored(&writer, frame);
             for at in 0..whole.len() {
                 let mut damaged = whole.to_vec();
                 damaged[at] ^= 0x10;
-                assert!(frame.unpack(&damaged.into()).is_err(), "{at}");
-                assert!(frame.unpack(&whole.slice(..at)).is_err(), "{at}");
+                assert!(frame.unpack(&damaged.into(), &plain()).is_err(), "{at}");
+                assert!(frame.unpack(&whole.slice(..at), &plain()).is_err(), "{at}");
             }
         }
     }
@@ -224,9 +265,9 @@ mod tests {
             length,
             crc: crc32fast::hash(&packed),
         };
-        assert!(frame(1 << 20).unpack(&packed).is_ok());
-        assert!(frame((1 << 20) - 1).unpack(&packed).is_err());
-        assert!(frame(4096).unpack(&packed).is_err());
-        assert!(frame(u32::MAX).unpack(&packed).is_err());
+        assert!(frame(1 << 20).unpack(&packed, &plain()).is_ok());
+        assert!(frame((1 << 20) - 1).unpack(&packed, &plain()).is_err());
+        assert!(frame(4096).unpack(&packed, &plain()).is_err());
+        assert!(frame(u32::MAX).unpack(&packed, &plain()).is_err());
     }
 }

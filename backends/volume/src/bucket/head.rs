@@ -4,6 +4,7 @@ use bytes::Bytes;
 use object_store::UpdateVersion;
 use serde::{Deserialize, Serialize};
 
+use super::cipher::Encryption;
 use super::damage::Damage;
 use super::error::BucketError;
 use super::log::Uuid;
@@ -15,16 +16,26 @@ type Result<T> = std::result::Result<T, BucketError>;
 
 /// Version of the layout of a bucket.
 const FORMAT: u32 = 1;
+/// What a reader has to know of an encrypted volume.
+const ENCRYPTION: &str = "encryption";
 /// Neither object is longer.
 const MAX_BYTES: u64 = 64 << 10;
 
 /// `volume.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Description {
+pub(super) struct Description {
     format: u32,
     uuid: Hex<16>,
     /// What a reader has to know beyond the format.
     features: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) encryption: Option<Encryption>,
+}
+
+impl Description {
+    pub(super) fn uuid(&self) -> Uuid {
+        self.uuid.0
+    }
 }
 
 /// `HEAD`.
@@ -94,7 +105,7 @@ impl Head {
 }
 
 /// Which volume it is.
-pub(super) async fn read_description(objects: &Objects) -> Result<Option<Uuid>> {
+pub(super) async fn read_description(objects: &Objects) -> Result<Option<Description>> {
     let key = objects.names.volume();
     let Some((bytes, _)) = objects.read(&key, MAX_BYTES).await? else {
         return Ok(None);
@@ -113,18 +124,22 @@ pub(super) async fn read_description(objects: &Objects) -> Result<Option<Uuid>> 
         return Err(newer(format!("format {}", format.format)));
     }
     let description: Description = serde_json::from_slice(&bytes).map_err(damaged)?;
-    match description.features.into_iter().next() {
+    let known = |feature: &&String| *feature == ENCRYPTION;
+    let unknown = description.features.iter().find(|feature| !known(feature));
+    match unknown {
         Some(feature) => Err(newer(format!("'{}'", feature.escape_default()))),
-        None => Ok(Some(description.uuid.0)),
+        None => Ok(Some(description)),
     }
 }
 
-/// Says which volume it is, once and for all. `false`: that was said already.
+/// Says which volume it is, and how it is encrypted, once and for all. `false`: that was said already.
 pub(super) async fn write_description(objects: &Objects, uuid: Uuid) -> Result<bool> {
+    let encryption = objects.encryption.clone();
     let description = Description {
         format: FORMAT,
         uuid: uuid.into(),
-        features: Vec::new(),
+        features: encryption.iter().map(|_| ENCRYPTION.to_owned()).collect(),
+        encryption,
     };
     objects
         .create(&objects.names.volume(), json(&description))

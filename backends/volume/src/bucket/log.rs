@@ -7,16 +7,19 @@
 //! | 8, 8 | epoch, number |
 //! | 8, 8 | first and last redo record |
 //! | 32 | SHA-256 of the log object before |
-//! | 4, 4, 4 | bytes of inline frames, of the body, of the body when it is unpacked |
+//! | 4, 4, 4 | bytes of inline frames, of the body as it is stored, of the body when it is unpacked |
 //! | 4 | 0 |
 //! | ... | inline frames |
-//! | ... | body: records, then pieces; zstd, unless that saves little |
+//! | ... | body: records, then pieces; zstd, unless that saves little; sealed with the header where the volume is encrypted |
 //! | 4 | CRC-32 of all before |
 //!
 //! Integers are little-endian. Inline frames come before the body, so that their places are known before that is.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
+use super::cipher::{Cipher, Sealed};
 use super::damage::Damage;
 use super::frame::{Frame, FrameWriter, compressor, deflate, inflate};
 use super::place::{ChainHash, MIN_PIECE_BYTES, ObjectId, Piece, Point};
@@ -83,9 +86,9 @@ pub enum Unwritable {
     /// Figures that no reader would take.
     #[error("{0}")]
     Unsound(Damage),
-    /// No memory to compress with.
-    #[error("compression: {0}")]
-    Compression(#[from] std::io::Error),
+    /// No memory to compress with, or no random bytes to encrypt with.
+    #[error("compression or encryption: {0}")]
+    Packing(#[from] std::io::Error),
 }
 
 impl LogObject {
@@ -99,16 +102,18 @@ impl LogObject {
         }
     }
 
-    pub(super) fn encode(&self, link: &Link) -> Result<Bytes, Unwritable> {
+    pub(super) fn encode(&self, link: &Link, cipher: &Cipher) -> Result<Bytes, Unwritable> {
         self.check().map_err(Unwritable::Unsound)?;
         let body = self.body();
         fits("records and pieces", body.len(), MAX_BODY_BYTES)?;
         let packed = deflate(&mut compressor()?, &body)?;
-        let stored = packed.as_deref().unwrap_or(&body);
+        let packed = packed.map_or(Cow::Borrowed(&*body), Cow::Owned);
+        let cipher = cipher.of(Sealed::Content(ObjectId::Log(self.seq)))?;
+        let stored_bytes = packed.len().saturating_add(cipher.overhead());
         let mut to = Encoder(Vec::with_capacity(
             self.inline
                 .len()
-                .saturating_add(stored.len())
+                .saturating_add(stored_bytes)
                 .saturating_add(256),
         ));
         to.0.extend_from_slice(&MAGIC);
@@ -118,11 +123,12 @@ impl LogObject {
             to.u64(value);
         }
         to.0.extend_from_slice(&link.previous.0);
-        for length in [self.inline.len(), stored.len(), body.len(), 0] {
+        for length in [self.inline.len(), stored_bytes, body.len(), 0] {
             to.u32(u32::try_from(length).unwrap_or(u32::MAX));
         }
+        let stored = cipher.seal(&to.0, packed)?;
         to.0.extend_from_slice(&self.inline);
-        to.0.extend_from_slice(stored);
+        to.0.extend_from_slice(&stored);
         let crc = crc32fast::hash(&to.0);
         to.u32(crc);
         Ok(to.0.into())
@@ -143,13 +149,14 @@ impl LogObject {
         body.0
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<(Self, Link), Damage> {
+    pub(super) fn decode(bytes: &Bytes, cipher: &Cipher) -> Result<(Self, Link), Damage> {
         let (header, link, lengths) = read_header(bytes)?;
         let [inline, stored, raw] = lengths;
         let start = HEADER_BYTES;
         let middle = start.saturating_add(inline);
         let end = middle.saturating_add(stored);
-        if inline > MAX_INLINE_BYTES || raw > MAX_BODY_BYTES || stored > raw {
+        let most = raw.saturating_add(cipher.overhead());
+        if inline > MAX_INLINE_BYTES || raw > MAX_BODY_BYTES || stored > most {
             return Err(Damage("it is longer than any vfsd writes it"));
         }
         if bytes.len() != end.saturating_add(TRAILER_BYTES) {
@@ -160,12 +167,14 @@ impl LogObject {
         if part(end..bytes.len())? != crc {
             return Err(Damage("its checksum is wrong"));
         }
-        let body = part(middle..end)?;
-        let unpacked = match stored == raw {
+        let cipher = cipher.of(Sealed::Content(ObjectId::Log(header.seq)));
+        let cipher = cipher.map_err(|_| Damage("its key cannot be made"))?;
+        let body = cipher.open(part(0..start)?, &bytes.slice_ref(part(middle..end)?))?;
+        let unpacked = match body.len() == raw {
             true => None,
-            false => Some(inflate(body, u32::try_from(raw).unwrap_or(u32::MAX))?),
+            false => Some(inflate(&body, u32::try_from(raw).unwrap_or(u32::MAX))?),
         };
-        let (records, pieces) = read_body(unpacked.as_deref().unwrap_or(body))?;
+        let (records, pieces) = read_body(unpacked.as_deref().unwrap_or(&body))?;
         let object = Self {
             records,
             pieces,
@@ -286,8 +295,10 @@ fn read_body(bytes: &[u8]) -> Result<Body, Damage> {
 pub struct Inline(FrameWriter);
 
 impl Inline {
-    pub(super) fn new(seq: u64) -> std::io::Result<Self> {
-        Ok(Self(FrameWriter::new(ObjectId::Log(seq), header_bytes())?))
+    pub(super) fn new(seq: u64, cipher: &Cipher) -> std::io::Result<Self> {
+        let object = ObjectId::Log(seq);
+        let cipher = cipher.of(Sealed::Content(object))?;
+        Ok(Self(FrameWriter::new(object, header_bytes(), cipher)?))
     }
 
     /// Whether a run of so many bytes fits, whatever it is compressed to.
@@ -324,8 +335,12 @@ mod tests {
         previous: ChainHash([7; 32]),
     };
 
+    fn decode(bytes: &[u8]) -> Result<(LogObject, Link), Damage> {
+        LogObject::decode(&Bytes::copy_from_slice(bytes), &Cipher::default())
+    }
+
     fn of_everything() -> LogObject {
-        let mut inline = Inline::new(9).unwrap();
+        let mut inline = Inline::new(9, &Cipher::default()).unwrap();
         let small = inline.append(b"a small file").unwrap();
         let zeros = inline.append(&[0; 5000]).unwrap();
         let segment = Frame {
@@ -374,41 +389,43 @@ mod tests {
     #[test]
     fn what_is_encoded_decodes_to_the_same_object() {
         for object in [of_everything(), fence()] {
-            let bytes = object.encode(&LINK).unwrap();
-            assert_eq!(LogObject::decode(&bytes), Ok((object, LINK)));
+            let bytes = object.encode(&LINK, &Cipher::default()).unwrap();
+            assert_eq!(decode(&bytes), Ok((object, LINK)));
         }
     }
 
     #[test]
     fn inline_frames_lie_in_the_object_where_their_pieces_say() {
         let object = of_everything();
-        let bytes = object.encode(&LINK).unwrap();
+        let bytes = object.encode(&LINK, &Cipher::default()).unwrap();
         let (frame, _) = object.pieces[0].place.unwrap();
+        let plain = Cipher::default();
+        let plain = plain.of(Sealed::Content(frame.object)).unwrap();
         let start = usize::try_from(frame.offset).unwrap();
         let end = usize::try_from(frame.end()).unwrap();
         assert_eq!(
-            frame.unpack(&bytes.slice(start..end)).unwrap(),
+            frame.unpack(&bytes.slice(start..end), &plain).unwrap(),
             "a small file"
         );
     }
 
     #[test]
     fn an_object_that_is_cut_anywhere_is_refused() {
-        let bytes = of_everything().encode(&LINK).unwrap();
+        let bytes = of_everything().encode(&LINK, &Cipher::default()).unwrap();
         for length in 0..bytes.len() {
-            assert!(LogObject::decode(&bytes[..length]).is_err(), "{length}");
+            assert!(decode(&bytes[..length]).is_err(), "{length}");
         }
-        assert!(LogObject::decode(&[&bytes[..], b"x"].concat()).is_err());
+        assert!(decode(&[&bytes[..], b"x"].concat()).is_err());
     }
 
     #[test]
     fn no_changed_byte_passes() {
-        let bytes = of_everything().encode(&LINK).unwrap();
+        let bytes = of_everything().encode(&LINK, &Cipher::default()).unwrap();
         for at in 0..bytes.len() {
             for bit in 0..8 {
                 let mut damaged = bytes.to_vec();
                 damaged[at] ^= 1 << bit;
-                assert!(LogObject::decode(&damaged).is_err(), "{at}");
+                assert!(decode(&damaged).is_err(), "{at}");
             }
         }
     }
@@ -416,7 +433,7 @@ mod tests {
     /// Whoever wrote the checksum, too, does no harm: what is read is sound, or refused.
     #[test]
     fn changed_bytes_with_a_fitting_checksum_do_no_harm() {
-        let bytes = of_everything().encode(&LINK).unwrap();
+        let bytes = of_everything().encode(&LINK, &Cipher::default()).unwrap();
         for at in 0..bytes.len() - TRAILER_BYTES {
             for value in [0, 1, 0x7f, 0x80, 0xff] {
                 let mut damaged = bytes.to_vec();
@@ -424,7 +441,7 @@ mod tests {
                 damaged[at] = value;
                 let crc = crc32fast::hash(&damaged);
                 damaged.extend_from_slice(&crc.to_le_bytes());
-                if let Ok((object, _)) = LogObject::decode(&damaged) {
+                if let Ok((object, _)) = decode(&damaged) {
                     assert!(object.pieces.iter().all(Piece::is_sound));
                 }
             }
@@ -468,7 +485,10 @@ mod tests {
         for frame in elsewhere {
             let mut object = good.clone();
             object.pieces[0].place = Some((frame, within));
-            assert!(object.encode(&LINK).is_err(), "{frame:?}");
+            assert!(
+                object.encode(&LINK, &Cipher::default()).is_err(),
+                "{frame:?}"
+            );
         }
     }
 
@@ -483,14 +503,14 @@ mod tests {
                 records,
                 ..of_everything()
             };
-            assert!(object.encode(&LINK).is_err());
+            assert!(object.encode(&LINK, &Cipher::default()).is_err());
         }
         let object = LogObject {
             last: 98,
             records: Vec::new(),
             ..of_everything()
         };
-        assert!(object.encode(&LINK).is_err());
+        assert!(object.encode(&LINK, &Cipher::default()).is_err());
     }
 
     #[test]
@@ -500,20 +520,23 @@ mod tests {
             records: vec![(100, record)],
             ..of_everything()
         };
-        let refused = object.encode(&LINK).unwrap_err().to_string();
+        let refused = object
+            .encode(&LINK, &Cipher::default())
+            .unwrap_err()
+            .to_string();
         assert!(refused.contains("67108864 are possible"), "{refused}");
         let object = LogObject {
             inline: vec![0; MAX_INLINE_BYTES + 1],
             ..of_everything()
         };
-        assert!(object.encode(&LINK).is_err());
+        assert!(object.encode(&LINK, &Cipher::default()).is_err());
     }
 
     #[test]
     fn an_object_of_a_newer_version_says_so() {
-        let mut bytes = fence().encode(&LINK).unwrap().to_vec();
+        let mut bytes = fence().encode(&LINK, &Cipher::default()).unwrap().to_vec();
         bytes[15] = 2;
-        let refused = LogObject::decode(&bytes).unwrap_err();
+        let refused = decode(&bytes).unwrap_err();
         assert!(refused.0.contains("newer vfsd"), "{refused}");
     }
 }

@@ -20,6 +20,9 @@
 //! with its hash: two hosts that know the same point know the same history. What is in the bucket is the state after the last
 //! log object, and nothing else: a segment that no log object names is garbage.
 //!
+//! Where the volume was made with a key, frames, the bodies of log objects, the maps of segments and the parts of checkpoints are
+//! encrypted.
+//!
 //! **Order of writes.** Segments first, then the log object that names them, then, now and then, a checkpoint's parts, and
 //! HEAD that names it. So whatever is named is there, after a stop at any moment.
 //!
@@ -47,6 +50,7 @@
 mod chain;
 mod check;
 mod checkpoint;
+mod cipher;
 mod collect;
 mod copy;
 mod damage;

@@ -10,9 +10,13 @@ use object_store::{Error, GetOptions, ObjectStoreExt, PutMode, PutOptions, Updat
 use vfsd_object_store::Store;
 use vfsd_object_store::store::{ListRequest, ListedObject};
 
+use super::cipher::{ALGORITHM, Cipher, Encryption};
 use super::damage::Damage;
 use super::error::BucketError;
+use super::head::Description;
+use super::log::Uuid;
 use super::names::Names;
+use crate::key::{Bucket, VolumeKey};
 
 type Result<T> = std::result::Result<T, BucketError>;
 
@@ -23,6 +27,11 @@ pub(super) struct Objects {
     pub(super) names: Names,
     /// For messages.
     pub(super) place: Arc<str>,
+    /// Of who opens it, whether it is encrypted or not.
+    key: Option<VolumeKey>,
+    /// Of the volume, once that is known.
+    pub(super) cipher: Cipher,
+    pub(super) encryption: Option<Encryption>,
 }
 
 /// What a conditional read found.
@@ -33,7 +42,8 @@ pub(super) enum Found {
 }
 
 impl Objects {
-    pub(super) fn new(store: Store, prefix: &str) -> Result<Self> {
+    pub(super) fn new(bucket: impl Into<Bucket>, prefix: &str) -> Result<Self> {
+        let Bucket { store, key } = bucket.into();
         let names = Names::new(prefix).map_err(|error| BucketError::Store {
             what: "use this prefix",
             source: error.into(),
@@ -43,7 +53,53 @@ impl Objects {
             store,
             names,
             place: place.trim_end_matches('/').into(),
+            key,
+            cipher: Cipher::default(),
+            encryption: None,
         })
+    }
+
+    /// The same for a volume that is encrypted with the key, if there is one.
+    pub(super) fn sealing(mut self, uuid: Uuid) -> Result<Self> {
+        if let Some(key) = &self.key {
+            self.cipher = Cipher::new(key, uuid);
+        }
+        let encryption = self.cipher.encryption();
+        self.encryption = encryption.map_err(BucketError::local("encrypt a volume"))?;
+        Ok(self)
+    }
+
+    /// The same for the volume that is here, and opens with the key.
+    pub(super) fn unlocked(self, volume: &Description) -> Result<Self> {
+        let place = self.place.clone();
+        let told = volume.encryption.as_ref();
+        match (&self.key, told) {
+            (Some(_), None) => return Err(BucketError::NotEncrypted(place)),
+            (None, Some(_)) => return Err(BucketError::Encrypted(place)),
+            _ => {}
+        }
+        if let Some(told) = told.filter(|told| told.algorithm != ALGORITHM) {
+            return Err(BucketError::Newer {
+                place,
+                what: format!("'{}'", told.algorithm.escape_default()),
+            });
+        }
+        let unlocked = self.sealing(volume.uuid())?;
+        match unlocked.encryption.as_ref() == told {
+            true => Ok(unlocked),
+            false => Err(BucketError::WrongKey(place)),
+        }
+    }
+
+    /// As [`unlocked`](Self::unlocked), or without the key for who does not look into what is sealed.
+    pub(super) fn unlocked_if_possible(mut self, volume: &Description) -> Result<Self> {
+        match (&self.key, &volume.encryption) {
+            (None, Some(encryption)) => {
+                self.encryption = Some(encryption.clone());
+                Ok(self)
+            }
+            _ => self.unlocked(volume),
+        }
     }
 
     /// A whole object of at most `limit` bytes, and what tells this content from later ones.

@@ -3,17 +3,19 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use object_store::UpdateVersion;
-use vfsd_object_store::Store;
 use vfsd_object_store::store::probe;
 
 use super::chain;
 use super::damage::Damage;
 use super::error::BucketError;
-use super::head::{Changed, Head, Owner, read_description, read_head, write_description};
+use super::head::{
+    Changed, Description, Head, Owner, read_description, read_head, write_description,
+};
 use super::log::{Link, LogObject, Uuid};
 use super::objects::Objects;
 use super::place::{ChainHash, Point};
 use super::remote::{Clock, Remote, host_clock};
+use crate::key::Bucket;
 use crate::meta::journal::Lsn;
 use crate::quota::Quota;
 
@@ -85,25 +87,27 @@ impl Remote {
     /// # Errors
     /// The store is none that keeps writers apart, something is there already, or the store failed.
     pub async fn create(
-        store: &Store,
+        bucket: impl Into<Bucket>,
         prefix: &str,
         records: Vec<(Lsn, Vec<u8>)>,
         quota: Quota,
     ) -> Result<Uuid> {
-        let objects = Objects::new(store.clone(), prefix)?;
+        let objects = Objects::new(bucket, prefix)?;
         let there = read_description(&objects).await?;
         if there.is_none() && !objects.is_empty().await? {
             return Err(BucketError::NotEmpty(objects.place));
         }
-        let report = probe(store, &objects.names.below("")).await;
+        let report = probe(&objects.store, &objects.names.below("")).await;
         let report = report.map_err(BucketError::store("be tried"))?;
         if !report.is_safe() {
             return Err(BucketError::Unsafe(report.to_string()));
         }
-        let uuid = match there {
-            Some(uuid) => uuid,
+        let description = match there {
+            Some(description) => description,
             None => describe(&objects).await?,
         };
+        let uuid = description.uuid();
+        let objects = objects.unlocked(&description)?;
         let exists = || BucketError::Exists(objects.place.clone());
         if !matches!(read_head(&objects, uuid, None).await?, Changed::Gone) {
             return Err(exists());
@@ -122,10 +126,12 @@ impl Remote {
             records,
             ..LogObject::default()
         };
-        let bytes = first.encode(&link).map_err(|error| BucketError::Local {
-            what: "the first log object",
-            source: std::io::Error::other(error),
-        })?;
+        let bytes = first
+            .encode(&link, &objects.cipher)
+            .map_err(|error| BucketError::Local {
+                what: "the first log object",
+                source: std::io::Error::other(error),
+            })?;
         if !objects.create(&objects.names.log(1), bytes).await? {
             // Of a try that broke off, or of one that goes on now: only one of them makes HEAD.
             let found = chain::next(&objects, uuid, Point::START).await?;
@@ -157,11 +163,13 @@ impl Remote {
     /// [`BucketError::InUse`] when another instance has it and `takeover` was not asked for,
     /// [`BucketError::Fenced`] when another one became the owner at the same time, and what else
     /// [`BucketError`] names.
-    pub async fn open(store: &Store, prefix: &str, opener: &Opener) -> Result<Opened> {
-        let objects = Objects::new(store.clone(), prefix)?;
-        let Some(uuid) = read_description(&objects).await? else {
+    pub async fn open(bucket: impl Into<Bucket>, prefix: &str, opener: &Opener) -> Result<Opened> {
+        let objects = Objects::new(bucket, prefix)?;
+        let Some(description) = read_description(&objects).await? else {
             return Err(BucketError::Missing(objects.place));
         };
+        let uuid = description.uuid();
+        let objects = objects.unlocked(&description)?;
         let nonce = random();
         let taken = take(&objects, uuid, opener, nonce).await?;
         let fenced = fence(&objects, &taken.head, nonce).await;
@@ -189,11 +197,9 @@ impl Remote {
 }
 
 /// Says which volume it is, unless that was just said.
-async fn describe(objects: &Objects) -> Result<Uuid> {
+async fn describe(objects: &Objects) -> Result<Description> {
     let uuid = random().to_le_bytes();
-    if write_description(objects, uuid).await? {
-        return Ok(uuid);
-    }
+    write_description(&objects.clone().sealing(uuid)?, uuid).await?;
     let there = read_description(objects).await?;
     there.ok_or_else(|| BucketError::NotEmpty(objects.place.clone()))
 }
@@ -289,10 +295,12 @@ async fn append_fence(
             nonce,
             previous: end.hash,
         };
-        let bytes = object.encode(&link).map_err(|error| BucketError::Local {
-            what: "a fence for the volume",
-            source: std::io::Error::other(error),
-        })?;
+        let bytes = object
+            .encode(&link, &objects.cipher)
+            .map_err(|error| BucketError::Local {
+                what: "a fence for the volume",
+                source: std::io::Error::other(error),
+            })?;
         let fence = object.point(ChainHash::of(&bytes));
         if objects
             .create(&objects.names.log(object.seq), bytes)

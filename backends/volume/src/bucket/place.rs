@@ -240,7 +240,7 @@ mod tests {
                 1,
                 Some((
                     Frame {
-                        stored: 4097,
+                        stored: 4096 + 29,
                         ..frame
                     },
                     0,

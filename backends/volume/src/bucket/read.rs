@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::cipher::{ObjectCipher, Sealed};
 use super::damage::Damage;
 use super::error::BucketError;
 use super::frame::Frame;
@@ -57,8 +58,10 @@ async fn read_run(
     frames: &[Frame],
     run: Run,
 ) -> Result<Vec<(usize, Bytes)>> {
+    let cipher = objects.cipher.of(Sealed::Content(run.object));
+    let cipher = cipher.map_err(BucketError::local("make the key of an object"))?;
     if let Some(kept) = ahead.kept(run.object, &run.range)
-        && let Ok(contents) = unpack(frames, &run, &kept)
+        && let Ok(contents) = unpack(frames, &run, &kept, &cipher)
     {
         return Ok(contents);
     }
@@ -67,7 +70,7 @@ async fn read_run(
     let start = range.start;
     let (bytes, size) = objects.read_range(&key, range).await?;
     ahead.read(run.object, &run.range, start, &bytes, size);
-    unpack(frames, &run, &bytes).map_err(BucketError::damaged(key))
+    unpack(frames, &run, &bytes, &cipher).map_err(BucketError::damaged(key))
 }
 
 /// The content of a run's frames, from bytes that begin where the run does.
@@ -75,6 +78,7 @@ fn unpack(
     frames: &[Frame],
     run: &Run,
     bytes: &Bytes,
+    cipher: &ObjectCipher,
 ) -> std::result::Result<Vec<(usize, Bytes)>, Damage> {
     let wanted = run
         .frames
@@ -83,7 +87,7 @@ fn unpack(
     wanted
         .map(|(which, frame)| {
             let stored = cut(frame, &run.range, bytes)?;
-            Ok((which, frame.unpack(&stored)?))
+            Ok((which, frame.unpack(&stored, cipher)?))
         })
         .collect()
 }

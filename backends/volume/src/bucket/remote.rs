@@ -162,7 +162,7 @@ impl Remote {
     /// There is no memory to compress with.
     pub fn segment(&self) -> std::io::Result<SegmentWriter> {
         let seq = self.next_segment.fetch_add(1, Ordering::Relaxed);
-        SegmentWriter::new(self.uuid, self.epoch, seq)
+        SegmentWriter::new(self.uuid, self.epoch, seq, &self.objects.cipher)
     }
 
     /// Collects small content that goes into the next log object itself. Worth nothing once another one was appended.
@@ -170,7 +170,12 @@ impl Remote {
     /// # Errors
     /// There is no memory to compress with.
     pub fn inline(&self) -> std::io::Result<Inline> {
-        Inline::new(self.end().seq.saturating_add(1))
+        Inline::new(self.end().seq.saturating_add(1), &self.objects.cipher)
+    }
+
+    /// Bytes that each frame takes beside its content.
+    pub fn frame_overhead(&self) -> usize {
+        self.objects.cipher.overhead()
     }
 
     /// Stores a segment. To be repeated with the same segment after a failure.
@@ -231,7 +236,7 @@ impl Remote {
             nonce: self.nonce,
             previous: before.hash,
         };
-        let bytes = object.encode(&link)?;
+        let bytes = object.encode(&link, &self.objects.cipher)?;
         Ok(Sealed {
             point: object.point(ChainHash::of(&bytes)),
             segments: segments(&object.pieces),

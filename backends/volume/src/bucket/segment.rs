@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use super::cipher::{Cipher, ObjectCipher, Sealed};
 use super::damage::Damage;
 use super::frame::{Frame, FrameWriter};
 use super::log::Uuid;
@@ -38,6 +39,8 @@ pub struct Entry {
 pub struct SegmentWriter {
     id: ObjectId,
     frames: FrameWriter,
+    /// For the map.
+    cipher: ObjectCipher,
     entries: Vec<Entry>,
 }
 
@@ -66,9 +69,10 @@ impl Segment {
 }
 
 impl SegmentWriter {
-    pub(super) fn new(uuid: Uuid, epoch: u64, seq: u64) -> std::io::Result<Self> {
+    pub(super) fn new(uuid: Uuid, epoch: u64, seq: u64, cipher: &Cipher) -> std::io::Result<Self> {
         let id = ObjectId::Segment { epoch, seq };
-        let mut frames = FrameWriter::new(id, 0)?;
+        let sealed = Sealed::Content(id);
+        let mut frames = FrameWriter::new(id, 0, cipher.of(sealed)?)?;
         let mut header = Encoder::default();
         header.0.extend_from_slice(&HEADER_MAGIC);
         header.0.extend_from_slice(&uuid);
@@ -79,6 +83,7 @@ impl SegmentWriter {
         Ok(Self {
             id,
             frames,
+            cipher: cipher.of(sealed)?,
             entries: Vec::new(),
         })
     }
@@ -111,15 +116,15 @@ impl SegmentWriter {
     }
 
     /// The whole segment.
-    pub fn finish(self) -> Segment {
+    ///
+    /// # Errors
+    /// It cannot be encrypted: there are no random bytes.
+    pub fn finish(&self) -> std::io::Result<Segment> {
         let ObjectId::Segment { epoch, seq } = self.id else {
-            return Segment {
-                id: self.id,
-                bytes: Bytes::new(),
-            };
+            return Err(std::io::ErrorKind::InvalidInput.into());
         };
-        let mut to = Encoder(self.frames.bytes);
-        let map = to.0.len();
+        let map = self.frames.bytes.len();
+        let mut to = Encoder::default();
         for entry in &self.entries {
             to.u64(entry.ino);
             to.u64(entry.offset);
@@ -128,8 +133,15 @@ impl SegmentWriter {
             to.u32(entry.frame.length);
             to.u32(entry.frame.crc);
         }
-        let map_crc = crc32fast::hash(to.0.get(map..).unwrap_or_default());
-        let whole = to.0.len().saturating_add(FOOTER_BYTES);
+        let stored = self.cipher.seal(&about_map(map), to.0.into())?;
+        let map_crc = crc32fast::hash(&stored);
+        let mut bytes = Vec::with_capacity(
+            map.saturating_add(stored.len())
+                .saturating_add(FOOTER_BYTES),
+        );
+        bytes.extend_from_slice(&self.frames.bytes);
+        bytes.extend_from_slice(&stored);
+        let whole = bytes.len().saturating_add(FOOTER_BYTES);
         let mut footer = Encoder::default();
         footer.0.extend_from_slice(&FOOTER_MAGIC);
         footer.u64(epoch);
@@ -141,16 +153,33 @@ impl SegmentWriter {
         footer.u32(0);
         let crc = crc32fast::hash(&footer.0);
         footer.u32(crc);
-        to.0.extend_from_slice(&footer.0);
-        Segment {
+        bytes.extend_from_slice(&footer.0);
+        Ok(Segment {
             id: self.id,
-            bytes: to.0.into(),
-        }
+            bytes: bytes.into(),
+        })
     }
 }
 
+/// What the seal of a map is bound to that begins there.
+fn about_map(at: usize) -> [u8; 9] {
+    let mut about = [b'm'; 9];
+    let at = u64::try_from(at).unwrap_or(u64::MAX).to_le_bytes();
+    about
+        .iter_mut()
+        .skip(1)
+        .zip(at)
+        .for_each(|(to, from)| *to = from);
+    about
+}
+
 /// The frames of a segment, all of whose bytes are checked but the frames' own.
-pub(super) fn read_map(id: ObjectId, uuid: Uuid, bytes: &[u8]) -> Result<Vec<Entry>, Damage> {
+pub(super) fn read_map(
+    id: ObjectId,
+    uuid: Uuid,
+    bytes: &Bytes,
+    cipher: &Cipher,
+) -> Result<Vec<Entry>, Damage> {
     const SHORT: Damage = Damage("it is cut short");
     const NONE: Damage = Damage("it is not this volume's segment of that name");
     let ObjectId::Segment { epoch, seq } = id else {
@@ -177,12 +206,21 @@ pub(super) fn read_map(id: ObjectId, uuid: Uuid, bytes: &[u8]) -> Result<Vec<Ent
     }
     let map_at = usize::try_from(from.u64()?).map_err(|_| SHORT)?;
     let count = usize::try_from(from.u32()?).map_err(|_| SHORT)?;
-    let map = bytes.get(map_at..footer_at).ok_or(SHORT)?;
-    if count.checked_mul(ENTRY_BYTES) != Some(map.len()) || crc32fast::hash(map) != from.u32()? {
+    if map_at > footer_at {
+        return Err(SHORT);
+    }
+    let map = bytes.slice(map_at..footer_at);
+    if crc32fast::hash(&map) != from.u32()? {
+        return Err(Damage("its map is damaged"));
+    }
+    let cipher = cipher.of(Sealed::Content(id));
+    let cipher = cipher.map_err(|_| Damage("its key cannot be made"))?;
+    let map = cipher.open(&about_map(map_at), &map)?;
+    if count.checked_mul(ENTRY_BYTES) != Some(map.len()) {
         return Err(Damage("its map is damaged"));
     }
     let map_at = u64::try_from(map_at).map_err(|_| SHORT)?;
-    let mut from = Decoder(map);
+    let mut from = Decoder(&map);
     let mut entries = Vec::with_capacity(count);
     for _ in 0..count {
         let entry = Entry {
@@ -210,18 +248,27 @@ mod tests {
 
     const UUID: Uuid = *b"0123456789abcdef";
 
+    fn writer(epoch: u64, seq: u64) -> SegmentWriter {
+        SegmentWriter::new(UUID, epoch, seq, &Cipher::default()).unwrap()
+    }
+
     fn segment() -> (Segment, Vec<Frame>) {
-        let mut writer = SegmentWriter::new(UUID, 5, 0x1ff).unwrap();
+        let mut writer = writer(5, 0x1ff);
         assert!(writer.is_empty());
         let frames = vec![
             writer.append(7, 4096, b"some content").unwrap(),
             writer.append(8, 0, &[0; 300]).unwrap(),
         ];
-        (writer.finish(), frames)
+        (writer.finish().unwrap(), frames)
     }
 
     fn read(segment: &Segment, bytes: &[u8]) -> Result<Vec<Entry>, Damage> {
-        read_map(segment.id(), UUID, bytes)
+        read_map(
+            segment.id(),
+            UUID,
+            &Bytes::copy_from_slice(bytes),
+            &Cipher::default(),
+        )
     }
 
     #[test]
@@ -232,15 +279,18 @@ mod tests {
         assert_eq!(found, frames);
         assert_eq!((entries[0].ino, entries[0].offset), (7, 4096));
         let first = frames[0];
+        let plain = Cipher::default().of(Sealed::Content(segment.id())).unwrap();
         let start = usize::try_from(first.offset).unwrap();
         let end = usize::try_from(first.end()).unwrap();
-        let content = first.unpack(&segment.bytes.slice(start..end)).unwrap();
+        let content = first
+            .unpack(&segment.bytes.slice(start..end), &plain)
+            .unwrap();
         assert_eq!(content, "some content");
     }
 
     #[test]
     fn a_segment_without_frames_can_be_read() {
-        let empty = SegmentWriter::new(UUID, 1, 1).unwrap().finish();
+        let empty = writer(1, 1).finish().unwrap();
         assert_eq!(read(&empty, &empty.bytes), Ok(Vec::new()));
     }
 
@@ -269,15 +319,15 @@ mod tests {
     #[test]
     fn another_volumes_segment_is_refused() {
         let (segment, _) = segment();
-        let read = read_map(segment.id(), [0; 16], &segment.bytes);
+        let read = read_map(segment.id(), [0; 16], &segment.bytes, &Cipher::default());
         assert!(read.is_err());
         let other = ObjectId::Segment { epoch: 5, seq: 0 };
-        assert!(read_map(other, UUID, &segment.bytes).is_err());
+        assert!(read_map(other, UUID, &segment.bytes, &Cipher::default()).is_err());
     }
 
     #[test]
     fn a_segment_is_full_at_16_mib() {
-        let mut writer = SegmentWriter::new(UUID, 1, 1).unwrap();
+        let mut writer = writer(1, 1);
         let mut state = 1_u64;
         let mut next = || {
             state ^= state << 13;
@@ -292,7 +342,7 @@ mod tests {
             frames += 1;
         }
         assert_eq!(frames, 16);
-        let segment = writer.finish();
+        let segment = writer.finish().unwrap();
         assert!(segment.len() < (17 << 20));
         assert_eq!(read(&segment, &segment.bytes).unwrap().len(), 16);
     }

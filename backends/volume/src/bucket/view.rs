@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use vfsd_object_store::Store;
 
 use super::chain;
 use super::checkpoint;
@@ -18,6 +17,7 @@ use super::place::{ObjectId, Point};
 use super::read;
 use super::remote::Remote;
 use super::segment::{self, Entry, MAX_SEGMENT_BYTES};
+use crate::key::Bucket;
 use crate::quota::Quota;
 
 /// How often a change of HEAD is tried again that met another one.
@@ -36,12 +36,31 @@ impl View {
     /// Looks at a volume, which changes nothing.
     ///
     /// # Errors
-    /// There is none, or one that this program does not know, or the store failed.
-    pub async fn open(store: &Store, prefix: &str) -> Result<Self> {
-        let objects = Objects::new(store.clone(), prefix)?;
+    /// There is none, or one that this program does not know, or whose key this is not, or the store failed.
+    pub async fn open(bucket: impl Into<Bucket>, prefix: &str) -> Result<Self> {
+        let objects = Objects::new(bucket, prefix)?;
         let missing = || BucketError::Missing(objects.place.clone());
-        let uuid = read_description(&objects).await?.ok_or_else(missing)?;
-        Self::of(&objects, uuid).await
+        let description = read_description(&objects).await?.ok_or_else(missing)?;
+        let objects = objects.unlocked(&description)?;
+        Self::of(&objects, description.uuid()).await
+    }
+
+    /// As [`open`](Self::open); the key of an encrypted volume need not be given. Without it rows and content cannot be read.
+    ///
+    /// # Errors
+    /// As those of [`open`](Self::open).
+    pub async fn open_outside(bucket: impl Into<Bucket>, prefix: &str) -> Result<Self> {
+        let objects = Objects::new(bucket, prefix)?;
+        let missing = || BucketError::Missing(objects.place.clone());
+        let description = read_description(&objects).await?.ok_or_else(missing)?;
+        let objects = objects.unlocked_if_possible(&description)?;
+        Self::of(&objects, description.uuid()).await
+    }
+
+    /// What the volume is encrypted with.
+    pub fn algorithm(&self) -> Option<&str> {
+        let encryption = self.objects.encryption.as_ref()?;
+        Some(&encryption.algorithm)
     }
 
     /// The same with HEAD as it is now.
@@ -139,7 +158,7 @@ impl View {
         let Some((bytes, _)) = self.objects.read(&key, MAX_SEGMENT_BYTES).await? else {
             return Ok(None);
         };
-        let entries = segment::read_map(id, self.uuid(), &bytes);
+        let entries = segment::read_map(id, self.uuid(), &bytes, &self.objects.cipher);
         entries.map(Some).map_err(BucketError::damaged(key))
     }
 

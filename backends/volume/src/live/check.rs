@@ -4,13 +4,13 @@ use std::path::Path;
 
 use tokio::runtime::Handle;
 use vfsd_backend::Result;
-use vfsd_object_store::Store;
 
 use super::shipped::{Shipping, frames};
 use crate::Volume;
 use crate::bucket::{BucketError, BucketReport, BucketStat, CheckLevel, Owner, Point, View};
 use crate::check::{CheckReport, check_rows};
 use crate::error::VolumeError;
+use crate::key::Bucket;
 use crate::quota::Quota;
 
 /// What a volume in a bucket is, and how much is stored for it.
@@ -22,6 +22,8 @@ pub struct RemoteStatus {
     pub owner: Option<Owner>,
     /// How much the volume may hold.
     pub quota: Quota,
+    /// What it is encrypted with.
+    pub encryption: Option<String>,
     /// What is in the bucket.
     pub stored: BucketStat,
 }
@@ -91,11 +93,11 @@ impl Volume {
     /// # Errors
     /// There is no volume, or the store failed.
     pub async fn change_remote_quota(
-        store: &Store,
+        bucket: impl Into<Bucket>,
         prefix: &str,
         change: impl Fn(&mut Quota),
     ) -> Result<(), VolumeError> {
-        Ok(View::open(store, prefix)
+        Ok(View::open_outside(bucket, prefix)
             .await?
             .change_quota(change)
             .await?)
@@ -105,12 +107,16 @@ impl Volume {
     ///
     /// # Errors
     /// There is none, or the store failed.
-    pub async fn stat_remote(store: &Store, prefix: &str) -> Result<RemoteStatus, VolumeError> {
-        let view = View::open(store, prefix).await?;
+    pub async fn stat_remote(
+        bucket: impl Into<Bucket>,
+        prefix: &str,
+    ) -> Result<RemoteStatus, VolumeError> {
+        let view = View::open_outside(bucket, prefix).await?;
         Ok(RemoteStatus {
             uuid: format!("{:032x}", u128::from_be_bytes(view.uuid())),
             owner: view.head().owner.clone(),
             quota: view.head().quota,
+            encryption: view.algorithm().map(str::to_owned),
             stored: view.stat().await?,
         })
     }
@@ -123,14 +129,14 @@ impl Volume {
     /// There is no volume, the store failed, or the directory cannot be used. What does not fit together is no error: it is
     /// in the report.
     pub fn check_remote(
-        store: &Store,
+        bucket: impl Into<Bucket>,
         prefix: &str,
         scratch: &Path,
         level: CheckLevel,
         runtime: &Handle,
     ) -> Result<RemoteReport, VolumeError> {
         let storage = || VolumeError::storage(scratch, "cannot be used for a check");
-        let view = runtime.block_on(View::open(store, prefix))?;
+        let view = runtime.block_on(View::open(bucket, prefix))?;
         let shipping = image(&view, &scratch.join("shipped.sqlite"), runtime)?;
         let mut rows = CheckReport::default();
         let named = shipping.look(|db| {

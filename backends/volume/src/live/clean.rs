@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use vfsd_object_store::Store;
 
 use super::check::image;
 use super::open::host_name;
@@ -12,6 +11,7 @@ use super::shipped::objects;
 use crate::Volume;
 use crate::bucket::{BucketError, CARETAKER, Collected, Named, Opener, Remote, View};
 use crate::error::VolumeError;
+use crate::key::Bucket;
 
 impl Volume {
     /// Removes what the volume below `prefix` of a bucket does not need any more, and is older than `min_age`. Nobody may use
@@ -24,7 +24,7 @@ impl Volume {
     /// # Errors
     /// There is no volume, it is in use, the store failed, or the directory cannot be used.
     pub fn clean_remote(
-        store: &Store,
+        bucket: impl Into<Bucket>,
         prefix: &str,
         scratch: &Path,
         min_age: Duration,
@@ -33,7 +33,7 @@ impl Volume {
     ) -> Result<Collected, VolumeError> {
         let path = scratch.join("shipped.sqlite");
         if dry {
-            let view = runtime.block_on(View::open(store, prefix))?;
+            let view = runtime.block_on(View::open(bucket, prefix))?;
             let shipping = image(&view, &path, runtime)?;
             let end = shipping.point();
             drop(shipping);
@@ -46,7 +46,7 @@ impl Volume {
         }
         let opener = Opener::new(CARETAKER, host_name());
         let remote = runtime
-            .block_on(Remote::open(store, prefix, &opener))
+            .block_on(Remote::open(bucket, prefix, &opener))
             .map_err(BucketError::tended)?
             .remote;
         let cleaned = clean(&remote, scratch, min_age, runtime);

@@ -9,7 +9,6 @@ use std::time::Duration;
 use rustix::fs::{ftruncate, seek};
 use tokio::runtime::Handle;
 use vfsd_backend::{Errno, Result};
-use vfsd_object_store::Store;
 
 use super::Live;
 use super::care::Care;
@@ -23,6 +22,7 @@ use crate::bucket::{BucketError, MIN_AGE, Opener, Point, Remote, host_clock};
 use crate::core::Core;
 use crate::data::DataFolder;
 use crate::error::VolumeError;
+use crate::key::Bucket;
 use crate::meta::journal::{self, Cursor};
 use crate::meta::{Change, Meta, change, tables};
 use crate::volume::{Volume, VolumeOptions, root_row, start};
@@ -92,12 +92,12 @@ impl Volume {
     /// # Errors
     /// When something is there, when the store does not keep two writers apart, or when it fails.
     pub async fn create_remote(
-        store: &Store,
+        bucket: impl Into<Bucket>,
         prefix: &str,
         options: &VolumeOptions,
     ) -> Result<(), VolumeError> {
         let root = change::encode(&[Change::Node(crate::volume::ROOT, Some(root_row(options)))]);
-        Remote::create(store, prefix, vec![(1, root)], options.quota).await?;
+        Remote::create(bucket, prefix, vec![(1, root)], options.quota).await?;
         Ok(())
     }
 
@@ -111,7 +111,7 @@ impl Volume {
     /// When there is no volume, when another daemon has it open, here or elsewhere, when the bucket cannot be read, or
     /// the directory not be used.
     pub fn open_remote(
-        store: &Store,
+        bucket: impl Into<Bucket>,
         prefix: &str,
         directory: &Path,
         options: &RemoteOptions,
@@ -129,7 +129,7 @@ impl Volume {
         };
         let opened = options
             .runtime
-            .block_on(Remote::open(store, prefix, &opener))?;
+            .block_on(Remote::open(bucket, prefix, &opener))?;
         let remote = Arc::new(opened.remote);
         let opening = Opening {
             local,

@@ -62,6 +62,7 @@ struct Round {
     open: Option<OwnedFd>,
     /// Content that is in no segment yet: inode, offset and bytes.
     queue: VecDeque<(u64, u64, Vec<u8>)>,
+    /// Bytes that a log object would have of it.
     queued: usize,
     /// Bytes of content so far.
     content: u64,
@@ -322,16 +323,14 @@ impl Round {
         let remote = &*live.remote;
         if self.sealed.is_none() {
             self.pack(remote)?;
-            while self.read_on(core)? {
+            while self.read_on(core, remote.frame_overhead())? {
                 core.failpoints.reach("some content read");
                 self.pack(remote)?;
                 if self.segments.len() >= PARALLEL {
                     self.store(live)?;
                 }
             }
-            if let Some(writer) = self.writer.take().filter(|writer| !writer.is_empty()) {
-                self.segments.push(writer.finish());
-            }
+            self.finish_segment()?;
             core.failpoints.reach("all content read");
             self.store(live)?;
             core.failpoints.reach("segments in the bucket");
@@ -344,7 +343,7 @@ impl Round {
     }
 
     /// Reads the next part of the frozen content. False: there is none.
-    fn read_on(&mut self, core: &Core) -> Result<bool, Failure> {
+    fn read_on(&mut self, core: &Core, overhead: usize) -> Result<bool, Failure> {
         while let Some(file) = self.cut.files.get(self.read) {
             if self.open.is_none() {
                 self.open = match core.data.open_file(file.ino, false) {
@@ -359,7 +358,8 @@ impl Round {
                 .read_frozen(self.open.as_ref(), file.size, FRAME_BYTES)?
             {
                 Some(Frozen::Data { offset, bytes }) => {
-                    self.queued = self.queued.saturating_add(bytes.len());
+                    let queued = bytes.len().saturating_add(overhead);
+                    self.queued = self.queued.saturating_add(queued);
                     let more = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
                     self.content = self.content.saturating_add(more);
                     self.queue.push_back((file.ino, offset, bytes));
@@ -393,15 +393,23 @@ impl Round {
             };
             let frame = writer.append(*ino, *offset, bytes)?;
             self.pieces.push(piece(*ino, *offset, bytes, frame));
-            if writer.is_full()
-                && let Some(writer) = self.writer.take()
-            {
-                self.segments.push(writer.finish());
-            }
-            if let Some((_, _, bytes)) = self.queue.pop_front() {
-                self.queued = self.queued.saturating_sub(bytes.len());
+            let full = writer.is_full();
+            self.queue.pop_front();
+            if full {
+                self.finish_segment()?;
             }
         }
+        Ok(())
+    }
+
+    /// The segment that is written is to be stored: pieces name it.
+    fn finish_segment(&mut self) -> Result<(), Failure> {
+        if let Some(writer) = &self.writer
+            && !writer.is_empty()
+        {
+            self.segments.push(writer.finish()?);
+        }
+        self.writer = None;
         Ok(())
     }
 

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use tokio::runtime::Handle;
-use vfsd_object_store::Store;
 
 use super::check::image;
 use super::shipped::objects;
 use crate::Volume;
 use crate::bucket::{Amount, BucketError, Snapshot, View};
 use crate::error::VolumeError;
+use crate::key::Bucket;
 
 /// How often a snapshot is tried that a checkpoint overtakes.
 const MAX_TRIES: u32 = 5;
@@ -25,15 +25,15 @@ impl Volume {
     /// # Errors
     /// There is no volume, the name cannot be one or is taken, the store failed, or the directory cannot be used.
     pub fn snapshot_remote(
-        store: &Store,
+        bucket: impl Into<Bucket>,
         prefix: &str,
         name: &str,
         scratch: &Path,
         runtime: &Handle,
     ) -> Result<Snapshot, VolumeError> {
-        let mut overtaken = None;
+        let (bucket, mut overtaken) = (bucket.into(), None);
         for number in 0..MAX_TRIES {
-            let view = runtime.block_on(View::open(store, prefix))?;
+            let view = runtime.block_on(View::open(&bucket, prefix))?;
             if runtime.block_on(view.find_snapshot(name))?.is_some() {
                 return Err(BucketError::Taken(name.to_owned()).into());
             }
@@ -58,10 +58,11 @@ impl Volume {
     /// # Errors
     /// There is no volume, or the store failed.
     pub async fn snapshots_remote(
-        store: &Store,
+        bucket: impl Into<Bucket>,
         prefix: &str,
     ) -> Result<Vec<Snapshot>, VolumeError> {
-        Ok(View::open(store, prefix).await?.snapshots().await?)
+        let view = View::open_outside(bucket, prefix).await?;
+        Ok(view.snapshots().await?)
     }
 
     /// Gives a snapshot up: what it alone held goes with the next clean-up.
@@ -69,11 +70,11 @@ impl Volume {
     /// # Errors
     /// There is no volume or no such snapshot, or the store failed.
     pub async fn delete_snapshot_remote(
-        store: &Store,
+        bucket: impl Into<Bucket>,
         prefix: &str,
         name: &str,
     ) -> Result<(), VolumeError> {
-        let view = View::open(store, prefix).await?;
+        let view = View::open_outside(bucket, prefix).await?;
         match view.delete_snapshot(name).await? {
             true => Ok(()),
             false => Err(BucketError::NoSnapshot(name.to_owned()).into()),
@@ -89,13 +90,14 @@ impl Volume {
     /// There is no volume or no such snapshot, something is where the new one is to be, a store failed, or the directory
     /// cannot be used.
     pub fn copy_remote(
-        (store, prefix): (&Store, &str),
+        (bucket, prefix): (impl Into<Bucket>, &str),
         snapshot: Option<&str>,
-        (to, to_prefix): (&Store, &str),
+        (to, to_prefix): (impl Into<Bucket>, &str),
         scratch: &Path,
         runtime: &Handle,
     ) -> Result<Amount, VolumeError> {
-        let view = runtime.block_on(View::open(store, prefix))?;
+        let bucket = bucket.into();
+        let view = runtime.block_on(View::open(&bucket, prefix))?;
         let (held, temporary) = match snapshot {
             Some(name) => {
                 let found = runtime.block_on(view.find_snapshot(name))?;
@@ -104,7 +106,7 @@ impl Volume {
             }
             None => {
                 let name = format!("{COPYING}{}", std::process::id());
-                let made = Self::snapshot_remote(store, prefix, &name, scratch, runtime)?;
+                let made = Self::snapshot_remote(&bucket, prefix, &name, scratch, runtime)?;
                 (made, true)
             }
         };

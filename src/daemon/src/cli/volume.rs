@@ -13,7 +13,7 @@ use super::image_cache::size;
 use super::ownership::OwnershipArguments;
 use super::store::ReachArguments;
 use crate::exit::Failure;
-use crate::source::{VolumeSettings, VolumeSource, VolumeStatus};
+use crate::source::{VolumeReach, VolumeSettings, VolumeSource, VolumeStatus};
 
 /// How volumes in a bucket are used.
 #[derive(Debug, Clone, Args)]
@@ -31,6 +31,29 @@ pub(crate) struct VolumeUseOptions {
     /// Take the volume from the daemon that has it open, on a host that is gone: that one can write nothing any more
     #[arg(long)]
     takeover: bool,
+
+    /// The file with the key that the volume was made with: 32 bytes, or 64 hexadecimal digits
+    #[arg(long, value_name = "FILE")]
+    volume_key_file: Option<PathBuf>,
+}
+
+/// How a volume's bucket is reached.
+#[derive(Debug, Clone, Args)]
+struct VolumeReachArguments {
+    #[command(flatten)]
+    store: ReachArguments,
+    /// The file with the key of a volume in a bucket that is encrypted: 32 bytes, or 64 hexadecimal digits
+    #[arg(long, value_name = "FILE", visible_alias = "volume-key-file")]
+    key_file: Option<PathBuf>,
+}
+
+impl VolumeReachArguments {
+    fn settings(&self) -> VolumeReach {
+        VolumeReach {
+            store: self.store.settings(),
+            key_file: self.key_file.clone(),
+        }
+    }
 }
 
 impl VolumeUseOptions {
@@ -40,6 +63,7 @@ impl VolumeUseOptions {
             state: self.state_dir.clone(),
             durability: self.durability.into(),
             takeover: self.takeover,
+            key_file: self.volume_key_file.clone(),
         }
     }
 }
@@ -54,7 +78,7 @@ pub(crate) struct VolumeArguments {
 
 #[derive(Debug, Clone, Subcommand)]
 enum VolumeVerb {
-    /// Make an empty volume
+    /// Make an empty volume. With --key-file what goes into the bucket is encrypted
     Create {
         /// Where: volume:file:DIR, a directory that is made, or is empty; volume:s3://BUCKET/PREFIX (also gs:// and
         /// az://), where nothing is below PREFIX
@@ -69,7 +93,7 @@ enum VolumeVerb {
         #[command(flatten)]
         ownership: OwnershipArguments,
         #[command(flatten)]
-        reach: ReachArguments,
+        reach: VolumeReachArguments,
     },
     /// Change how much a volume may hold. A daemon that has it open learns of it at its next start
     #[command(group = clap::ArgGroup::new("limits").required(true).multiple(true))]
@@ -84,7 +108,7 @@ enum VolumeVerb {
         #[arg(long, value_name = "COUNT", value_parser = Limit::of_files, group = "limits")]
         files: Option<Limit>,
         #[command(flatten)]
-        reach: ReachArguments,
+        reach: VolumeReachArguments,
     },
     /// Look whether a volume's names, counts and content fit together. In a directory nobody may use it meanwhile; in a
     /// bucket all content is read
@@ -93,7 +117,7 @@ enum VolumeVerb {
         #[arg(value_name = "VOLUME", value_parser = parse)]
         volume: VolumeSource,
         #[command(flatten)]
-        reach: ReachArguments,
+        reach: VolumeReachArguments,
     },
     /// Remove from a bucket what a volume does not need any more: content that was written over, and old log. The
     /// daemon that serves the volume does so by itself every six hours
@@ -108,7 +132,7 @@ enum VolumeVerb {
         #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
         min_age: u32,
         #[command(flatten)]
-        reach: ReachArguments,
+        reach: VolumeReachArguments,
     },
     /// Keep volumes in buckets as they are at a moment
     Snapshot {
@@ -128,7 +152,7 @@ enum VolumeVerb {
         #[arg(long, value_name = "NAME")]
         snapshot: Option<String>,
         #[command(flatten)]
-        reach: ReachArguments,
+        reach: VolumeReachArguments,
     },
     /// Say what a volume is and how much is in it
     Stat {
@@ -136,7 +160,7 @@ enum VolumeVerb {
         #[arg(value_name = "VOLUME", value_parser = parse)]
         volume: VolumeSource,
         #[command(flatten)]
-        reach: ReachArguments,
+        reach: VolumeReachArguments,
     },
 }
 
@@ -152,7 +176,7 @@ enum SnapshotVerb {
         #[arg(value_name = "NAME")]
         name: String,
         #[command(flatten)]
-        reach: ReachArguments,
+        reach: VolumeReachArguments,
     },
     /// Say which there are, and when they were made
     List {
@@ -160,7 +184,7 @@ enum SnapshotVerb {
         #[arg(value_name = "VOLUME", value_parser = parse)]
         volume: VolumeSource,
         #[command(flatten)]
-        reach: ReachArguments,
+        reach: VolumeReachArguments,
     },
     /// Give one up: what it alone held is removed by the daemon, or by `vfsd volume gc`
     Delete {
@@ -171,7 +195,7 @@ enum SnapshotVerb {
         #[arg(value_name = "NAME")]
         name: String,
         #[command(flatten)]
-        reach: ReachArguments,
+        reach: VolumeReachArguments,
     },
 }
 
@@ -395,8 +419,9 @@ fn told(volume: &VolumeSource, status: &VolumeStatus) -> String {
                 ("checkpoints", stored.checkpoints),
             ];
             let mut told = format!(
-                "volume {volume}\nuuid {}\nused_by {user}\n{}",
+                "volume {volume}\nuuid {}\nencryption {}\nused_by {user}\n{}",
                 status.uuid,
+                status.encryption.as_deref().unwrap_or("none"),
                 limits(&status.quota)
             );
             for (kind, amount) in kinds {

@@ -31,7 +31,9 @@ pub(crate) use layers::Layers;
 pub(crate) use plugin::{PluginSettings, PluginUser};
 pub(crate) use store::StoreSettings;
 pub(crate) use upper::Upper;
-pub(crate) use volume::{Status as VolumeStatus, VolumeSettings, VolumeSource};
+pub(crate) use volume::{
+    Reach as VolumeReach, Status as VolumeStatus, VolumeSettings, VolumeSource,
+};
 
 use crate::cli::choices::FileHandles;
 use crate::exit::Failure;
@@ -68,6 +70,11 @@ pub(crate) trait Storage: fmt::Debug + fmt::Display + Send + Sync {
 
     /// Whether its files are the objects of a bucket, one each.
     fn is_flat_bucket(&self) -> bool {
+        false
+    }
+
+    /// Whether it is a volume in a bucket.
+    fn is_volume_in_bucket(&self) -> bool {
         false
     }
 
@@ -253,6 +260,11 @@ impl Source {
     /// As [`Storage::is_flat_bucket`].
     pub(crate) fn is_flat_bucket(&self) -> bool {
         self.0.is_flat_bucket()
+    }
+
+    /// As [`Storage::is_volume_in_bucket`].
+    pub(crate) fn is_volume_in_bucket(&self) -> bool {
+        self.0.is_volume_in_bucket()
     }
 
     /// As [`Storage::is_started_plugin`].

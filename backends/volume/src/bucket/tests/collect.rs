@@ -68,7 +68,7 @@ async fn a_segment_that_waits_for_its_log_object_stays() {
     one.checkpoint().await.unwrap();
     let mut writer = one.remote.segment().unwrap();
     writer.append(1, 0, b"content").unwrap();
-    let segment = writer.finish();
+    let segment = writer.finish().unwrap();
     one.remote.put_segment(&segment).await.unwrap();
     assert_eq!(one.collect().await.unwrap().segments.objects, 0);
     one.remote.forget_segment(segment.id());
@@ -81,7 +81,11 @@ async fn segments_that_a_killed_daemon_left_are_removed() {
     let killed = daemon(&bucket).await;
     let mut writer = killed.remote.segment().unwrap();
     writer.append(1, 0, b"content").unwrap();
-    killed.remote.put_segment(&writer.finish()).await.unwrap();
+    killed
+        .remote
+        .put_segment(&writer.finish().unwrap())
+        .await
+        .unwrap();
     let mut one = daemon(&bucket).await;
     one.checkpoint().await.unwrap();
     assert_eq!(one.collect().await.unwrap().segments.objects, 1);

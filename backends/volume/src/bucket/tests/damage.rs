@@ -3,6 +3,7 @@
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
+use super::cipher::Cipher;
 use super::model::Daemon;
 use super::*;
 
@@ -79,12 +80,12 @@ async fn a_log_object_in_the_place_of_another_is_refused() {
 async fn a_log_object_of_another_branch_is_refused() {
     let branch = refused(async |bucket: &Bucket, key: &Path| {
         let body = bucket.0.get(key).await.unwrap().bytes().await.unwrap();
-        let (object, link) = LogObject::decode(&body).unwrap();
+        let (object, link) = LogObject::decode(&body, &Cipher::default()).unwrap();
         let object = LogObject {
             records: Vec::new(),
             ..object
         };
-        let body = object.encode(&link).unwrap();
+        let body = object.encode(&link, &Cipher::default()).unwrap();
         bucket.0.put(key, body.into()).await.unwrap();
     });
     let branch = branch.await;

@@ -77,7 +77,7 @@ async fn a_segment_whose_answer_never_came_is_stored_by_its_repetition() {
     let (remote, faults) = impatient(&bucket).await;
     let mut writer = remote.segment().unwrap();
     let frame = writer.append(1, 0, b"content").unwrap();
-    let segment = writer.finish();
+    let segment = writer.finish().unwrap();
     lose_the_answer(&faults);
     remote.put_segment(&segment).await.unwrap_err();
     heal(&faults, &remote.objects.store).await;

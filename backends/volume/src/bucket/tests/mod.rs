@@ -8,6 +8,7 @@ mod model;
 mod oldest;
 mod owners;
 mod race;
+mod sealed;
 mod wild;
 
 use std::sync::Arc;

@@ -167,7 +167,7 @@ impl Daemon {
                 let mut writer = self.remote.segment().unwrap();
                 writer.append(99, 0, b"what comes before it").unwrap();
                 let frame = writer.append(ino, 0, &raw).unwrap();
-                let segment = writer.finish();
+                let segment = writer.finish().unwrap();
                 insist(|| self.remote.put_segment(&segment)).await?;
                 frame
             }

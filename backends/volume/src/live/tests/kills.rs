@@ -18,7 +18,7 @@ use vfsd_testkit::place::Place;
 use super::kill::{Control, Copy, Left};
 use crate::bucket::CheckLevel;
 use crate::failpoint::with_hook;
-use crate::{RemoteOptions, Volume, VolumeOptions};
+use crate::{Bucket, RemoteOptions, Volume, VolumeKey, VolumeOptions};
 
 #[path = "../../../tests/crash/work.rs"]
 mod work;
@@ -62,9 +62,19 @@ pub(super) fn store(objects: InMemory) -> Store {
 }
 
 pub(super) fn make_volume(objects: &InMemory) {
-    let bucket = store(objects.clone());
+    make_volume_in(&Bucket::from(&store(objects.clone())));
+}
+
+fn make_volume_in(bucket: &Bucket) {
     let made = VolumeOptions::default();
-    vfsd_testkit::block_on(Volume::create_remote(&bucket, PREFIX, &made)).unwrap();
+    vfsd_testkit::block_on(Volume::create_remote(bucket, PREFIX, &made)).unwrap();
+}
+
+/// Every other volume is encrypted.
+fn bucket(objects: &InMemory, seed: u64) -> Bucket {
+    let key = VolumeKey::from([u8::try_from(seed % 256).unwrap(); 32]);
+    let key = Some(key).filter(|_| seed % 2 == 1);
+    Bucket::new(store(objects.clone()), key)
 }
 
 fn options(random: &mut Random) -> RemoteOptions {
@@ -77,9 +87,8 @@ fn options(random: &mut Random) -> RemoteOptions {
     }
 }
 
-fn open(objects: &InMemory, host: &Path, options: &RemoteOptions) -> Volume {
-    let share = objects.clone();
-    Volume::open_remote(&store(share), PREFIX, host, options).unwrap()
+fn open(objects: &InMemory, seed: u64, host: &Path, options: &RemoteOptions) -> Volume {
+    Volume::open_remote(bucket(objects, seed), PREFIX, host, options).unwrap()
 }
 
 fn root(volume: &Volume) -> Place {
@@ -135,7 +144,7 @@ impl Drop for Model {
 impl Model {
     fn new(seed: u64) -> Self {
         let objects = Arc::new(InMemory::new());
-        make_volume(&objects);
+        make_volume_in(&bucket(&objects, seed));
         let mut random = Random(!seed);
         let oracle = memory();
         let now = look(&oracle);
@@ -183,7 +192,7 @@ impl Model {
             self.arm(8);
         }
         let volume = with_hook(self.control.hook(), || {
-            open(&self.objects, &self.host, &self.options)
+            open(&self.objects, self.seed, &self.host, &self.options)
         });
         self.control.wait();
         self.work.go_on_in(root(&volume));
@@ -347,7 +356,7 @@ impl Model {
     fn elsewhere(&mut self, objects: &InMemory) -> Tree {
         let host = self.fresh();
         let options = self.options.clone();
-        let volume = open(&objects.fork(), &host, &options);
+        let volume = open(&objects.fork(), self.seed, &host, &options);
         let found = look(&root(&volume));
         drop(volume);
         std::fs::remove_dir_all(&host).unwrap();
@@ -376,7 +385,7 @@ impl Model {
             self.compare(&found, &bucket, &format!("bucket, {place}"));
         }
         let options = self.options.clone();
-        let volume = open(&objects, &host, &options);
+        let volume = open(&objects, self.seed, &host, &options);
         let found = look(&root(&volume));
         let expected: Vec<&Tree> = before.into_iter().chain([&self.now]).collect();
         self.compare(&found, &expected, &format!("same host, {place}"));
@@ -393,7 +402,7 @@ impl Model {
         let scratch = self.fresh();
         std::fs::create_dir(&scratch).unwrap();
         let runtime = vfsd_testkit::runtime().handle();
-        let bucket = store(objects.clone());
+        let bucket = bucket(objects, self.seed);
         let report =
             Volume::check_remote(&bucket, PREFIX, &scratch, CheckLevel::Content, runtime).unwrap();
         if !report.is_clean() {

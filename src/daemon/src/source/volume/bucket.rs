@@ -7,47 +7,44 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use vfsd_object_store::{Store, StoreUrl};
+use vfsd_object_store::StoreUrl;
 use vfsd_volume::{
-    Amount, CheckLevel, CheckReport, Cleaned, Lag, Quota, RemoteOptions, RemoteReport,
+    Amount, Bucket, CheckLevel, CheckReport, Cleaned, Lag, Quota, RemoteOptions, RemoteReport,
     RemoteStatus, Snapshot, Volume, VolumeError, VolumeOptions, host_boot,
 };
 
 use super::VolumeSettings;
+use super::reach::{self, Reach};
 use crate::exit::Failure;
 use crate::figures::{Figure, Value};
 use crate::sandbox::{Needs, Share};
 use crate::source::store::requests;
-use crate::source::{Prepared, StorageOptions, StoreSettings, folder};
+use crate::source::{Prepared, StorageOptions, folder};
 
 /// Longer names are cut, and end with a checksum.
 const MOST_OF_NAME: usize = 150;
 
-pub(super) fn create(
-    url: &StoreUrl,
-    options: &VolumeOptions,
-    settings: &StoreSettings,
-) -> Result<(), Failure> {
+pub(super) fn create(url: &StoreUrl, options: &VolumeOptions, how: &Reach) -> Result<(), Failure> {
     let runtime = waiting()?;
-    let store = reach(url, settings, &runtime)?;
-    let created = runtime.block_on(Volume::create_remote(&store, url.prefix(), options));
+    let bucket = reach(url, how, &runtime)?;
+    let created = runtime.block_on(Volume::create_remote(&bucket, url.prefix(), options));
     created.map_err(Failure::run)
 }
 
-pub(super) fn stat(url: &StoreUrl, settings: &StoreSettings) -> Result<RemoteStatus, Failure> {
+pub(super) fn stat(url: &StoreUrl, how: &Reach) -> Result<RemoteStatus, Failure> {
     let runtime = waiting()?;
-    let store = reach(url, settings, &runtime)?;
-    let looked = runtime.block_on(Volume::stat_remote(&store, url.prefix()));
+    let bucket = reach(url, how, &runtime)?;
+    let looked = runtime.block_on(Volume::stat_remote(&bucket, url.prefix()));
     looked.map_err(Failure::run)
 }
 
 /// Reads everything: names and attributes into a directory of its own, and all content.
-pub(super) fn check(url: &StoreUrl, settings: &StoreSettings) -> Result<CheckReport, Failure> {
+pub(super) fn check(url: &StoreUrl, how: &Reach) -> Result<CheckReport, Failure> {
     let runtime = waiting()?;
-    let store = reach(url, settings, &runtime)?;
+    let bucket = reach(url, how, &runtime)?;
     let report = with_scratch(|scratch| {
         let level = CheckLevel::Content;
-        Volume::check_remote(&store, url.prefix(), scratch, level, runtime.handle())
+        Volume::check_remote(&bucket, url.prefix(), scratch, level, runtime.handle())
     });
     let RemoteReport { mut rows, bucket } = report?;
     let damaged = u64::try_from(bucket.problems.len()).unwrap_or(u64::MAX);
@@ -64,13 +61,13 @@ pub(super) fn clean(
     url: &StoreUrl,
     min_age: Duration,
     dry: bool,
-    settings: &StoreSettings,
+    how: &Reach,
 ) -> Result<Cleaned, Failure> {
     let runtime = waiting()?;
-    let store = reach(url, settings, &runtime)?;
+    let bucket = reach(url, how, &runtime)?;
     with_scratch(|scratch| {
         Volume::clean_remote(
-            &store,
+            &bucket,
             url.prefix(),
             scratch,
             min_age,
@@ -81,47 +78,36 @@ pub(super) fn clean(
 }
 
 /// Keeps the volume as it is in the bucket now.
-pub(super) fn snapshot(
-    url: &StoreUrl,
-    name: &str,
-    settings: &StoreSettings,
-) -> Result<Snapshot, Failure> {
+pub(super) fn snapshot(url: &StoreUrl, name: &str, how: &Reach) -> Result<Snapshot, Failure> {
     let runtime = waiting()?;
-    let store = reach(url, settings, &runtime)?;
+    let bucket = reach(url, how, &runtime)?;
     with_scratch(|scratch| {
-        Volume::snapshot_remote(&store, url.prefix(), name, scratch, runtime.handle())
+        Volume::snapshot_remote(&bucket, url.prefix(), name, scratch, runtime.handle())
     })
 }
 
 pub(super) fn change_quota(
     url: &StoreUrl,
     change: impl Fn(&mut Quota),
-    settings: &StoreSettings,
+    how: &Reach,
 ) -> Result<(), Failure> {
     let runtime = waiting()?;
-    let store = reach(url, settings, &runtime)?;
-    let changed = Volume::change_remote_quota(&store, url.prefix(), change);
+    let bucket = reach(url, how, &runtime)?;
+    let changed = Volume::change_remote_quota(&bucket, url.prefix(), change);
     runtime.block_on(changed).map_err(Failure::run)
 }
 
-pub(super) fn snapshots(
-    url: &StoreUrl,
-    settings: &StoreSettings,
-) -> Result<Vec<Snapshot>, Failure> {
+pub(super) fn snapshots(url: &StoreUrl, how: &Reach) -> Result<Vec<Snapshot>, Failure> {
     let runtime = waiting()?;
-    let store = reach(url, settings, &runtime)?;
-    let listed = runtime.block_on(Volume::snapshots_remote(&store, url.prefix()));
+    let bucket = reach(url, how, &runtime)?;
+    let listed = runtime.block_on(Volume::snapshots_remote(&bucket, url.prefix()));
     listed.map_err(Failure::run)
 }
 
-pub(super) fn delete_snapshot(
-    url: &StoreUrl,
-    name: &str,
-    settings: &StoreSettings,
-) -> Result<(), Failure> {
+pub(super) fn delete_snapshot(url: &StoreUrl, name: &str, how: &Reach) -> Result<(), Failure> {
     let runtime = waiting()?;
-    let store = reach(url, settings, &runtime)?;
-    let deleted = Volume::delete_snapshot_remote(&store, url.prefix(), name);
+    let bucket = reach(url, how, &runtime)?;
+    let deleted = Volume::delete_snapshot_remote(&bucket, url.prefix(), name);
     runtime.block_on(deleted).map_err(Failure::run)
 }
 
@@ -130,13 +116,13 @@ pub(super) fn copy(
     url: &StoreUrl,
     snapshot: Option<&str>,
     to: &StoreUrl,
-    settings: &StoreSettings,
+    how: &Reach,
 ) -> Result<Amount, Failure> {
     let runtime = waiting()?;
-    let store = reach(url, settings, &runtime)?;
-    let to_store = reach(to, settings, &runtime)?;
+    let bucket = reach(url, how, &runtime)?;
+    let to_bucket = reach(to, how, &runtime)?;
     with_scratch(|scratch| {
-        let (from, to) = ((&store, url.prefix()), (&to_store, to.prefix()));
+        let (from, to) = ((&bucket, url.prefix()), (&to_bucket, to.prefix()));
         Volume::copy_remote(from, snapshot, to, scratch, runtime.handle())
     })
 }
@@ -163,7 +149,9 @@ fn scratch() -> std::io::Result<PathBuf> {
 }
 
 pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepared, Failure> {
-    let store = options.store.open(url)?;
+    let key_file = options.volume.key_file.as_deref();
+    let bucket = reach::bucket(url, &options.store, key_file)?;
+    let store = bucket.store().clone();
     let prefix = url.prefix().to_owned();
     let directory = directory(url, store.identity(), &options.volume)?;
     let boot = host_boot()
@@ -204,7 +192,7 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
             };
             let checked = given.runtime.block_on(store.check(&prefix));
             checked.map_err(Failure::run)?;
-            let volume = Volume::open_remote(&store, &prefix, &root.path, &options);
+            let volume = Volume::open_remote(&bucket, &prefix, &root.path, &options);
             let volume = volume.map_err(|error| Failure::run(root.on_host(&directory, &error)))?;
             let lag = volume.watch_lag();
             given.figures.add(&shown, move || {
@@ -218,11 +206,11 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
 }
 
 /// The bucket, which can be read: what is wrong with it is said at once, and what to do.
-fn reach(url: &StoreUrl, settings: &StoreSettings, runtime: &Runtime) -> Result<Store, Failure> {
-    let store = settings.open(url)?;
-    let checked = runtime.block_on(store.check(url.prefix()));
+fn reach(url: &StoreUrl, how: &Reach, runtime: &Runtime) -> Result<Bucket, Failure> {
+    let bucket = how.open(url)?;
+    let checked = runtime.block_on(bucket.store().check(url.prefix()));
     checked.map_err(Failure::run)?;
-    Ok(store)
+    Ok(bucket)
 }
 
 /// How far the bucket is behind.

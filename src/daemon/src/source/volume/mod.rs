@@ -3,11 +3,12 @@
 
 mod bucket;
 mod directory;
+mod reach;
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use vfsd_volume::{
     VolumeStatus,
 };
 
-use super::{Prepared, SourceError, Storage, StorageOptions, StoreSettings};
+pub(crate) use self::reach::Reach;
+use super::{Prepared, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
 
 /// A volume, and where it is.
@@ -38,6 +40,8 @@ pub(crate) struct VolumeSettings {
     pub(crate) durability: Durability,
     /// Takes the volume from a daemon that has it open.
     pub(crate) takeover: bool,
+    /// Where the key is of those that are encrypted.
+    pub(crate) key_file: Option<PathBuf>,
 }
 
 /// What is known of a volume.
@@ -103,18 +107,24 @@ impl VolumeSource {
         }
     }
 
+    /// The directory of a volume, for which there is no key.
+    fn unencrypted<'a>(&self, path: &'a Path, reach: &Reach) -> Result<&'a Path, Failure> {
+        match &reach.key_file {
+            None => Ok(path),
+            Some(_) => Err(Failure::usage(format!(
+                "{self} takes no key: only volumes in buckets are encrypted; encrypt the disk that it is on"
+            ))),
+        }
+    }
+
     /// Makes an empty volume.
     ///
     /// # Errors
     /// When something is there already, or it cannot be written to.
-    pub(crate) fn create(
-        &self,
-        options: &VolumeOptions,
-        store: &StoreSettings,
-    ) -> Result<(), Failure> {
+    pub(crate) fn create(&self, options: &VolumeOptions, reach: &Reach) -> Result<(), Failure> {
         match self {
-            Self::Directory(path) => directory::create(path, options),
-            Self::Bucket(url) => bucket::create(url, options, store),
+            Self::Directory(path) => directory::create(self.unencrypted(path, reach)?, options),
+            Self::Bucket(url) => bucket::create(url, options, reach),
         }
     }
 
@@ -125,11 +135,14 @@ impl VolumeSource {
     pub(crate) fn change_quota(
         &self,
         change: impl Fn(&mut Quota),
-        store: &StoreSettings,
+        reach: &Reach,
     ) -> Result<(), Failure> {
         match self {
-            Self::Directory(path) => Volume::change_quota(path, change).map_err(Failure::run),
-            Self::Bucket(url) => bucket::change_quota(url, change, store),
+            Self::Directory(path) => {
+                let path = self.unencrypted(path, reach)?;
+                Volume::change_quota(path, change).map_err(Failure::run)
+            }
+            Self::Bucket(url) => bucket::change_quota(url, change, reach),
         }
     }
 
@@ -137,10 +150,10 @@ impl VolumeSource {
     ///
     /// # Errors
     /// When it cannot be looked at, or is in use and in a directory.
-    pub(crate) fn check(&self, store: &StoreSettings) -> Result<CheckReport, Failure> {
+    pub(crate) fn check(&self, reach: &Reach) -> Result<CheckReport, Failure> {
         match self {
-            Self::Directory(path) => directory::check(path),
-            Self::Bucket(url) => bucket::check(url, store),
+            Self::Directory(path) => directory::check(self.unencrypted(path, reach)?),
+            Self::Bucket(url) => bucket::check(url, reach),
         }
     }
 
@@ -152,13 +165,13 @@ impl VolumeSource {
         &self,
         min_age: Duration,
         dry: bool,
-        store: &StoreSettings,
+        reach: &Reach,
     ) -> Result<Cleaned, Failure> {
         match self {
             Self::Directory(_) => Err(Failure::usage(format!(
                 "{self} keeps nothing that it does not need: only volumes in buckets are cleaned up"
             ))),
-            Self::Bucket(url) => bucket::clean(url, min_age, dry, store),
+            Self::Bucket(url) => bucket::clean(url, min_age, dry, reach),
         }
     }
 
@@ -177,24 +190,24 @@ impl VolumeSource {
     ///
     /// # Errors
     /// When it is no volume in a bucket, the name is none or taken, or the store fails.
-    pub(crate) fn snapshot(&self, name: &str, store: &StoreSettings) -> Result<Snapshot, Failure> {
-        bucket::snapshot(self.bucket()?, name, store)
+    pub(crate) fn snapshot(&self, name: &str, reach: &Reach) -> Result<Snapshot, Failure> {
+        bucket::snapshot(self.bucket()?, name, reach)
     }
 
     /// What is kept of the volume.
     ///
     /// # Errors
     /// When it is no volume in a bucket, or the store fails.
-    pub(crate) fn snapshots(&self, store: &StoreSettings) -> Result<Vec<Snapshot>, Failure> {
-        bucket::snapshots(self.bucket()?, store)
+    pub(crate) fn snapshots(&self, reach: &Reach) -> Result<Vec<Snapshot>, Failure> {
+        bucket::snapshots(self.bucket()?, reach)
     }
 
     /// Gives a snapshot up.
     ///
     /// # Errors
     /// When there is none, or the store fails.
-    pub(crate) fn delete_snapshot(&self, name: &str, store: &StoreSettings) -> Result<(), Failure> {
-        bucket::delete_snapshot(self.bucket()?, name, store)
+    pub(crate) fn delete_snapshot(&self, name: &str, reach: &Reach) -> Result<(), Failure> {
+        bucket::delete_snapshot(self.bucket()?, name, reach)
     }
 
     /// Makes another volume of a snapshot, or of what the volume is now.
@@ -205,19 +218,21 @@ impl VolumeSource {
         &self,
         snapshot: Option<&str>,
         to: &Self,
-        store: &StoreSettings,
+        reach: &Reach,
     ) -> Result<Amount, Failure> {
-        bucket::copy(self.bucket()?, snapshot, to.bucket()?, store)
+        bucket::copy(self.bucket()?, snapshot, to.bucket()?, reach)
     }
 
     /// What the volume is. It may be in use.
     ///
     /// # Errors
     /// When it cannot be looked at.
-    pub(crate) fn stat(&self, store: &StoreSettings) -> Result<Status, Failure> {
+    pub(crate) fn stat(&self, reach: &Reach) -> Result<Status, Failure> {
         match self {
-            Self::Directory(path) => directory::stat(path).map(Status::Directory),
-            Self::Bucket(url) => bucket::stat(url, store).map(Status::Bucket),
+            Self::Directory(path) => {
+                directory::stat(self.unencrypted(path, reach)?).map(Status::Directory)
+            }
+            Self::Bucket(url) => bucket::stat(url, reach).map(Status::Bucket),
         }
     }
 }
@@ -232,6 +247,10 @@ impl fmt::Display for VolumeSource {
 }
 
 impl Storage for VolumeSource {
+    fn is_volume_in_bucket(&self) -> bool {
+        matches!(self, Self::Bucket(_))
+    }
+
     fn prepare(&self, options: &StorageOptions, _: bool) -> Result<Prepared, Failure> {
         match self {
             Self::Directory(path) => directory::prepare(path, options),
