@@ -428,6 +428,10 @@ fn a_tree_in_memory_is_as_large_as_it_was_said_to_be() {
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
     assert!(size().f_bfree < 16);
     std::fs::remove_file(mounted.path("f")).unwrap();
+    // The kernel gives it up after the removal.
+    wait_until("the room of the file", || {
+        size().f_bfree * size().f_frsize >= 7 << 20
+    });
     std::fs::write(mounted.path("g"), vec![1; 7 << 20]).unwrap();
     mounted.daemon.stop(Signal::TERM);
 }
