@@ -97,21 +97,55 @@ impl Registry {
     /// # Errors
     /// It cannot be copied.
     pub(crate) fn push(&self, layout: &str) -> Result<String> {
+        let name = Repository::AsItIs.at(self.address);
+        self.copy(&[], &format!("oci:{layout}"), &name)?;
+        Ok(name)
+    }
+
+    /// The same with layers in zstd:chunked, which have tables of contents. `scratch` is a folder that is not there.
+    ///
+    /// # Errors
+    /// It cannot be copied.
+    pub(crate) fn push_chunked(&self, layout: &str, scratch: &Path) -> Result<String> {
+        let name = Repository::Chunked.at(self.address);
+        // Layers that are compressed already would be copied as they are.
+        let plain = format!("dir:{}", scratch.display());
+        self.copy(&["--dest-decompress"], &format!("oci:{layout}"), &plain)?;
+        self.copy(&["--dest-compress-format=zstd:chunked"], &plain, &name)?;
+        fs::remove_dir_all(scratch).context("remove the decompressed image")?;
+        Ok(name)
+    }
+
+    fn copy(&self, options: &[&str], from: &str, to: &str) -> Result<()> {
         packages::install(&[SKOPEO])?;
-        let name = image_at(self.address);
         let mut copy = Command::new(SKOPEO.provides);
         copy.args(["--insecure-policy", "copy", "--dest-tls-verify=false"]);
-        copy.args([&format!("oci:{layout}"), &name]);
+        copy.args(options).args([from, to]);
         // Neither credentials nor what it remembers of other registries are those of this user.
         copy.env("HOME", &self.folder);
         run_ok(&copy, COPY, &mut |_| {}).context("copy an image to a registry")?;
-        Ok(name)
+        Ok(())
     }
 }
 
-/// The name of the image in a registry that answers at an address, as vfsd is given it.
-pub(crate) fn image_at(address: SocketAddr) -> String {
-    format!("docker://{address}/vfsd/root:1")
+/// What images are called in a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repository {
+    /// As it was in its layout.
+    AsItIs,
+    /// With tables of contents.
+    Chunked,
+}
+
+impl Repository {
+    /// The name of the image in a registry that answers at an address, as vfsd is given it.
+    pub(crate) fn at(self, address: SocketAddr) -> String {
+        let name = match self {
+            Self::AsItIs => "root",
+            Self::Chunked => "chunked",
+        };
+        format!("docker://{address}/vfsd/{name}:1")
+    }
 }
 
 impl RunningRegistry {

@@ -128,7 +128,9 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     drop(tree);
     let registry = Registry::new(&folder, &cache)?;
     let running = registry.start()?;
-    registry.push(&format!("{}:root", folder.join("layout").display()))?;
+    let layout = format!("{}:root", folder.join("layout").display());
+    registry.push(&layout)?;
+    registry.push_chunked(&layout, &folder.join("plain"))?;
     step.done();
     let mut taken = Taken::default();
     for pair in 0..plan.pairs {

@@ -12,7 +12,7 @@ use crate::cases::registry::forget_content;
 use crate::daemon::{Options, Program, Storage};
 use crate::packages::{self, SKOPEO, UMOCI};
 use crate::process::run_ok;
-use crate::registry;
+use crate::registry::Repository;
 
 /// Fetching an image, over a narrow link, and unpacking it.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -22,6 +22,8 @@ const LIMIT: Duration = Duration::from_secs(600);
 pub(super) enum Side {
     /// vfsd; nothing.
     New,
+    /// vfsd; nothing, and the layers have tables of contents.
+    Tables,
     /// vfsd; the index of each layer, and no byte of them.
     Indexed,
     /// skopeo, umoci, virtiofsd; nothing.
@@ -33,8 +35,9 @@ pub(super) enum Side {
 }
 
 /// In the order of the columns.
-pub(super) const SIDES: [Side; 5] = [
+pub(super) const SIDES: [Side; 6] = [
     Side::New,
+    Side::Tables,
     Side::Indexed,
     Side::Unpacked,
     Side::Here,
@@ -45,6 +48,7 @@ impl Side {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::New => "vfsd, nothing known",
+            Self::Tables => "vfsd, nothing known, zstd:chunked",
             Self::Indexed => "vfsd, index known",
             Self::Unpacked => "skopeo, umoci, virtiofsd",
             Self::Here => "vfsd, all there",
@@ -55,7 +59,7 @@ impl Side {
     /// What is done without vfsd when as much is there.
     pub(super) fn peer(self) -> Self {
         match self {
-            Self::New | Self::Indexed | Self::Unpacked => Self::Unpacked,
+            Self::New | Self::Tables | Self::Indexed | Self::Unpacked => Self::Unpacked,
             Self::Here | Self::UnpackedBefore => Self::UnpackedBefore,
         }
     }
@@ -92,16 +96,20 @@ impl<'a> Source<'a> {
             true => Program::Vfsd(plan.vfsd.clone()),
             false => Program::Virtiofsd(plan.virtiofsd.clone()),
         };
+        let repository = match side {
+            Side::Tables => Repository::Chunked,
+            _ => Repository::AsItIs,
+        };
         let this = Self {
             side,
-            image: registry::image_at(link.address()),
-            beside: registry::image_at(link.server()),
+            image: repository.at(link.address()),
+            beside: repository.at(link.server()),
             folder,
             program,
         };
         packages::install(&[SKOPEO, UMOCI])?;
         match side {
-            Side::New | Side::Unpacked => {}
+            Side::New | Side::Tables | Side::Unpacked => {}
             Side::Indexed => {
                 this.pull(&this.beside)?;
                 forget_content(&this.cache())?;
@@ -118,7 +126,7 @@ impl<'a> Source<'a> {
     /// The image cannot be fetched.
     pub(super) fn prepare(&self) -> Result<()> {
         match self.side {
-            Side::New => self.pull(&self.image),
+            Side::New | Side::Tables => self.pull(&self.image),
             Side::Unpacked => self.unpack(&self.image),
             Side::Indexed | Side::Here | Side::UnpackedBefore => Ok(()),
         }
