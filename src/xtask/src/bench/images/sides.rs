@@ -126,9 +126,10 @@ impl<'a> Source<'a> {
     /// The image cannot be fetched.
     pub(super) fn prepare(&self) -> Result<()> {
         match self.side {
-            Side::New | Side::Tables => self.pull(&self.image),
+            Side::New => self.pull(&self.image),
             Side::Unpacked => self.unpack(&self.image),
-            Side::Indexed | Side::Here | Side::UnpackedBefore => Ok(()),
+            // The daemon itself reads the tables.
+            Side::Tables | Side::Indexed | Side::Here | Side::UnpackedBefore => Ok(()),
         }
     }
 
