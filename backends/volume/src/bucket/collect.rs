@@ -3,7 +3,7 @@
 //! An object goes only if it was written long ago by the store's clock, and neither the checkpoint of HEAD nor one of a
 //! snapshot nor a log object after HEAD's checkpoint names it. In doubt it stays: a leak costs less than a loss.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use object_store::path::Path;
@@ -26,6 +26,13 @@ const BATCH: usize = 1000;
 /// Objects that one clean-up removes at most: what it remembers of them is about 20 MiB. The next one goes on.
 const MOST: usize = 500_000;
 
+/// An object of which less is live has its content moved, and goes.
+const SPARSE_PER_CENT: u64 = 30;
+/// So many of them are remembered.
+const MOST_SPARSE: usize = 10_000;
+/// Content of shorter log objects is moved, however much of them it is.
+const SMALL_LOG_BYTES: u64 = 64 << 10;
+
 /// A checkpoint that is read for a clean-up, in the folder that was named for it.
 pub(crate) const CHECKPOINT_TO_READ: &str = "checkpoint-to-read";
 
@@ -36,6 +43,10 @@ pub struct Named {
     pub checkpoints: BTreeSet<u64>,
     /// All objects that their extents name.
     pub objects: HashSet<ObjectId>,
+    /// How many stored bytes of each object HEAD's checkpoint needs, about, if that was counted.
+    pub live: HashMap<ObjectId, u64>,
+    /// Objects that snapshots name.
+    pub pinned: HashSet<ObjectId>,
 }
 
 /// What a clean-up removed, or would remove.
@@ -49,6 +60,8 @@ pub struct Collected {
     pub checkpoints: Amount,
     /// Objects that nothing names, but that are too young.
     pub young: Amount,
+    /// Old objects of which little is [live](Named::live), and which nothing else needs: those whose content is worth moving.
+    pub sparse: Vec<ObjectId>,
     /// Objects that could not be deleted, and why the first of them.
     pub failed: u64,
     /// The first failure.
@@ -85,6 +98,21 @@ impl Collected {
             Kind::Part { .. } => &mut self.checkpoints,
         };
         amount.add(candidate.bytes);
+    }
+
+    /// What two clean-ups did, one after the other.
+    pub(crate) fn then(&mut self, next: Self) {
+        for (sum, one) in [
+            (&mut self.log, next.log),
+            (&mut self.segments, next.segments),
+            (&mut self.checkpoints, next.checkpoints),
+        ] {
+            sum.objects = sum.objects.saturating_add(one.objects);
+            sum.bytes = sum.bytes.saturating_add(one.bytes);
+        }
+        self.young = next.young;
+        self.failed = self.failed.saturating_add(next.failed);
+        self.failure = self.failure.take().or(next.failure);
     }
 
     /// How much of everything was removed, or would be.
@@ -143,6 +171,19 @@ impl<'a> Rules<'a> {
         }
     }
 
+    /// Whether little is live of an object that stays.
+    fn is_sparse(&self, id: ObjectId, object: &ListedObject) -> bool {
+        let Some(live) = self.named.live.get(&id) else {
+            return false;
+        };
+        let age = self.now.duration_since(object.modified);
+        let is_old = age.is_ok_and(|age| age >= self.min_age);
+        // A log object is small as a rule: many of them are one segment.
+        let is_small = matches!(id, ObjectId::Log(_)) && object.size < SMALL_LOG_BYTES;
+        let most = object.size.saturating_mul(SPARSE_PER_CENT) / 100;
+        is_old && !self.named.pinned.contains(&id) && (is_small || *live < most)
+    }
+
     /// Lists what may go. What is too young is counted only.
     async fn candidates(
         &self,
@@ -164,9 +205,18 @@ impl<'a> Rules<'a> {
         let mut candidates = Vec::new();
         for folder in ["log/", "seg/", "ckpt/"] {
             let each = |object: ListedObject| {
-                let Some(kind) = kind(&object.key).filter(|&kind| !self.is_kept(kind)) else {
+                let Some(kind) = kind(&object.key) else {
                     return;
                 };
+                if self.is_kept(kind) {
+                    if let Kind::Content(id) = kind
+                        && collected.sparse.len() < MOST_SPARSE
+                        && self.is_sparse(id, &object)
+                    {
+                        collected.sparse.push(id);
+                    }
+                    return;
+                }
                 if matches!(kind, Kind::Content(id) if live.contains(&id)) {
                     return;
                 }
@@ -197,8 +247,18 @@ impl View {
         read: fn(&std::path::Path) -> std::io::Result<Vec<ObjectId>>,
     ) -> Result<Named, BucketError> {
         let mut named = known;
+        let head = self
+            .head
+            .checkpoint
+            .as_ref()
+            .map(|checkpoint| checkpoint.id);
         let snapshots = self.snapshots().await?;
         let pinned = snapshots.into_iter().map(|snapshot| snapshot.checkpoint);
+        let pinned: Vec<_> = pinned.collect();
+        if pinned.iter().any(|checkpoint| Some(checkpoint.id) == head) {
+            // It names all that could be moved.
+            named.live.clear();
+        }
         let file = folder.join(CHECKPOINT_TO_READ);
         for checkpoint in self.head.checkpoint.clone().into_iter().chain(pinned) {
             if !named.checkpoints.insert(checkpoint.id) {
@@ -214,9 +274,11 @@ impl View {
             let objects = objects
                 .await
                 .unwrap_or_else(|error| Err(std::io::Error::other(error)));
-            named
-                .objects
-                .extend(objects.map_err(BucketError::local("read a checkpoint"))?);
+            let objects = objects.map_err(BucketError::local("read a checkpoint"))?;
+            if Some(checkpoint.id) != head {
+                named.pinned.extend(&objects);
+            }
+            named.objects.extend(objects);
         }
         Ok(named)
     }

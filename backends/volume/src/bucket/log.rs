@@ -8,7 +8,7 @@
 //! | 8, 8 | first and last redo record |
 //! | 32 | SHA-256 of the log object before |
 //! | 4, 4, 4 | bytes of inline frames, of the body as it is stored, of the body when it is unpacked |
-//! | 4 | 0 |
+//! | 4 | 1: content is moved, and nothing else happens; 0 otherwise |
 //! | ... | inline frames |
 //! | ... | body: records, then pieces; zstd, unless that saves little; sealed with the header where the volume is encrypted |
 //! | 4 | CRC-32 of all before |
@@ -59,6 +59,8 @@ pub struct LogObject {
     pub pieces: Vec<Piece>,
     /// The inline frames as they are stored.
     pub inline: Vec<u8>,
+    /// The pieces say of content that it lies elsewhere now, and nothing has changed: there are no records.
+    pub moves: bool,
 }
 
 /// What ties a log object to its volume, its writer and its predecessor.
@@ -123,9 +125,10 @@ impl LogObject {
             to.u64(value);
         }
         to.0.extend_from_slice(&link.previous.0);
-        for length in [self.inline.len(), stored_bytes, body.len(), 0] {
+        for length in [self.inline.len(), stored_bytes, body.len()] {
             to.u32(u32::try_from(length).unwrap_or(u32::MAX));
         }
+        to.u32(self.moves.into());
         let stored = cipher.seal(&to.0, packed)?;
         to.0.extend_from_slice(&self.inline);
         to.0.extend_from_slice(&stored);
@@ -199,6 +202,10 @@ impl LogObject {
         if !self.pieces.iter().all(fits) {
             return Err(Damage("a piece lies where no content can be"));
         }
+        let nothing_new = self.records.is_empty() && self.last < self.first;
+        if self.moves && !(nothing_new && self.pieces.iter().all(|piece| piece.place.is_some())) {
+            return Err(Damage("it moves content and changes something else"));
+        }
         if self.inline.len() > MAX_INLINE_BYTES {
             return Err(Damage("it carries too much content"));
         }
@@ -259,6 +266,14 @@ fn read_header(bytes: &[u8]) -> Result<(LogObject, Link, [usize; 3]), Damage> {
     let previous = ChainHash(from.array()?);
     let mut length = || usize::try_from(from.u32()?).map_err(|_| Damage("it is too long"));
     let lengths = [length()?, length()?, length()?];
+    let object = LogObject {
+        moves: match from.u32()? {
+            0 => false,
+            1 => true,
+            _ => return Err(Damage("a newer vfsd wrote it: use that")),
+        },
+        ..object
+    };
     let link = Link {
         uuid,
         nonce,
@@ -373,6 +388,7 @@ mod tests {
                 piece(6, 0, 1 << 40, None),
             ],
             inline: inline.finish(),
+            moves: false,
         }
     }
 

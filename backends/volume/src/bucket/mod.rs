@@ -23,6 +23,9 @@
 //! Where the volume was made with a key, frames, the bodies of log objects, the maps of segments and the parts of checkpoints are
 //! encrypted.
 //!
+//! A log object may also say that content lies elsewhere now, and nothing else: what is left of objects that are mostly dead is
+//! moved, so that they can go.
+//!
 //! **Order of writes.** Segments first, then the log object that names them, then, now and then, a checkpoint's parts, and
 //! HEAD that names it. So whatever is named is there, after a stop at any moment.
 //!

@@ -223,14 +223,42 @@ impl Remote {
     ) -> Result<Sealed, Unwritable> {
         let before = self.end();
         let object = LogObject {
-            seq: before.seq.saturating_add(1),
-            epoch: self.epoch,
-            first: before.lsn.saturating_add(1),
             last,
             records,
             pieces,
             inline: inline.finish(),
+            ..self.next_after(before)
         };
+        self.seal_object(&object, before)
+    }
+
+    /// The log object that comes next and says where content lies now that was moved. Nothing else changes. Segments that `pieces`
+    /// name have to be stored before this one is appended.
+    ///
+    /// # Errors
+    /// As those of [`seal`](Self::seal).
+    pub fn seal_moved(&self, pieces: Vec<Piece>) -> Result<Sealed, Unwritable> {
+        let before = self.end();
+        let object = LogObject {
+            pieces,
+            moves: true,
+            ..self.next_after(before)
+        };
+        self.seal_object(&object, before)
+    }
+
+    /// An empty one.
+    fn next_after(&self, before: Point) -> LogObject {
+        LogObject {
+            seq: before.seq.saturating_add(1),
+            epoch: self.epoch,
+            first: before.lsn.saturating_add(1),
+            last: before.lsn,
+            ..LogObject::default()
+        }
+    }
+
+    fn seal_object(&self, object: &LogObject, before: Point) -> Result<Sealed, Unwritable> {
         let link = Link {
             uuid: self.uuid,
             nonce: self.nonce,

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::Live;
 use super::local::Local;
 use super::open::RemoteOptions;
-use super::shipped::{Shipping, objects};
+use super::shipped::{Shipping, live_bytes, objects};
 use crate::bucket::{Checkpoint, Named, ObjectId, Remote, ShipError};
 
 /// A checkpoint is made after this time, if anything was appended to the log.
@@ -91,6 +91,7 @@ impl Care {
         }
         let (remote, point) = (live.remote.clone(), shipping.point());
         let (local, cleaning) = (local.clone(), self.cleaning);
+        let sparse_later = live.sparse.clone();
         let (done, stored) = oneshot::channel();
         let task = live.runtime.spawn(async move {
             let named = match remote.checkpoint(&path, point).await {
@@ -106,7 +107,8 @@ impl Care {
             }
             let _ = done.send(());
             if let Some(named) = named {
-                cleaning.clean(&remote, &local, named).await;
+                let sparse = cleaning.clean(&remote, &local, named).await;
+                sparse_later.lock().extend(sparse);
             }
         });
         self.under_way = Some(UnderWay { stored, task });
@@ -125,16 +127,24 @@ impl Care {
     }
 }
 
+/// What the extents in the file of HEAD's checkpoint name.
+pub(super) fn named_in(path: &Path, checkpoint: u64) -> std::io::Result<Named> {
+    let live = live_bytes(path)?;
+    Ok(Named {
+        checkpoints: [checkpoint].into(),
+        objects: live.keys().copied().collect(),
+        live,
+        ..Named::default()
+    })
+}
+
 /// What the extents of a checkpoint that is here name.
 async fn named_here(path: &Path, checkpoint: &Checkpoint) -> Option<Named> {
     let path = path.to_owned();
-    let read: Result<std::io::Result<Vec<ObjectId>>, _> =
-        tokio::task::spawn_blocking(move || objects(&path)).await;
+    let id = checkpoint.id;
+    let read = tokio::task::spawn_blocking(move || named_in(&path, id)).await;
     match read.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
-        Ok(objects) => Some(Named {
-            checkpoints: [checkpoint.id].into(),
-            objects: objects.into_iter().collect(),
-        }),
+        Ok(named) => Some(named),
         Err(error) => {
             tracing::warn!(%error, "volume: a checkpoint cannot be read, nothing is removed from the bucket");
             None
@@ -153,7 +163,8 @@ impl Cleaning {
         }
     }
 
-    async fn clean(self, remote: &Arc<Remote>, local: &Local, named: Named) {
+    /// Answers the objects whose content is worth moving.
+    async fn clean(self, remote: &Arc<Remote>, local: &Local, named: Named) -> Vec<ObjectId> {
         let view = remote.view().await;
         let named = view.named(local.path(), named, objects).await;
         let cleaned = match named {
@@ -161,7 +172,7 @@ impl Cleaning {
             Err(error) => Err(error.into()),
         };
         match cleaned {
-            Ok(cleaned) => {
+            Ok(mut cleaned) => {
                 let removed = cleaned.removed();
                 tracing::info!(
                     objects = removed.objects,
@@ -174,11 +185,13 @@ impl Cleaning {
                 if let Err(error) = local.write_last_cleaning(since_1970().as_secs()) {
                     tracing::debug!(%error, "volume: the time of a clean-up is not kept");
                 }
+                std::mem::take(&mut cleaned.sparse)
             }
             // The rounds tell of it.
-            Err(ShipError::Fenced) => {}
+            Err(ShipError::Fenced) => Vec::new(),
             Err(error) => {
                 tracing::warn!(%error, "volume: what is not needed any more stays in the bucket");
+                Vec::new()
             }
         }
     }

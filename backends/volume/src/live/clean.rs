@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::care;
 use super::check::image;
+use super::moving::{Moving, Unmoved};
 use super::open::host_name;
-use super::shipped::objects;
+use super::shipped::{Shipped, Shipping, objects};
 use crate::Volume;
-use crate::bucket::{BucketError, CARETAKER, Collected, Named, Opener, Remote, View};
+use crate::bucket::{BucketError, CARETAKER, Collected, Named, ObjectId, Opener, Remote, View};
 use crate::error::VolumeError;
+use crate::failpoint::Failpoints;
 use crate::key::Bucket;
 
 impl Volume {
@@ -64,14 +67,35 @@ fn clean(
     min_age: Duration,
     runtime: &Handle,
 ) -> Result<Collected, VolumeError> {
-    let storage = VolumeError::storage(scratch, "cannot be used for a clean-up");
     let view = runtime.block_on(remote.view());
-    let shipping = image(&view, &scratch.join("shipped.sqlite"), runtime)?;
+    let image_at = scratch.join("shipped.sqlite");
+    let mut shipping = image(&view, &image_at, runtime)?;
+    let mut cleaned = collect(remote, &shipping, scratch, min_age, runtime)?;
+    let sparse = cleaned.sparse.clone();
+    if !sparse.is_empty() && move_out_of(remote, sparse, &mut shipping, &image_at, runtime)? {
+        let more = collect(remote, &shipping, scratch, min_age, runtime)?;
+        cleaned.then(more);
+    }
+    Ok(cleaned)
+}
+
+/// Makes a checkpoint of an image, and removes what it does not need.
+fn collect(
+    remote: &Remote,
+    shipping: &Shipping,
+    scratch: &Path,
+    min_age: Duration,
+    runtime: &Handle,
+) -> Result<Collected, VolumeError> {
     let copy = scratch.join("checkpoint.sqlite");
-    shipping.copy(&copy).map_err(storage)?;
+    let _ = std::fs::remove_file(&copy);
+    let copied = shipping.copy(&copy);
+    copied.map_err(VolumeError::storage(
+        scratch,
+        "cannot be used for a clean-up",
+    ))?;
     // From here on nothing before the end of the log is needed.
     let made = runtime.block_on(remote.checkpoint(&copy, shipping.point()))?;
-    drop(shipping);
     let known = named_in(&copy, made.id)?;
     Ok(runtime.block_on(async {
         let named = remote.view().await.named(scratch, known, objects).await?;
@@ -79,11 +103,36 @@ fn clean(
     })?)
 }
 
+/// Moves what is left in objects into others. Whether there was any.
+fn move_out_of(
+    remote: &Remote,
+    sparse: Vec<ObjectId>,
+    shipping: &mut Shipping,
+    image: &Path,
+    runtime: &Handle,
+) -> Result<bool, VolumeError> {
+    let storage = || VolumeError::storage(image, "cannot be used for a clean-up");
+    let mut moving = Moving::out_of(sparse, shipping).map_err(storage())?;
+    let (shipped, failpoints) = (Shipped::new(image), Failpoints::default());
+    let mut any = false;
+    let failed = |error| match error {
+        Unmoved::Ship(error) => error.into(),
+        Unmoved::Local(error) => storage()(error),
+        Unmoved::Io(error) => VolumeError::failed(image, "cannot be used for a clean-up")(error),
+    };
+    while let Some(moved) = moving
+        .part(remote, &shipped, runtime, &failpoints)
+        .map_err(failed)?
+    {
+        let point = runtime.block_on(remote.append(&moved.sealed))?;
+        let applied = shipping.apply(&[], &moved.pieces, point);
+        applied.map_err(storage())?;
+        any = true;
+    }
+    Ok(any)
+}
+
 /// What the extents of an image name, which is that of a checkpoint.
 fn named_in(path: &Path, checkpoint: u64) -> Result<Named, VolumeError> {
-    let objects = objects(path).map_err(VolumeError::failed(path, "cannot be read"))?;
-    Ok(Named {
-        checkpoints: [checkpoint].into(),
-        objects: objects.into_iter().collect(),
-    })
+    care::named_in(path, checkpoint).map_err(VolumeError::failed(path, "cannot be read"))
 }

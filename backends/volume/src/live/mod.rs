@@ -3,7 +3,7 @@
 //! The volume is worked on in a directory of this host, as any other. A thread ships what changed:
 //! a [cut] notes the state of an instant, the content of that instant goes into segments, and a log object tells
 //! rows and places of content. [`shipped`] says what the bucket has; what is not here any more, or never was,
-//! is [fetched](fetch) from there.
+//! is [fetched](fetch) from there. What is left in objects of which little is needed is [moved](moving).
 
 mod cache;
 mod care;
@@ -14,6 +14,7 @@ pub(crate) mod dirty;
 mod fetch;
 mod lag;
 mod local;
+mod moving;
 mod open;
 pub(crate) mod ranges;
 pub(crate) mod readahead;
@@ -26,7 +27,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use vfsd_backend::{Answer, Errno, Result};
@@ -35,7 +36,7 @@ use self::cache::Cache;
 use self::dirty::Dirty;
 use self::rounds::Rounds;
 use self::shipped::Shipped;
-use crate::bucket::Remote;
+use crate::bucket::{ObjectId, Remote};
 use crate::core::Core;
 use crate::inode::Inode;
 
@@ -60,6 +61,8 @@ pub(crate) struct Live {
     durability: Durability,
     fetches: Semaphore,
     cache: Cache,
+    /// Objects whose content is worth moving into others.
+    sparse: Arc<Mutex<Vec<ObjectId>>>,
 }
 
 /// Held while something changes, so that a cut sees all of it or nothing.
@@ -80,6 +83,7 @@ impl Live {
             durability: options.durability,
             fetches: Semaphore::new(FETCHES),
             cache: Cache::new(options.cache_size),
+            sparse: Arc::default(),
         }
     }
 

@@ -249,7 +249,7 @@ impl Opening<'_> {
             .runtime
             .block_on(remote.follow(after, |object, point| {
                 let empty = object.records.is_empty() && object.pieces.is_empty();
-                *foreign |= !empty && Some(object.epoch) != mine;
+                *foreign |= !empty && !object.moves && Some(object.epoch) != mine;
                 shipping
                     .apply(&object.records, &object.pieces, point)
                     .map_err(Following::Local)

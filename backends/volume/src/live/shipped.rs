@@ -4,6 +4,7 @@
 //! but log objects that are in the bucket, each in one transaction. The live tables start from them on a host
 //! that never had the volume, and a checkpoint is a copy of them.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -189,19 +190,62 @@ pub(crate) fn frames(db: &Connection) -> rusqlite::Result<Vec<Frame>> {
     Ok(frames)
 }
 
+/// How many stored bytes of each object the extents in a file that [`Shipping::copy`] wrote need, about.
+pub(crate) fn live_bytes(path: &Path) -> std::io::Result<HashMap<ObjectId, u64>> {
+    let read = || -> rusqlite::Result<HashMap<ObjectId, u64>> {
+        let db = schema::reader(path)?;
+        let sql = "SELECT epoch, seq, SUM(len * stored / raw) FROM extent GROUP BY epoch, seq";
+        let mut statement = db.prepare(sql)?;
+        let objects = statement.query_map([], |row| Ok((object(row)?, unsigned(row, 2)?)))?;
+        objects.collect()
+    };
+    read().map_err(std::io::Error::other)
+}
+
+/// Which ranges of files lie in some objects: inode numbers and ranges, until they are `most` bytes of content together.
+pub(crate) fn ranges_in(
+    db: &Connection,
+    objects: &HashSet<ObjectId>,
+    most: u64,
+) -> rusqlite::Result<Vec<(u64, Range<u64>)>> {
+    let mut statement = db.prepare("SELECT epoch, seq, ino, off, len FROM extent")?;
+    let mut rows = statement.query([])?;
+    let mut ranges: Vec<(u64, Range<u64>)> = Vec::new();
+    let mut bytes: u64 = 0;
+    while let Some(row) = rows.next()?
+        && bytes < most
+    {
+        if !objects.contains(&object(row)?) {
+            continue;
+        }
+        let (ino, start, length) = (unsigned(row, 2)?, unsigned(row, 3)?, unsigned(row, 4)?);
+        let end = start.saturating_add(length);
+        // However little it is, it takes room here.
+        bytes = bytes.saturating_add(length.max(4096));
+        match ranges.last_mut() {
+            Some((last, range)) if *last == ino && range.end == start => range.end = end,
+            _ => ranges.push((ino, start..end)),
+        }
+    }
+    Ok(ranges)
+}
+
+/// An object in columns `epoch, seq`.
+fn object(row: &Row<'_>) -> rusqlite::Result<ObjectId> {
+    let seq = unsigned(row, 1)?;
+    let epoch: Option<i64> = row.get(0)?;
+    Ok(match epoch.map(i64::cast_unsigned) {
+        Some(epoch) => ObjectId::Segment { epoch, seq },
+        None => ObjectId::Log(seq),
+    })
+}
+
 /// All objects that the extents in a file that [`Shipping::copy`] wrote name.
 pub(crate) fn objects(path: &Path) -> std::io::Result<Vec<ObjectId>> {
     let read = || -> rusqlite::Result<Vec<ObjectId>> {
         let db = schema::reader(path)?;
         let mut statement = db.prepare("SELECT DISTINCT epoch, seq FROM extent")?;
-        let objects = statement.query_map([], |row| {
-            let seq = unsigned(row, 1)?;
-            let epoch: Option<i64> = row.get(0)?;
-            Ok(match epoch.map(i64::cast_unsigned) {
-                Some(epoch) => ObjectId::Segment { epoch, seq },
-                None => ObjectId::Log(seq),
-            })
-        })?;
+        let objects = statement.query_map([], object)?;
         objects.collect()
     };
     read().map_err(std::io::Error::other)

@@ -17,6 +17,7 @@ use super::care::Care;
 use super::cut::Cut;
 use super::dirty::Frozen;
 use super::local::Local;
+use super::moving::{Moved, Moving};
 use super::open::Durability;
 use super::rounds::Next;
 use super::shipped::Shipping;
@@ -32,6 +33,8 @@ const PARALLEL: usize = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// See [`FIRST_PAUSE`].
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// No more content is moved in this time than [`Moving::part`] does: rounds come first.
+const MOVE_EVERY: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 5 });
 /// While a fault lasts it is told as often.
 const TELL: Duration = Duration::from_secs(60);
 
@@ -83,6 +86,10 @@ pub(super) struct Shipper {
     local: Local,
     failing: Failing,
     care: Care,
+    /// Content that is moved when there is time.
+    moving: Option<Moving>,
+    /// When some was moved last.
+    moved: Instant,
 }
 
 /// A fault that lasts.
@@ -128,6 +135,8 @@ impl Shipper {
             local,
             failing: Failing::default(),
             care,
+            moving: None,
+            moved: Instant::now(),
         }
     }
 
@@ -149,6 +158,9 @@ impl Shipper {
             self.care
                 .checkpoint_if_due(live, &self.shipping, &self.local);
             cache::trim_if_due(&self.core, live, self.local.layout());
+            if !self.move_some(live) {
+                break;
+            }
         }
         if live.rounds.is_fenced() {
             tracing::error!(
@@ -249,6 +261,82 @@ impl Shipper {
             Some(round) if !round.is_empty() => round.ship(live, &self.core),
             _ => Ok(()),
         }
+    }
+
+    /// Moves some content out of objects of which little is needed, if there is any. False: it is time to stop, or another
+    /// daemon took the volume over.
+    fn move_some(&mut self, live: &Live) -> bool {
+        if self.moved.elapsed() < MOVE_EVERY {
+            return true;
+        }
+        let sparse = std::mem::take(&mut *live.sparse.lock());
+        if !sparse.is_empty() {
+            match Moving::out_of(sparse, &self.shipping) {
+                Ok(moving) => self.moving = Some(moving),
+                Err(error) => {
+                    tracing::warn!(%error, "volume: content is not moved out of sparse objects");
+                }
+            }
+        }
+        let Some(moving) = &mut self.moving else {
+            return true;
+        };
+        let part = moving.part(
+            &live.remote,
+            &live.shipped,
+            &live.runtime,
+            &self.core.failpoints,
+        );
+        self.moved = Instant::now();
+        match part {
+            Ok(Some(moved)) => self.append_moved(live, &moved),
+            Ok(None) => {
+                self.moving = None;
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "volume: content is not moved out of sparse objects");
+                // The rest may be whole.
+                if !error.is_damage() {
+                    self.moving = None;
+                }
+                true
+            }
+        }
+    }
+
+    /// Tells where content lies now. Nothing else can be appended before the bucket has answered.
+    fn append_moved(&mut self, live: &Live, moved: &Moved) -> bool {
+        loop {
+            match live.runtime.block_on(live.remote.append(&moved.sealed)) {
+                Ok(_) => break,
+                Err(ShipError::Fenced) => {
+                    live.rounds.fence();
+                    return false;
+                }
+                Err(error) => {
+                    live.rounds.failed();
+                    let pause = self.failing.again(&error);
+                    if live.rounds.pause(pause) == Next::Stop {
+                        return false;
+                    }
+                }
+            }
+        }
+        self.failing.over();
+        self.core.failpoints.reach("move in the bucket");
+        self.care.logged(moved.sealed.bytes());
+        let point = moved.sealed.point();
+        while let Err(error) = self.shipping.apply(&[], &moved.pieces, point) {
+            let pause = self.failing.again(&error);
+            // The next start finds it in the bucket.
+            if live.rounds.pause(pause) == Next::Stop {
+                return false;
+            }
+        }
+        self.failing.over();
+        self.core.failpoints.reach("shipped image knows the move");
+        true
     }
 
     /// The bucket has it: wakes who waits, and brings the shipped image forward.

@@ -17,6 +17,7 @@ mod invariants;
 mod kill;
 mod kills;
 mod lag;
+mod moving;
 mod power;
 mod scene;
 mod twice;

@@ -259,6 +259,80 @@ fn a_snapshot_keeps_what_was_there_until_it_is_deleted() {
     check(&bucket, &hosts.fresh());
 }
 
+/// Unless a snapshot needs all of it.
+#[test]
+fn what_is_left_of_a_sparse_segment_is_moved_and_the_segment_goes() {
+    let objects = Arc::new(InMemory::new());
+    let bucket = store(objects.clone());
+    make_volume(&bucket);
+    let mut hosts = Hosts::new();
+    let here = hosts.fresh();
+    // Nothing is shipped but by a sync: which objects there are does not depend on how long anything takes.
+    let rare = RemoteOptions {
+        lag: Duration::from_secs(3600),
+        ..without_checkpoints()
+    };
+    let volume = Volume::open_remote(&bucket, PREFIX, &here, &rare).unwrap();
+    for seed in 0..16 {
+        let name = format!("file{seed}");
+        root(&volume).put(&name, &noise(seed, 300_000)).unwrap();
+    }
+    sync(&volume);
+    snapshot(&bucket, "all", &mut hosts).unwrap();
+    for seed in 2..16 {
+        root(&volume).unlink(&format!("file{seed}")).unwrap();
+    }
+    sync(&volume);
+    drop(volume);
+    let cleaned = clean(&bucket, &hosts.fresh(), false).unwrap();
+    assert!(stored(&objects) > 4_800_000, "{cleaned:?}");
+    let delete = Volume::delete_snapshot_remote(&bucket, PREFIX, "all");
+    vfsd_testkit::block_on(delete).unwrap();
+    let cleaned = clean(&bucket, &hosts.fresh(), false).unwrap();
+    assert!(stored(&objects) < 1_000_000, "{cleaned:?}");
+    check(&bucket, &hosts.fresh());
+    let again = clean(&bucket, &hosts.fresh(), false).unwrap();
+    assert_eq!(again.segments.objects, 0, "{again:?}");
+    // Also where it was open before, which goes on with what it has.
+    for host in [hosts.fresh(), here.clone()] {
+        let volume = open(&bucket, &host);
+        for seed in 0..2 {
+            let file = root(&volume).lookup(&format!("file{seed}")).unwrap();
+            assert!(file.content().unwrap() == noise(seed, 300_000));
+        }
+    }
+    assert!(!here.join("aside-1").exists());
+}
+
+/// Each sync makes one: they would stay as long as the files do.
+#[test]
+fn small_files_do_not_keep_log_objects_for_ever() {
+    let bucket = store(Arc::new(InMemory::new()));
+    make_volume(&bucket);
+    let mut hosts = Hosts::new();
+    let rare = without_checkpoints();
+    let volume = Volume::open_remote(&bucket, PREFIX, &hosts.fresh(), &rare).unwrap();
+    for number in 0..50_u32 {
+        let name = format!("file{number}");
+        root(&volume).put(&name, &number.to_le_bytes()).unwrap();
+        sync(&volume);
+    }
+    drop(volume);
+    let log = || {
+        let status = vfsd_testkit::block_on(Volume::stat_remote(&bucket, PREFIX)).unwrap();
+        status.stored.log.objects + status.stored.old_log.objects
+    };
+    assert!(log() >= 50);
+    clean(&bucket, &hosts.fresh(), false).unwrap();
+    assert!(log() < 10, "{}", log());
+    check(&bucket, &hosts.fresh());
+    let volume = open(&bucket, &hosts.fresh());
+    for number in 0..50_u32 {
+        let file = root(&volume).lookup(&format!("file{number}")).unwrap();
+        assert_eq!(file.content().unwrap(), number.to_le_bytes());
+    }
+}
+
 /// What was acknowledged by a sync is in a snapshot that is begun afterwards, however long ago the last checkpoint was.
 #[test]
 fn a_snapshot_of_a_volume_in_use_has_all_that_was_synced() {

@@ -149,6 +149,7 @@ impl Daemon {
         self.named = Named {
             checkpoints: BTreeSet::from([checkpoint]),
             objects: self.state.objects(),
+            ..Named::default()
         };
     }
 

@@ -41,6 +41,7 @@ fn log_object() -> (LogObject, Frame) {
         records: vec![(100, b"first".repeat(30)), (110, vec![1])],
         pieces: vec![piece],
         inline: inline.finish(),
+        moves: false,
     };
     (object, frame)
 }

@@ -18,6 +18,7 @@ use vfsd_testkit::place::Place;
 use super::kill::{Control, Copy, Left};
 use crate::bucket::CheckLevel;
 use crate::failpoint::with_hook;
+use crate::live::shipped::live_bytes;
 use crate::{Bucket, RemoteOptions, Volume, VolumeKey, VolumeOptions};
 
 #[path = "../../../tests/crash/work.rs"]
@@ -229,11 +230,22 @@ impl Model {
             true => self.control.go_on(stop_at),
             false => {
                 self.on_its_way = Some(self.now.clone());
+                if self.random.below(3) == 0 {
+                    self.move_content();
+                }
                 self.control.begin(stop_at);
                 self.hurry();
             }
         }
         self.come_to_a_stand();
+    }
+
+    /// After the next round all content that the bucket has is moved into other objects.
+    fn move_content(&self) {
+        let objects = live_bytes(&self.host.join("shipped.sqlite")).unwrap();
+        if let Some(live) = &self.volume.as_ref().unwrap().core().live {
+            live.sparse.lock().extend(objects.into_keys());
+        }
     }
 
     fn come_to_a_stand(&mut self) {
