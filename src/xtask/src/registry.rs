@@ -98,7 +98,8 @@ impl Registry {
     /// It cannot be copied.
     pub(crate) fn push(&self, layout: &str) -> Result<String> {
         let name = Repository::AsItIs.at(self.address);
-        self.copy(&[], &format!("oci:{layout}"), &name)?;
+        let home = self.folder.join("home");
+        self.copy(&home, &[], &format!("oci:{layout}"), &name)?;
         Ok(name)
     }
 
@@ -108,21 +109,34 @@ impl Registry {
     /// It cannot be copied.
     pub(crate) fn push_chunked(&self, layout: &str, scratch: &Path) -> Result<String> {
         let name = Repository::Chunked.at(self.address);
-        // Layers that are compressed already would be copied as they are.
+        // Layers that are compressed already would be copied as they are, and so would those be of which skopeo remembers
+        // that the registry has them in another form.
         let plain = format!("dir:{}", scratch.display());
-        self.copy(&["--dest-decompress"], &format!("oci:{layout}"), &plain)?;
-        self.copy(&["--dest-compress-format=zstd:chunked"], &plain, &name)?;
+        let home = self.folder.join("home-chunked");
+        let chunked = ["--dest-compress-format=zstd:chunked"];
+        self.copy(
+            &home,
+            &["--dest-decompress"],
+            &format!("oci:{layout}"),
+            &plain,
+        )?;
+        self.copy(&home, &chunked, &plain, &name)?;
         fs::remove_dir_all(scratch).context("remove the decompressed image")?;
         Ok(name)
     }
 
-    fn copy(&self, options: &[&str], from: &str, to: &str) -> Result<()> {
+    /// `home`: where skopeo keeps what it remembers.
+    fn copy(&self, home: &Path, options: &[&str], from: &str, to: &str) -> Result<()> {
         packages::install(&[SKOPEO])?;
+        fs::create_dir_all(home).context("make a home for skopeo")?;
         let mut copy = Command::new(SKOPEO.provides);
         copy.args(["--insecure-policy", "copy", "--dest-tls-verify=false"]);
         copy.args(options).args([from, to]);
-        // Neither credentials nor what it remembers of other registries are those of this user.
-        copy.env("HOME", &self.folder);
+        // Neither credentials nor what it remembers of registries are those of this user. What root's remembers would be in
+        // /var/lib whatever its home is (`getRootlessUID` of containers/image).
+        copy.env("HOME", home);
+        copy.env("_CONTAINERS_ROOTLESS_UID", "1");
+        copy.env_remove("XDG_DATA_HOME");
         run_ok(&copy, COPY, &mut |_| {}).context("copy an image to a registry")?;
         Ok(())
     }
