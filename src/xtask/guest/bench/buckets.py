@@ -57,12 +57,7 @@ def read():
 
 
 def write_big():
-    some = random.Random(4)
-    file = os.open("written", os.O_CREAT | os.O_WRONLY, 0o644)
-    for _ in range(RANDOM_MIB):
-        os.write(file, some.randbytes(MIB))
-    os.fsync(file)
-    os.close(file)
+    write_random("written", RANDOM_MIB)
 
 
 def write_small():

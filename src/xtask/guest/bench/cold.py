@@ -1,6 +1,7 @@
 """Work that is timed from cold caches. Cold means that the kernel has forgotten every clean page, dentry and inode."""
 
 import os
+import random
 import time
 
 LIBRARY = os.path.dirname(os.__file__)
@@ -28,5 +29,14 @@ def cold(row, work):
 
 def names_below(top):
     return [os.path.join(folder, name) for folder, _, names in os.walk(top) for name in names]
+
+
+def write_random(name, mib):
+    some = random.Random(4)
+    file = os.open(name, os.O_CREAT | os.O_WRONLY, 0o644)
+    for _ in range(mib):
+        os.write(file, some.randbytes(MIB))
+    os.fsync(file)
+    os.close(file)
 
 

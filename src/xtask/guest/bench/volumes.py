@@ -49,12 +49,7 @@ def append_synced():
 
 
 def write_big():
-    some = random.Random(4)
-    file = os.open("big", os.O_CREAT | os.O_WRONLY, 0o644)
-    for _ in range(BIG_MIB):
-        os.write(file, some.randbytes(MIB))
-    os.fsync(file)
-    os.close(file)
+    write_random("big", BIG_MIB)
 
 
 def read_at_random():

@@ -1,6 +1,11 @@
 //! Sections of `RESULTS.md` that levels of their own write, and that the other levels leave there.
 
+use std::fs;
+
+use anyhow::{Context, Result};
+
 use super::row::Level;
+use crate::workspace::Workspace;
 
 /// A level's section.
 #[derive(Debug, Clone, Copy)]
@@ -26,12 +31,22 @@ impl Section {
     }
 
     /// `text` with this section in it: where one was before, or at the end.
-    pub(crate) fn into(self, text: &str, section: &str) -> String {
+    fn into(self, text: &str, section: &str) -> String {
         let section = format!("{}\n{section}{}\n", self.begin(), self.end());
         match self.bounds(text) {
             Some((begin, end)) => format!("{}{section}{}", &text[..begin], &text[end..]),
             None => format!("{}\n\n{section}", text.trim_end()),
         }
+    }
+
+    /// Writes it into `bench/RESULTS.md`.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub(crate) fn write(self, workspace: &Workspace, section: &str) -> Result<()> {
+        let results = workspace.root().join("bench").join("RESULTS.md");
+        let before = fs::read_to_string(&results).context("read bench/RESULTS.md")?;
+        fs::write(&results, self.into(&before, section)).context("write bench/RESULTS.md")
     }
 
     fn bounds(self, text: &str) -> Option<(usize, usize)> {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::session::Session;
 use super::{KernelFiles, Machine, initrd};
 use crate::daemon::{Daemon, Options, Program, Storage};
-use crate::process::{Line, Running};
+use crate::process::{Line, Running, tail};
 
 /// How a line for this program starts; the guest's scripts print it.
 const MARK: &str = "##vfsd ";
@@ -75,6 +75,25 @@ pub(crate) struct Report {
     pub(crate) boot_time: Option<Duration>,
     /// The end of the daemon's log.
     pub(crate) daemon_log: String,
+}
+
+impl Report {
+    /// Checks a run of one script.
+    ///
+    /// # Errors
+    /// The script did not end well, or the run had troubles.
+    pub(crate) fn check(&self) -> Result<()> {
+        let outcome = self.outcomes.first().cloned().unwrap_or_default();
+        if outcome.status != Some(0) || !self.troubles.is_empty() {
+            bail!(
+                "{}\n{}\nThe daemon's log:\n{}",
+                tail(&outcome.output, 30),
+                self.troubles.join("\n"),
+                self.daemon_log
+            );
+        }
+        Ok(())
+    }
 }
 
 /// What the caller is told while a run goes on.

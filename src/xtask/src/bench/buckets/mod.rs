@@ -106,10 +106,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     fs::remove_dir_all(&tools.source).context("remove the objects")?;
     let text = section::text(&taken, plan.objects);
     println!("{text}");
-    let results = plan.workspace.root().join("bench").join("RESULTS.md");
-    let before = fs::read_to_string(&results).context("read bench/RESULTS.md")?;
-    let after = Section(Level::Buckets).into(&before, &text);
-    fs::write(&results, after).context("write bench/RESULTS.md")
+    Section(Level::Buckets).write(&plan.workspace, &text)
 }
 
 fn sample(side: Side, tools: &Tools, folder: PathBuf, samples: &mut Samples) -> Result<()> {

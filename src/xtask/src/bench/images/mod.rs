@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::Plan;
+use super::figures::Samples;
 use super::row::{Level, Measure};
 use super::section::Section;
 use crate::artifact::Cache;
@@ -23,7 +24,6 @@ use crate::guest::rootfs::{Contents, Tree, pristine};
 use crate::guest::run::{self, Observer, Outcome};
 use crate::guest::session::{Script, Session};
 use crate::guest::{Kernel, KernelFiles, Machine};
-use crate::process::tail;
 use crate::progress::Step;
 use crate::registry::Registry;
 use link::Link;
@@ -91,10 +91,7 @@ impl What {
     }
 }
 
-/// Samples of each figure.
-type Samples = BTreeMap<What, Vec<f64>>;
-
-/// All samples, by the link's width and the side.
+/// All samples, by the link's width, the side, and the [name](What::name) of what is measured.
 type Taken = [[Samples; SIDES.len()]; Width::ALL.len()];
 
 /// The names of all rows.
@@ -157,10 +154,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     drop(running);
     let text = section::text(&taken);
     println!("{text}");
-    let results = plan.workspace.root().join("bench").join("RESULTS.md");
-    let before = fs::read_to_string(&results).context("read bench/RESULTS.md")?;
-    let after = Section(Level::Images).into(&before, &text);
-    fs::write(&results, after).context("write bench/RESULTS.md")
+    Section(Level::Images).write(&plan.workspace, &text)
 }
 
 /// Comes from a name of an image to a guest that has read it all.
@@ -197,20 +191,11 @@ fn sample(
         disk: None,
         session: &session,
     };
-    let report = run::run(&guest, &mut watch)?;
-    let outcome = report.outcomes.first().cloned().unwrap_or_default();
-    if outcome.status != Some(0) || !report.troubles.is_empty() {
-        bail!(
-            "{}\n{}\nThe daemon's log:\n{}",
-            tail(&outcome.output, 30),
-            report.troubles.join("\n"),
-            report.daemon_log
-        );
-    }
+    run::run(&guest, &mut watch)?.check()?;
     for what in What::ALL {
         let figure = watch.taken.get(&what);
         let figure = figure.with_context(|| format!("no figure: {}", what.name()))?;
-        samples.entry(what).or_default().push(*figure);
+        samples.add(what.name(), *figure);
     }
     fs::remove_dir_all(folder).context("remove a host's folder")
 }

@@ -2,17 +2,16 @@
 
 use std::fmt::Write as _;
 
-use super::super::row::Summary;
+use super::super::figures::{self, Samples, ratio};
 use super::sides::{SIDES, Side};
-use super::{Samples, Taken, What, Width, full_name};
+use super::{Taken, What, Width, full_name};
 
 /// The section: medians, and how many times better ours are than what is done without vfsd.
 pub(super) fn text(taken: &Taken) -> String {
     let pairs = taken
         .iter()
         .flatten()
-        .flat_map(Samples::values)
-        .map(Vec::len)
+        .map(Samples::count)
         .max()
         .unwrap_or_default();
     let mut text = format!(
@@ -47,20 +46,15 @@ const LEAST: f64 = 0.01;
 
 /// A median, and how many times better it is than the peer's.
 fn cell(side: Side, what: What, own: &Samples, peer: Option<&Samples>) -> String {
-    let median = |samples: &Samples| {
-        let summary = samples.get(&what).and_then(|all| Summary::of(all));
-        summary.map(|summary| summary.median)
-    };
-    let Some(figure) = median(own) else {
-        return String::new();
-    };
-    let measure = what.measure();
-    let shown = format!("{} {}", measure.shown(figure), measure.unit());
-    match peer.and_then(median) {
-        Some(peer) if side.peer() != side && figure >= LEAST && peer >= LEAST => {
-            format!("{shown} ({:.2})", peer / figure)
-        }
-        _ => shown,
+    let (ours, theirs) = (
+        own.median(what.name()),
+        peer.and_then(|peer| peer.median(what.name())),
+    );
+    let shown = figures::cell(what.measure(), ours);
+    let is_something = |figure: Option<f64>| figure.is_some_and(|figure| figure >= LEAST);
+    match side.peer() != side && is_something(ours) && is_something(theirs) {
+        true => format!("{shown} ({})", ratio(ours, theirs)),
+        false => shown,
     }
 }
 
@@ -73,7 +67,9 @@ mod tests {
         let mut taken = Taken::default();
         let [narrow, _] = &mut taken;
         for (samples, seconds) in narrow.iter_mut().zip([8.0, 4.0, 2.0, 10.0]) {
-            *samples = Samples::from([(What::Command, vec![seconds; 3])]);
+            for _ in 0..3 {
+                samples.add(What::Command.name(), seconds);
+            }
         }
         let text = text(&taken);
         assert!(text.contains("medians of 3"), "{text}");

@@ -7,7 +7,6 @@
 mod section;
 mod sides;
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -73,10 +72,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     if !plan.only.is_empty() {
         return Ok(());
     }
-    let results = plan.workspace.root().join("bench").join("RESULTS.md");
-    let before = fs::read_to_string(&results).context("read bench/RESULTS.md")?;
-    let after = Section(Level::Plugins).into(&before, &text);
-    fs::write(&results, after).context("write bench/RESULTS.md")
+    Section(Level::Plugins).write(&plan.workspace, &text)
 }
 
 /// All samples of one operation: in turn, one of each side.

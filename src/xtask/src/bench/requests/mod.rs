@@ -129,11 +129,8 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     let conditions = format!("{}.", guest::described(&plan.workspace)?);
     let text = section::text(&taken, &conditions);
     println!("{text}");
-    let results = plan.workspace.root().join("bench").join("RESULTS.md");
     if plan.only.is_empty() {
-        let before = fs::read_to_string(&results).context("read bench/RESULTS.md")?;
-        fs::write(&results, Section(Level::Requests).into(&before, &text))
-            .context("write bench/RESULTS.md")?;
+        Section(Level::Requests).write(&plan.workspace, &text)?;
     }
     Ok(())
 }

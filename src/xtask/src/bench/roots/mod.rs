@@ -21,7 +21,6 @@ use crate::guest::rootfs::{Contents, Tree, pristine};
 use crate::guest::run::{self, Observer, Outcome};
 use crate::guest::session::Session;
 use crate::guest::{Kernel, KernelFiles, Machine};
-use crate::process::tail;
 use crate::progress::Step;
 use sides::{Kind, Roots};
 use workloads::{Figure, PROGRAM, figures, script};
@@ -96,16 +95,7 @@ fn boot(
         session: &session,
     };
     let mut reader = Reader::default();
-    let report = run::run(&guest, &mut reader)?;
-    let outcome = report.outcomes.first().cloned().unwrap_or_default();
-    if outcome.status != Some(0) || !report.troubles.is_empty() {
-        bail!(
-            "{}\n{}\nThe daemon's log:\n{}",
-            tail(&outcome.output, 30),
-            report.troubles.join("\n"),
-            report.daemon_log
-        );
-    }
+    run::run(&guest, &mut reader)?.check()?;
     ensure!(
         reader.unreadable.is_empty(),
         "the guest printed {:?}",

@@ -110,10 +110,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     }
     let text = section::text(&taken);
     println!("{text}");
-    let results = plan.workspace.root().join("bench").join("RESULTS.md");
-    let before = fs::read_to_string(&results).context("read bench/RESULTS.md")?;
-    let after = Section(Level::Volumes).into(&before, &text);
-    fs::write(&results, after).context("write bench/RESULTS.md")
+    Section(Level::Volumes).write(&plan.workspace, &text)
 }
 
 fn sample(side: Side, tools: &Tools, folder: PathBuf, samples: &mut Samples) -> Result<()> {
