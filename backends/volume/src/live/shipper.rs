@@ -213,20 +213,10 @@ impl Shipper {
         let mut cut = None;
         let mut round = None;
         loop {
-            let attempt = self.attempt(live, &mut cut, &mut round);
-            match attempt {
+            match self.attempt(live, &mut cut, &mut round) {
                 Ok(()) => break,
-                Err(Failure::Bucket(ShipError::Fenced)) => {
-                    live.rounds.fence();
-                    return false;
-                }
-                Err(error) => {
-                    live.rounds.failed();
-                    let pause = self.failing.again(&error);
-                    if live.rounds.pause(pause) == Next::Stop {
-                        return false;
-                    }
-                }
+                Err(error) if self.goes_on_after(live, &error) => {}
+                Err(_) => return false,
             }
         }
         self.failing.over();
@@ -234,6 +224,17 @@ impl Shipper {
             return false;
         };
         self.arrived(live, round)
+    }
+
+    /// Waits until what has failed is to be tried again. False: it is time to stop, or another daemon took the volume over.
+    fn goes_on_after(&mut self, live: &Live, error: &Failure) -> bool {
+        if let Failure::Bucket(ShipError::Fenced) = error {
+            live.rounds.fence();
+            return false;
+        }
+        live.rounds.failed();
+        let pause = self.failing.again(error);
+        live.rounds.pause(pause) != Next::Stop
     }
 
     /// Goes on with a round from where it is.
@@ -308,19 +309,11 @@ impl Shipper {
     /// Tells where content lies now. Nothing else can be appended before the bucket has answered.
     fn append_moved(&mut self, live: &Live, moved: &Moved) -> bool {
         loop {
-            match live.runtime.block_on(live.remote.append(&moved.sealed)) {
+            let appended = live.runtime.block_on(live.remote.append(&moved.sealed));
+            match appended.map_err(Failure::from) {
                 Ok(_) => break,
-                Err(ShipError::Fenced) => {
-                    live.rounds.fence();
-                    return false;
-                }
-                Err(error) => {
-                    live.rounds.failed();
-                    let pause = self.failing.again(&error);
-                    if live.rounds.pause(pause) == Next::Stop {
-                        return false;
-                    }
-                }
+                Err(error) if self.goes_on_after(live, &error) => {}
+                Err(_) => return false,
             }
         }
         self.failing.over();
