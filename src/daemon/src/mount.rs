@@ -70,8 +70,9 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
             child.outlive(signals, || unmount(&mount, kept_out))
         }
         Ok(Fork::Child) => {
-            // The socket's file is the parent's, who can still reach it.
+            // The socket's file is the parent's, who can still reach it, and so is the mount.
             control_file.into_iter().for_each(OwnedFile::leave);
+            drop(mount);
             inherited.close();
             return confine_and_serve(settings, storages, connection, control);
         }
@@ -97,6 +98,16 @@ fn readers() -> NonZeroUsize {
 fn unmount(mount: &HostMount, kept_out: bool) -> bool {
     match mount.unmount() {
         Ok(Unmounted::Idle) => kept_out,
+        Ok(Unmounted::Copied) => {
+            // The copy in the server's own sandbox is no news.
+            if kept_out {
+                tracing::warn!(
+                    "another mount namespace has {} too: programs there lose it now",
+                    mount.point().display()
+                );
+            }
+            true
+        }
         Ok(how @ (Unmounted::Cut | Unmounted::InUse)) => {
             tracing::warn!(
                 "{} was in use: programs lose it now",

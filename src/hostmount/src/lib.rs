@@ -17,6 +17,7 @@
 
 mod buffers;
 mod connection;
+mod control;
 mod device;
 mod exchange;
 mod fusermount;

@@ -10,6 +10,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::MAX_DATA;
 use crate::connection::Connection;
+use crate::control::Control;
 use crate::device::Device;
 use crate::fusermount::{self, FusermountError};
 use crate::mount_id::{self, MountId};
@@ -75,6 +76,8 @@ pub struct HostMount {
     /// None when it could not be told apart from other mounts at the same place.
     id: Option<MountId>,
     by: Helper,
+    /// None where the kernel shows this process none.
+    control: Option<Control>,
 }
 
 /// How a file system was unmounted.
@@ -82,6 +85,9 @@ pub struct HostMount {
 pub enum Unmounted {
     /// Nobody used it.
     Idle,
+    /// Nobody used it here, but another mount namespace had a copy of the mount. The connection was cut, so that the
+    /// server ends.
+    Copied,
     /// Programs used it. Their connection was cut, so that the server ends.
     Cut,
     /// Programs use it, and the server serves them until the last of them lets go.
@@ -127,8 +133,13 @@ impl HostMount {
                 Helper::Fusermount,
             )
         };
-        let id = mount_id::at(&point).ok();
-        Ok((Self { point, id, by }, Connection::new(device)))
+        let mount = Self {
+            id: mount_id::at(&point).ok(),
+            control: Control::open(&point).ok(),
+            point,
+            by,
+        };
+        Ok((mount, Connection::new(device)))
     }
 
     /// The absolute path of the mount point.
@@ -137,21 +148,27 @@ impl HostMount {
     }
 
     /// Unmounts, even if the file system is in use: then what was written is sent to the server first, and programs
-    /// that still use it lose it at once, if the kernel lets this process cut them off, or when the server ends.
+    /// that still use it lose it at once, if the kernel lets this process cut them off, or when the server ends. So do
+    /// programs in other mount namespaces that have a copy of the mount, also when it is no longer mounted here.
     ///
-    /// Does nothing when it is no longer mounted. The server must be running; after its end
-    /// [`Self::unmount_dead`] is for that.
+    /// The server must be running; after its end [`Self::unmount_dead`] is for that.
     ///
     /// # Errors
     /// What umount2(2), or `fusermount3`, answers.
     pub fn unmount(&self) -> io::Result<Unmounted> {
-        if !self.is_mounted() || self.detach(UnmountFlags::empty()).is_ok() {
-            return Ok(Unmounted::Idle);
+        if !self.is_mounted() {
+            return self.cut_copies();
         }
-        self.sync()?;
-        let cut = match self.by {
-            Helper::Kernel => true,
-            Helper::Fusermount => self.abort().is_ok(),
+        // While there is a way to it: if there is a copy elsewhere, the kernel does not do that with the unmount.
+        let synced = self.sync();
+        if self.detach(UnmountFlags::empty()).is_ok() {
+            return self.cut_copies();
+        }
+        synced?;
+        let cut = match (self.by, &self.control) {
+            (Helper::Kernel, _) => true,
+            (Helper::Fusermount, Some(control)) => control.cut().is_ok(),
+            (Helper::Fusermount, None) => false,
         };
         // The kernel cuts the connection before it takes the mount away: `do_umount` of fs/namespace.c.
         self.detach(UnmountFlags::FORCE | UnmountFlags::DETACH)?;
@@ -159,6 +176,14 @@ impl HostMount {
             Unmounted::Cut
         } else {
             Unmounted::InUse
+        })
+    }
+
+    /// Cuts the connection, if something keeps it after the unmount.
+    fn cut_copies(&self) -> io::Result<Unmounted> {
+        Ok(match &self.control {
+            Some(control) if control.cut_if_connected()? => Unmounted::Copied,
+            _ => Unmounted::Idle,
         })
     }
 
@@ -187,12 +212,6 @@ impl HostMount {
             Mode::empty(),
         )?;
         Ok(rustix::fs::syncfs(root)?)
-    }
-
-    /// Cuts the connection, for who mounted through `fusermount3`: the file is that user's, where the kernel shows it.
-    fn abort(&self) -> io::Result<()> {
-        let connection = mount_id::connection(&self.point)?;
-        std::fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1")
     }
 
     fn detach(&self, how: UnmountFlags) -> io::Result<()> {

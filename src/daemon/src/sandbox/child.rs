@@ -5,11 +5,12 @@
 
 use std::io;
 use std::process::ExitCode;
+use std::thread;
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal as Kill, WaitOptions, WaitStatus, kill_process, set_parent_process_death_signal,
-    waitpid,
+    Pid, Signal as Kill, WaitOptions, WaitStatus, getpid, kill_process,
+    set_parent_process_death_signal, waitpid,
 };
 
 use crate::exit::Failure;
@@ -108,33 +109,38 @@ impl Child {
     }
 
     /// Waits until it has ended, or this process is told to stop: then it runs `last`, for which
-    /// the child still works. If `last` says that the child ends by itself, it is waited for, until this process is told
-    /// once more to stop; otherwise it is ended.
+    /// the child still works. If `last` says that the child ends by itself, it is waited for; otherwise it is ended,
+    /// as it is when this process is told once more to stop, which also ends a `last` that waits for the child in vain.
     ///
     /// # Errors
     /// When another's signal has ended the child.
     pub(crate) fn outlive(
         self,
         signals: Signals,
-        last: impl FnOnce() -> bool,
+        last: impl FnOnce() -> bool + Send,
     ) -> Result<ExitCode, Failure> {
-        match self.next(signals)? {
-            Event::Ended(status) => verdict(status),
-            Event::Stop => {
-                if last()
-                    && let Event::Ended(status) = self.next(signals)?
-                {
-                    return verdict(status);
-                }
-                tracing::warn!(
-                    "the server is killed: what it had to finish, the next start finishes"
-                );
-                // It fails only when the child has ended already.
-                let _ = kill_process(self.0, Kill::KILL);
-                waitpid(Some(self.0), WaitOptions::empty()).map_err(cannot_wait)?;
-                Ok(ExitCode::SUCCESS)
-            }
+        if let Event::Ended(status) = self.next(signals)? {
+            return verdict(status);
         }
+        thread::scope(|scope| {
+            let last = || {
+                if !last() {
+                    // A process may signal itself.
+                    let _ = kill_process(getpid(), Kill::TERM);
+                }
+            };
+            thread::Builder::new()
+                .spawn_scoped(scope, last)
+                .map_err(|error| Failure::run(format!("cannot start a thread: {error}")))?;
+            if let Event::Ended(status) = self.next(signals)? {
+                return verdict(status);
+            }
+            tracing::warn!("the server is killed: what it had to finish, the next start finishes");
+            // It fails only when the child has ended already.
+            let _ = kill_process(self.0, Kill::KILL);
+            waitpid(Some(self.0), WaitOptions::empty()).map_err(cannot_wait)?;
+            Ok(ExitCode::SUCCESS)
+        })
     }
 
     fn next(&self, signals: Signals) -> Result<Event, Failure> {

@@ -11,6 +11,7 @@ mod command_line;
 mod confinement;
 mod hung;
 mod images;
+mod mount_copies;
 mod mounting;
 mod plugins;
 mod process;

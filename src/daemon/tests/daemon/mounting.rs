@@ -22,7 +22,7 @@ fn mounts(point: &Path) -> usize {
 }
 
 /// Whether a file system is mounted there.
-fn is_mounted(point: &Path) -> bool {
+pub(crate) fn is_mounted(point: &Path) -> bool {
     mounts(point) > 0
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn cannot_mount() -> bool {
 
 /// Unmounts what nobody uses. A process that another test starts has, until its program begins, all open that is open
 /// here.
-fn unmount_idle(point: &Path) {
+pub(crate) fn unmount_idle(point: &Path) {
     wait_until("the mount to be idle", || {
         match rustix::mount::unmount(point, rustix::mount::UnmountFlags::empty()) {
             Err(rustix::io::Errno::BUSY) => false,
@@ -61,8 +61,8 @@ fn unmount_idle(point: &Path) {
 
 /// A mounted source, unmounted when dropped, whatever becomes of the test.
 pub(crate) struct Mounted {
-    daemon: Daemon,
-    point: PathBuf,
+    pub(crate) daemon: Daemon,
+    pub(crate) point: PathBuf,
     control: PathBuf,
 }
 
