@@ -34,6 +34,7 @@ pub mod image;
 pub mod index;
 mod node;
 mod open;
+pub mod referrer;
 pub mod registry;
 mod room;
 pub mod tar;

@@ -10,6 +10,7 @@ use reqwest::blocking::{Client as Http, RequestBuilder};
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 
+use super::body;
 use super::challenge::Challenge;
 use super::client::{self, is_secure_enough};
 use super::credentials::Credentials;
@@ -20,10 +21,20 @@ const TOKEN_AGE: Duration = Duration::from_secs(60);
 /// The largest answer of whoever gives tokens.
 const TOKEN_MAX: u64 = 1 << 20;
 
+/// What is to be done with a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Actions {
+    /// What a registry says that is needed, or reading.
+    Pull,
+    /// Reading and writing, whatever it says.
+    Push,
+}
+
 /// Says who we are to one registry, for one repository.
 #[derive(Debug)]
 pub(super) struct Auth {
     image: Reference,
+    actions: Actions,
     files: AuthFiles,
     state: Mutex<State>,
 }
@@ -45,7 +56,7 @@ struct Granted {
 
 impl Auth {
     /// Reads the files, and asks credential programs. Nothing is sent.
-    pub(super) fn new(image: Reference, files: AuthFiles) -> Self {
+    pub(super) fn new(image: Reference, files: AuthFiles, actions: Actions) -> Self {
         let state = State {
             credentials: files.find(&image),
             challenge: None,
@@ -53,6 +64,7 @@ impl Auth {
         };
         Self {
             image,
+            actions,
             files,
             state: Mutex::new(state),
         }
@@ -164,16 +176,21 @@ impl Auth {
                 if !is_secure_enough(&realm, base) {
                     return Err(wrong("its token server is not asked over https"));
                 }
-                let own = format!("repository:{}:pull", self.image.repository());
-                let scope = scope.as_deref().unwrap_or(&own);
-                let request = ask(http, &realm, service.as_deref(), scope, credentials);
+                let of = |actions| format!("repository:{}:{actions}", self.image.repository());
+                let scope = match (self.actions, scope) {
+                    (Actions::Pull, Some(scope)) => scope.clone(),
+                    (Actions::Pull, None) => of("pull"),
+                    // A registry that was asked to show something names no more than that.
+                    (Actions::Push, _) => of("pull,push"),
+                };
+                let request = ask(http, &realm, service.as_deref(), &scope, credentials);
                 let sent = Instant::now();
                 let response = client::send(request, &what)?;
                 let status = response.status().as_u16();
                 if status == 401 || (matches!(status, 400 | 403) && credentials.is_some()) {
                     return Err(self.refused(state));
                 }
-                let token: Token = client::json(response, &what, TOKEN_MAX)?;
+                let token: Token = body::json(response, &what, TOKEN_MAX)?;
                 let text = token.token.or(token.access_token);
                 let text = text.ok_or_else(|| wrong("its token server gave none"))?;
                 let age = token.expires_in.map_or(TOKEN_AGE, Duration::from_secs);

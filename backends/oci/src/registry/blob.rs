@@ -10,7 +10,8 @@ use reqwest::header::CONTENT_RANGE;
 
 use crate::blob::{BlobSource, Check, Sha256Digest};
 
-use super::client::{Answer, Body, Client, Get, text};
+use super::body::Body;
+use super::client::{Answer, Client, Get, text};
 use super::{Limits, RegistryError};
 
 /// How far a server that knows no ranges is read in vain.

@@ -1,6 +1,5 @@
 //! Requests to one repository of a registry.
 
-use std::io::{self, Read};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -9,9 +8,9 @@ use reqwest::blocking::{Client as Http, RequestBuilder, Response};
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER};
 use reqwest::header::{HeaderMap, HeaderName, WWW_AUTHENTICATE};
 use reqwest::{Url, redirect};
-use serde::de::DeserializeOwned;
 
-use super::auth::Auth;
+use super::auth::{Actions, Auth};
+use super::body::detail;
 use super::challenge::Challenge;
 use super::{Limits, Reference, RegistryError, Settings};
 
@@ -23,8 +22,6 @@ const REDIRECTS_MAX: usize = 5;
 const AVOIDED: Duration = Duration::from_secs(60);
 /// How long one that gave wrong bytes is.
 const DISTRUSTED: Duration = Duration::from_secs(600);
-/// How much is read of an answer that says what is wrong.
-const PROBLEM_MAX: u64 = 16 << 10;
 
 /// Asks one repository of a registry. May be used by several threads; each waits for its own answer.
 #[derive(Debug)]
@@ -51,7 +48,7 @@ pub(super) struct Get<'a> {
     pub(super) range: Option<(u64, Option<u64>)>,
 }
 
-/// An answer of status 200 or 206.
+/// An answer that was accepted.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) response: Response,
@@ -65,6 +62,18 @@ impl Client {
     /// # Errors
     /// There are no roots of trust.
     pub(super) fn new(image: Reference, settings: &Settings) -> Result<Self, RegistryError> {
+        Self::of(image, settings, Actions::Pull)
+    }
+
+    /// One that may change the repository, if the registry lets it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(super) fn pushing(image: Reference, settings: &Settings) -> Result<Self, RegistryError> {
+        Self::of(image, settings, Actions::Push)
+    }
+
+    fn of(image: Reference, settings: &Settings, actions: Actions) -> Result<Self, RegistryError> {
         let host = image.host();
         let failed = |reason: String| RegistryError::Connection {
             what: format!("registry {host}"),
@@ -85,7 +94,7 @@ impl Client {
         Ok(Self {
             http: http.build().map_err(|error| failed(reason(&error)))?,
             base,
-            auth: Auth::new(image.clone(), settings.auth.clone()),
+            auth: Auth::new(image.clone(), settings.auth.clone(), actions),
             limits: settings.limits,
             offline: settings.offline,
             avoided: Mutex::default(),
@@ -137,15 +146,42 @@ impl Client {
             })
     }
 
-    /// Asks once: says who we are when asked for it, and goes where the registry sends us.
+    /// Asks once for what is there.
     ///
     /// # Errors
     /// Anything but an answer of status 200 or 206.
     pub(super) fn get(&self, get: &Get<'_>) -> Result<Answer, RegistryError> {
+        let request = |http: &Http, url| {
+            // A length and a range are those of the bytes that were asked for, never of others.
+            let mut request = http.get(url).header(ACCEPT_ENCODING, "identity");
+            if let Some(accept) = get.accept {
+                request = request.header(ACCEPT, accept);
+            }
+            if let Some((first, last)) = get.range {
+                let last = last.map(|last| last.to_string()).unwrap_or_default();
+                request = request.header(RANGE, format!("bytes={first}-{last}"));
+            }
+            request
+        };
+        self.exchange(get.what, get.url, &[200, 206], &request)
+    }
+
+    /// Sends a request once: says who we are when asked for it, and goes where the registry sends us. `request` is made
+    /// anew each time.
+    ///
+    /// # Errors
+    /// Anything but an answer of a status that is `accepted`.
+    pub(super) fn exchange(
+        &self,
+        what: &str,
+        url: &Url,
+        accepted: &[u16],
+        request: &dyn Fn(&Http, Url) -> RequestBuilder,
+    ) -> Result<Answer, RegistryError> {
         if self.offline {
-            return Err(RegistryError::Offline(get.what.to_owned()));
+            return Err(RegistryError::Offline(what.to_owned()));
         }
-        let mut url = get.url.clone();
+        let mut url = url.clone();
         let mut redirects: usize = 0;
         let mut refusals: usize = 0;
         loop {
@@ -155,22 +191,13 @@ impl Client {
                 true => self.auth.header(&self.http, &self.base),
                 false => None,
             };
-            let mut request = self.http.get(url.clone());
-            // A length and a range are those of the bytes that were asked for, never of others.
-            request = request.header(ACCEPT_ENCODING, "identity");
-            if let Some(accept) = get.accept {
-                request = request.header(ACCEPT, accept);
-            }
-            if let Some((first, last)) = get.range {
-                let last = last.map(|last| last.to_string()).unwrap_or_default();
-                request = request.header(RANGE, format!("bytes={first}-{last}"));
-            }
+            let mut request = request(&self.http, url.clone());
             if let Some(authorization) = &authorization {
                 request = request.header(AUTHORIZATION, authorization);
             }
-            let response = send(request, get.what)?;
+            let response = send(request, what)?;
             match response.status().as_u16() {
-                200 | 206 => {
+                status if accepted.contains(&status) => {
                     return Ok(Answer {
                         response,
                         elsewhere: (redirects > 0).then_some(url),
@@ -178,7 +205,7 @@ impl Client {
                 }
                 301 | 302 | 303 | 307 | 308 => {
                     redirects = redirects.saturating_add(1);
-                    url = self.follow(get.what, &url, response.headers(), redirects)?;
+                    url = self.follow(what, &url, response.headers(), redirects)?;
                 }
                 // Some answer 403 to a token that has ended.
                 status @ (401 | 403)
@@ -189,19 +216,19 @@ impl Client {
                     let challenge = Challenge::choose(headers);
                     let again = refusals > 0;
                     if refusals > 1 {
-                        return Err(self.problem(get.what, response));
+                        return Err(self.problem(what, response));
                     }
                     let wire = (&self.http, &self.base);
                     let renewed = self
                         .auth
                         .renew(authorization.as_ref(), challenge, again, wire);
                     match renewed {
-                        Err(_) if status == 403 => return Err(self.problem(get.what, response)),
+                        Err(_) if status == 403 => return Err(self.problem(what, response)),
                         other => other?,
                     }
                     refusals = refusals.saturating_add(1);
                 }
-                _ => return Err(self.problem(get.what, response)),
+                _ => return Err(self.problem(what, response)),
             }
         }
     }
@@ -240,7 +267,11 @@ impl Client {
         Ok(())
     }
 
-    fn follow(
+    /// Where an answer leads.
+    ///
+    /// # Errors
+    /// Nowhere, or to less than the registry's own protection; after too many `redirects`.
+    pub(super) fn follow(
         &self,
         what: &str,
         from: &Url,
@@ -290,26 +321,6 @@ impl Client {
     }
 }
 
-/// What a registry says of its refusal.
-fn detail(response: Response) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Problem {
-        message: Option<String>,
-        code: Option<String>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Problems {
-        errors: Vec<Problem>,
-    }
-    let mut bytes = Vec::new();
-    response.take(PROBLEM_MAX).read_to_end(&mut bytes).ok()?;
-    let problems: Problems = serde_json::from_slice(&bytes).ok()?;
-    let first = problems.errors.into_iter().next()?;
-    let text = first.message.or(first.code)?;
-    let text: String = text.chars().take(200).collect();
-    Some(format!(" ({})", text.escape_debug()))
-}
-
 /// Sends a request and waits for the head of its answer.
 pub(super) fn send(request: RequestBuilder, what: &str) -> Result<Response, RegistryError> {
     request.send().map_err(|error| RegistryError::Connection {
@@ -319,7 +330,7 @@ pub(super) fn send(request: RequestBuilder, what: &str) -> Result<Response, Regi
 }
 
 /// All the causes of an error, without the URL: its query may be a secret.
-fn reason(error: &reqwest::Error) -> String {
+pub(super) fn reason(error: &reqwest::Error) -> String {
     let mut causes = Vec::new();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -332,71 +343,6 @@ fn reason(error: &reqwest::Error) -> String {
         None if error.is_connect() => "no connection".to_owned(),
         None => "the request failed".to_owned(),
     }
-}
-
-/// Reads a document of at most `most` bytes.
-pub(super) fn document(
-    response: Response,
-    what: &str,
-    most: u64,
-    limits: &Limits,
-) -> Result<Vec<u8>, RegistryError> {
-    let wrong = |reason: String| RegistryError::Answer {
-        what: what.to_owned(),
-        reason,
-    };
-    let length = response.content_length();
-    let mut bytes = Vec::new();
-    let mut body = Body::new(response, most.saturating_add(1), limits.idle);
-    body.read_to_end(&mut bytes)
-        .map_err(|error| RegistryError::Connection {
-            what: what.to_owned(),
-            reason: error.to_string(),
-        })?;
-    let read = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    match read > most || length.is_some_and(|length| length > most) {
-        true => Err(RegistryError::Status {
-            what: what.to_owned(),
-            status: 200,
-            detail: format!(" with more than {most} bytes"),
-        }),
-        false if length.is_some_and(|length| length != read) => Err(wrong(
-            "the answer has another length than it says".to_owned(),
-        )),
-        false => Ok(bytes),
-    }
-}
-
-/// Reads JSON of a successful answer.
-pub(super) fn json<T: DeserializeOwned>(
-    response: Response,
-    what: &str,
-    most: u64,
-) -> Result<T, RegistryError> {
-    let status = response.status().as_u16();
-    match status {
-        200..=299 => {}
-        429 | 500..=599 => {
-            return Err(RegistryError::Busy {
-                what: what.to_owned(),
-                status,
-                after: None,
-            });
-        }
-        _ => {
-            return Err(RegistryError::Status {
-                what: what.to_owned(),
-                status,
-                detail: detail(response).unwrap_or_default(),
-            });
-        }
-    }
-    let bytes = document(response, what, most, &Limits::default())?;
-    serde_json::from_slice(&bytes).map_err(|_| RegistryError::Answer {
-        what: what.to_owned(),
-        // Its own words could have a part of a secret.
-        reason: "malformed JSON".to_owned(),
-    })
 }
 
 /// A header as text.
@@ -421,65 +367,6 @@ fn is_loopback(host: &str) -> bool {
     let address = name.trim_start_matches('[').trim_end_matches(']');
     let address = address.parse::<IpAddr>();
     name == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
-/// The bytes of an answer, at most so many, which must keep coming.
-#[derive(Debug)]
-pub(super) struct Body {
-    response: Response,
-    left: u64,
-    idle: Duration,
-    since: Instant,
-    arrived: u64,
-}
-
-impl Body {
-    pub(super) fn new(response: Response, most: u64, idle: Duration) -> Self {
-        Self {
-            response,
-            left: most,
-            idle,
-            since: Instant::now(),
-            arrived: 0,
-        }
-    }
-}
-
-impl Read for Body {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX);
-        let length = buffer.len().min(most);
-        let target = buffer.get_mut(..length).unwrap_or_default();
-        if target.is_empty() {
-            return Ok(0);
-        }
-        let count = self.response.read(target).map_err(plain)?;
-        let read = u64::try_from(count).unwrap_or(u64::MAX);
-        self.left = self.left.saturating_sub(read);
-        self.arrived = self.arrived.saturating_add(read);
-        if self.since.elapsed() > self.idle {
-            if self.arrived < Limits::LEAST && self.left > 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "hardly any bytes arrive",
-                ));
-            }
-            (self.since, self.arrived) = (Instant::now(), 0);
-        }
-        Ok(count)
-    }
-}
-
-/// The innermost cause: the outer ones say no more than that a body could not be read.
-fn plain(error: io::Error) -> io::Error {
-    let text = match error
-        .get_ref()
-        .and_then(|it| it.downcast_ref::<reqwest::Error>())
-    {
-        Some(inner) => reason(inner),
-        None => return error,
-    };
-    io::Error::new(error.kind(), text)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::blob::{BlobSource, Check, Sha256Digest};
 use crate::image::{Blobs, Document, Image, ImageError, JSON_MAX, Platform};
 
 use super::blob::{Place, RegistryBlob};
+use super::body;
 use super::client::{self, Client, Get};
 use super::store::{Download, Store};
 use super::{Limits, Reference, RegistryError, Settings, Version};
@@ -62,6 +63,17 @@ pub(crate) fn find(
     let mut image = Image::of_index(index.as_bytes(), platform, Arc::new(blobs))?;
     image.notice = notice;
     Ok(image)
+}
+
+/// A manifest that is in the cache.
+///
+/// # Errors
+/// It is not there, or damaged.
+pub(crate) fn kept_document(cache: &Path, digest: Sha256Digest) -> io::Result<Vec<u8>> {
+    let store = Store::new(cache)?;
+    let size = store.size(digest).filter(|size| *size <= JSON_MAX);
+    let found = size.and_then(|size| store.read(digest, size));
+    found.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// The blobs of one repository, in the cache or in the registry.
@@ -156,7 +168,7 @@ impl RegistryBlobs {
             let said = client::text(response.headers(), client::CONTENT_DIGEST);
             let said = said.and_then(|said| said.parse::<Sha256Digest>().ok());
             let limits = client.limits();
-            let bytes = client::document(response, &what, JSON_MAX, limits)?;
+            let bytes = body::document(response, &what, JSON_MAX, limits)?;
             let found = Sha256Digest::of(&bytes);
             match wanted.or(said) {
                 Some(digest) if digest != found => Err(RegistryError::Answer {

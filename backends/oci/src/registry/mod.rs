@@ -27,6 +27,7 @@
 
 mod auth;
 mod blob;
+mod body;
 mod challenge;
 mod client;
 mod credentials;
@@ -35,16 +36,19 @@ mod helper;
 mod image;
 mod limits;
 mod reference;
+mod referrers;
 mod store;
 #[cfg(test)]
 pub(crate) mod tests;
+mod upload;
 
 pub use credentials::AuthFiles;
 pub use error::RegistryError;
 pub use limits::Limits;
 pub use reference::{BadReference, Reference, Version};
 
-pub(crate) use image::find;
+pub(crate) use image::{find, kept_document};
+pub(crate) use referrers::{Artifact, push as push_referrer};
 
 /// How registries are asked.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use vfsd_oci::image::Platform;
 use vfsd_oci::registry::Reference;
 
 use super::cache::CacheArguments;
-use super::image_cache::{ListArguments, PruneArguments, VerifyArguments};
+use super::image_cache::{ListArguments, PruneArguments, VerifyArguments, size};
 use crate::exit::Failure;
 use crate::source::{IMAGE_HELP, ImageSettings, ImageSource};
 
@@ -125,7 +125,21 @@ enum ImageVerb {
         #[command(flatten)]
         cache: CacheArguments,
     },
+    /// Index the layers of an image in a registry, as pull does, and push the indexes there, beside the image. What it
+    /// prints begins with the digest of what was pushed
+    PushIndex {
+        /// Which
+        #[arg(value_name = "IMAGE", value_parser = ImageSource::parse, help = IN_REGISTRY)]
+        image: ImageSource,
+        #[command(flatten)]
+        options: ImageOptions,
+        #[command(flatten)]
+        cache: CacheArguments,
+    },
 }
+
+/// What of an image's names one is that something is pushed beside.
+const IN_REGISTRY: &str = "docker://REGISTRY/NAME[:TAG]";
 
 impl ImageArguments {
     /// Does it, and says what was found.
@@ -148,19 +162,39 @@ impl ImageArguments {
                 options,
                 cache,
             } => {
-                let settings = options.settings(&cache);
-                let opened = if std::io::stderr().is_terminal() {
-                    image.index(&settings, bars())?
-                } else {
-                    image.index(&settings, |_| {})?
-                };
+                let opened = image.index(&options.settings(&cache), shown())?;
                 let count = opened.contents().count();
                 Ok(format!(
                     "{image} is ready: {} with {count} layers\n",
                     opened.digest()
                 ))
             }
+            ImageVerb::PushIndex {
+                image,
+                options,
+                cache,
+            } => {
+                let pushed = image.push_index(&options.settings(&cache), shown())?;
+                for layer in &pushed.too_large {
+                    eprintln!("layer {layer} is left out: its index is too large");
+                }
+                Ok(format!(
+                    "{} has the indexes of {} layers of {image}, {} of which {} were sent\n",
+                    pushed.artifact,
+                    pushed.layers,
+                    size(pushed.bytes),
+                    size(pushed.sent)
+                ))
+            }
         }
+    }
+}
+
+/// Shows how far the layers are, to whoever sits at a terminal.
+fn shown() -> Box<dyn Fn(Progress) + Send + Sync> {
+    match std::io::stderr().is_terminal() {
+        true => Box::new(bars()),
+        false => Box::new(|_| {}),
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vfsd_oci::catalogue::Catalogue;
 use vfsd_oci::content::HostBoot;
 use vfsd_oci::image::{Image, ImageName, Platform};
+use vfsd_oci::referrer::{PushedIndexes, push_indexes};
 use vfsd_oci::registry::{self, AuthFiles, BadReference, Reference};
 use vfsd_oci::{OciImage, Progress};
 
@@ -160,17 +161,40 @@ impl ImageSource {
     pub(crate) fn index(
         &self,
         settings: &ImageSettings,
-        progress: impl Fn(Progress) + Send + Sync + 'static,
+        progress: Box<dyn Fn(Progress) + Send + Sync>,
     ) -> Result<OciImage, Failure> {
+        let options = self.whole(settings, progress)?;
+        let opened = OciImage::open(&options).map_err(Failure::run)?;
+        keep_within(settings, &options);
+        Ok(opened)
+    }
+
+    /// Pushes the indexes of the image's layers to its registry; fetches and indexes before what is not in the cache yet.
+    ///
+    /// # Errors
+    /// As for [`index`](Self::index); an image that is in no registry, or in one that does not take them.
+    pub(crate) fn push_index(
+        &self,
+        settings: &ImageSettings,
+        progress: Box<dyn Fn(Progress) + Send + Sync>,
+    ) -> Result<PushedIndexes, Failure> {
+        let options = self.whole(settings, progress)?;
+        let pushed = push_indexes(&options).map_err(Failure::run)?;
+        keep_within(settings, &options);
+        Ok(pushed)
+    }
+
+    /// Options to read each layer as a whole.
+    fn whole(
+        &self,
+        settings: &ImageSettings,
+        progress: Box<dyn Fn(Progress) + Send + Sync>,
+    ) -> Result<vfsd_oci::Options, Failure> {
         let mut options = settings.options(self.0.clone(), cache(settings)?);
         options.known_as = Some(self.canonical()?.to_string());
-        options.progress = Box::new(progress);
+        options.progress = progress;
         options.by_contents = false;
-        let opened = OciImage::open(&options).map_err(Failure::run)?;
-        if let Some(limit) = settings.cache.size {
-            Bound::new(&options.cache, limit).keep();
-        }
-        Ok(opened)
+        Ok(options)
     }
 
     /// The same image, at a path that does not depend on where the daemon is.
@@ -189,6 +213,13 @@ impl ImageSource {
     /// Where the image lies, when it lies on this host.
     fn path(&self) -> Option<&Path> {
         path(&self.0)
+    }
+}
+
+/// Keeps the cache within the size that it has, if it has one.
+fn keep_within(settings: &ImageSettings, options: &vfsd_oci::Options) {
+    if let Some(limit) = settings.cache.size {
+        Bound::new(&options.cache, limit).keep();
     }
 }
 

@@ -5,7 +5,9 @@ mod contents;
 mod faults;
 mod mirrors;
 mod pull;
+mod pushes;
 mod ranges;
+mod referrers;
 mod server;
 
 use std::path::{Path, PathBuf};

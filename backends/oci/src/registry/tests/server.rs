@@ -14,6 +14,8 @@ use parking_lot::Mutex;
 use crate::blob::Sha256Digest;
 use crate::testing::{Layout, MANIFEST};
 
+use super::pushes::Pushes;
+
 /// What happens to one request for a blob.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Fault {
@@ -59,6 +61,7 @@ pub(crate) enum Wants {
 /// A request that came.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Seen {
+    pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) range: Option<String>,
     pub(crate) authorization: Option<String>,
@@ -68,6 +71,7 @@ struct Shared {
     address: SocketAddr,
     folder: PathBuf,
     tags: HashMap<String, Sha256Digest>,
+    pushes: Pushes,
     wants: Wants,
     faults: Mutex<VecDeque<Fault>>,
     /// Faults of requests for manifests.
@@ -94,6 +98,7 @@ impl Server {
             address: listener.local_addr().unwrap(),
             folder: layout.path().join("blobs/sha256"),
             tags: tags.collect(),
+            pushes: Pushes::default(),
             wants,
             faults: Mutex::default(),
             manifest_faults: Mutex::default(),
@@ -139,6 +144,11 @@ impl Server {
         self.shared.faults.lock().len() + self.shared.manifest_faults.lock().len()
     }
 
+    /// What was pushed.
+    pub(crate) fn pushes(&self) -> &Pushes {
+        &self.shared.pushes
+    }
+
     /// The requests since this was asked last.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.shared.seen.lock())
@@ -182,6 +192,7 @@ impl Shared {
         let seen = Seen {
             range: header("range"),
             authorization: header("authorization"),
+            method: head.split(' ').next().unwrap().to_owned(),
             target: target.clone(),
         };
         self.seen.lock().push(seen.clone());
@@ -206,9 +217,18 @@ impl Shared {
             let challenge = format!("WWW-Authenticate: {challenge}\r\n");
             return reply(&mut stream, "401 Unauthorized", &challenge, b"{}");
         }
+        if let Some((status, headers, body)) = self.pushes.answer(&seen, &body, &self.folder) {
+            return reply(&mut stream, status, &headers, &body);
+        }
         if let Some(name) = target.strip_prefix("/v2/a/b/manifests/") {
             let fault = self.manifest_faults.lock().pop_front();
-            let digest = name.parse().ok().or_else(|| self.tags.get(name).copied());
+            let tagged = || {
+                self.tags
+                    .get(name)
+                    .copied()
+                    .or_else(|| self.pushes.tag(name))
+            };
+            let digest = name.parse().ok().or_else(tagged);
             let path = digest.map(|digest| self.folder.join(digest.hex()));
             return match path.and_then(|path| std::fs::read(path).ok()) {
                 Some(bytes) => self.manifest(&mut stream, bytes, fault),
@@ -235,7 +255,11 @@ impl Shared {
             return reply(stream, "401 Unauthorized", "", b"{}");
         }
         let mut tokens = self.uses.lock();
-        let token = format!("token-{}", tokens.len());
+        let may = match seen.target.contains("%3Apull%2Cpush") {
+            true => "push",
+            false => "pull",
+        };
+        let token = format!("{may}-{}", tokens.len());
         tokens.insert(token.clone(), uses);
         let body = format!(r#"{{"token":"{token}","expires_in":300}}"#);
         reply(stream, "200 OK", "", body.as_bytes())
@@ -247,7 +271,9 @@ impl Shared {
             Wants::Password => is_user(seen),
             Wants::Token { .. } => {
                 let token = seen.authorization.as_deref().unwrap_or_default();
-                self.is_good(token.strip_prefix("Bearer ").unwrap_or_default())
+                let token = token.strip_prefix("Bearer ").unwrap_or_default();
+                let changes = matches!(seen.method.as_str(), "POST" | "PUT");
+                self.is_good(token) && (!changes || token.starts_with("push-"))
             }
         }
     }

@@ -10,6 +10,8 @@
     reason = "a test fails by it"
 )]
 
+mod indexes;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
@@ -73,6 +75,10 @@ fn main() -> ExitCode {
         test(
             "a download that was killed goes on, and the image is what was pushed",
             a_killed_download_goes_on,
+        ),
+        test(
+            "the indexes of an image are pushed beside it, and a tag lists them",
+            indexes::are_pushed_and_listed,
         ),
     ];
     let unable = missing_for_https();
