@@ -15,7 +15,8 @@ use vfsd_backend::{Errno, Result};
 
 use crate::core::Core;
 use crate::inode::{Inode, Pending};
-use crate::live::dirty::{ContentMap, all_data};
+use crate::live::dirty::ContentMap;
+use crate::live::holes::all_data;
 use crate::live::ranges::{RangeSet, around, down};
 use crate::live::{Live, Passing};
 use crate::meta::{Change, Purpose};

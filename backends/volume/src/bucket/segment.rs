@@ -20,6 +20,8 @@ const FOOTER_BYTES: usize = 64;
 const ENTRY_BYTES: usize = 36;
 /// A segment is full at this size.
 const FULL_BYTES: usize = 16 << 20;
+/// What a segment nearly always needs.
+const CAPACITY: usize = FULL_BYTES + (1 << 20);
 /// No segment is longer: it was not full, and one more frame was put in.
 pub(super) const MAX_SEGMENT_BYTES: u64 = (17 << 20) + 4096;
 
@@ -79,7 +81,9 @@ impl SegmentWriter {
         header.u64(epoch);
         header.u64(seq);
         header.0.resize(HEADER_BYTES, 0);
-        frames.bytes = header.0;
+        // Memory is used only as it is filled.
+        frames.bytes = Vec::with_capacity(CAPACITY);
+        frames.bytes.extend_from_slice(&header.0);
         Ok(Self {
             id,
             frames,
@@ -115,11 +119,11 @@ impl SegmentWriter {
         self.frames.bytes.len()
     }
 
-    /// The whole segment.
+    /// The whole segment. Nothing is left in the writer.
     ///
     /// # Errors
-    /// It cannot be encrypted: there are no random bytes.
-    pub fn finish(&self) -> std::io::Result<Segment> {
+    /// It cannot be encrypted: there are no random bytes. Then nothing is lost.
+    pub fn finish(&mut self) -> std::io::Result<Segment> {
         let ObjectId::Segment { epoch, seq } = self.id else {
             return Err(std::io::ErrorKind::InvalidInput.into());
         };
@@ -135,11 +139,8 @@ impl SegmentWriter {
         }
         let stored = self.cipher.seal(&about_map(map), to.0.into())?;
         let map_crc = crc32fast::hash(&stored);
-        let mut bytes = Vec::with_capacity(
-            map.saturating_add(stored.len())
-                .saturating_add(FOOTER_BYTES),
-        );
-        bytes.extend_from_slice(&self.frames.bytes);
+        let entries = std::mem::take(&mut self.entries).len();
+        let mut bytes = std::mem::take(&mut self.frames.bytes);
         bytes.extend_from_slice(&stored);
         let whole = bytes.len().saturating_add(FOOTER_BYTES);
         let mut footer = Encoder::default();
@@ -148,7 +149,7 @@ impl SegmentWriter {
         footer.u64(seq);
         footer.u64(u64::try_from(whole).unwrap_or(u64::MAX));
         footer.u64(u64::try_from(map).unwrap_or(u64::MAX));
-        footer.u32(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
+        footer.u32(u32::try_from(entries).unwrap_or(u32::MAX));
         footer.u32(map_crc);
         footer.u32(0);
         let crc = crc32fast::hash(&footer.0);

@@ -11,19 +11,24 @@ mod check;
 mod clean;
 pub(crate) mod cut;
 pub(crate) mod dirty;
+#[cfg(test)]
+mod dirty_tests;
 mod fetch;
+pub(crate) mod holes;
 mod lag;
 mod local;
 mod moving;
 mod open;
 pub(crate) mod ranges;
 pub(crate) mod readahead;
+mod round;
 mod rounds;
 mod shipped;
 mod shipper;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod uploads;
 
 use std::sync::Arc;
 

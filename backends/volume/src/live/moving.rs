@@ -194,7 +194,7 @@ impl Filling<'_> {
         if let Some((ino, offset, bytes)) = run {
             self.append(ino, offset, &bytes)?;
         }
-        if let Some(writer) = self.writer.take() {
+        if let Some(mut writer) = self.writer.take() {
             self.full.push(writer.finish()?);
         }
         Ok(())

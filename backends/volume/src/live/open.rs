@@ -12,7 +12,7 @@ use vfsd_backend::{Errno, Result};
 
 use super::Live;
 use super::care::Care;
-use super::dirty::all_data;
+use super::holes::all_data;
 use super::local::{Identity, Local};
 use super::ranges::{BLOCK, END, RangeSet, up};
 use super::rounds::Rounds;

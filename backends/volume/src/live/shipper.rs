@@ -1,11 +1,8 @@
 //! The shipper: a thread that brings what changed into the bucket, one round after the other.
 //!
-//! In each round: a cut; the content that is frozen by it, into segments, or into the log object itself where it is
-//! small; then the log object with all redo records up to the cut; then the shipped image follows. A round that
-//! fails is tried again from where it was: what is dirty is dropped at no time.
+//! A cut, then what it found on its way ([`Round`]), then the shipped image follows. A round that fails is tried again
+//! from where it was.
 
-use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,20 +12,16 @@ use super::Live;
 use super::cache;
 use super::care::Care;
 use super::cut::Cut;
-use super::dirty::Frozen;
 use super::local::Local;
 use super::moving::{Moved, Moving};
 use super::open::Durability;
+use super::round::Round;
 use super::rounds::Next;
 use super::shipped::Shipping;
-use crate::bucket::{MAX_INLINE_BYTES, Piece, Remote, Sealed, Segment, SegmentWriter, ShipError};
+use crate::bucket::ShipError;
 use crate::core::Core;
-use crate::meta::journal::{Cursor, Lsn};
+use crate::meta::journal::Cursor;
 
-/// Content in one frame: what a read of a single byte has to fetch.
-const FRAME_BYTES: u64 = 256 << 10;
-/// Segments that are stored at a time.
-const PARALLEL: usize = 4;
 /// After a failure a round is tried again after this time, and then after twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// See [`FIRST_PAUSE`].
@@ -40,7 +33,7 @@ const TELL: Duration = Duration::from_secs(60);
 
 /// Why an attempt did not bring a round into the bucket.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     #[error("{0}")]
     Bucket(#[from] ShipError),
     #[error("{0}")]
@@ -51,31 +44,6 @@ impl From<Errno> for Failure {
     fn from(errno: Errno) -> Self {
         Self::Local(errno.into())
     }
-}
-
-/// A round that is not over.
-#[derive(Debug)]
-struct Round {
-    cut: Cut,
-    /// Redo records up to the cut.
-    records: Vec<(Lsn, Vec<u8>)>,
-    /// How many files were read to their end.
-    read: usize,
-    /// The data file that is read.
-    open: Option<OwnedFd>,
-    /// Content that is in no segment yet: inode, offset and bytes.
-    queue: VecDeque<(u64, u64, Vec<u8>)>,
-    /// Bytes that a log object would have of it.
-    queued: usize,
-    /// Bytes of content so far.
-    content: u64,
-    /// There is more than a log object takes.
-    in_segments: bool,
-    writer: Option<SegmentWriter>,
-    /// Segments that are not known to be stored.
-    segments: Vec<Segment>,
-    pieces: Vec<Piece>,
-    sealed: Option<Sealed>,
 }
 
 /// The thread.
@@ -375,168 +343,5 @@ impl Shipper {
         {
             tracing::warn!(ino, %error, "volume: content is not durable on this host");
         }
-    }
-}
-
-impl Round {
-    fn new(cut: Cut, records: Vec<(Lsn, Vec<u8>)>) -> Self {
-        Self {
-            cut,
-            records,
-            read: 0,
-            open: None,
-            queue: VecDeque::new(),
-            queued: 0,
-            content: 0,
-            in_segments: false,
-            writer: None,
-            segments: Vec::new(),
-            pieces: Vec::new(),
-            sealed: None,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.cut.files.is_empty()
-    }
-
-    fn ship(&mut self, live: &Live, core: &Core) -> Result<(), Failure> {
-        let remote = &*live.remote;
-        if self.sealed.is_none() {
-            self.pack(remote)?;
-            while self.read_on(core, remote.frame_overhead())? {
-                core.failpoints.reach("some content read");
-                self.pack(remote)?;
-                if self.segments.len() >= PARALLEL {
-                    self.store(live)?;
-                }
-            }
-            self.finish_segment()?;
-            core.failpoints.reach("all content read");
-            self.store(live)?;
-            core.failpoints.reach("segments in the bucket");
-            self.seal(remote)?;
-        }
-        if let Some(sealed) = &self.sealed {
-            live.runtime.block_on(remote.append(sealed))?;
-        }
-        Ok(())
-    }
-
-    /// Reads the next part of the frozen content. False: there is none.
-    fn read_on(&mut self, core: &Core, overhead: usize) -> Result<bool, Failure> {
-        while let Some(file) = self.cut.files.get(self.read) {
-            if self.open.is_none() {
-                self.open = match core.data.open_file(file.ino, false) {
-                    Ok(open) => Some(open),
-                    // Cut to nothing before anything was written.
-                    Err(Errno::NOENT) => None,
-                    Err(errno) => return Err(errno.into()),
-                };
-            }
-            match file
-                .map
-                .read_frozen(self.open.as_ref(), file.size, FRAME_BYTES)?
-            {
-                Some(Frozen::Data { offset, bytes }) => {
-                    let queued = bytes.len().saturating_add(overhead);
-                    self.queued = self.queued.saturating_add(queued);
-                    let more = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-                    self.content = self.content.saturating_add(more);
-                    self.queue.push_back((file.ino, offset, bytes));
-                    return Ok(true);
-                }
-                Some(Frozen::Hole { offset, length }) => self.pieces.push(Piece {
-                    ino: file.ino,
-                    offset,
-                    length,
-                    place: None,
-                }),
-                None => {
-                    self.read = self.read.saturating_add(1);
-                    self.open = None;
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    /// Moves content from the queue into segments, if it is more than a log object takes.
-    fn pack(&mut self, remote: &Remote) -> Result<(), Failure> {
-        if !self.in_segments && self.queued <= MAX_INLINE_BYTES {
-            return Ok(());
-        }
-        self.in_segments = true;
-        while let Some((ino, offset, bytes)) = self.queue.front() {
-            let writer = match &mut self.writer {
-                Some(writer) => writer,
-                None => self.writer.insert(remote.segment()?),
-            };
-            let frame = writer.append(*ino, *offset, bytes)?;
-            self.pieces.push(piece(*ino, *offset, bytes, frame));
-            let full = writer.is_full();
-            self.queue.pop_front();
-            if full {
-                self.finish_segment()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The segment that is written is to be stored: pieces name it.
-    fn finish_segment(&mut self) -> Result<(), Failure> {
-        if let Some(writer) = &self.writer
-            && !writer.is_empty()
-        {
-            self.segments.push(writer.finish()?);
-        }
-        self.writer = None;
-        Ok(())
-    }
-
-    /// Stores the segments that are full.
-    fn store(&mut self, live: &Live) -> Result<(), Failure> {
-        let puts = self
-            .segments
-            .iter()
-            .map(|segment| live.remote.put_segment(segment));
-        let results = live.runtime.block_on(futures_util::future::join_all(puts));
-        let mut results = results.into_iter();
-        let mut failure = None;
-        self.segments.retain(|_| match results.next() {
-            Some(Ok(())) => false,
-            Some(Err(error)) => {
-                failure = Some(error);
-                true
-            }
-            None => true,
-        });
-        failure.map_or(Ok(()), |error| Err(error.into()))
-    }
-
-    fn seal(&mut self, remote: &Remote) -> Result<(), Failure> {
-        let mut inline = remote.inline()?;
-        let mut pieces = self.pieces.clone();
-        for (ino, offset, bytes) in &self.queue {
-            let frame = inline.append(bytes)?;
-            pieces.push(piece(*ino, *offset, bytes, frame));
-        }
-        let records = self.records.clone();
-        let sealed = remote
-            .seal(self.cut.last, records, pieces.clone(), inline)
-            .map_err(ShipError::from)?;
-        self.pieces = pieces;
-        self.queue.clear();
-        self.sealed = Some(sealed);
-        Ok(())
-    }
-}
-
-fn piece(ino: u64, offset: u64, bytes: &[u8], frame: crate::bucket::Frame) -> Piece {
-    Piece {
-        ino,
-        offset,
-        length: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-        place: Some((frame, 0)),
     }
 }

@@ -21,6 +21,7 @@ mod moving;
 mod power;
 mod scene;
 mod twice;
+mod uploads;
 
 use crate::{RemoteOptions, Volume, VolumeOptions};
 

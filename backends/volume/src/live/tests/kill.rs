@@ -12,7 +12,7 @@ use object_store::memory::InMemory;
 use parking_lot::{Condvar, Mutex};
 
 use crate::failpoint::Hook;
-use crate::live::dirty::all_data;
+use crate::live::holes::all_data;
 use crate::meta::schema;
 
 /// Nobody waits longer for a thread that should stand still.
