@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vfsd_backend::{
     Answer, Attributes, Backend, Capabilities, Entry, Errno, FsStatistics, Locator, Node, Ttl,
@@ -13,6 +14,7 @@ use crate::catalogue::Lease;
 use crate::content::LayerContent;
 use crate::image::Config;
 use crate::node::ImageNode;
+use crate::referrer::Doubts;
 use crate::tree::{NodeId, Tree};
 
 /// An image that is served as it is: a tree that never changes, whose contents are decoded when they are first read.
@@ -25,10 +27,16 @@ pub struct OciImage {
     pub(crate) config: Config,
     pub(crate) notice: Option<String>,
     lease: Lease,
+    doubts: Arc<Doubts>,
 }
 
 impl OciImage {
-    pub(crate) fn new(shared: Shared, digest: Sha256Digest, config: Config, lease: Lease) -> Self {
+    pub(crate) fn new(
+        shared: Shared,
+        digest: Sha256Digest,
+        config: Config,
+        (lease, doubts): (Lease, Doubts),
+    ) -> Self {
         let root = shared.tree.root();
         Self {
             root: Arc::new(ImageNode::new(Arc::new(shared), root)),
@@ -36,6 +44,7 @@ impl OciImage {
             config,
             notice: None,
             lease,
+            doubts: Arc::new(doubts),
         }
     }
 
@@ -69,6 +78,16 @@ impl OciImage {
         self.recorder().tick();
     }
 
+    /// The layers that may be others than is shown.
+    pub(crate) fn doubts(&self) -> &Arc<Doubts> {
+        &self.doubts
+    }
+
+    /// Shows nothing any more: what was shown was not what the layers are.
+    pub(crate) fn refute(&self) {
+        self.root.shared().refuted.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn recorder(&self) -> &Recorder {
         &self.root.shared().recorder
     }
@@ -95,6 +114,9 @@ impl Backend for OciImage {
 
     fn resolve<'a>(&'a self, locator: &'a Locator) -> Answer<'a, Arc<dyn Node>> {
         let shared = self.root.shared();
+        if let Err(errno) = shared.is_shown() {
+            return Answer::error(errno);
+        }
         let found = locator
             .inode()
             .and_then(|inode| shared.tree.by_inode(inode));
@@ -132,6 +154,8 @@ pub(crate) struct Shared {
     pub(crate) layers: Vec<LayerCache>,
     pub(crate) recorder: Recorder,
     pub(crate) demand: Demand,
+    /// The layers turned out to be others than is shown.
+    pub(crate) refuted: AtomicBool,
 }
 
 /// The cached content of a layer.
@@ -143,6 +167,14 @@ pub(crate) struct LayerCache {
 }
 
 impl Shared {
+    /// Whether the guest may see any of it.
+    pub(crate) fn is_shown(&self) -> std::result::Result<(), Errno> {
+        match self.refuted.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(Errno::IO),
+        }
+    }
+
     pub(crate) fn attributes(&self, node: NodeId) -> Attributes {
         self.tree.attributes(node)
     }

@@ -39,6 +39,9 @@ impl ImageDirectory {
 
 impl Directory for ImageDirectory {
     fn read<'a>(&'a self, cookie: u64, sink: &'a mut dyn DirSink) -> Answer<'a, ()> {
+        if let Err(errno) = self.shared.is_shown() {
+            return Answer::error(errno);
+        }
         for (entry, _) in self.entries(cookie) {
             if sink.entry(&entry).is_break() {
                 break;
@@ -48,6 +51,9 @@ impl Directory for ImageDirectory {
     }
 
     fn read_plus<'a>(&'a self, cookie: u64, sink: &'a mut dyn EntrySink) -> Answer<'a, ()> {
+        if let Err(errno) = self.shared.is_shown() {
+            return Answer::error(errno);
+        }
         for (entry, node) in self.entries(cookie) {
             if !sink.has_room(entry.name) {
                 break;

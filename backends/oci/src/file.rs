@@ -106,6 +106,9 @@ fn must_wait(error: &Error) -> bool {
 
 impl File for ImageFile {
     fn read<'a>(&'a self, request: ReadRequest, sink: &'a mut dyn ReadSink) -> Answer<'a, usize> {
+        if let Err(errno) = self.shared.is_shown() {
+            return Answer::error(errno);
+        }
         let wanted = u64::try_from(request.length).unwrap_or(u64::MAX);
         let mut range = self.range(request.offset, wanted);
         let whole = length(&range);
@@ -128,12 +131,16 @@ impl File for ImageFile {
                 let _waiting = self.shared.demand.wait();
                 self.layer.content.fill(self.entry, range.clone())?;
             }
+            self.shared.is_shown()?;
             self.transfer(&mut range, sink, Wait::Allowed)?;
             Ok(whole)
         })
     }
 
     fn getattr(&self) -> Answer<'_, Attributes> {
+        if let Err(errno) = self.shared.is_shown() {
+            return Answer::error(errno);
+        }
         Answer::ok(self.shared.attributes(self.id))
     }
 
@@ -142,6 +149,9 @@ impl File for ImageFile {
     }
 
     fn seek(&self, from: SeekFrom, offset: u64) -> Answer<'_, u64> {
+        if let Err(errno) = self.shared.is_shown() {
+            return Answer::error(errno);
+        }
         Answer::now(|| {
             let content = self.shared.tree.content(self.id).ok_or(Errno::IO)?;
             if offset >= self.size {
@@ -167,6 +177,9 @@ impl File for ImageFile {
 
     /// Given where the content is in the cache already, and stays there: nothing is fetched for it.
     fn extent(&self, offset: u64, length: u64) -> Answer<'_, Option<Extent>> {
+        if let Err(errno) = self.shared.is_shown() {
+            return Answer::error(errno);
+        }
         if self.layer.content.is_bounded() {
             return Answer::ok(None);
         }

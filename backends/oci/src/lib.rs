@@ -32,6 +32,7 @@ mod entry;
 mod file;
 pub mod image;
 pub mod index;
+mod layers;
 mod node;
 mod open;
 pub mod referrer;

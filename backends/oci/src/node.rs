@@ -46,10 +46,16 @@ impl Node for ImageNode {
     }
 
     fn getattr(&self) -> Answer<'_, Attributes> {
+        if let Err(errno) = self.shared.is_shown() {
+            return Answer::error(errno);
+        }
         Answer::ok(self.shared.attributes(self.id))
     }
 
     fn lookup<'a>(&'a self, name: Name<'a>) -> Answer<'a, Lookup> {
+        if let Err(errno) = self.shared.is_shown() {
+            return Answer::error(errno);
+        }
         if self.kind() != FileKind::Directory {
             return Answer::error(Errno::NOTDIR);
         }
@@ -60,6 +66,9 @@ impl Node for ImageNode {
     }
 
     fn readlink(&self) -> Answer<'_, Vec<u8>> {
+        if let Err(errno) = self.shared.is_shown() {
+            return Answer::error(errno);
+        }
         match self.shared.tree.target(self.id) {
             Some(target) => Answer::ok(target.to_vec()),
             None => Answer::error(Errno::INVAL),
@@ -67,6 +76,9 @@ impl Node for ImageNode {
     }
 
     fn open(&self, request: OpenRequest) -> Answer<'_, Opened> {
+        if let Err(errno) = self.shared.is_shown() {
+            return Answer::error(errno);
+        }
         let refused = match self.kind() {
             FileKind::Regular => {
                 let changes = OpenFlags::WRITE | OpenFlags::TRUNCATE;
@@ -90,6 +102,9 @@ impl Node for ImageNode {
     }
 
     fn opendir(&self) -> Answer<'_, Arc<dyn Directory>> {
+        if let Err(errno) = self.shared.is_shown() {
+            return Answer::error(errno);
+        }
         match self.shared.tree.parent(self.id) {
             Some(parent) => Answer::ok(Arc::new(ImageDirectory {
                 shared: self.shared.clone(),
@@ -101,6 +116,9 @@ impl Node for ImageNode {
     }
 
     fn getxattr<'a>(&'a self, name: XattrName<'a>) -> Answer<'a, Vec<u8>> {
+        if let Err(errno) = self.shared.is_shown() {
+            return Answer::error(errno);
+        }
         match self.shared.tree.xattr(self.id, name.as_bytes()) {
             Some(value) => Answer::ok(value.to_vec()),
             None => Answer::error(Errno::NODATA),
@@ -108,6 +126,9 @@ impl Node for ImageNode {
     }
 
     fn listxattr(&self) -> Answer<'_, Vec<u8>> {
+        if let Err(errno) = self.shared.is_shown() {
+            return Answer::error(errno);
+        }
         let mut names = Vec::new();
         for (name, _) in self.shared.tree.xattrs(self.id) {
             names.extend_from_slice(name);

@@ -5,10 +5,11 @@
 //! CACHE/blobs/sha256/DIGEST     a manifest, configuration or layer that was fetched
 //! CACHE/names/DIGEST            what a tag in a registry meant last
 //! CACHE/layers/DIGEST.index     what a layer's tar says
-//! CACHE/layers/DIGEST-*.index   what its table of contents says, with the table's own digest
+//! CACHE/layers/DIGEST-*.index   what its table of contents says, with the table's own digest, or others say of it, with
+//!                               that of the artifact
 //! CACHE/layers/DIGEST-*.content what of it was read
 //! CACHE/trees/DIGEST.tree       the merged tree of an image
-//! CACHE/trees/DIGEST-*.tree     the same, where layers were opened by their tables
+//! CACHE/trees/DIGEST-*.tree     the same, where layers were opened by their tables, or by what others say
 //! CACHE/traces/DIGEST.trace     what was read of an image after its last start
 //! ```
 //!
@@ -18,8 +19,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use thiserror::Error;
 
@@ -30,17 +31,13 @@ use crate::blob::{BlobError, Sha256Digest};
 use crate::catalogue::Catalogue;
 use crate::content::{ContentError, HostBoot, LayerContent, Room};
 use crate::image::{Image, ImageError, ImageName, Layer, Platform};
-use crate::index::{IndexError, IndexOptions, IndexProgress, LayerIndex, build_index};
+use crate::index::{IndexError, IndexOptions, LayerIndex};
+use crate::layers;
+use crate::referrer::{Borrower, Doubts, IndexFrom};
 use crate::registry;
 use crate::room::CacheRoom;
-use crate::toc::{TocLayer, TocReference, read_toc};
+use crate::toc::TocReference;
 use crate::tree::{Tree, TreeBuilder, TreeError};
-
-/// The most layers that are indexed at once: each may take 128 MiB for its decoder.
-const INDEXED_AT_ONCE: usize = 4;
-
-/// How many are indexed at once at least: fetching leaves processors idle.
-const FETCHED_AT_ONCE: usize = 3;
 
 /// What to open, and how.
 pub struct Options {
@@ -63,6 +60,8 @@ pub struct Options {
     /// Whether a layer that has not been read yet is opened by its table of contents, where it has one. Such a layer is
     /// verified chunk by chunk, never as a whole.
     pub by_contents: bool,
+    /// Where the index of a layer is from that has neither been read nor has a table of contents.
+    pub index_from: IndexFrom,
     /// Limits and sizes for layers that are indexed.
     pub index: IndexOptions,
     /// Told how far the indexing of a layer is, about once per MiB, by several threads. Never called where all layers
@@ -82,6 +81,7 @@ impl Options {
             boot: HostBoot::current(),
             cache_limit: None,
             by_contents: true,
+            index_from: IndexFrom::Off,
             index: IndexOptions::default(),
             progress: Box::new(|_| {}),
         }
@@ -169,7 +169,7 @@ pub enum OpenError {
 
 impl OpenError {
     /// Whether a layer's bytes were wrong, rather than not to be had.
-    fn is_of_content(&self) -> bool {
+    pub(crate) fn is_of_content(&self) -> bool {
         match self {
             Self::Index {
                 source: IndexError::Blob(BlobError::Io(error)),
@@ -205,23 +205,21 @@ impl OciImage {
         for folder in [&layers, &trees] {
             std::fs::create_dir_all(folder).map_err(cache_error(folder))?;
         }
-        let indexes = indexes(&image, &layers, options)?;
-        let tree = tree(&image, &indexes, &trees)?;
-        let room = options.cache_limit;
-        let room: Option<Arc<dyn Room>> = match room {
-            Some(limit) => Some(Arc::new(CacheRoom::new(&options.cache, limit))),
-            None => None,
-        };
-        let mut opened: HashMap<Sha256Digest, LayerCache> = HashMap::new();
-        let mut caches = Vec::new();
-        for (layer, index) in image.layers.iter().zip(indexes) {
-            let cache = match opened.get(&layer.digest) {
-                Some(cache) => cache.clone(),
-                None => layer_cache(&image, layer, index, (&layers, options.boot, room.clone()))?,
-            };
-            opened.insert(layer.digest, cache.clone());
-            caches.push(cache);
+        let borrower = Borrower::new(&image, &layers, options);
+        let mut indexes = layers::indexes(&image, &layers, options, borrower.as_ref())?;
+        let mut assembled = assemble(&image, &indexes, options);
+        if let Err(error) = &assembled
+            && indexes.iter().any(|index| index.borrowed.is_some())
+        {
+            tracing::warn!("the borrowed indexes are not used: {error}");
+            indexes = layers::indexes(&image, &layers, options, None)?;
+            assembled = assemble(&image, &indexes, options);
         }
+        let (tree, caches) = assembled?;
+        let (digest, config, notice) = (image.digest, image.config.clone(), image.notice.clone());
+        let tree_path = trees.join(tree_name(digest, &indexes));
+        drop(borrower);
+        let doubts = Doubts::new(image, &indexes, &layers, tree_path, &options.index);
         let shared = Shared {
             tree,
             layers: caches,
@@ -229,19 +227,49 @@ impl OciImage {
                 &options
                     .cache
                     .join("traces")
-                    .join(format!("{}.trace", image.digest.hex())),
+                    .join(format!("{}.trace", digest.hex())),
             ),
             demand: Demand::default(),
+            refuted: AtomicBool::new(false),
         };
-        let mut opened = Self::new(shared, image.digest, image.config, lease);
-        opened.notice = image.notice;
+        let mut opened = Self::new(shared, digest, config, (lease, doubts));
+        opened.notice = notice;
         Ok(opened)
     }
 }
 
-fn cache_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+pub(crate) fn cache_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_owned();
     |source| OpenError::Cache { path, source }
+}
+
+/// The tree, and the cached contents of the layers.
+fn assemble(
+    image: &Image,
+    indexes: &[Arc<LayerIndex>],
+    options: &Options,
+) -> Result<(Tree, Vec<LayerCache>), OpenError> {
+    let (layers, trees) = (options.cache.join("layers"), options.cache.join("trees"));
+    let tree = tree(image, indexes, &trees)?;
+    let room = options.cache_limit;
+    let room: Option<Arc<dyn Room>> = match room {
+        Some(limit) => Some(Arc::new(CacheRoom::new(&options.cache, limit))),
+        None => None,
+    };
+    let mut opened: HashMap<Sha256Digest, LayerCache> = HashMap::new();
+    let mut caches = Vec::new();
+    for (layer, index) in image.layers.iter().zip(indexes) {
+        let cache = match opened.get(&layer.digest) {
+            Some(cache) => cache.clone(),
+            None => {
+                let index = Arc::clone(index);
+                layer_cache(image, layer, index, (&layers, options.boot, room.clone()))?
+            }
+        };
+        opened.insert(layer.digest, cache.clone());
+        caches.push(cache);
+    }
+    Ok((tree, caches))
 }
 
 fn layer_cache(
@@ -260,173 +288,6 @@ fn layer_cache(
         descriptor: Arc::new(descriptor.map_err(cache_error(folder))?),
         content: Arc::new(content),
     })
-}
-
-/// The indexes of all layers, those that are missing made by a few threads.
-fn indexes(
-    image: &Image,
-    folder: &Path,
-    options: &Options,
-) -> Result<Vec<Arc<LayerIndex>>, OpenError> {
-    let mut distinct: HashMap<Sha256Digest, usize> = HashMap::new();
-    for (number, layer) in image.layers.iter().enumerate() {
-        distinct.entry(layer.digest).or_insert(number);
-    }
-    let mut numbers: Vec<usize> = distinct.into_values().collect();
-    numbers.sort_unstable();
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new((HashMap::new(), None));
-    let work = || {
-        while let Some(&number) = numbers.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let Some(layer) = image.layers.get(number) else {
-                continue;
-            };
-            let index = index(image, number, layer, folder, options);
-            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-            match index {
-                Ok(index) => drop(done.0.insert(layer.digest, Arc::new(index))),
-                Err(error) => {
-                    done.1.get_or_insert(error);
-                    next.store(numbers.len(), Ordering::Relaxed);
-                }
-            }
-        }
-    };
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = processors.clamp(FETCHED_AT_ONCE, INDEXED_AT_ONCE);
-    let workers = workers.min(numbers.len());
-    std::thread::scope(|scope| {
-        for _ in 1..workers {
-            scope.spawn(work);
-        }
-        work();
-    });
-    let (done, failed) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    let indexes = image.layers.iter().map(|layer| {
-        let missing = || io::Error::other("a layer was not indexed");
-        done.get(&layer.digest)
-            .cloned()
-            .ok_or_else(missing)
-            .map_err(cache_error(folder))
-    });
-    indexes.collect()
-}
-
-/// The index of a layer, as it was kept or made now.
-fn index(
-    image: &Image,
-    number: usize,
-    layer: &Layer,
-    folder: &Path,
-    options: &Options,
-) -> Result<LayerIndex, OpenError> {
-    let path = folder.join(format!("{}.index", layer.digest.hex()));
-    let kept = kept(&path, layer, None);
-    if kept.is_none()
-        && options.by_contents
-        && let Some(index) = by_contents(image, layer, folder, options)?
-    {
-        return Ok(index);
-    }
-    let index = match kept {
-        Some(index) => index,
-        None => {
-            let index = match build(image, number, layer, options) {
-                // What had been fetched before may have been wrong, or what was sent now.
-                Err(error) if error.is_of_content() && image.discard_layer(layer) => {
-                    build(image, number, layer, options)?
-                }
-                other => other?,
-            };
-            index.store(&path).map_err(cache_error(&path))?;
-            index
-        }
-    };
-    match index.blob.diff_id == layer.diff_id {
-        true => Ok(index),
-        false => Err(OpenError::DiffId {
-            layer: layer.digest,
-            diff_id: layer.diff_id,
-            found: index.blob.diff_id,
-        }),
-    }
-}
-
-/// An index that was kept, of the layer as a whole or from a table of contents. One that is damaged, or another layer's,
-/// is as good as none.
-fn kept(path: &Path, layer: &Layer, toc: Option<Sha256Digest>) -> Option<LayerIndex> {
-    let index = LayerIndex::load(path).ok()?;
-    let blob = &index.blob;
-    let found = (blob.digest, blob.size, blob.contents);
-    (found == (layer.digest, layer.size, toc)).then_some(index)
-}
-
-/// The index of a layer by its table of contents, as it was kept or made now; none where there is no such table, or it
-/// is of no use.
-///
-/// What one image says of a layer is not believed for another: the table's digest is in the name.
-fn by_contents(
-    image: &Image,
-    layer: &Layer,
-    folder: &Path,
-    options: &Options,
-) -> Result<Option<LayerIndex>, OpenError> {
-    let Some(reference) = layer.toc else {
-        return Ok(None);
-    };
-    let (hex, toc) = (layer.digest.hex(), reference.digest());
-    let path = folder.join(format!("{hex}-{}.index", toc.short_hex()));
-    if let Some(index) = kept(&path, layer, Some(toc)) {
-        return Ok(Some(index));
-    }
-    let source = image.open_layer(layer)?;
-    let wanted = TocLayer {
-        digest: layer.digest,
-        size: layer.size,
-        diff_id: layer.diff_id,
-    };
-    match read_toc(&*source, wanted, &reference, &options.index) {
-        Ok(index) => {
-            index.store(&path).map_err(cache_error(&path))?;
-            Ok(Some(index))
-        }
-        Err(error) => {
-            tracing::info!("layer {} is read as a whole: {error}", layer.digest);
-            Ok(None)
-        }
-    }
-}
-
-/// Reads a layer once, and verifies it as a whole.
-fn build(
-    image: &Image,
-    number: usize,
-    layer: &Layer,
-    options: &Options,
-) -> Result<LayerIndex, OpenError> {
-    let progress = |progress: IndexProgress| {
-        (options.progress)(Progress {
-            layer: number,
-            layers: image.layers.len(),
-            read: progress.compressed,
-            size: layer.size,
-        });
-    };
-    let reader = image.read_layer(layer)?;
-    let index = build_index(reader, &options.index, progress).map_err(|source| {
-        let layer = layer.digest;
-        OpenError::Index { layer, source }
-    })?;
-    match index.blob.digest == layer.digest {
-        true => Ok(index),
-        false => Err(OpenError::Digest {
-            layer: layer.digest,
-            found: index.blob.digest,
-        }),
-    }
 }
 
 /// The merged tree, as it was kept or made now.
@@ -452,13 +313,14 @@ fn tree(image: &Image, indexes: &[Arc<LayerIndex>], folder: &Path) -> Result<Tre
     Ok(tree)
 }
 
-/// What a tree is called: it belongs to certain entries of its layers, and so to the tables that they are from.
+/// What a tree is called: it belongs to certain entries of its layers, and so to the tables, or the artifacts, that they
+/// are from.
 fn tree_name(image: Sha256Digest, indexes: &[Arc<LayerIndex>]) -> String {
     let mut tables = Vec::new();
     for (number, index) in indexes.iter().enumerate() {
-        if let Some(toc) = index.blob.contents {
+        if let Some(origin) = index.blob.contents.or(index.borrowed) {
             tables.extend(number.to_le_bytes());
-            tables.extend(toc.0);
+            tables.extend(origin.0);
         }
     }
     match tables.is_empty() {

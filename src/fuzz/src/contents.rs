@@ -11,7 +11,7 @@ use vfsd_oci::tree::TreeBuilder;
 const CONTENT: &[u8] = b"content";
 
 /// A chunk's bytes in a layer: a gzip member of one stored block.
-fn member(content: &[u8]) -> Vec<u8> {
+pub(crate) fn member(content: &[u8]) -> Vec<u8> {
     let length = u16::try_from(content.len()).unwrap();
     let mut member = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255, 1];
     member.extend(length.to_le_bytes());
@@ -30,7 +30,7 @@ fn member(content: &[u8]) -> Vec<u8> {
 }
 
 /// A chunk's bytes in a layer: a zstd frame of one raw block.
-fn frame(content: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(content: &[u8]) -> Vec<u8> {
     let mut frame = vec![
         0x28,
         0xb5,

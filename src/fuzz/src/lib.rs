@@ -16,6 +16,7 @@ mod contents;
 mod device;
 mod exchange;
 mod image;
+mod index;
 mod plugin;
 mod reader;
 mod rules;
@@ -79,6 +80,12 @@ pub const TARGETS: &[Target] = &[
         run: image::run,
         seeds: image::seeds,
         bounded: 20_000,
+    },
+    Target {
+        name: "index",
+        run: index::run,
+        seeds: index::seeds,
+        bounded: 2_000,
     },
     Target {
         name: "contents",

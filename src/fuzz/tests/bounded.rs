@@ -106,6 +106,11 @@ fn documents_of_any_bytes_are_an_image_or_refused() {
 }
 
 #[test]
+fn an_index_of_any_bytes_leads_to_right_pieces_or_is_refused() {
+    fuzz("index");
+}
+
+#[test]
 fn a_table_of_contents_of_any_bytes_is_an_index_or_refused() {
     fuzz("contents");
 }

@@ -13,7 +13,7 @@ use crate::content::{ContentError, LayerContent};
 /// How much of a layer is fetched at once while nobody waits for it.
 const RUN: u64 = 4 << 20;
 /// How often it is looked whether the guest waits, and whether the image is still open.
-const LOOK: Duration = Duration::from_millis(100);
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
 /// How long is waited after a failure; twice as long after each further one.
 const PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -29,6 +29,8 @@ pub enum Stopped {
     Closed,
     /// It was not to go on.
     Refused,
+    /// An index that others have made was wrong: the image is not served any more.
+    Refuted,
 }
 
 impl OciImage {
@@ -101,7 +103,8 @@ impl OciImage {
 
     /// Fetches all of the layers that are elsewhere, while nobody has waited for content for as long as `quiet`. Blocks
     /// until all is there, the image is closed, or `may_go_on`, which is asked before each request, says no. One daemon
-    /// does it for an image, and another goes on where it ended. `failed` is told what did not succeed and is tried
+    /// does it for an image, and another goes on where it ended. Layers whose indexes were made by others are read as a
+    /// whole before, and compared with these. `failed` is told what did not succeed and is tried
     /// again later.
     pub fn fetch_rest(
         image: &Weak<Self>,
@@ -109,7 +112,7 @@ impl OciImage {
         may_go_on: impl Fn() -> bool,
         failed: impl Fn(&ContentError),
     ) -> Stopped {
-        let mut pause = PAUSE;
+        let mut pause = Pause::default();
         let _filling = loop {
             let Some(opened) = image.upgrade() else {
                 return Stopped::Closed;
@@ -120,11 +123,18 @@ impl OciImage {
                 // Without a lock it may be done twice, and is right all the same.
                 Err(_) => break None,
             }
+            // What the other one has found out counts here, too.
+            if !opened.settle_known() {
+                return Stopped::Refuted;
+            }
             drop(opened);
             if !rest(image, LEFT_ALONE) {
                 return Stopped::Closed;
             }
         };
+        if let Err(stopped) = Self::compare_layers(image, quiet, &may_go_on, &failed) {
+            return stopped;
+        }
         loop {
             let Some(opened) = image.upgrade() else {
                 return Stopped::Closed;
@@ -143,17 +153,39 @@ impl OciImage {
                 return Stopped::Refused;
             }
             match content.fill_run(run) {
-                Ok(()) => pause = PAUSE,
+                Ok(()) => pause = Pause::default(),
                 Err(error) => {
                     failed(&error);
                     drop(opened);
-                    if !rest(image, pause) {
-                        return Stopped::Closed;
+                    if let Err(stopped) = pause.rest(image) {
+                        return stopped;
                     }
-                    pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
                 }
             }
         }
+    }
+}
+
+/// How long is waited after failures in a row.
+pub(crate) struct Pause(Duration);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self(PAUSE)
+    }
+}
+
+impl Pause {
+    /// Waits, and longer the next time.
+    ///
+    /// # Errors
+    /// `Closed` when the image is not open any more.
+    pub(crate) fn rest(&mut self, image: &Weak<OciImage>) -> Result<(), Stopped> {
+        if !rest(image, self.0) {
+            return Err(Stopped::Closed);
+        }
+        self.0 = self.0.saturating_mul(2).min(LONGEST_PAUSE);
+        Ok(())
     }
 }
 

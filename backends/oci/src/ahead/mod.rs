@@ -13,5 +13,6 @@ mod trace;
 
 pub(crate) use demand::Demand;
 pub use fill::Stopped;
+pub(crate) use fill::{LOOK, Pause};
 pub(crate) use recorder::Recorder;
 pub(crate) use trace::Trace;

@@ -192,6 +192,32 @@ impl LayerContent {
     }
 }
 
+/// Removes what was decoded by an index.
+pub(crate) fn forget_content(folder: &Path, index: &LayerIndex) -> Result<(), ContentError> {
+    let (path, ..) = place(folder, index)?;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Gives what was decoded by an index to another one that says the same, unless that has something already.
+pub(crate) fn rename_content(
+    folder: &Path,
+    from: &LayerIndex,
+    to: &LayerIndex,
+) -> Result<(), ContentError> {
+    let (old, old_shape, _) = place(folder, from)?;
+    let (new, new_shape, _) = place(folder, to)?;
+    if old_shape.key != new_shape.key || new.exists() {
+        return forget_content(folder, from);
+    }
+    match std::fs::rename(old, new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// The cache file of a layer, what it has to be, and what stands where in it.
 fn place(folder: &Path, index: &LayerIndex) -> Result<(PathBuf, Shape, Layout), ContentError> {
     let spans = u64::try_from(index.blob.spans.len()).map_err(io::Error::other)?;
@@ -203,8 +229,11 @@ fn place(folder: &Path, index: &LayerIndex) -> Result<(PathBuf, Shape, Layout), 
         spans,
         end: layout.end,
     };
-    // By a table of contents: the same name as its index.
-    let end = index.blob.contents.unwrap_or(key).short_hex();
+    // By a table of contents, or by an index of others: the same name as the index.
+    let end = match index.borrowed {
+        Some(artifact) => artifact.hex(),
+        None => index.blob.contents.unwrap_or(key).short_hex(),
+    };
     let name = format!("{}-{end}.content", index.blob.digest.hex());
     Ok((folder.join(name), shape, layout))
 }

@@ -48,6 +48,24 @@ pub trait Blobs: Send + Sync {
         }))
     }
 
+    /// The manifests of a type that were pushed beside another one, the newest last.
+    ///
+    /// # Errors
+    /// It is not to be had whether there are any.
+    fn referrers(&self, subject: Sha256Digest, kind: &str) -> io::Result<Vec<Sha256Digest>> {
+        let _ = (subject, kind);
+        Ok(Vec::new())
+    }
+
+    /// A manifest of which no size is known, verified. It is not kept.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such manifest; `InvalidData` for one that is not what its digest says.
+    fn manifest(&self, digest: Sha256Digest) -> io::Result<Vec<u8>> {
+        let _ = digest;
+        Err(io::ErrorKind::NotFound.into())
+    }
+
     /// The manifests, indexes and configurations that were read and are kept in the cache.
     fn documents(&self) -> Vec<Sha256Digest> {
         Vec::new()

@@ -18,7 +18,7 @@ mod select;
 #[cfg(test)]
 mod tests;
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -105,6 +105,25 @@ impl Image {
     /// See [`Blobs::documents`].
     pub(crate) fn documents(&self) -> Vec<Sha256Digest> {
         self.blobs.documents()
+    }
+
+    /// The manifests of a type that refer to the image: see [`Blobs::referrers`].
+    pub(crate) fn referrers(&self, kind: &str) -> io::Result<Vec<Sha256Digest>> {
+        self.blobs.referrers(self.digest, kind)
+    }
+
+    /// See [`Blobs::manifest`].
+    pub(crate) fn manifest(&self, digest: Sha256Digest) -> io::Result<Vec<u8>> {
+        self.blobs.manifest(digest)
+    }
+
+    /// See [`Blobs::open`].
+    pub(crate) fn open_blob(
+        &self,
+        digest: Sha256Digest,
+        size: u64,
+    ) -> io::Result<Arc<dyn BlobSource>> {
+        self.blobs.open(digest, size)
     }
 
     /// Drops what is kept of a layer that turned out to be wrong; see [`Blobs::discard`].

@@ -48,8 +48,18 @@ impl IndexBuilder {
     /// # Errors
     /// A malformed layer, or a limit. The builder is of no use afterwards.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), IndexError> {
+        self.push_with(bytes, |_| {})
+    }
+
+    /// As [`push`](Self::push); shows what the bytes decode to.
+    pub(crate) fn push_with(
+        &mut self,
+        bytes: &[u8],
+        mut decoded_to: impl FnMut(&[u8]),
+    ) -> Result<(), IndexError> {
         let (tar, decoded) = (&mut self.tar, &mut self.progress.decoded);
         self.blob.push(bytes, |piece| {
+            decoded_to(piece);
             *decoded = decoded.saturating_add(size(piece));
             tar.push(piece).map_err(IndexError::from)
         })?;
@@ -68,15 +78,25 @@ impl IndexBuilder {
     /// # Errors
     /// A layer that ends too early.
     pub fn finish(self) -> Result<LayerIndex, IndexError> {
+        self.finish_with(|_| {})
+    }
+
+    /// As [`finish`](Self::finish); shows what the last bytes decode to.
+    pub(crate) fn finish_with(
+        self,
+        mut decoded_to: impl FnMut(&[u8]),
+    ) -> Result<LayerIndex, IndexError> {
         let mut tar = self.tar;
-        let blob = self
-            .blob
-            .finish(|piece| tar.push(piece).map_err(IndexError::from))?;
+        let blob = self.blob.finish(|piece| {
+            decoded_to(piece);
+            tar.push(piece).map_err(IndexError::from)
+        })?;
         let contents = tar.finish()?;
         Ok(LayerIndex {
             blob: Arc::new(blob),
             entries: contents.entries,
             notes: contents.notes,
+            borrowed: None,
         })
     }
 }

@@ -18,7 +18,7 @@ pub use build::{IndexBuilder, IndexOptions, IndexProgress, build_index};
 pub use error::{IndexError, LoadError};
 
 use crate::LayerEntry;
-use crate::blob::BlobIndex;
+use crate::blob::{BlobIndex, Sha256Digest};
 
 /// What is known of a layer after one pass over it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,9 @@ pub struct LayerIndex {
     pub entries: Vec<LayerEntry>,
     /// What of the tar was skipped and why, for whoever looks at the image.
     pub notes: Vec<String>,
+    /// The artifact that it is from, where another host has made it: then nothing of it has been compared with the
+    /// layer. None where this host did.
+    pub borrowed: Option<Sha256Digest>,
 }
 
 /// The first bytes of a stored index.
@@ -39,6 +42,9 @@ const VERSION: u32 = 1;
 
 /// How much more the number of the compression is for an index from a table of contents.
 const OF_CONTENTS: u8 = 3;
+
+/// How much more it is for one that another host has made.
+const BORROWED: u8 = 6;
 
 /// Bytes of the SHA-256 at the end.
 const FOOTER: usize = 32;

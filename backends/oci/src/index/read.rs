@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vfsd_backend::{Device, Timestamp};
 
-use super::{FOOTER, LayerIndex, LoadError, MAGIC, OF_CONTENTS, VERSION};
+use super::{BORROWED, FOOTER, LayerIndex, LoadError, MAGIC, OF_CONTENTS, VERSION};
 use crate::blob::{BlobIndex, Compression, Resume, Sha256Digest, Span, Window};
 use crate::{DataExtent, EntryKind, LayerEntry};
 
@@ -90,7 +90,13 @@ impl<'a> Reader<'a> {
 
     fn index(&mut self) -> Read<LayerIndex> {
         let kind = self.u8()?;
-        let of_contents = kind.checked_sub(OF_CONTENTS);
+        let borrowed = kind.checked_sub(BORROWED);
+        let kind = borrowed.unwrap_or(kind);
+        // Who has a table of contents needs to borrow nothing.
+        let of_contents = match borrowed {
+            None => kind.checked_sub(OF_CONTENTS),
+            Some(_) => None,
+        };
         let compression = match of_contents.unwrap_or(kind) {
             0 => Compression::Plain,
             1 => Compression::Gzip,
@@ -100,6 +106,7 @@ impl<'a> Reader<'a> {
         let (digest, size) = (self.digest()?, self.u64()?);
         let (diff_id, decoded_size) = (self.digest()?, self.u64()?);
         let contents = of_contents.map(|_| self.digest()).transpose()?;
+        let borrowed = borrowed.map(|_| self.digest()).transpose()?;
         let spans = match contents {
             None => self.spans(compression, (size, decoded_size))?,
             Some(_) => self.chunks((size, decoded_size))?,
@@ -124,6 +131,7 @@ impl<'a> Reader<'a> {
             blob,
             entries,
             notes,
+            borrowed,
         })
     }
 

@@ -12,8 +12,11 @@
 //!
 //! For an index from a table of contents the compression is 3 more, and the SHA-256 of the table follows the decoded
 //! size. Its spans are: compressed start u64 and end u64, decoded end u64, SHA-256 of its decoded bytes.
+//!
+//! For an index that another host has made the compression is 6 more, and the digest of the artifact that it is from
+//! follows the decoded size.
 
-use super::{LayerIndex, MAGIC, OF_CONTENTS, VERSION};
+use super::{BORROWED, LayerIndex, MAGIC, OF_CONTENTS, VERSION};
 use crate::blob::{Compression, Resume, Sha256Digest, Span};
 use crate::{EntryKind, LayerEntry};
 
@@ -29,14 +32,19 @@ impl LayerIndex {
             Compression::Gzip => 1,
             Compression::Zstd => 2,
         };
-        let offset = blob.contents.map_or(0, |_| OF_CONTENTS);
-        out.raw(&[compression.saturating_add(offset)]);
+        let of_contents = blob.contents.map_or(0, |_| OF_CONTENTS);
+        let borrowed = self.borrowed.map_or(0, |_| BORROWED);
+        let kind = compression.saturating_add(of_contents);
+        out.raw(&[kind.saturating_add(borrowed)]);
         out.raw(&blob.digest.0);
         out.u64(blob.size);
         out.raw(&blob.diff_id.0);
         out.u64(blob.decoded_size);
         if let Some(contents) = blob.contents {
             out.raw(&contents.0);
+        }
+        if let Some(artifact) = self.borrowed {
+            out.raw(&artifact.0);
         }
         out.u64(size(&blob.spans));
         for span in &blob.spans {

@@ -3,10 +3,21 @@
 //! They are the layers of an artifact, a manifest whose `subject` is that of the image: for each layer the bytes of its
 //! [index](crate::index), in zstd, with the layer's digest as an annotation. The same image and version of the format
 //! give the same artifact, whoever makes it.
+//!
+//! Whoever uses one believes its maker ([`IndexFrom`]). It is checked that it is an index that can be, and of the layer
+//! with that digest, but what files the layer has and what is in them only the layer itself could tell. So the layer is
+//! read as a whole while the guest waits for nothing, and compared with the index; if that was wrong, the image is
+//! served no longer.
 
 mod artifact;
+mod borrow;
+mod compare;
+mod doubt;
 mod push;
 
+pub(crate) use borrow::Borrower;
+pub use borrow::IndexFrom;
+pub(crate) use doubt::Doubts;
 pub use push::{PushError, PushedIndexes, push_indexes};
 
 /// What the artifact is.

@@ -63,7 +63,7 @@ pub fn push_indexes(options: &Options) -> Result<PushedIndexes, PushError> {
     for content in image.contents() {
         let index = content.index();
         let layer = index.blob.digest;
-        if index.blob.contents.is_some() || !seen.insert(layer) {
+        if index.blob.contents.is_some() || index.borrowed.is_some() || !seen.insert(layer) {
             continue;
         }
         match pack(index)? {

@@ -13,6 +13,7 @@ use crate::image::{Blobs, Document, Image, ImageError, JSON_MAX, Platform};
 use super::blob::{Place, RegistryBlob};
 use super::body;
 use super::client::{self, Client, Get};
+use super::referrers;
 use super::store::{Download, Store};
 use super::{Limits, Reference, RegistryError, Settings, Version};
 
@@ -269,6 +270,22 @@ impl Blobs for RegistryBlobs {
     fn read(&self, digest: Sha256Digest, size: u64) -> io::Result<Box<dyn Read + Send>> {
         let place = self.place(digest, size)?;
         Ok(Box::new(Download::open(self.store.clone(), place)?))
+    }
+
+    fn referrers(&self, subject: Sha256Digest, kind: &str) -> io::Result<Vec<Sha256Digest>> {
+        for mirror in self.mirrors.iter().filter(|it| !it.is_avoided()) {
+            match referrers::of(mirror, subject, kind) {
+                Ok(found) if !found.is_empty() => return Ok(found),
+                // It need not have all that the registry has.
+                Ok(_) => {}
+                Err(_) => mirror.avoid(),
+            }
+        }
+        Ok(referrers::of(&self.own, subject, kind)?)
+    }
+
+    fn manifest(&self, digest: Sha256Digest) -> io::Result<Vec<u8>> {
+        Ok(self.fetch("manifests", &digest.to_string(), Some(digest))?)
     }
 
     fn documents(&self) -> Vec<Sha256Digest> {

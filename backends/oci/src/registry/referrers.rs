@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::body;
@@ -31,6 +32,21 @@ pub(crate) struct Artifact {
     pub(crate) subject: Sha256Digest,
     /// The blobs that it names.
     pub(crate) blobs: Vec<Arc<[u8]>>,
+}
+
+/// A list of manifests, as far as it matters here.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct List {
+    manifests: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed {
+    digest: String,
+    #[serde(default)]
+    artifact_type: Option<String>,
 }
 
 /// Puts a manifest beside the one that it refers to, in the repository of `image`. Says how many bytes of blobs were
@@ -96,6 +112,40 @@ fn list(client: &Client, artifact: &Artifact, digest: Sha256Digest) -> Result<()
         status: 409,
         after: None,
     })
+}
+
+/// The manifests of a type that refer to `subject`, as far as one answer lists them.
+///
+/// # Errors
+/// What the registry answers, but not that it has no list.
+pub(super) fn of(
+    client: &Client,
+    subject: Sha256Digest,
+    artifact_type: &str,
+) -> Result<Vec<Sha256Digest>, RegistryError> {
+    // The type has no characters that a query would need otherwise.
+    let query = format!("?artifactType={artifact_type}");
+    let listed = match document(client, "referrers", &subject.to_string(), &query) {
+        // Those that know no such list have various words for it.
+        Ok(None) | Err(RegistryError::Status { .. }) => {
+            document(client, "manifests", &tag(subject), "")?
+        }
+        other => other?,
+    };
+    let Some(bytes) = listed else {
+        return Ok(Vec::new());
+    };
+    let list: List = serde_json::from_slice(&bytes).map_err(|_| RegistryError::Answer {
+        what: format!("{}, what refers to {subject}", client.image()),
+        reason: "with no list of manifests".to_owned(),
+    })?;
+    let ours = list.manifests.iter().filter(|listed| {
+        let found = listed.artifact_type.as_deref();
+        found == Some(artifact_type)
+    });
+    Ok(ours
+        .filter_map(|listed| listed.digest.parse().ok())
+        .collect())
 }
 
 /// The tag of the list, where the registry keeps none.

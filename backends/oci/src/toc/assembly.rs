@@ -292,6 +292,7 @@ impl Assembly {
             blob: Arc::new(blob),
             entries: self.entries,
             notes: Vec::new(),
+            borrowed: None,
         })
     }
 }

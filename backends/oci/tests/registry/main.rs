@@ -80,6 +80,14 @@ fn main() -> ExitCode {
             "the indexes of an image are pushed beside it, and a tag lists them",
             indexes::are_pushed_and_listed,
         ),
+        test(
+            "the indexes of an image let another host begin at once, and are compared with the layers",
+            indexes::let_another_host_begin_at_once,
+        ),
+        test(
+            "the indexes of an image are not used when their bytes were changed",
+            indexes::are_not_used_when_their_bytes_were_changed,
+        ),
     ];
     let unable = missing_for_https();
     let name = "a registry is asked by https, and trusted by the roots of SSL_CERT_FILE";

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use vfsd_oci::Progress;
 use vfsd_oci::image::Platform;
+use vfsd_oci::referrer::IndexFrom;
 use vfsd_oci::registry::Reference;
 
 use super::cache::CacheArguments;
@@ -46,6 +47,27 @@ pub(crate) struct ImageOptions {
     registry_auth_file: Option<PathBuf>,
 }
 
+/// Whose indexes of layers are believed.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Images")]
+pub(crate) struct IndexArguments {
+    /// Where the index of a layer is from that this host has not read: `off` reads the layer first; a digest that
+    /// vfsd image push-index has printed, or `referrers`: whatever was pushed beside the image. Who has pushed it is
+    /// believed until the layer has been fetched and compared [default: off]
+    #[arg(long, value_name = "off|DIGEST|referrers")]
+    index_from: Option<IndexFrom>,
+}
+
+impl IndexArguments {
+    /// The settings with this in them.
+    pub(super) fn add_to(&self, settings: ImageSettings) -> ImageSettings {
+        ImageSettings {
+            index_from: self.index_from.unwrap_or_default(),
+            ..settings
+        }
+    }
+}
+
 /// A registry with one of its mirrors, for each of them.
 #[derive(Debug, Clone)]
 struct Mirrors(Vec<(String, String)>);
@@ -81,6 +103,7 @@ impl ImageOptions {
                 .collect(),
             offline: self.offline,
             background_fill: !self.no_background_fill,
+            index_from: IndexFrom::Off,
         }
     }
 }
@@ -114,7 +137,8 @@ enum ImageVerb {
     Verify(VerifyArguments),
     /// Remove images that were not used lately, and what belongs to none
     Prune(PruneArguments),
-    /// Fetch an image, if it is in a registry, and index its layers, so that serving it begins at once
+    /// Fetch an image, if it is in a registry, and index its layers, so that serving it begins at once; with
+    /// --index-from fetch only the indexes that are there
     #[command(alias = "index")]
     Pull {
         /// Which
@@ -122,6 +146,8 @@ enum ImageVerb {
         image: ImageSource,
         #[command(flatten)]
         options: ImageOptions,
+        #[command(flatten)]
+        index: IndexArguments,
         #[command(flatten)]
         cache: CacheArguments,
     },
@@ -160,9 +186,11 @@ impl ImageArguments {
             ImageVerb::Pull {
                 image,
                 options,
+                index,
                 cache,
             } => {
-                let opened = image.index(&options.settings(&cache), shown())?;
+                let settings = index.add_to(options.settings(&cache));
+                let opened = image.index(&settings, shown())?;
                 let count = opened.contents().count();
                 Ok(format!(
                     "{image} is ready: {} with {count} layers\n",

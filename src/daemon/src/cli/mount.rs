@@ -7,7 +7,7 @@ use clap::Args;
 use super::cache::CacheArguments;
 use super::caching::CachingOptions;
 use super::confinement::ConfinementOptions;
-use super::image::ImageOptions;
+use super::image::{ImageOptions, IndexArguments};
 use super::later::ForeignOptions;
 use super::layer::LayerOptions;
 use super::plugin::PluginArguments;
@@ -54,6 +54,8 @@ pub(crate) struct MountArguments {
     #[command(flatten)]
     image: ImageOptions,
     #[command(flatten)]
+    index: IndexArguments,
+    #[command(flatten)]
     plugin: PluginArguments,
     #[command(flatten)]
     confinement: ConfinementOptions,
@@ -80,7 +82,7 @@ impl MountArguments {
             store: self.store.settings(),
             volume: self.volume.settings(),
             plugin: self.plugin.settings(),
-            image: self.image.settings(&self.cache),
+            image: self.index.add_to(self.image.settings(&self.cache)),
             cache: self.cache.settings(),
             ..self.tree.storage(&self.caching)?
         };

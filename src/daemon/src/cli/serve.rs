@@ -9,7 +9,7 @@ use clap::Args;
 use super::cache::CacheArguments;
 use super::caching::CachingOptions;
 use super::confinement::ConfinementOptions;
-use super::image::ImageOptions;
+use super::image::{ImageOptions, IndexArguments};
 use super::later::ForeignOptions;
 use super::layer::LayerOptions;
 use super::plugin::PluginArguments;
@@ -54,6 +54,8 @@ pub(crate) struct ServeArguments {
     volume: VolumeUseOptions,
     #[command(flatten)]
     image: ImageOptions,
+    #[command(flatten)]
+    index: IndexArguments,
     #[command(flatten)]
     plugin: PluginArguments,
     #[command(flatten)]
@@ -126,7 +128,7 @@ impl ServeArguments {
             store: self.store.settings(),
             volume: self.volume.settings(),
             plugin: self.plugin.settings(),
-            image: self.image.settings(&self.cache),
+            image: self.index.add_to(self.image.settings(&self.cache)),
             cache: self.cache.settings(),
             ..self.tree.storage(&self.caching)?
         };

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vfsd_oci::catalogue::Catalogue;
 use vfsd_oci::content::HostBoot;
 use vfsd_oci::image::{Image, ImageName, Platform};
-use vfsd_oci::referrer::{PushedIndexes, push_indexes};
+use vfsd_oci::referrer::{IndexFrom, PushedIndexes, push_indexes};
 use vfsd_oci::registry::{self, AuthFiles, BadReference, Reference};
 use vfsd_oci::{OciImage, Progress};
 
@@ -37,6 +37,8 @@ pub(crate) struct ImageSettings {
     pub(crate) mirrors: Vec<(String, String)>,
     /// No registry is asked for anything.
     pub(crate) offline: bool,
+    /// Where indexes of layers are from that were not read yet.
+    pub(crate) index_from: IndexFrom,
     /// What the guest has not read yet is fetched while it reads nothing.
     pub(crate) background_fill: bool,
 }
@@ -68,6 +70,7 @@ impl ImageSettings {
         options.platform.clone_from(&self.platform);
         options.registries = self.registries();
         options.cache_limit = self.cache.size;
+        options.index_from = self.index_from;
         options
     }
 }
@@ -317,6 +320,16 @@ impl Storage for ImageSource {
                     }))
                 })?;
                 let opened = Arc::new(opened);
+                let (doubted, image) = (opened.doubted_layers(), opened.digest());
+                if doubted > 0 {
+                    let compared = match settings.background_fill && !settings.offline {
+                        true => "until they have been fetched and compared",
+                        false => "and not compared: nothing is fetched ahead of the guest",
+                    };
+                    tracing::info!(
+                        "the indexes of {doubted} layers of {image} are borrowed, {compared}"
+                    );
+                }
                 let upkeep = Upkeep {
                     cache: kept.path.clone(),
                     limit: settings.cache.size,

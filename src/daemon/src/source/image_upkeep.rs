@@ -83,7 +83,8 @@ fn fetch_ahead(image: &Weak<OciImage>, bound: Option<&Bound>, offline: bool) {
     match OciImage::fetch_rest(image, QUIET, has_room, failed) {
         Stopped::Complete => tracing::info!("all of the image is on this host"),
         Stopped::Refused => tracing::info!("the rest of the image is left out: the cache is full"),
-        Stopped::Closed => {}
+        // What is wrong was told when it was found.
+        Stopped::Closed | Stopped::Refuted => {}
     }
 }
 

@@ -1,6 +1,7 @@
 //! Images of a registry that answers as it should, and of one that does not.
 
 mod auth;
+mod borrowed;
 mod contents;
 mod faults;
 mod mirrors;
