@@ -114,7 +114,7 @@ impl Core {
     /// Commits changes of rows. The caller [passes](Self::pass).
     ///
     /// # Errors
-    /// As [`Meta::commit`], and EROFS when another daemon took the volume over.
+    /// As [`Meta::commit`], and EROFS when another daemon took the volume over, or it is a snapshot.
     pub(crate) fn commit(&self, changes: Vec<Change>, purpose: Purpose) -> Result<Lsn> {
         let Some(live) = &self.live else {
             return self.meta.commit(changes, purpose);

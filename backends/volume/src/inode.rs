@@ -245,6 +245,9 @@ impl Inode {
 
     /// Takes note that the content was read.
     pub(crate) fn touch_access_time(self: &Arc<Self>) {
+        if self.core.is_frozen() {
+            return;
+        }
         let now = Timestamp::now();
         if !self.state.read().access_time_is_stale(now) {
             return;

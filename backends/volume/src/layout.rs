@@ -37,10 +37,20 @@ pub(crate) struct Header {
 #[derive(Debug, Clone)]
 pub(crate) struct Layout(PathBuf);
 
-/// Held as long as the volume is open.
+/// The lock of a directory in which a volume is open, or is about to be.
 #[derive(Debug)]
-pub(crate) struct Lock {
+pub struct Lock {
     _file: OwnedFd,
+}
+
+impl Lock {
+    /// Keeps other processes from opening a volume in `directory`, which is there, as long as this value is.
+    ///
+    /// # Errors
+    /// [`VolumeError::Locked`] when another process has one open, or the directory cannot be used.
+    pub fn of(directory: &Path) -> Result<Self, VolumeError> {
+        Layout::new(directory).lock()
+    }
 }
 
 impl Layout {

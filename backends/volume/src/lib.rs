@@ -63,6 +63,7 @@ pub use crate::bucket::{Amount, CheckLevel, Collected as Cleaned, Owner, Snapsho
 pub use crate::check::CheckReport;
 pub use crate::error::VolumeError;
 pub use crate::key::{Bucket, VolumeKey};
+pub use crate::layout::Lock;
 pub use crate::live::{
     Durability, Lag, LagWatch, RemoteOptions, RemoteReport, RemoteStatus, host_boot,
 };

@@ -104,7 +104,7 @@ impl Volume {
         self.root.core()
     }
 
-    /// Hands over the thread that brings changes into the bucket.
+    /// Hands over the thread that brings changes into the bucket, or takes content of a snapshot away that has no room here.
     pub(crate) fn set_shipper(&self, thread: JoinHandle<()>) {
         *self.root.engine.shipper.lock() = Some(thread);
     }
@@ -123,7 +123,8 @@ impl Backend for Volume {
 
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::all();
-        capabilities.remove(Capabilities::SUBMOUNTS | Capabilities::IMMUTABLE);
+        capabilities.remove(Capabilities::SUBMOUNTS);
+        capabilities.set(Capabilities::IMMUTABLE, self.core().is_frozen());
         capabilities.set(Capabilities::PRIVATE, self.private);
         capabilities
     }
@@ -254,7 +255,9 @@ pub(crate) fn start(
     first(&core)?;
     core.failpoints.reach("dirty content found");
     core.count_new(core.meta.read(tables::figures)?.inodes);
-    finish_what_was_left(&core)?;
+    if !core.is_frozen() {
+        finish_what_was_left(&core)?;
+    }
     core.usage.counted(&core.meta.read(tables::figures)?);
     let inode = core.inode(ROOT)?;
     Ok(Volume {

@@ -136,6 +136,12 @@ impl Remote {
         }
     }
 
+    /// The same when writing has ended for good.
+    pub(super) fn closed(self) -> Self {
+        self.fenced.store(true, Ordering::SeqCst);
+        self
+    }
+
     /// Of the volume.
     pub fn uuid(&self) -> Uuid {
         self.uuid

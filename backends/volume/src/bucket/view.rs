@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use object_store::UpdateVersion;
 
 use super::chain;
 use super::checkpoint;
@@ -15,7 +16,7 @@ use super::object_readahead::ObjectReadahead;
 use super::objects::Objects;
 use super::place::{ObjectId, Point};
 use super::read;
-use super::remote::Remote;
+use super::remote::{Remote, host_clock};
 use super::segment::{self, Entry, MAX_SEGMENT_BYTES};
 use crate::key::Bucket;
 use crate::quota::Quota;
@@ -160,6 +161,24 @@ impl View {
         };
         let entries = segment::read_map(id, self.uuid(), &bytes, &self.objects.cipher);
         entries.map(Some).map_err(BucketError::damaged(key))
+    }
+
+    /// For who reads content and writes nothing: one that is fenced already, at a point of the chain.
+    pub(crate) fn reader(&self, at: Point) -> Remote {
+        let nowhere = UpdateVersion {
+            e_tag: None,
+            version: None,
+        };
+        let clock = host_clock();
+        let now = clock();
+        Remote::new(
+            self.objects.clone(),
+            (self.head.clone(), nowhere),
+            0,
+            at,
+            (clock, now),
+        )
+        .closed()
     }
 
     /// As [`Remote::read_frames`].

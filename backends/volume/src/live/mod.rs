@@ -14,6 +14,7 @@ pub(crate) mod dirty;
 #[cfg(test)]
 mod dirty_tests;
 mod fetch;
+mod frozen;
 pub(crate) mod holes;
 mod lag;
 mod local;
@@ -64,6 +65,8 @@ pub(crate) struct Live {
     remote: Arc<Remote>,
     runtime: Handle,
     durability: Durability,
+    /// It is a snapshot: nothing ever changes.
+    frozen: bool,
     fetches: Semaphore,
     cache: Cache,
     /// Objects whose content is worth moving into others.
@@ -86,9 +89,18 @@ impl Live {
             remote,
             runtime: options.runtime.clone(),
             durability: options.durability,
+            frozen: false,
             fetches: Semaphore::new(FETCHES),
             cache: Cache::new(options.cache_size),
             sparse: Arc::default(),
+        }
+    }
+
+    /// The same of a snapshot.
+    fn frozen(self) -> Self {
+        Self {
+            frozen: true,
+            ..self
         }
     }
 
@@ -111,9 +123,9 @@ impl Live {
     /// Whether changes still get into the bucket.
     ///
     /// # Errors
-    /// EROFS when another daemon took the volume over.
+    /// EROFS when another daemon took the volume over, and in a snapshot.
     pub(crate) fn check_owned(&self) -> Result<(), Errno> {
-        match self.rounds.is_fenced() {
+        match self.frozen || self.rounds.is_fenced() {
             true => Err(Errno::ROFS),
             false => Ok(()),
         }
@@ -132,6 +144,11 @@ impl Live {
 }
 
 impl Core {
+    /// Whether nothing ever changes: it is a snapshot.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.frozen)
+    }
+
     /// Makes all names and attributes durable, as far as the volume promises it.
     pub(crate) fn names_synced(&self) -> Answer<'_, ()> {
         self.synced(|| self.sync_meta())

@@ -27,7 +27,7 @@ use crate::meta::journal::{self, Cursor};
 use crate::meta::{Change, Meta, change, tables};
 use crate::volume::{Volume, VolumeOptions, root_row, start};
 
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 /// What has to happen before `fsync` returns. Whatever it is, a killed daemon loses nothing that was acknowledged, and
 /// everything follows into the bucket within [`RemoteOptions::lag`].
@@ -335,7 +335,7 @@ fn open_live(
 }
 
 /// Whether the host went down while the volume was open: data files may have lost what was written last.
-fn power_was_cut(local: &Local) -> std::io::Result<bool> {
+pub(super) fn power_was_cut(local: &Local) -> std::io::Result<bool> {
     let boot = local.boot()?;
     Ok(local
         .session()
@@ -443,7 +443,7 @@ fn drop_clean_data(core: &Core, local: &Local) -> Result<()> {
 }
 
 /// Whether the file system of the directory tells holes from data, in blocks: that is how it is known what is not here.
-fn check_holes(data: &DataFolder) -> Result<()> {
+pub(super) fn check_holes(data: &DataFolder) -> Result<()> {
     const AT: u64 = 1 << 20;
     let file = data.nameless()?;
     ftruncate(&file, 2 * AT).map_err(vfsd_backend::Error::from)?;

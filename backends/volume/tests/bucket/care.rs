@@ -21,7 +21,7 @@ fn tidy() -> RemoteOptions {
     }
 }
 
-fn open_tidy(store: &Store, host: &Path) -> Volume {
+pub(crate) fn open_tidy(store: &Store, host: &Path) -> Volume {
     Volume::open_remote(store, PREFIX, host, &tidy()).unwrap()
 }
 
@@ -33,7 +33,7 @@ fn stored(objects: &InMemory) -> u64 {
 }
 
 /// Bytes that no compression makes fewer.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
         state ^= state << 13;
@@ -45,7 +45,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// Goes on with changes until the bucket has less than that. Never, if nobody removes anything.
-fn change_until_below(volume: &Volume, objects: &InMemory, limit: u64) {
+pub(crate) fn change_until_below(volume: &Volume, objects: &InMemory, limit: u64) {
     for number in 0..100_000_u32 {
         if stored(objects) < limit {
             return;
@@ -177,7 +177,11 @@ fn scratch(hosts: &mut Hosts) -> PathBuf {
     path
 }
 
-fn snapshot(bucket: &Store, name: &str, hosts: &mut Hosts) -> Result<Snapshot, VolumeError> {
+pub(crate) fn snapshot(
+    bucket: &Store,
+    name: &str,
+    hosts: &mut Hosts,
+) -> Result<Snapshot, VolumeError> {
     let runtime = vfsd_testkit::runtime().handle();
     Volume::snapshot_remote(bucket, PREFIX, name, &scratch(hosts), runtime)
 }

@@ -13,5 +13,6 @@ mod holes;
 mod hosts;
 mod local_store;
 mod quota;
+mod snapshots;
 #[path = "../crash/work.rs"]
 mod work;

@@ -164,7 +164,7 @@ impl Root {
 macro_rules! sources {
     () => {
         "PATH or dir:PATH, docker://REGISTRY/NAME[:TAG], oci:LAYOUT[:TAG], docker-archive:FILE[:NAME], \
-         s3://BUCKET[/PREFIX] (also gs:// and az://), volume:file:DIR, volume:s3://BUCKET/PREFIX, \
+         s3://BUCKET[/PREFIX] (also gs:// and az://), volume:file:DIR, volume:s3://BUCKET/PREFIX[?snapshot=NAME], \
          memory:[?size=SIZE], plugin:SOCKET, 'plugin:exec:PROGRAM ARGUMENT...'"
     };
 }
@@ -375,6 +375,8 @@ mod tests {
             "s3://bucket/prefix",
             "volume:file:/srv/volume",
             "volume:s3://bucket/prefix",
+            "volume:s3://bucket/prefix?snapshot=monday",
+            "volume:file:/srv/volume?snapshot=monday",
             "plugin:/run/plugin.sock",
             "plugin:exec:./program --option value",
         ] {
@@ -396,6 +398,8 @@ mod tests {
             "volume:file:",
             "volume:/srv/volume",
             "volume:s3://bucket",
+            "volume:s3://bucket/prefix?snapshot=",
+            "volume:s3://bucket?snapshot=monday",
         ] {
             assert!(matches!(parse(word), Err(SourceError::Wrong(_))));
         }

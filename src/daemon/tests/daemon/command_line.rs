@@ -21,6 +21,10 @@ fn usage_errors_end_with_2_and_name_what_is_wrong() {
             vec!["volume", "gc", "volume:s3://b/p", "--min-age", "0"],
             "--min-age",
         ),
+        (
+            vec!["volume", "stat", "volume:s3://b/p?snapshot=s"],
+            "without ?snapshot=",
+        ),
         (vec!["virtiofsd", "--shared-dir", "d"], "--socket-path"),
         (
             vec![

@@ -11,13 +11,19 @@ use vfsd_testkit::servers::RunningStore;
 use crate::artifact::Cache;
 use crate::daemon::{Daemon, Options, Program, Storage};
 use crate::guest::rootfs::folder_in;
-use crate::process::{output_of, run_ok};
+use crate::process::{output_of, run, run_ok};
 use crate::stores::StorePrograms;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const SOURCE: &str = "volume:s3://data/volume";
+/// As it was when the guest had ended.
+const SNAPSHOT: &str = "volume:s3://data/volume?snapshot=kept";
 /// Another one, made of a snapshot of it.
 const CLONE: &str = "volume:s3://data/clone";
+const KEY_OPTION: &str = "--volume-key-file";
+/// Files with the key of the volume, and with another one.
+const KEY: &str = "key";
+const WRONG_KEY: &str = "wrong-key";
 /// Compares what is there with what the guest has noted.
 const COMPARE: &str = "set -e
 (cd kept && sha256sum --quiet -c ../sums)
@@ -25,7 +31,7 @@ find kept -printf '%y %m %U %G %s %n %l %p\\n' | grep -v '^d' | LC_ALL=C sort >/
 LC_ALL=C sort names | diff - /tmp/names.$$
 rm /tmp/names.$$";
 
-/// An empty volume in a bucket.
+/// An empty volume in a bucket, which is encrypted.
 #[derive(Debug)]
 pub(super) struct BucketVolume {
     store: RunningStore,
@@ -51,6 +57,9 @@ impl BucketVolume {
             vfsd: vfsd.clone(),
             folder: folder_in(cache.folder()).context("make a folder for the volume")?,
         };
+        for (name, byte) in [(KEY, 7), (WRONG_KEY, 8)] {
+            std::fs::write(made.folder.path().join(name), [byte; 32]).context("write a key")?;
+        }
         made.volume(&["create", SOURCE])?;
         Ok(made)
     }
@@ -59,6 +68,7 @@ impl BucketVolume {
     fn volume(&self, words: &[&str]) -> Result<()> {
         let mut command = Command::new(&self.vfsd);
         command.arg("volume").args(words);
+        command.arg(KEY_OPTION).arg(self.folder.path().join(KEY));
         command.envs(self.store.environment());
         let done = run_ok(&command, LIMIT, &mut |_| {});
         done.map(drop)
@@ -75,11 +85,14 @@ impl BucketVolume {
         storage.environment(self.store.environment());
         storage
             .argument("--state-dir")
-            .argument(self.folder.path().join(state));
+            .argument(self.folder.path().join(state))
+            .argument(KEY_OPTION)
+            .argument(self.folder.path().join(KEY));
         storage
     }
 
-    /// Looks at the volume as another host does, which has nothing of it, and at one that is made of a snapshot of it.
+    /// Looks at the volume as another host does, which has nothing of it, at a snapshot of it, and at a volume that is made
+    /// of that.
     ///
     /// # Errors
     /// What is missing there.
@@ -87,9 +100,35 @@ impl BucketVolume {
         self.compare(SOURCE, "another-host")?;
         self.volume(&["snapshot", "create", SOURCE, "kept"])?;
         self.volume(&["gc", SOURCE])?;
+        self.compare(SNAPSHOT, "reader-of-the-snapshot")?;
+        self.refuses_other_keys()?;
         self.volume(&["clone", "--snapshot", "kept", SOURCE, CLONE])?;
         self.volume(&["check", CLONE])?;
         self.compare(CLONE, "host-of-the-clone")
+    }
+
+    /// Nobody reads the volume with another key, or without one.
+    fn refuses_other_keys(&self) -> Result<()> {
+        let wrong = self.folder.path().join(WRONG_KEY);
+        let point = self.folder.path().join("nothing");
+        std::fs::create_dir(&point).context("make a mount point")?;
+        for (key, told) in [
+            (Some(wrong), "not that of the volume"),
+            (None, "is encrypted"),
+        ] {
+            let mut mount = Command::new(&self.vfsd);
+            mount.args(["mount", "--state-dir"]);
+            mount.arg(self.folder.path().join("stranger"));
+            if let Some(key) = key {
+                mount.arg(KEY_OPTION).arg(key);
+            }
+            mount.arg(SOURCE).arg(&point).envs(self.store.environment());
+            let done = run(&mount, LIMIT, &mut |_| {}).context("mount with another key")?;
+            if done.status.success() || !done.output.contains(told) {
+                bail!("a mount with another key: {}\n{}", done.status, done.output);
+            }
+        }
+        Ok(())
     }
 
     fn compare(&self, source: &str, host: &str) -> Result<()> {

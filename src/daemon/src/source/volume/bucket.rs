@@ -153,7 +153,7 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
     let bucket = reach::bucket(url, &options.store, key_file)?;
     let store = bucket.store().clone();
     let prefix = url.prefix().to_owned();
-    let directory = directory(url, store.identity(), &options.volume)?;
+    let directory = directory(&url.to_string(), store.identity(), &options.volume)?;
     let boot = host_boot()
         .map_err(|error| Failure::run(format!("cannot tell this boot of the host: {error}")))?;
     let shown = format!("volume:{url}");
@@ -244,9 +244,9 @@ fn waiting() -> Result<Runtime, Failure> {
     runtime.map_err(|error| Failure::run(format!("cannot wait for the network: {error}")))
 }
 
-/// The volume's own directory, made unless it is there.
-fn directory(
-    url: &StoreUrl,
+/// The directory of what an address names, for it alone, made unless it is there.
+pub(super) fn directory(
+    address: &str,
     identity: &str,
     settings: &VolumeSettings,
 ) -> Result<PathBuf, Failure> {
@@ -258,7 +258,7 @@ fn directory(
             })?
         }
     };
-    let directory = state.join("volumes").join(name(url, identity));
+    let directory = state.join("volumes").join(name(address, identity));
     folder::make(&directory).map_err(|error| {
         Failure::run(format!(
             "cannot use {}: {error}; choose another place with --state-dir",
@@ -267,9 +267,9 @@ fn directory(
     })
 }
 
-/// A name for the volume at an address of a service: the same at each start, and no other's.
-fn name(url: &StoreUrl, identity: &str) -> String {
-    let whole = format!("{url} {identity}");
+/// A name for what is at an address of a service: the same at each start, and no other's.
+fn name(address: &str, identity: &str) -> String {
+    let whole = format!("{address} {identity}");
     let mut name = String::new();
     for byte in whole.bytes() {
         match byte {
@@ -297,7 +297,6 @@ mod tests {
 
     #[test]
     fn each_address_of_each_service_has_a_name_of_its_own() {
-        let name = |address: &str, endpoint: &str| name(&address.parse().unwrap(), endpoint);
         assert_eq!(
             name("s3://bucket/a/b", "http://127.0.0.1:9000"),
             "s3_3a_2f_2fbucket_2fa_2fb_20http_3a_2f_2f127.0.0.1_3a9000"

@@ -1,9 +1,10 @@
 //! `volume:file:DIR`, `volume:s3://BUCKET/PREFIX` (also gs:// and az://): a POSIX file system of its own, kept in a directory
-//! of this host or in a bucket.
+//! of this host or in a bucket. `volume:s3://BUCKET/PREFIX?snapshot=NAME` is a snapshot of one in a bucket, to be read.
 
 mod bucket;
 mod directory;
 mod reach;
+mod snapshot;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -19,6 +20,7 @@ use vfsd_volume::{
 };
 
 pub(crate) use self::reach::Reach;
+use self::snapshot::SnapshotSource;
 use super::{Prepared, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
 
@@ -60,7 +62,13 @@ const FORMS: &str = "volume:file:DIR, a volume in a directory, or volume:s3://BU
 /// # Errors
 /// When it is no place for a volume.
 pub(super) fn read(place: &OsStr) -> Result<Arc<dyn Storage>, SourceError> {
-    Ok(Arc::new(VolumeSource::parse(place)?))
+    match snapshot::split(place) {
+        Some((volume, name)) => {
+            let url = VolumeSource::parse(volume)?;
+            Ok(Arc::new(SnapshotSource::new(url, name)?))
+        }
+        None => Ok(Arc::new(VolumeSource::parse(place)?)),
+    }
 }
 
 impl VolumeSource {
@@ -99,8 +107,15 @@ impl VolumeSource {
     /// # Errors
     /// When it does not.
     pub(crate) fn named(word: &OsStr) -> Result<Self, SourceError> {
-        match word.as_bytes().strip_prefix(b"volume:") {
-            Some(place) => Self::parse(OsStr::from_bytes(place)),
+        match word
+            .as_bytes()
+            .strip_prefix(b"volume:")
+            .map(OsStr::from_bytes)
+        {
+            Some(place) if snapshot::split(place).is_some() => Err(SourceError::Wrong(
+                "this is a snapshot, to be served: name the volume without ?snapshot=".to_owned(),
+            )),
+            Some(place) => Self::parse(place),
             None => Err(SourceError::Wrong(format!(
                 "this is no volume: use {FORMS}"
             ))),

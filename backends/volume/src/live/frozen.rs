@@ -1,0 +1,152 @@
+//! Opening a snapshot, which nobody changes: many hosts may have it open, while one daemon writes to the volume.
+//!
+//! It has a directory of its own on this host, for the copy of its rows and the content that was read. What is there
+//! counts only for the checkpoint that it was made of.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Live;
+use super::cache::trim_if_due;
+use super::local::{Identity, Local};
+use super::open::{FORMAT, RemoteOptions, check_holes, power_was_cut};
+use super::rounds::{Next, Rounds};
+use super::shipped::{Shipped, Shipping};
+use crate::bucket::{BucketError, Checkpoint, View};
+use crate::core::Core;
+use crate::data::DataFolder;
+use crate::error::VolumeError;
+use crate::key::Bucket;
+use crate::layout::Lock;
+use crate::meta::Meta;
+use crate::volume::{Volume, start};
+
+impl Volume {
+    /// Opens a snapshot of the volume below `prefix` of a bucket, whoever has that one. Nothing of it can be changed, and its
+    /// access times stay as they are. `directory` is one for this snapshot, of which the caller has the `lock`: it keeps
+    /// what was read. Of the options, durability, takeover and what is said of changes are of no account.
+    ///
+    /// If the snapshot is deleted meanwhile, what is not here any more, or was never read, is lost with the next clean-up.
+    ///
+    /// Blocks the thread, which may be none of the runtime.
+    ///
+    /// # Errors
+    /// When there is no such volume or snapshot, when the bucket cannot be read, or the directory not be used.
+    pub fn open_snapshot(
+        bucket: impl Into<Bucket>,
+        prefix: &str,
+        snapshot: &str,
+        (directory, lock): (&Path, Lock),
+        options: &RemoteOptions,
+    ) -> Result<Self, VolumeError> {
+        let runtime = &options.runtime;
+        let view = runtime.block_on(View::open(bucket, prefix))?;
+        let found = runtime.block_on(view.find_snapshot(snapshot))?;
+        let found = found.ok_or_else(|| BucketError::NoSnapshot(snapshot.to_owned()))?;
+        let local = Local::new(directory).at_boot(options.boot.clone());
+        let shipping = match known(&local, &view, &found.checkpoint) {
+            Some(shipping) => shipping,
+            None => take(&local, &view, &found.checkpoint, options)?,
+        };
+        let storage = VolumeError::storage(directory, "cannot open the snapshot in it");
+        open(local, &view, &shipping, lock, options).map_err(storage)
+    }
+}
+
+/// What is written into a directory that has the rows of a checkpoint.
+fn identity(view: &View, checkpoint: &Checkpoint) -> Identity {
+    Identity {
+        format: FORMAT,
+        uuid: format!("{:032x}", u128::from_be_bytes(view.uuid())),
+        instance: format!("checkpoint-{:016x}", checkpoint.id),
+    }
+}
+
+/// The rows of a checkpoint that are here, if none of what was written last can have been lost.
+fn known(local: &Local, view: &View, checkpoint: &Checkpoint) -> Option<Shipping> {
+    let here = local.identity().ok().flatten()?;
+    let wanted = identity(view, checkpoint);
+    let same =
+        (here.format, here.uuid, here.instance) == (wanted.format, wanted.uuid, wanted.instance);
+    let whole = local.session().is_some() && !power_was_cut(local).ok()? && local.has_live();
+    if !(same && whole && local.shipped().exists()) {
+        return None;
+    }
+    let shipping = Shipping::open(&local.shipped()).ok()?;
+    (shipping.point() == checkpoint.at).then_some(shipping)
+}
+
+/// Brings the rows of a checkpoint here.
+fn take(
+    local: &Local,
+    view: &View,
+    checkpoint: &Checkpoint,
+    options: &RemoteOptions,
+) -> Result<Shipping, VolumeError> {
+    let failed = || VolumeError::failed(local.path(), "cannot use the directory of a snapshot");
+    let storage = || VolumeError::storage(local.path(), "cannot copy the rows of a snapshot");
+    // Until all is here it is nobody's.
+    let nobody = Identity {
+        format: FORMAT,
+        uuid: String::new(),
+        instance: String::new(),
+    };
+    local.write_identity(&nobody).map_err(failed())?;
+    local.remove_shipped().map_err(failed())?;
+    let path = local.shipped();
+    options.runtime.block_on(view.restore(checkpoint, &path))?;
+    Shipping::take_copy(&path).map_err(storage())?;
+    let shipping = Shipping::open(&path).map_err(storage())?;
+    if shipping.point() != checkpoint.at {
+        return Err(BucketError::Diverged(checkpoint.at.seq).into());
+    }
+    let made = local.make_live(|tables| shipping.copy_tables(tables));
+    made.map_err(storage())?;
+    shipping.sync().map_err(storage())?;
+    let identity = identity(view, checkpoint);
+    local.write_identity(&identity).map_err(failed())?;
+    Ok(shipping)
+}
+
+fn open(
+    local: Local,
+    view: &View,
+    shipping: &Shipping,
+    lock: Lock,
+    options: &RemoteOptions,
+) -> vfsd_backend::Result<Volume> {
+    let point = shipping.point();
+    local.write_session(0, false)?;
+    let layout = local.layout();
+    let data = DataFolder::open(&layout.data())?;
+    check_holes(&data)?;
+    let meta = Meta::open(&layout.database(), &layout.journal(), Some(point.lsn))?;
+    let remote = Arc::new(view.reader(point));
+    let shipped = Shipped::new(&local.shipped());
+    let live = Live::new(shipped, remote, Rounds::new(options.lag), options).frozen();
+    let live = Some(Box::new(live));
+    let volume = start(meta, data, live, lock, &options.volume, |_| Ok(()))?;
+    let core = volume.core().clone();
+    let thread = std::thread::Builder::new()
+        .name("volume-snapshot".to_owned())
+        .spawn(move || keep_room(&core, &local))?;
+    volume.set_shipper(thread);
+    Ok(volume)
+}
+
+/// Takes content away when there is more here than there may be, until nobody uses the snapshot any more.
+fn keep_room(core: &Arc<Core>, local: &Local) {
+    let Some(live) = core.live.as_deref() else {
+        return;
+    };
+    while live.rounds.next() == Next::Ship {
+        live.rounds.cut();
+        trim_if_due(core, live, local.layout());
+    }
+    let synced = core.data.sync_all().map_err(std::io::Error::from);
+    if let Err(error) = synced.and_then(|()| local.write_session(0, true)) {
+        // Then it is read from the bucket again.
+        tracing::debug!(%error, "volume: what was read of a snapshot may not be kept");
+    }
+    live.rounds.close();
+}

@@ -1,0 +1,131 @@
+//! `volume:s3://BUCKET/PREFIX?snapshot=NAME`: a snapshot of a volume in a bucket, which anybody may read while a daemon has the
+//! volume.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use vfsd_object_store::StoreUrl;
+use vfsd_volume::{Lock, RemoteOptions, Volume, VolumeError, host_boot};
+
+use super::{VolumeSource, bucket, reach};
+use crate::exit::Failure;
+use crate::sandbox::{Needs, Share};
+use crate::source::store::requests;
+use crate::source::{Prepared, SourceError, Storage, StorageOptions};
+
+/// What stands between a volume and the name of its snapshot.
+const SNAPSHOT: &str = "?snapshot=";
+/// Daemons that serve one snapshot on one host with one state directory.
+const MOST_DAEMONS: u32 = 1000;
+
+/// A snapshot, and where its volume is.
+#[derive(Debug)]
+pub(super) struct SnapshotSource {
+    url: StoreUrl,
+    name: String,
+}
+
+/// The volume and the name in an address that names a snapshot. A directory has none.
+pub(super) fn split(place: &OsStr) -> Option<(&OsStr, &str)> {
+    let (volume, name) = place.to_str()?.rsplit_once(SNAPSHOT)?;
+    (!volume.starts_with("file:")).then_some((OsStr::new(volume), name))
+}
+
+impl SnapshotSource {
+    /// A snapshot of a volume.
+    ///
+    /// # Errors
+    /// When the volume has none, or there is no name.
+    pub(super) fn new(volume: VolumeSource, name: &str) -> Result<Self, SourceError> {
+        match volume {
+            VolumeSource::Bucket(url) if !name.is_empty() => Ok(Self {
+                url,
+                name: name.to_owned(),
+            }),
+            volume => Err(SourceError::Wrong(format!(
+                "no snapshot named: use {volume}{SNAPSHOT}NAME; `vfsd volume snapshot list {volume}` says which there are"
+            ))),
+        }
+    }
+
+    /// A directory on this host that no other daemon uses: each that serves the snapshot has one.
+    fn directory(
+        &self,
+        identity: &str,
+        options: &StorageOptions,
+    ) -> Result<(PathBuf, Lock), Failure> {
+        for number in 1..=MOST_DAEMONS {
+            let mut address = format!("{}{SNAPSHOT}{}", self.url, self.name);
+            if number > 1 {
+                address.push_str(&format!("#{number}"));
+            }
+            let directory = bucket::directory(&address, identity, &options.volume)?;
+            match Lock::of(&directory) {
+                Ok(lock) => return Ok((directory, lock)),
+                Err(VolumeError::Locked { .. }) => {}
+                Err(error) => return Err(Failure::run(error)),
+            }
+        }
+        Err(Failure::run(format!(
+            "{MOST_DAEMONS} daemons serve {self} here: choose another place with --state-dir"
+        )))
+    }
+}
+
+impl fmt::Display for SnapshotSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "volume:{}{SNAPSHOT}{}", self.url, self.name)
+    }
+}
+
+impl Storage for SnapshotSource {
+    fn is_read_only(&self, _: &StorageOptions) -> bool {
+        true
+    }
+
+    fn is_volume_in_bucket(&self) -> bool {
+        true
+    }
+
+    fn prepare(&self, options: &StorageOptions, _: bool) -> Result<Prepared, Failure> {
+        let key_file = options.volume.key_file.as_deref();
+        let bucket = reach::bucket(&self.url, &options.store, key_file)?;
+        let store = bucket.store().clone();
+        let (prefix, name) = (self.url.prefix().to_owned(), self.name.clone());
+        let (directory, lock) = self.directory(store.identity(), options)?;
+        let boot = host_boot()
+            .map_err(|error| Failure::run(format!("cannot tell this boot of the host: {error}")))?;
+        let (shown, cache_size) = (self.to_string(), options.cache.size);
+        Ok(Prepared {
+            shares: vec![Share::at(directory.clone(), false)],
+            needs: Needs {
+                network: true,
+                ..Needs::default()
+            },
+            private: false,
+            open: Box::new(move |mut given| {
+                let root = given.roots.pop().ok_or_else(|| {
+                    Failure::run(format!(
+                        "cannot use {}: it was not taken along",
+                        directory.display()
+                    ))
+                })?;
+                let options = RemoteOptions {
+                    cache_size,
+                    boot: Some(boot),
+                    ..RemoteOptions::new(given.runtime.clone())
+                };
+                let checked = given.runtime.block_on(store.check(&prefix));
+                checked.map_err(Failure::run)?;
+                let here = (root.path.as_path(), lock);
+                let volume = Volume::open_snapshot(&bucket, &prefix, &name, here, &options);
+                let volume =
+                    volume.map_err(|error| Failure::run(root.on_host(&directory, &error)))?;
+                given.figures.add(&shown, move || requests(&store));
+                Ok(Arc::new(volume))
+            }),
+        })
+    }
+}
