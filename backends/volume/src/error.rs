@@ -39,6 +39,25 @@ pub enum VolumeError {
     /// The volume is in a bucket, and this process no longer has it, or the bucket failed.
     #[error("{0}")]
     Ship(#[from] crate::bucket::ShipError),
+    /// A dump cannot be written.
+    #[error("cannot write the dump: {0}")]
+    Output(io::Error),
+    /// A dump cannot be read, or is none.
+    #[error("line {line} of the dump: {what}")]
+    Dump {
+        /// Which line, from 1 on.
+        line: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// What was loaded is not whole, and stays.
+    #[error("{source}; what is at {place} is not whole: remove it before you load again")]
+    HalfLoaded {
+        /// Where the new volume is.
+        place: String,
+        /// Why it is not whole.
+        source: Box<Self>,
+    },
     /// The files of the volume cannot be read or written, or are not what they should be.
     #[error("the volume in {}: {what}: {source}", .path.display())]
     Failed {

@@ -38,6 +38,7 @@ mod core;
 mod create;
 mod data;
 mod directory;
+mod dump;
 mod entries;
 mod error;
 mod failpoint;
@@ -61,6 +62,7 @@ mod xattr;
 
 pub use crate::bucket::{Amount, CheckLevel, Collected as Cleaned, Owner, Snapshot};
 pub use crate::check::CheckReport;
+pub use crate::dump::{DumpOptions, Summary as DumpSummary};
 pub use crate::error::VolumeError;
 pub use crate::key::{Bucket, VolumeKey};
 pub use crate::layout::Lock;

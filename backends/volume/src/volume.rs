@@ -13,6 +13,7 @@ use vfsd_backend::{
 use crate::core::Core;
 use crate::data::DataFolder;
 use crate::error::VolumeError;
+use crate::inode::Inode;
 use crate::layout::{Layout, Lock};
 use crate::live::Live;
 use crate::live::ranges::{END, up};
@@ -71,6 +72,18 @@ impl Volume {
         layout.make_header(options.quota)
     }
 
+    /// Makes a volume that is not whole before its [header](Layout::make_header) is made, and opens it.
+    pub(crate) fn begin(directory: &Path) -> Result<(Layout, Self), VolumeError> {
+        let layout = Layout::new(directory);
+        layout.make()?;
+        let failed = || VolumeError::storage(directory, "cannot make its files");
+        let options = VolumeOptions::default();
+        fill(&layout, &options).map_err(failed())?;
+        let lock = layout.lock()?;
+        let volume = open(&layout, lock, &options, Quota::default()).map_err(failed())?;
+        Ok((layout, volume))
+    }
+
     /// Changes how much the volume in `directory` may hold. Who has it open learns of it at the next start.
     ///
     /// # Errors
@@ -98,6 +111,11 @@ impl Volume {
         let quota = layout.read_header()?.quota;
         let failed = VolumeError::storage(directory, "cannot open it");
         open(&layout, lock, options, quota).map_err(failed)
+    }
+
+    /// An inode as the server sees it.
+    pub(crate) fn node(&self, inode: Arc<Inode>) -> VolumeNode {
+        self.root.node(inode)
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

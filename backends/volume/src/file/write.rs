@@ -11,7 +11,7 @@ use crate::live::ranges::up;
 use crate::meta::Purpose;
 
 impl OpenFile {
-    pub(super) fn write_from(
+    pub(crate) fn write_from(
         &self,
         request: WriteRequest,
         source: &mut dyn WriteSource,

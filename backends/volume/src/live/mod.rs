@@ -19,14 +19,14 @@ pub(crate) mod holes;
 mod lag;
 mod local;
 mod moving;
-mod open;
+pub(crate) mod open;
 pub(crate) mod ranges;
 pub(crate) mod readahead;
 mod round;
 mod rounds;
-mod shipped;
+pub(crate) mod shipped;
 mod shipper;
-mod snapshot;
+pub(crate) mod snapshot;
 #[cfg(test)]
 mod tests;
 mod uploads;

@@ -13,7 +13,7 @@ use crate::key::Bucket;
 
 /// How often a snapshot is tried that a checkpoint overtakes.
 const MAX_TRIES: u32 = 5;
-/// The snapshot that holds what is copied.
+/// The snapshot that holds what is copied or dumped.
 const COPYING: &str = "copying-";
 
 impl Volume {
@@ -97,30 +97,45 @@ impl Volume {
         runtime: &Handle,
     ) -> Result<Amount, VolumeError> {
         let bucket = bucket.into();
-        let view = runtime.block_on(View::open(&bucket, prefix))?;
-        let (held, temporary) = match snapshot {
-            Some(name) => {
-                let found = runtime.block_on(view.find_snapshot(name))?;
-                let missing = || BucketError::NoSnapshot(name.to_owned());
-                (found.ok_or_else(missing)?, false)
-            }
-            None => {
-                let name = format!("{COPYING}{}", std::process::id());
-                let made = Self::snapshot_remote(&bucket, prefix, &name, scratch, runtime)?;
-                (made, true)
-            }
-        };
-        let file = scratch.join("to-copy.sqlite");
-        let copied = (|| {
-            runtime.block_on(view.restore(&held.checkpoint, &file))?;
-            let read = VolumeError::failed(scratch, "cannot be used for a copy");
-            let content = objects(&file).map_err(read)?;
-            let copied = view.copy_to(&held.checkpoint, content, to, to_prefix);
-            Ok(runtime.block_on(copied)?)
-        })();
-        if temporary && let Err(error) = runtime.block_on(view.delete_snapshot(&held.name)) {
-            tracing::warn!(%error, snapshot = held.name, "volume: a snapshot for a copy stays");
-        }
-        copied
+        with_snapshot(
+            (&bucket, prefix),
+            snapshot,
+            scratch,
+            runtime,
+            |view, held| {
+                let file = scratch.join("to-copy.sqlite");
+                runtime.block_on(view.restore(&held.checkpoint, &file))?;
+                let read = VolumeError::failed(scratch, "cannot be used for a copy");
+                let content = objects(&file).map_err(read)?;
+                let copied = view.copy_to(&held.checkpoint, content, to, to_prefix);
+                Ok(runtime.block_on(copied)?)
+            },
+        )
     }
+}
+
+/// Works with a snapshot of a volume, or with what it is now, which is held meanwhile by a snapshot of its own.
+///
+/// # Errors
+/// There is no volume or no such snapshot, or as [`Volume::snapshot_remote`] and `work` say.
+pub(crate) fn with_snapshot<T>(
+    (bucket, prefix): (&Bucket, &str),
+    snapshot: Option<&str>,
+    scratch: &Path,
+    runtime: &Handle,
+    work: impl FnOnce(&View, &Snapshot) -> Result<T, VolumeError>,
+) -> Result<T, VolumeError> {
+    let view = runtime.block_on(View::open(bucket, prefix))?;
+    if let Some(name) = snapshot {
+        let found = runtime.block_on(view.find_snapshot(name))?;
+        let found = found.ok_or_else(|| BucketError::NoSnapshot(name.to_owned()))?;
+        return work(&view, &found);
+    }
+    let name = format!("{COPYING}{}", std::process::id());
+    let held = Volume::snapshot_remote(bucket, prefix, &name, scratch, runtime)?;
+    let done = work(&view, &held);
+    if let Err(error) = runtime.block_on(view.delete_snapshot(&name)) {
+        tracing::warn!(%error, snapshot = name, "volume: a snapshot for a copy stays");
+    }
+    done
 }

@@ -82,6 +82,14 @@ fn named(row: &Row<'_>) -> Result<Named> {
     Ok((blob(row, 0)?, entry_of(row, 1)?))
 }
 
+/// Asks for rows of inodes, which [`node_of`] reads, and their numbers in [`INO_COLUMN`].
+pub(crate) fn nodes(which: &str) -> String {
+    format!("SELECT {NODE_COLUMNS}, ino FROM node {which}")
+}
+
+/// See [`nodes`].
+pub(crate) const INO_COLUMN: usize = 25;
+
 pub(crate) fn node(db: &Connection, ino: u64) -> Result<Option<NodeRow>> {
     let sql = format!("SELECT {NODE_COLUMNS} FROM node WHERE ino=?1");
     db.prepare_cached(&sql)?

@@ -171,7 +171,7 @@ fn a_clean_up_by_hand_removes_what_it_said_and_nothing_that_is_needed() {
 }
 
 /// An empty directory for what works on the bucket alone.
-fn scratch(hosts: &mut Hosts) -> PathBuf {
+pub(crate) fn scratch(hosts: &mut Hosts) -> PathBuf {
     let path = hosts.fresh();
     std::fs::create_dir_all(&path).unwrap();
     path

@@ -7,6 +7,7 @@
 mod bench;
 mod care;
 mod crash;
+mod dumps;
 mod encrypted;
 mod faults;
 mod holes;

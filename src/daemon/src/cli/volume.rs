@@ -1,5 +1,7 @@
 //! `vfsd volume`, and the options of volumes in a bucket.
 
+mod dump;
+
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use vfsd_volume::{CheckReport, Cleaned, Quota, Snapshot, VolumeOptions};
 
+use self::dump::{DumpArguments, LoadArguments};
 use super::cache::parse_bytes;
 use super::choices::VolumeDurability;
 use super::image_cache::size;
@@ -154,6 +157,11 @@ enum VolumeVerb {
         #[command(flatten)]
         reach: VolumeReachArguments,
     },
+    /// Write everything in a volume as lines of JSON, content included, of which `vfsd volume load` makes a volume anywhere
+    /// else
+    Dump(DumpArguments),
+    /// Make a volume of a dump: in a directory or in a bucket, wherever the dumped one was
+    Load(LoadArguments),
     /// Say what a volume is and how much is in it
     Stat {
         /// Which: volume:file:DIR or volume:s3://BUCKET/PREFIX
@@ -329,6 +337,8 @@ impl VolumeArguments {
                     size(copied.bytes)
                 ))
             }
+            VolumeVerb::Dump(dump) => dump.run(),
+            VolumeVerb::Load(load) => load.run(),
             VolumeVerb::Stat { volume, reach } => {
                 Ok(told(&volume, &volume.stat(&reach.settings())?))
             }

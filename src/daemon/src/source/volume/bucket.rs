@@ -1,6 +1,7 @@
 //! A volume in a bucket. On this host it has a directory of its own: what was read, and what is not in the bucket yet.
 
 use std::fs::DirBuilder;
+use std::io::{BufRead, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,8 +10,9 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use vfsd_object_store::StoreUrl;
 use vfsd_volume::{
-    Amount, Bucket, CheckLevel, CheckReport, Cleaned, Lag, Quota, RemoteOptions, RemoteReport,
-    RemoteStatus, Snapshot, Volume, VolumeError, VolumeOptions, host_boot,
+    Amount, Bucket, CheckLevel, CheckReport, Cleaned, DumpOptions, DumpSummary, Lag, Quota,
+    RemoteOptions, RemoteReport, RemoteStatus, Snapshot, Volume, VolumeError, VolumeOptions,
+    host_boot,
 };
 
 use super::VolumeSettings;
@@ -124,6 +126,34 @@ pub(super) fn copy(
     with_scratch(|scratch| {
         let (from, to) = ((&bucket, url.prefix()), (&to_bucket, to.prefix()));
         Volume::copy_remote(from, snapshot, to, scratch, runtime.handle())
+    })
+}
+
+pub(super) fn dump(
+    url: &StoreUrl,
+    snapshot: Option<&str>,
+    options: DumpOptions,
+    to: &mut dyn Write,
+    how: &Reach,
+) -> Result<DumpSummary, Failure> {
+    let runtime = waiting()?;
+    let bucket = reach(url, how, &runtime)?;
+    with_scratch(|scratch| {
+        let from = (&bucket, url.prefix());
+        Volume::dump_remote(from, snapshot, options, to, scratch, runtime.handle())
+    })
+}
+
+/// Makes a volume of a dump.
+pub(super) fn load(
+    url: &StoreUrl,
+    from: &mut dyn BufRead,
+    how: &Reach,
+) -> Result<DumpSummary, Failure> {
+    let runtime = waiting()?;
+    let bucket = reach(url, how, &runtime)?;
+    with_scratch(|scratch| {
+        Volume::load_remote(&bucket, url.prefix(), from, scratch, runtime.handle())
     })
 }
 

@@ -8,6 +8,7 @@ mod snapshot;
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::io::{BufRead, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,8 +16,8 @@ use std::time::Duration;
 
 use vfsd_object_store::StoreUrl;
 use vfsd_volume::{
-    Amount, CheckReport, Cleaned, Durability, Quota, RemoteStatus, Snapshot, Volume, VolumeOptions,
-    VolumeStatus,
+    Amount, CheckReport, Cleaned, DumpOptions, DumpSummary, Durability, Quota, RemoteStatus,
+    Snapshot, Volume, VolumeOptions, VolumeStatus,
 };
 
 pub(crate) use self::reach::Reach;
@@ -236,6 +237,44 @@ impl VolumeSource {
         reach: &Reach,
     ) -> Result<Amount, Failure> {
         bucket::copy(self.bucket()?, snapshot, to.bucket()?, reach)
+    }
+
+    /// Dumps the volume, or a snapshot of it.
+    ///
+    /// # Errors
+    /// When it cannot be read, there is no such snapshot, or the dump cannot be written.
+    pub(crate) fn dump(
+        &self,
+        snapshot: Option<&str>,
+        options: DumpOptions,
+        to: &mut dyn Write,
+        reach: &Reach,
+    ) -> Result<DumpSummary, Failure> {
+        match (self, snapshot) {
+            (Self::Directory(path), None) => {
+                let path = self.unencrypted(path, reach)?;
+                Volume::dump(path, options, to).map_err(Failure::run)
+            }
+            _ => bucket::dump(self.bucket()?, snapshot, options, to, reach),
+        }
+    }
+
+    /// Makes a volume of a dump.
+    ///
+    /// # Errors
+    /// When something is there already, it cannot be written to, or what comes is no whole dump.
+    pub(crate) fn load(
+        &self,
+        from: &mut dyn BufRead,
+        reach: &Reach,
+    ) -> Result<DumpSummary, Failure> {
+        match self {
+            Self::Directory(path) => {
+                let path = self.unencrypted(path, reach)?;
+                Volume::load(path, from).map_err(Failure::run)
+            }
+            Self::Bucket(url) => bucket::load(url, from, reach),
+        }
     }
 
     /// What the volume is. It may be in use.
