@@ -13,6 +13,7 @@
 //! - [`volumes`]: vfsd's volumes in a bucket beside JuiceFS
 //! - [`images`]: an image in a registry as a guest's root, from its name to its first command
 //! - [`plugins`]: what an operation costs that a plugin answers
+//! - [`layers`]: what a writable layer costs
 //! - [`section`]: what these and [`requests`] leave beside the tables
 //! - [`table`]: the rows as text
 //! - [`progress`]: the bar
@@ -25,6 +26,7 @@ pub(crate) mod buckets;
 pub(crate) mod figures;
 pub(crate) mod guest;
 pub(crate) mod images;
+pub(crate) mod layers;
 pub(crate) mod mounted;
 pub(crate) mod native;
 pub(crate) mod peer;

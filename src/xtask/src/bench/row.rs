@@ -24,6 +24,8 @@ pub(crate) enum Level {
     Images,
     /// Operations that a plugin answers, beside the same storage compiled in.
     Plugins,
+    /// A tree in a writable layer and one below it, beside the same tree in a directory.
+    Layers,
 }
 
 impl Level {
@@ -42,6 +44,7 @@ impl Level {
             Self::Buckets => "buckets",
             Self::Images => "images",
             Self::Plugins => "plugins",
+            Self::Layers => "layers",
         }
     }
 }

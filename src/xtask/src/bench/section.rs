@@ -12,12 +12,13 @@ use crate::workspace::Workspace;
 pub(crate) struct Section(pub(crate) Level);
 
 /// All of them, in their order.
-const ALL: [Section; 5] = [
+const ALL: [Section; 6] = [
     Section(Level::Requests),
     Section(Level::Volumes),
     Section(Level::Images),
     Section(Level::Buckets),
     Section(Level::Plugins),
+    Section(Level::Layers),
 ];
 
 impl Section {

@@ -11,7 +11,8 @@ use crate::bench::report::{self, Extent};
 use crate::bench::row::{Board, Level};
 use crate::bench::served::Served;
 use crate::bench::{
-    Plan, buckets, guest, images, native, peer, plugins, requests, roots, scale, table, volumes,
+    Plan, buckets, guest, images, layers, native, peer, plugins, requests, roots, scale, table,
+    volumes,
 };
 use crate::daemon::{Profile, Program};
 use crate::packages;
@@ -67,12 +68,13 @@ impl Arguments {
 }
 
 /// Levels whose figures are sections of their own.
-const SECTIONS: [Level; 5] = [
+const SECTIONS: [Level; 6] = [
     Level::Requests,
     Level::Volumes,
     Level::Images,
     Level::Buckets,
     Level::Plugins,
+    Level::Layers,
 ];
 
 /// Whether programs on mounts of this host do all the work, and virtiofsd none.
@@ -178,6 +180,7 @@ fn names(level: Level) -> Vec<String> {
         Level::Buckets => buckets::names(),
         Level::Images => images::names(),
         Level::Plugins => plugins::names(),
+        Level::Layers => layers::names(),
     }
 }
 
@@ -192,6 +195,7 @@ fn measure(level: Level, plan: &Plan, board: &mut Board) -> Result<()> {
         Level::Buckets => buckets::run(plan),
         Level::Images => images::run(plan),
         Level::Plugins => plugins::run(plan),
+        Level::Layers => layers::run(plan),
     }
     .with_context(|| format!("{} level", level.word()))
 }

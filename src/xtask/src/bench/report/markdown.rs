@@ -45,6 +45,7 @@ fn heading(level: Level) -> &'static str {
         Level::Buckets => "Objects of a bucket as files",
         Level::Images => "An image in a registry as a guest's root",
         Level::Plugins => "Plugins",
+        Level::Layers => "A writable layer",
     }
 }
 
@@ -75,6 +76,7 @@ fn explanation(level: Level) -> &'static str {
         Level::Buckets => "Programs in the objects of a bucket.",
         Level::Images => "From an image's name to a guest's first command.",
         Level::Plugins => "What an operation costs that a plugin answers.",
+        Level::Layers => "What a writable layer over a tree costs.",
     }
 }
 
