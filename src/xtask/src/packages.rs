@@ -63,6 +63,16 @@ pub(crate) const POSTGRESQL: Package = Package {
     name: "postgresql",
     provides: "/usr/lib/postgresql",
 };
+/// Another database, without a service.
+pub(crate) const MARIADB: Package = Package {
+    name: "mariadb-server-core",
+    provides: "/usr/sbin/mariadbd",
+};
+/// Its clients.
+pub(crate) const MARIADB_CLIENT: Package = Package {
+    name: "mariadb-client-core",
+    provides: "/usr/bin/mariadb",
+};
 /// Folders of Python programs.
 pub(crate) const PYTHON_VENV: Package = Package {
     name: "python3-venv",

@@ -13,7 +13,7 @@ use crate::artifact::Cache;
 use crate::daemon::{Daemon, Options, Program, Storage, is_mount_point};
 use crate::guest::run::Outcome;
 use crate::guest::tools::{FSX, PJDFSTEST};
-use crate::packages::{self, POSTGRESQL};
+use crate::packages::{self, MARIADB, MARIADB_CLIENT, POSTGRESQL, Package};
 use crate::process::{run, run_ok};
 use crate::progress::Step;
 use crate::stores::StorePrograms;
@@ -48,9 +48,37 @@ enum Work {
     Pjdfstest,
     /// With so many operations.
     Fsx(&'static str),
-    /// Shell scripts, before the mount and on it.
-    Postgresql,
+    /// A server on a data directory that is there before the mount.
+    Database(&'static Database),
 }
+
+/// A database server, by shell scripts.
+#[derive(Debug)]
+struct Database {
+    packages: &'static [Package],
+    /// Makes the data directory.
+    before: &'static str,
+    /// Uses it, through a crash.
+    work: &'static str,
+}
+
+const POSTGRESQL_SERVER: Database = Database {
+    packages: &[POSTGRESQL],
+    before: include_str!("../../guest/host/postgresql-before.sh"),
+    work: include_str!("../../guest/host/postgresql.sh"),
+};
+
+const MARIADB_SERVER: Database = Database {
+    packages: &[MARIADB, MARIADB_CLIENT],
+    before: concat!(
+        include_str!("../../guest/host/mariadb.sh"),
+        include_str!("../../guest/host/mariadb-before.sh")
+    ),
+    work: concat!(
+        include_str!("../../guest/host/mariadb.sh"),
+        include_str!("../../guest/host/mariadb-work.sh")
+    ),
+};
 
 const PLAIN: Options = Options {
     posix_acl: true,
@@ -142,7 +170,14 @@ pub(crate) const CASES: &[Case] = &[
         name: "host mount of a writable layer: PostgreSQL uses a data directory of the tree below, through a crash",
         source: Source::Layers,
         options: PLAIN,
-        work: Work::Postgresql,
+        work: Work::Database(&POSTGRESQL_SERVER),
+        judge: judge::by_status,
+    },
+    Case {
+        name: "host mount of a writable layer: MariaDB uses a data directory of the tree below, through a crash",
+        source: Source::Layers,
+        options: PLAIN,
+        work: Work::Database(&MARIADB_SERVER),
         judge: judge::by_status,
     },
 ];
@@ -158,8 +193,6 @@ const SAME_OBJECT: &str = "import boto3, os, sys
 store = boto3.client('s3', endpoint_url=os.environ['AWS_ENDPOINT_URL'])
 content = store.get_object(Bucket='data', Key='file')['Body'].read()
 assert content == open(sys.argv[1], 'rb').read(), len(content)";
-const POSTGRESQL_BEFORE: &str = include_str!("../../guest/host/postgresql-before.sh");
-const POSTGRESQL_WORK: &str = include_str!("../../guest/host/postgresql.sh");
 
 /// Mounts, runs the program on the mount, unmounts.
 ///
@@ -180,11 +213,11 @@ pub(crate) fn run_case(
         ));
     }
     let tool = match case.work {
-        Work::Pjdfstest => Some(PJDFSTEST.build(cache)?),
-        Work::Fsx(_) => Some(FSX.build(cache)?),
-        Work::Postgresql => {
-            packages::install(&[POSTGRESQL])?;
-            None
+        Work::Pjdfstest => PJDFSTEST.build(cache)?,
+        Work::Fsx(_) => FSX.build(cache)?,
+        Work::Database(database) => {
+            packages::install(database.packages)?;
+            "sh".into()
         }
     };
     let mut step = Step::begin(case.name);
@@ -235,14 +268,14 @@ pub(crate) fn run_case(
         command.args([at("source"), mount.clone(), folder.path().to_path_buf()]);
         command
     };
-    if let Work::Postgresql = case.work {
-        let before = script(POSTGRESQL_BEFORE);
+    if let Work::Database(database) = case.work {
+        let before = script(database.before);
         run_ok(&before, LIMIT, &mut |line| step.note(line)).context("make a database")?;
     }
     let mut daemon = Daemon::mount(program, &case.options, &storage, &mount, &at("daemon.log"))?;
-    let mut command = match tool {
-        Some(tool) => Command::new(tool),
-        None => script(POSTGRESQL_WORK),
+    let mut command = match case.work {
+        Work::Database(database) => script(database.work),
+        Work::Pjdfstest | Work::Fsx(_) => Command::new(tool),
     };
     match case.work {
         Work::Pjdfstest => {
@@ -255,7 +288,7 @@ pub(crate) fn run_case(
             command.args(["-N", operations, "-S", "20250520", "-P"]);
             command.arg(at("kept")).arg(mount.join("file"));
         }
-        Work::Postgresql => {}
+        Work::Database(_) => {}
     }
     let started = Instant::now();
     let finished = run(&command, LIMIT, &mut |line| step.note(line));
