@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("all spans read and verified in {read:.3} s: {speed:.0} MB/s");
     let folder = tempfile::tempdir_in(".")?;
     let source = Arc::new(File::open(&path)?);
-    let content = LayerContent::open(folder.path(), Arc::new(index), source, HostBoot::current())?;
+    let content = LayerContent::open(folder.path(), &index, source, HostBoot::current())?;
     let start = Instant::now();
     for span in 0..blob.spans.len() {
         content.fill_span(span)?;
@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let synced = start.elapsed().as_secs_f64() - filled;
     let start = Instant::now();
     let (mut calls, mut resident) = (0_u32, 0_u32);
-    for entry in 0..content.index().entries.len() {
+    for entry in 0..index.entries.len() {
         let there = content.is_resident(entry, 0..4096);
         resident += u32::from(there && content.locate(entry, 0..4096).next().is_some());
         calls += 1;

@@ -261,10 +261,7 @@ fn assemble(
     for (layer, index) in image.layers.iter().zip(indexes) {
         let cache = match opened.get(&layer.digest) {
             Some(cache) => cache.clone(),
-            None => {
-                let index = Arc::clone(index);
-                layer_cache(image, layer, index, (&layers, options.boot, room.clone()))?
-            }
+            None => layer_cache(image, layer, index, (&layers, options.boot, room.clone()))?,
         };
         opened.insert(layer.digest, cache.clone());
         caches.push(cache);
@@ -275,7 +272,7 @@ fn assemble(
 fn layer_cache(
     image: &Image,
     layer: &Layer,
-    index: Arc<LayerIndex>,
+    index: &LayerIndex,
     (folder, boot, room): (&Path, HostBoot, Option<Arc<dyn Room>>),
 ) -> Result<LayerCache, OpenError> {
     let source = image.open_layer(layer)?;

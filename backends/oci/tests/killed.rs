@@ -54,18 +54,18 @@ fn main() -> ExitCode {
 
 /// Fills the cache, and writes a line for each span.
 fn fill(folder: &Path) {
-    let index = Arc::new(LayerIndex::load(&folder.join("index")).unwrap());
+    let index = LayerIndex::load(&folder.join("index")).unwrap();
     let blob = File::open(folder.join("blob")).unwrap();
     let content = LayerContent::open(
         &folder.join("cache"),
-        index,
+        &index,
         Arc::new(blob),
         HostBoot::current(),
     )
     .unwrap();
     let mut out = std::io::stdout();
     writeln!(out, "open").unwrap();
-    for span in 0..content.index().blob.spans.len() {
+    for span in 0..content.blob().spans.len() {
         content.fill_span(span).unwrap();
         writeln!(out, "{span}").unwrap();
     }
@@ -138,13 +138,8 @@ impl Layer {
     fn assert_correct(&self, spans: usize) {
         let blob = File::open(self.folder.path().join("blob")).unwrap();
         let folder = self.folder.path().join("cache");
-        let content = LayerContent::open(
-            &folder,
-            Arc::clone(&self.index),
-            Arc::new(blob),
-            HostBoot::current(),
-        )
-        .unwrap();
+        let content =
+            LayerContent::open(&folder, &self.index, Arc::new(blob), HostBoot::current()).unwrap();
         assert!(
             content.resident_spans() >= spans,
             "{}",

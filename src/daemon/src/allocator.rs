@@ -1,4 +1,4 @@
-//! Memory that is given back to the system when the guest has forgotten much.
+//! Memory that is given back to the system: what opening the storages took, and what a guest has forgotten.
 //!
 //! The C library keeps what is freed below its highest live object. After a million files were
 //! looked up and forgotten that is hundreds of MiB, which a host with many guests misses.
@@ -22,20 +22,19 @@ pub(crate) fn give_back_after(session: Arc<Session>, runtime: &Handle) {
         loop {
             session.shrunk().await;
             while tokio::time::timeout(PAUSE, session.shrunk()).await.is_ok() {}
+            tracing::debug!("the guest has forgotten much");
             tokio::task::block_in_place(give_back);
         }
     });
 }
 
+/// Gives back what is free now. Takes milliseconds.
 #[cfg(target_env = "gnu")]
-fn give_back() {
+pub(crate) fn give_back() {
     // SAFETY: malloc_trim may be called at any time from any thread; it touches free memory only.
     let trimmed = unsafe { libc::malloc_trim(0) };
-    tracing::debug!(
-        gave_memory_back = trimmed == 1,
-        "the guest has forgotten much"
-    );
+    tracing::debug!(gave_back = trimmed == 1, "free memory");
 }
 
 #[cfg(not(target_env = "gnu"))]
-fn give_back() {}
+pub(crate) fn give_back() {}

@@ -106,6 +106,7 @@ pub(crate) fn inside(
     let figures = Arc::new(Figures::default());
     let threads = threads.for_each_export;
     let (exports, closing) = storages.open(inside, runtime.handle(), threads, &figures)?;
+    allocator::give_back();
     let session = Session::new(exports, options, runtime.handle().clone());
     allocator::give_back_after(Arc::clone(&session), runtime.handle());
     Ok(Started {

@@ -51,7 +51,7 @@ fn the_rest_of_an_image_is_fetched_by_few_requests_and_then_nothing_is() {
     assert_eq!(fetch_rest(&image, || true), Stopped::Complete);
     assert_few(&scene.blobs(), 2);
     for content in image.contents() {
-        assert_eq!(content.resident_spans(), content.index().blob.spans.len());
+        assert_eq!(content.resident_spans(), content.blob().spans.len());
     }
     assert_eq!(fetch_rest(&image, || true), Stopped::Complete);
     assert_eq!(scene.blobs(), []);

@@ -43,7 +43,7 @@ impl LayerContent {
         self.flights.join(span, || {
             // Meanwhile, by another thread; or by another daemon.
             if !self.residency.has(span) {
-                if self.index.blob.spans.get(span).is_none() || self.file.state(span)? == ABSENT {
+                if self.blob.spans.get(span).is_none() || self.file.state(span)? == ABSENT {
                     return self.settle(span, &self.reader);
                 }
                 self.residency.set(span);
@@ -60,7 +60,7 @@ impl LayerContent {
     /// What fdatasync(2) answers; then nothing that was not durable before is resident any more.
     pub fn sync(&self) -> Result<(), ContentError> {
         let mut written = Vec::new();
-        for span in 0..self.index.blob.spans.len() {
+        for span in 0..self.blob.spans.len() {
             if !self.residency.has(span) {
                 continue;
             }
@@ -118,7 +118,7 @@ impl LayerContent {
     }
 
     pub(super) fn decoded_range(&self, span: usize) -> Range<u64> {
-        let span = self.index.blob.spans.get(span);
+        let span = self.blob.spans.get(span);
         span.map_or(0..0, |span| span.decoded.clone())
     }
 

@@ -18,13 +18,22 @@ pub(super) const PAGE: u64 = 4096;
 /// for each stretch of pages that has data, so that no hole takes room.
 #[derive(Debug)]
 pub(super) struct Layout {
-    /// For each entry, its first run; and the number of runs.
-    first_run: Vec<u32>,
+    /// For each entry, where what there is of it begins; and then the end of all.
+    files: Vec<FileStart>,
     runs: Vec<Run>,
     /// The data, ascending in the tar and in the cache file.
     placed: Vec<Placed>,
     /// Where the cache file ends.
     pub(super) end: u64,
+}
+
+/// An entry's file. There is nothing of what is no regular file.
+#[derive(Debug, Clone, Copy)]
+struct FileStart {
+    /// Bytes of the file.
+    size: u64,
+    /// The number of its first run.
+    run: u32,
 }
 
 /// Pages of a file, one after the other.
@@ -58,18 +67,24 @@ impl Layout {
     /// Lays out the contents of `index`, from `start` on, which is a multiple of a page.
     pub(super) fn new(index: &LayerIndex, start: u64) -> Result<Self, ContentError> {
         let mut layout = Self {
-            first_run: Vec::with_capacity(index.entries.len().saturating_add(1)),
+            files: Vec::with_capacity(index.entries.len().saturating_add(1)),
             runs: Vec::new(),
             placed: Vec::new(),
             end: start,
         };
         for entry in &index.entries {
-            layout.end_runs()?;
-            if let EntryKind::Regular { data, .. } = &entry.kind {
-                layout.place(data).ok_or(ContentError::TooLarge)?;
+            match &entry.kind {
+                EntryKind::Regular { size, data } => {
+                    layout.begin(*size)?;
+                    layout.place(data).ok_or(ContentError::TooLarge)?;
+                }
+                _ => layout.begin(0)?,
             }
         }
-        layout.end_runs()?;
+        layout.begin(0)?;
+        // They stay as long as the layer is used.
+        layout.runs.shrink_to_fit();
+        layout.placed.shrink_to_fit();
         let ascends = |pair: &[Placed]| match pair {
             [a, b] => a.tar_offset.saturating_add(a.length) <= b.tar_offset,
             _ => true,
@@ -83,10 +98,23 @@ impl Layout {
         Ok(layout)
     }
 
-    fn end_runs(&mut self) -> Result<(), ContentError> {
-        let runs = u32::try_from(self.runs.len()).map_err(|_| ContentError::TooLarge)?;
-        self.first_run.push(runs);
+    fn begin(&mut self, size: u64) -> Result<(), ContentError> {
+        let run = u32::try_from(self.runs.len()).map_err(|_| ContentError::TooLarge)?;
+        self.files.push(FileStart { size, run });
         Ok(())
+    }
+
+    /// How long an entry's file is, and its runs.
+    fn file(&self, entry: usize) -> (u64, &[Run]) {
+        let file = || {
+            let (first, after) = (
+                self.files.get(entry)?,
+                self.files.get(entry.checked_add(1)?)?,
+            );
+            let runs = usize::try_from(first.run).ok()?..usize::try_from(after.run).ok()?;
+            Some((first.size, self.runs.get(runs)?))
+        };
+        file().unwrap_or_default()
     }
 
     /// Gives a file's data their places, from the end on.
@@ -129,18 +157,14 @@ impl Layout {
         Some(())
     }
 
-    /// The pieces of `range` of an entry's file, without gaps. `range` is within the file.
+    /// The pieces of `range` of an entry's file, up to its end, without gaps.
     pub(super) fn pieces(
         &self,
         entry: usize,
         range: Range<u64>,
     ) -> impl Iterator<Item = ContentPiece> + '_ {
-        let first = self.first_run.get(entry).copied().unwrap_or(0);
-        let after = entry.checked_add(1).and_then(|it| self.first_run.get(it));
-        let after = after.copied().unwrap_or(first);
-        let runs = usize::try_from(first).ok().zip(usize::try_from(after).ok());
-        let runs = runs.and_then(|(first, after)| self.runs.get(first..after));
-        let runs = runs.unwrap_or_default();
+        let (size, runs) = self.file(entry);
+        let range = range.start..range.end.min(size);
         let mut next = runs.partition_point(|run| run.end() <= range.start);
         let mut at = range.start;
         std::iter::from_fn(move || {
@@ -152,7 +176,7 @@ impl Layout {
                 Some(run) if run.file_offset <= at => {
                     next = next.saturating_add(1);
                     let within = at.saturating_sub(run.file_offset);
-                    (run.end(), Some(run.cache_offset.saturating_add(within)))
+                    (run.end(), Some(run.in_cache(within)))
                 }
                 Some(run) => (run.file_offset, None),
                 None => (range.end, None),
@@ -165,6 +189,43 @@ impl Layout {
             };
             at = end;
             Some(piece)
+        })
+    }
+
+    /// Where in the tar the data of `range` of an entry's file are.
+    pub(super) fn data(
+        &self,
+        entry: usize,
+        range: Range<u64>,
+    ) -> impl Iterator<Item = Range<u64>> + '_ {
+        let (_, runs) = self.file(entry);
+        let first = runs.partition_point(|run| run.end() <= range.start);
+        let rest = runs.get(first..).unwrap_or_default();
+        let end = range.end;
+        let within = rest.iter().take_while(move |run| run.file_offset < end);
+        within.flat_map(move |run| {
+            let start = range.start.saturating_sub(run.file_offset);
+            let beyond = run.end().saturating_sub(range.end);
+            let length = run.length.saturating_sub(beyond);
+            self.placed_at(run.in_cache(start)..run.in_cache(length))
+        })
+    }
+
+    /// Where in the tar the data of `range` of the cache file are.
+    fn placed_at(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
+        let first = self
+            .placed
+            .partition_point(|it| it.cache_offset.saturating_add(it.length) <= range.start);
+        let rest = self.placed.get(first..).unwrap_or_default();
+        let end = range.end;
+        let within = rest.iter().take_while(move |it| it.cache_offset < end);
+        within.map(move |it| {
+            let skipped = range.start.saturating_sub(it.cache_offset);
+            let beyond = it.cache_offset.saturating_add(it.length);
+            let beyond = beyond.saturating_sub(range.end);
+            let start = it.tar_offset.saturating_add(skipped);
+            let end = it.tar_offset.saturating_add(it.length);
+            start..end.saturating_sub(beyond)
         })
     }
 
@@ -210,6 +271,11 @@ impl Layout {
 }
 
 impl Run {
+    /// The place in the cache file of what is so many bytes behind its start.
+    fn in_cache(&self, distance: u64) -> u64 {
+        self.cache_offset.saturating_add(distance)
+    }
+
     fn end(&self) -> u64 {
         self.file_offset.saturating_add(self.length)
     }

@@ -37,8 +37,7 @@ pub(crate) use trim::{Places, trim_content};
 pub(crate) use verify::resident_spans_of;
 pub use verify::{VerifiedContent, verify_content};
 
-use crate::EntryKind;
-use crate::blob::{BlobSource, SpanReader};
+use crate::blob::{BlobIndex, BlobSource, SpanReader};
 use crate::index::LayerIndex;
 
 /// The largest span that is verified in memory. A larger one goes through a temporary file.
@@ -47,7 +46,8 @@ const IN_MEMORY: usize = 8 << 20;
 /// The cache of one layer's content.
 #[expect(missing_debug_implementations, reason = "a source need have none")]
 pub struct LayerContent {
-    index: Arc<LayerIndex>,
+    /// The layer and its spans. What its entries are called is the tree's to know.
+    blob: Arc<BlobIndex>,
     reader: SpanReader<Arc<dyn BlobSource>>,
     layout: Layout,
     file: CacheFile,
@@ -70,7 +70,7 @@ impl LayerContent {
     /// data.
     pub fn open(
         folder: &Path,
-        index: Arc<LayerIndex>,
+        index: &LayerIndex,
         source: Arc<dyn BlobSource>,
         boot: HostBoot,
     ) -> Result<Self, ContentError> {
@@ -81,18 +81,18 @@ impl LayerContent {
     /// all who use the cache.
     pub(crate) fn open_in(
         folder: &Path,
-        index: Arc<LayerIndex>,
+        index: &LayerIndex,
         source: Arc<dyn BlobSource>,
         boot: HostBoot,
         room: Option<Arc<dyn Room>>,
     ) -> Result<Self, ContentError> {
-        let (path, shape, layout) = place(folder, &index)?;
+        let (path, shape, layout) = place(folder, index)?;
         let (file, states) = CacheFile::open(&path, shape, boot)?;
         let bounded = room.map(|room| Bounded::new(room, states.len()));
         let is_bounded = bounded.is_some();
         let content = Self {
             reader: SpanReader::new(source, Arc::clone(&index.blob)),
-            index,
+            blob: Arc::clone(&index.blob),
             layout,
             file,
             folder: folder.into(),
@@ -112,9 +112,9 @@ impl LayerContent {
         self.bounded.is_some()
     }
 
-    /// The index of the layer.
-    pub fn index(&self) -> &Arc<LayerIndex> {
-        &self.index
+    /// The layer and its spans.
+    pub fn blob(&self) -> &Arc<BlobIndex> {
+        &self.blob
     }
 
     /// The cache file, for reading. What [`locate`](Self::locate) names is in it as soon as it is
@@ -130,11 +130,7 @@ impl LayerContent {
         entry: usize,
         range: Range<u64>,
     ) -> impl Iterator<Item = ContentPiece> + '_ {
-        let size = match self.index.entries.get(entry).map(|entry| &entry.kind) {
-            Some(EntryKind::Regular { size, .. }) => *size,
-            _ => 0,
-        };
-        self.layout.pieces(entry, range.start..range.end.min(size))
+        self.layout.pieces(entry, range)
     }
 
     /// Whether all of `range` of an entry's file can be read from the cache file. Waits for
@@ -150,23 +146,8 @@ impl LayerContent {
         entry: usize,
         range: Range<u64>,
     ) -> impl Iterator<Item = Range<usize>> + '_ {
-        let data = match self.index.entries.get(entry).map(|entry| &entry.kind) {
-            Some(EntryKind::Regular { data, .. }) => data.as_slice(),
-            _ => &[],
-        };
-        let first =
-            data.partition_point(|it| it.file_offset.saturating_add(it.length) <= range.start);
-        let rest = data.get(first..).unwrap_or_default();
-        let end = range.end;
-        let within = rest.iter().take_while(move |it| it.file_offset < end);
-        within.map(move |it| {
-            let skipped = range.start.saturating_sub(it.file_offset);
-            let beyond = it.file_offset.saturating_add(it.length);
-            let beyond = beyond.saturating_sub(range.end);
-            let start = it.tar_offset.saturating_add(skipped);
-            let end = it.tar_offset.saturating_add(it.length);
-            self.index.blob.spans_of(start..end.saturating_sub(beyond))
-        })
+        let data = self.layout.data(entry, range);
+        data.map(|range| self.blob.spans_of(range))
     }
 
     /// Whether missing spans have to be fetched from another host.
@@ -175,12 +156,12 @@ impl LayerContent {
     }
 
     pub(crate) fn is_span_resident(&self, span: usize) -> bool {
-        self.residency.has(span) || self.index.blob.spans.get(span).is_none()
+        self.residency.has(span) || self.blob.spans.get(span).is_none()
     }
 
     /// Bytes of the layer that these spans have.
     pub(crate) fn size_of_run(&self, spans: Range<usize>) -> u64 {
-        let spans = self.index.blob.spans.get(spans).unwrap_or_default();
+        let spans = self.blob.spans.get(spans).unwrap_or_default();
         let start = spans.first().map_or(0, |span| span.compressed.start);
         let end = spans.last().map_or(0, |span| span.compressed.end);
         end.saturating_sub(start)

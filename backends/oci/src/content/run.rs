@@ -18,14 +18,14 @@ impl LayerContent {
     /// The first span from `from` on that is not there, and those after it that may be read together with it: at most
     /// `most` bytes of the layer, or one span. None when all is there.
     pub(crate) fn missing_run(&self, from: usize, most: u64) -> Option<Range<usize>> {
-        let spans = &self.index.blob.spans;
+        let spans = &self.blob.spans;
         let first = (from..spans.len()).find(|span| !self.residency.has(*span))?;
         Some(first..self.run_end(first, most))
     }
 
     /// Where the run of missing spans ends that begins with `first`.
     fn run_end(&self, first: usize, most: u64) -> usize {
-        let spans = &self.index.blob.spans;
+        let spans = &self.blob.spans;
         let start = spans.get(first).map_or(0, |span| span.compressed.start);
         let fits = |span: usize| {
             let end = spans.get(span).map_or(u64::MAX, |span| span.compressed.end);
@@ -69,7 +69,7 @@ impl LayerContent {
     /// As [`fill_run`](Self::fill_run); says of each span that nobody else was filling what it met.
     fn fill_missing(&self, spans: Range<usize>) -> Result<Vec<(usize, Outcome)>, ContentError> {
         let mut landings: Vec<Landing<'_>> = Vec::new();
-        for span in spans.filter(|span| *span < self.index.blob.spans.len()) {
+        for span in spans.filter(|span| *span < self.blob.spans.len()) {
             if self.residency.has(span) {
                 continue;
             }
@@ -85,7 +85,7 @@ impl LayerContent {
             landings.push(landing);
         }
         let place = |landing: Option<&Landing<'_>>| {
-            let span = self.index.blob.spans.get(landing?.span)?;
+            let span = self.blob.spans.get(landing?.span)?;
             Some(span.compressed.clone())
         };
         let ends = place(landings.first()).zip(place(landings.last()));
@@ -105,7 +105,7 @@ impl LayerContent {
                 }
             },
         };
-        let reader = SpanReader::new(source, Arc::clone(&self.index.blob));
+        let reader = SpanReader::new(source, Arc::clone(&self.blob));
         let mut filled = Vec::new();
         for mut landing in landings {
             landing.outcome = self.settle(landing.span, &reader);
@@ -138,14 +138,14 @@ impl LayerContent {
         let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
         let check = |bytes: &[u8]| {
             landings.iter().try_for_each(|landing| {
-                let place = self.index.blob.spans.get(landing.span);
+                let place = self.blob.spans.get(landing.span);
                 let place = place.map_or(0..0, |span| span.compressed.clone());
                 let [start, end] = [place.start, place.end].map(|offset| {
                     let within = offset.saturating_sub(range.start);
                     usize::try_from(within).unwrap_or(usize::MAX)
                 });
                 let found = bytes.get(start..end).unwrap_or_default();
-                self.index.blob.check(landing.span, found)
+                self.blob.check(landing.span, found)
             })
         };
         let source = self.reader.source();

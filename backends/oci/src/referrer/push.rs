@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::path::Path;
 
 use serde::Deserialize;
 use thiserror::Error;
@@ -9,6 +10,7 @@ use thiserror::Error;
 use super::artifact::{artifact, pack};
 use crate::blob::Sha256Digest;
 use crate::image::ImageName;
+use crate::index::{LayerIndex, LoadError};
 use crate::registry::{self, RegistryError};
 use crate::{OciImage, OpenError, Options};
 
@@ -61,12 +63,14 @@ pub fn push_indexes(options: &Options) -> Result<PushedIndexes, PushError> {
     let image = OciImage::open(options)?;
     let (mut seen, mut indexes, mut too_large) = (HashSet::new(), Vec::new(), Vec::new());
     for content in image.contents() {
-        let index = content.index();
-        let layer = index.blob.digest;
-        if index.blob.contents.is_some() || index.borrowed.is_some() || !seen.insert(layer) {
+        let layer = content.blob().digest;
+        if content.blob().contents.is_some() || !seen.insert(layer) {
             continue;
         }
-        match pack(index)? {
+        let Some(index) = own_index(&options.cache, layer)? else {
+            continue;
+        };
+        match pack(&index)? {
             Some(packed) => indexes.push((layer, packed)),
             None => too_large.push(layer),
         }
@@ -85,6 +89,15 @@ pub fn push_indexes(options: &Options) -> Result<PushedIndexes, PushError> {
         sent,
         too_large,
     })
+}
+
+/// The index that this host has made of a layer; none where it has borrowed one.
+fn own_index(cache: &Path, layer: Sha256Digest) -> io::Result<Option<LayerIndex>> {
+    let path = cache.join("layers").join(format!("{}.index", layer.hex()));
+    match LayerIndex::load(&path) {
+        Err(LoadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        index => index.map(Some).map_err(io::Error::other),
+    }
 }
 
 /// What a manifest says that it is.

@@ -73,7 +73,7 @@ pub(crate) fn let_another_host_begin_at_once() {
         assert!(middle.unwrap() == noise()[4 << 20..][..100]);
         // Of the larger layer there is what was read, and what follows it for a mebibyte.
         let large = image.contents().next().unwrap();
-        let spans = large.index().blob.spans.len();
+        let spans = large.blob().spans.len();
         assert!(spans > 8 && large.resident_spans() <= 3, "{spans}");
         let cache = registry.path().join(host);
         assert!(largest_blob(&cache) < 1 << 20, "no layer was fetched");

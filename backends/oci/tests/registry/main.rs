@@ -362,7 +362,7 @@ fn is_the_same_by_its_tables() {
     let (by_tables, whole) = (opened(true, "tables"), opened(false, "whole"));
     let count = |image: &OciImage| {
         let contents = image.contents();
-        let tables = contents.filter(|it| it.index().blob.contents.is_some());
+        let tables = contents.filter(|it| it.blob().contents.is_some());
         tables.count()
     };
     assert_eq!((count(&by_tables), count(&whole)), (2, 0));

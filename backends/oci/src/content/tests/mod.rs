@@ -12,6 +12,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
+use crate::EntryKind;
 use crate::blob::tests::{gzip, text};
 use crate::blob::{BlobOptions, SpanFault};
 use crate::index::{IndexOptions, build_index};
@@ -146,7 +147,7 @@ impl Layer {
 
     fn open_in(&self, folder: &TempDir, source: &Arc<Source>, boot: HostBoot) -> LayerContent {
         let source: Arc<dyn BlobSource> = Arc::clone(source) as _;
-        LayerContent::open(folder.path(), Arc::clone(&self.index), source, boot).unwrap()
+        LayerContent::open(folder.path(), &self.index, source, boot).unwrap()
     }
 
     fn number(&self, name: &str) -> usize {
@@ -309,7 +310,7 @@ fn indexes_whose_files_have_no_place_are_refused() {
         change(&mut index);
         let folder = folder();
         let source: Arc<dyn BlobSource> = layer.source();
-        match LayerContent::open(folder.path(), Arc::new(index), source, boot(1)) {
+        match LayerContent::open(folder.path(), &index, source, boot(1)) {
             Err(error) => error,
             Ok(_) => panic!("it was opened"),
         }

@@ -102,11 +102,7 @@ fn a_table_that_arrives_wrong_is_none() {
     let image = scene.open().unwrap();
     // It was read as a whole.
     assert!(scene.server.sent() > made.blob.len());
-    assert!(
-        image
-            .contents()
-            .all(|it| it.index().blob.contents.is_none())
-    );
+    assert!(image.contents().all(|it| it.blob().contents.is_none()));
     assert!(content(&image, "file").unwrap() == noise(100_000, 1));
 }
 
@@ -116,7 +112,7 @@ fn the_whole_image_is_had_chunk_by_chunk_and_listed_as_complete() {
     let scene = scene(&made);
     let image = scene.open().unwrap();
     for content in image.contents() {
-        let spans = content.index().blob.spans.len();
+        let spans = content.blob().spans.len();
         content.fill_run(0..spans).unwrap();
     }
     let listed = crate::catalogue::Catalogue::new(&scene.cache());

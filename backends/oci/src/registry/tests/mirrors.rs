@@ -88,7 +88,7 @@ fn known(scene: &Scene, mirrors: &[&Server]) -> OciImage {
 fn fill(image: &OciImage) -> Result<(), ContentError> {
     let mut contents = image.contents();
     contents.try_for_each(|content| {
-        let spans = 0..content.index().blob.spans.len();
+        let spans = 0..content.blob().spans.len();
         spans
             .into_iter()
             .try_for_each(|span| content.fill_span(span))
@@ -109,7 +109,7 @@ fn wrong_bytes_of_a_piece_are_asked_for_at_the_next_mirror_and_then_of_the_regis
     assert_eq!(second.seen().len(), 2);
     assert!(!scene.blobs().is_empty());
     for content in image.contents() {
-        assert_eq!(content.resident_spans(), content.index().blob.spans.len());
+        assert_eq!(content.resident_spans(), content.blob().spans.len());
     }
 }
 

@@ -112,7 +112,7 @@ impl Scene {
 
 /// How many layers were opened by their tables.
 fn by_tables(image: &OciImage) -> usize {
-    let tables = image.contents().map(|it| it.index().blob.contents);
+    let tables = image.contents().map(|it| it.blob().contents);
     tables.flatten().count()
 }
 
@@ -237,6 +237,6 @@ fn a_hole_that_a_table_names_is_zeros_and_not_fetched() {
     let scene = Scene::new(&[made], true);
     let image = scene.open().unwrap();
     assert_eq!(by_tables(&image), 1);
-    assert_eq!(image.contents().next().unwrap().index().blob.spans.len(), 2);
+    assert_eq!(image.contents().next().unwrap().blob().spans.len(), 2);
     assert!(at(&image, "sparse").content().unwrap() == content);
 }
