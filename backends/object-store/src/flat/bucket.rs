@@ -15,11 +15,12 @@ use vfsd_backend::{Errno, Timestamp};
 
 use super::FlatOptions;
 use super::blocks::BlockCache;
+use super::body::{Body, DirectoryBody, FileBody};
 use super::content::{Content, Failure, bare};
 use super::directory::Listings;
 use super::known::{Bounded, Found, Known};
 use super::names::is_name;
-use super::node::{Body, DirectoryBody, FileBody, FlatNode};
+use super::node::FlatNode;
 use super::numbers::Numbers;
 use super::posix::Posix;
 use super::write::{Writer, Writing};

@@ -9,11 +9,11 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 use vfsd_backend::{Answer, DirEntry, DirSink, Directory, Entry, EntrySink, FileKind, Result};
 
+use super::body::{Body, may_be_link};
 use super::bucket::{Bucket, failed};
 use super::content::Failure;
 use super::known::{Bounded, Found, LARGEST_LISTING};
 use super::names::{Child, Naming};
-use super::node::{Body, may_be_link};
 use crate::store::ListRequest;
 
 /// Cookies of `.` and `..`; the others follow in the order of the listing.

@@ -11,8 +11,9 @@ use vfsd_backend::{
 };
 
 use super::blocks::{BLOCK, Wanted};
+use super::body::{Body, FileBody};
 use super::content::Content;
-use super::node::{Body, FileBody, FlatNode};
+use super::node::FlatNode;
 use super::readahead::Readahead;
 
 pub(super) struct OpenFile {

@@ -7,6 +7,7 @@
 //! Which names a bucket's keys have is said in `names.rs`.
 
 mod blocks;
+mod body;
 mod bucket;
 mod content;
 mod directory;

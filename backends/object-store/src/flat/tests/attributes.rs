@@ -7,7 +7,7 @@ use object_store::{Attribute, Attributes, GetOptions, ObjectStore, PutOptions};
 use tokio::time::advance;
 use vfsd_backend::{AttributeChanges, Capabilities, RenameFlags, XattrFlags, XattrName};
 
-use super::write::{Writable, close, write};
+use super::writable::{Writable, close, write};
 use super::*;
 use crate::flat::{Overwrite, Staging, WriteOptions};
 use crate::store::AttributeStore;

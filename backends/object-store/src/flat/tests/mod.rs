@@ -4,6 +4,8 @@ mod attributes;
 mod content;
 mod many;
 mod names;
+mod tree;
+mod writable;
 mod write;
 
 use std::sync::Arc;

@@ -7,9 +7,10 @@ use vfsd_backend::{Errno, FileKind, Result, Timestamp};
 
 use super::commit::Done;
 use super::rename::LARGEST_COPY;
+use crate::flat::body::{Body, FileBody};
 use crate::flat::bucket::{failed, modified_now};
 use crate::flat::content::{Failure, bare, same_etag};
-use crate::flat::node::{Body, FileBody, FlatNode};
+use crate::flat::node::FlatNode;
 use crate::store::ListedObject;
 
 impl FlatNode {

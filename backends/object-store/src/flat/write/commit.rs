@@ -13,10 +13,11 @@ use vfsd_backend::{Errno, Result};
 
 use super::Overwrite;
 use super::staging::Staged;
+use crate::flat::body::{Body, FileBody};
 use crate::flat::bucket::{failed, modified_now};
 use crate::flat::content::{bare, same_etag};
 use crate::flat::known::Found;
-use crate::flat::node::{Body, FileBody, FlatNode};
+use crate::flat::node::FlatNode;
 use crate::store::ListedObject;
 
 /// A file up to this size is uploaded with one request, from memory.

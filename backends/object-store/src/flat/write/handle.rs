@@ -8,8 +8,8 @@ use vfsd_backend::{
 };
 
 use super::staging::Staged;
+use crate::flat::body::FileBody;
 use crate::flat::file::OpenFile;
-use crate::flat::node::FileBody;
 
 impl OpenFile {
     /// Reads what is staged.

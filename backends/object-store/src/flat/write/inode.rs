@@ -13,9 +13,10 @@ use vfsd_backend::{AttributeChanges, Attributes, Errno, Result, SetTime, Timesta
 
 use super::Writer;
 use super::staging::Staged;
+use crate::flat::body::{Body, FileBody};
 use crate::flat::bucket::failed;
 use crate::flat::content::Failure;
-use crate::flat::node::{Body, FileBody, FlatNode};
+use crate::flat::node::FlatNode;
 use crate::flat::posix::Posix;
 
 /// How long a file that nobody has open is left alone after a change: more of them follow one another.

@@ -10,10 +10,11 @@ use vfsd_backend::{
 };
 
 use super::{Writer, Writing};
+use crate::flat::body::Body;
 use crate::flat::bucket::failed;
 use crate::flat::known::Found;
 use crate::flat::names::is_name;
-use crate::flat::node::{Body, FlatNode};
+use crate::flat::node::FlatNode;
 use crate::flat::posix::Posix;
 use crate::store::ListRequest;
 

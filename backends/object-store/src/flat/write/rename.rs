@@ -7,9 +7,10 @@ use object_store::ObjectStoreExt;
 use tokio::time::Instant;
 use vfsd_backend::{Errno, RenameFlags, Result};
 
+use crate::flat::body::{Body, FileBody};
 use crate::flat::bucket::{Bucket, failed};
 use crate::flat::known::Found;
-use crate::flat::node::{Body, FileBody, FlatNode};
+use crate::flat::node::FlatNode;
 use crate::store::ListRequest;
 
 /// The largest object that services copy with one request.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use object_store::Attributes as Metadata;
 use vfsd_backend::{Answer, Errno, Result, XattrFlags, XattrName};
 
+use crate::flat::body::Body;
 use crate::flat::extended;
-use crate::flat::node::{Body, FlatNode};
+use crate::flat::node::FlatNode;
 
 impl FlatNode {
     /// Whether it may have any, as far as that is known.

@@ -1,0 +1,158 @@
+//! Names that are made, moved and removed, by the requests that they cost.
+
+use std::time::Duration;
+
+use tokio::time::advance;
+use vfsd_backend::{AttributeChanges, RenameFlags};
+
+use super::writable::*;
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_removed_while_it_is_open_stays_readable() {
+    let mut scene = Writable::new(&[("d/f", "content"), ("d/g", "other")]).await;
+    let _known = scene.scene.find("d").await.unwrap();
+    let file = scene.scene.open("d/f").await.unwrap();
+    scene.cost();
+    scene.unlink("d/f").await.unwrap();
+    assert_eq!(scene.object("d/f").await, None);
+    assert_eq!(read(file.as_ref(), 0, 10).await.unwrap(), b"content");
+    assert_eq!(file.getattr().await.unwrap().links, 0);
+    assert!(matches!(scene.scene.find("d/f").await, Err(Errno::NOENT)));
+    drop(file);
+    assert_eq!(scene.staging.used(), 0);
+
+    // One that never was in the bucket costs nothing to remove.
+    let file = scene.create("d/h").await.unwrap();
+    write(file.as_ref(), 0, b"x").await.unwrap();
+    scene.cost();
+    scene.unlink("d/h").await.unwrap();
+    assert_eq!(scene.cost(), (0, 0, 0, 0));
+    close(file).await.unwrap();
+    assert_eq!(scene.object("d/h").await, None);
+    assert_eq!(scene.keys().await, ["d/g"]);
+
+    // A directory stays although its last file is gone, and goes when it is told to.
+    scene.unlink("d/g").await.unwrap();
+    advance(Duration::from_secs(2)).await;
+    assert_eq!(
+        names(scene.scene.find("d").await.unwrap().node.as_ref())
+            .await
+            .len(),
+        2
+    );
+    scene.rmdir("d").await.unwrap();
+    assert!(matches!(scene.scene.find("d").await, Err(Errno::NOENT)));
+    assert_eq!(scene.keys().await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn directories_are_made_and_removed_and_keep_their_attributes() {
+    let scene = Writable::new(&[("a", "1")]).await;
+    scene.mkdir("d").await.unwrap();
+    scene.mkdir("d/e").await.unwrap();
+    assert!(matches!(scene.mkdir("a").await, Err(Errno::EXIST)));
+    assert!(matches!(scene.mkdir("d").await, Err(Errno::EXIST)));
+    advance(Duration::from_secs(5)).await;
+    let e = scene.scene.find("d/e").await.unwrap();
+    assert_eq!((e.attributes.mode(), e.attributes.uid), (0o040_750, 1000));
+    assert_eq!(
+        names(scene.scene.find("d").await.unwrap().node.as_ref()).await,
+        [".", "..", "e"]
+    );
+    assert_eq!(scene.rmdir("d").await, Err(Errno::NOTEMPTY));
+    assert_eq!(scene.rmdir("a").await, Err(Errno::NOTDIR));
+    assert_eq!(scene.unlink("d").await, Err(Errno::ISDIR));
+    let changes = AttributeChanges {
+        permissions: Some(0o700),
+        ..AttributeChanges::default()
+    };
+    e.node.setattr(changes).await.unwrap();
+    drop(e);
+    advance(Duration::from_secs(5)).await;
+    assert_eq!(
+        scene
+            .scene
+            .find("d/e")
+            .await
+            .unwrap()
+            .attributes
+            .permissions,
+        0o700
+    );
+    scene.rmdir("d/e").await.unwrap();
+    scene.rmdir("d").await.unwrap();
+    assert_eq!(scene.keys().await, ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renamed_file_is_the_same_file_with_all_its_bytes() {
+    let mut scene = Writable::new(&[("a", "1"), ("b", "2"), ("d/x", "3")]).await;
+    let file = scene.open_to_write("a").await.unwrap();
+    let replaced = scene.scene.open("b").await.unwrap();
+    let before = scene.scene.find("a").await.unwrap().node.identity();
+    write(file.as_ref(), 1, b"more").await.unwrap();
+    assert_eq!(
+        scene.rename("a", "b", RenameFlags::NOREPLACE).await,
+        Err(Errno::EXIST)
+    );
+    scene.rename("a", "b", RenameFlags::empty()).await.unwrap();
+    assert_eq!(read(replaced.as_ref(), 0, 9).await.unwrap(), b"2");
+    assert_eq!(scene.object("b").await.unwrap(), "1more");
+    assert_eq!(scene.keys().await, ["b", "d/x"]);
+    assert_eq!(scene.scene.find("b").await.unwrap().node.identity(), before);
+    write(file.as_ref(), 5, b" and more").await.unwrap();
+    close(file).await.unwrap();
+    assert_eq!(scene.object("b").await.unwrap(), "1more and more");
+    advance(Duration::from_secs(2)).await;
+    scene.scene.find("b").await.unwrap();
+    let _known = scene.scene.find("d").await.unwrap();
+    scene.cost();
+    scene
+        .rename("b", "d/y", RenameFlags::empty())
+        .await
+        .unwrap();
+    let (puts, deletes, copies, reads) = scene.cost();
+    assert_eq!((puts, deletes, copies), (0, 1, 1));
+    assert!(reads <= 3, "{reads}");
+    assert_eq!(
+        scene.rename("d/y", "d", RenameFlags::empty()).await,
+        Err(Errno::ISDIR)
+    );
+    assert_eq!(
+        scene.rename("d", "z", RenameFlags::EXCHANGE).await.err(),
+        Some(Errno::INVAL)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_is_moved_with_its_files_up_to_a_thousand() {
+    let scene = Writable::new(&[("d/a", "1"), ("d/e/b", "2"), ("z", "3")]).await;
+    scene.mkdir("d/empty").await.unwrap();
+    let file = scene.open_to_write("d/a").await.unwrap();
+    write(file.as_ref(), 1, b"!").await.unwrap();
+    scene.rename("d", "n", RenameFlags::empty()).await.unwrap();
+    assert_eq!(scene.object("n/a").await.unwrap(), "1!");
+    assert_eq!(scene.object("n/e/b").await.unwrap(), "2");
+    assert!(matches!(scene.scene.find("d").await, Err(Errno::NOENT)));
+    assert_eq!(
+        names(scene.scene.find("n").await.unwrap().node.as_ref()).await,
+        [".", "..", "a", "e", "empty"]
+    );
+    write(file.as_ref(), 2, b"?").await.unwrap();
+    close(file).await.unwrap();
+    assert_eq!(scene.object("n/a").await.unwrap(), "1!?");
+    assert_eq!(scene.object("d/a").await, None);
+
+    for number in 0..1001 {
+        put(
+            &scene.scene.below,
+            &format!("many/{number}"),
+            "x".to_owned(),
+        )
+        .await;
+    }
+    let many = scene.rename("many", "other", RenameFlags::empty()).await;
+    assert_eq!(many, Err(Errno::XDEV));
+    assert_eq!(scene.object("many/1000").await.unwrap(), "x");
+}
