@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use vfsd_testkit::servers::{RunningStore, StoreServer};
+use vfsd_testkit::servers::{RunningStore, StoreServer, TIME_LIMIT};
 
 use crate::artifact::Cache;
 use crate::packages::{self, PYTHON_VENV};
@@ -67,13 +67,21 @@ impl StorePrograms {
         self.folder.join("venv/bin").join(name)
     }
 
-    /// Starts SeaweedFS.
+    /// Starts SeaweedFS for a test.
     ///
     /// # Errors
     /// It does not start.
     pub(crate) fn seaweedfs(&self) -> Result<RunningStore> {
+        self.seaweedfs_for(TIME_LIMIT)
+    }
+
+    /// Starts SeaweedFS for what takes `limit` at most.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub(crate) fn seaweedfs_for(&self, limit: Duration) -> Result<RunningStore> {
         StoreServer::SeaweedFs
-            .start_program(&self.program("weed"))
+            .start_program(&self.program("weed"), limit)
             .context("start an object store")
     }
 

@@ -23,7 +23,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// However a test ends, its server lives no longer than this.
-const TIME_LIMIT: Duration = Duration::from_secs(600);
+pub const TIME_LIMIT: Duration = Duration::from_secs(600);
 /// A server that isn't ready by then does not come.
 const READY: Duration = Duration::from_secs(60);
 
@@ -78,18 +78,18 @@ impl StoreServer {
     /// # Errors
     /// It isn't there, or does not come up.
     pub fn start(self) -> Result<RunningStore> {
-        self.start_program(&self.find().map_err(Error::other)?)
+        self.start_program(&self.find().map_err(Error::other)?, TIME_LIMIT)
     }
 
-    /// As [`start`](Self::start), with the program at a path.
+    /// As [`start`](Self::start), with the program at a path, and for at most so long.
     ///
     /// # Errors
     /// It isn't there, or does not come up.
-    pub fn start_program(self, program: &Path) -> Result<RunningStore> {
+    pub fn start_program(self, program: &Path, limit: Duration) -> Result<RunningStore> {
         match self {
-            Self::SeaweedFs => seaweedfs::start(program),
-            Self::Moto => moto::start(program),
-            Self::Rclone => rclone::start(program),
+            Self::SeaweedFs => seaweedfs::start(program, limit),
+            Self::Moto => moto::start(program, limit),
+            Self::Rclone => rclone::start(program, limit),
         }
     }
 }
@@ -147,17 +147,18 @@ impl RunningStore {
         self.folder.path()
     }
 
-    /// Starts `command`, which shall answer at `address` with what `is_ready` accepts.
+    /// Starts `command`, which shall answer at `address` with what `is_ready` accepts, for at most `limit`.
     fn start(
         command: &Command,
         address: SocketAddr,
         folder: TempDir,
+        limit: Duration,
         is_ready: impl Fn(&Reply) -> bool,
     ) -> Result<Self> {
         let log = std::fs::File::create(folder.path().join("log"))?;
         let mut limited = Command::new("timeout");
         limited
-            .args(["--kill-after=5", &TIME_LIMIT.as_secs().to_string()])
+            .args(["--kill-after=5", &limit.as_secs().to_string()])
             .arg(command.get_program())
             .args(command.get_args())
             .envs(

@@ -3,10 +3,11 @@
 use std::io::Result;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use super::{ACCESS_KEY, RunningStore, SECRET_KEY, free_ports, loopback};
 
-pub(super) fn start(program: &Path) -> Result<RunningStore> {
+pub(super) fn start(program: &Path, limit: Duration) -> Result<RunningStore> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
     std::fs::create_dir(&data)?;
@@ -22,5 +23,5 @@ pub(super) fn start(program: &Path) -> Result<RunningStore> {
         ])
         .args(["--addr", &address.to_string()])
         .arg(&data);
-    RunningStore::start(&command, address, folder, |reply| reply.status < 500)
+    RunningStore::start(&command, address, folder, limit, |reply| reply.status < 500)
 }

@@ -3,10 +3,11 @@
 use std::io::Result;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use super::{ACCESS_KEY, RunningStore, SECRET_KEY, flag, free_ports, loopback};
 
-pub(super) fn start(program: &Path) -> Result<RunningStore> {
+pub(super) fn start(program: &Path, limit: Duration) -> Result<RunningStore> {
     let folder = tempfile::tempdir()?;
     let identities = format!(
         r#"{{"identities":[{{"name":"t","credentials":[{{"accessKey":"{ACCESS_KEY}","secretKey":"{SECRET_KEY}"}}],
@@ -42,6 +43,8 @@ pub(super) fn start(program: &Path) -> Result<RunningStore> {
             flag("-admin.port", admin.to_string()),
         ]);
     // It answers before its volumes are there: only then the command says so.
-    let store = RunningStore::start(&command, loopback(s3), folder, |reply| reply.status == 403)?;
+    let store = RunningStore::start(&command, loopback(s3), folder, limit, |reply| {
+        reply.status == 403
+    })?;
     Ok(store)
 }

@@ -30,8 +30,11 @@ const PROGRAM: &str = concat!(
     include_str!("../../../guest/bench/cold.py"),
     include_str!("../../../guest/bench/buckets.py")
 );
-/// One part of it.
-const LIMIT: Duration = Duration::from_secs(540);
+/// How long one part of it may take with `objects` small objects: each of them is written, or looked at twice, and the
+/// slowest of the sides asks for each once more.
+fn limit(objects: u32) -> Duration {
+    Duration::from_secs(600).saturating_add(Duration::from_millis(20).saturating_mul(objects))
+}
 
 const ROWS: Rows = &[
     ("walk", "look at all small objects", Measure::Seconds),
@@ -82,6 +85,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
         vfsd: plan.vfsd.clone(),
         stores: StorePrograms::fetch(&cache)?,
         source: plan.folder.join("objects"),
+        limit: limit(plan.objects),
     };
     let step = Step::begin(format!(
         "make {} small objects and large ones",
@@ -90,7 +94,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     let make = program("make", &tools, &plan.folder.join("buckets.py"));
     let mut make = make?;
     make.arg(&tools.source).arg(plan.objects.to_string());
-    run_ok(&make, LIMIT, &mut |_| {}).context("make objects")?;
+    run_ok(&make, tools.limit, &mut |_| {}).context("make objects")?;
     step.done();
     let mut taken: [Samples; SIDES.len()] = Default::default();
     for pair in 0..plan.pairs {
@@ -119,7 +123,7 @@ fn sample(side: Side, tools: &Tools, folder: PathBuf, samples: &mut Samples) -> 
         let mut work = program(part, tools, &bucket.folder().join("buckets.py"))?;
         work.arg(bucket.point());
         work.envs(bucket.environment());
-        let printed = run_ok(&work, LIMIT, &mut |_| {})?;
+        let printed = run_ok(&work, tools.limit, &mut |_| {})?;
         samples.take(&printed, ROWS)?;
         let resident = Family::of(mounted.pid())?.resident()?;
         samples.add(memory, resident as f64);

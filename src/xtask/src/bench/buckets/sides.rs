@@ -14,8 +14,9 @@ use crate::packages::S3FS;
 use crate::process::run_ok;
 use crate::stores::StorePrograms;
 
-/// Filling, mounting, unmounting with everything brought into the bucket.
-const LIMIT: Duration = Duration::from_secs(300);
+/// Making the bucket, filling it, and for reading and for writing: mounting, working, and unmounting with everything
+/// brought into the bucket.
+const PARTS: u32 = 8;
 const BUCKET: &str = "data";
 
 /// Who has the bucket mounted.
@@ -58,6 +59,8 @@ pub(super) struct Tools {
     pub(super) stores: StorePrograms,
     /// What is put into each bucket.
     pub(super) source: PathBuf,
+    /// How long one part of the work may take.
+    pub(super) limit: Duration,
 }
 
 /// A bucket of a server of its own.
@@ -77,7 +80,9 @@ impl<'a> Bucket<'a> {
     /// The server or a program fails.
     pub(super) fn fill(side: Side, tools: &'a Tools, folder: PathBuf) -> Result<Self> {
         std::fs::create_dir(&folder).context("make a folder for a bucket")?;
-        let store = tools.stores.seaweedfs()?;
+        let store = tools
+            .stores
+            .seaweedfs_for(tools.limit.saturating_mul(PARTS))?;
         tools.stores.make_bucket(&store, BUCKET)?;
         let this = Self {
             side,
@@ -89,7 +94,7 @@ impl<'a> Bucket<'a> {
         let mut copy = this.rclone();
         copy.args(["copy", "--transfers", "16", "--no-traverse"]);
         copy.arg(&tools.source).arg(format!("w:{BUCKET}"));
-        run_ok(&copy, LIMIT, &mut |_| {}).context("fill a bucket")?;
+        run_ok(&copy, tools.limit, &mut |_| {}).context("fill a bucket")?;
         Ok(this)
     }
 
@@ -137,7 +142,15 @@ impl<'a> Bucket<'a> {
         let cache = self.folder.join(word);
         std::fs::create_dir(&cache).context("make a folder for a cache")?;
         let log = self.folder.join(format!("{word}.log"));
-        let peer = |command| Mounted::peer(self.side.name(), &command, &self.point, &log, LIMIT);
+        let peer = |command| {
+            Mounted::peer(
+                self.side.name(),
+                &command,
+                &self.point,
+                &log,
+                self.tools.limit,
+            )
+        };
         match self.side {
             Side::Ours => {
                 let mut storage = Storage::named("data", format!("s3://{BUCKET}"));
@@ -193,6 +206,6 @@ impl<'a> Bucket<'a> {
     /// # Errors
     /// The program did not end well.
     pub(super) fn unmount(&self, mounted: Mounted) -> Result<()> {
-        mounted.unmount(self.side.name(), &self.point, LIMIT)
+        mounted.unmount(self.side.name(), &self.point, self.tools.limit)
     }
 }
