@@ -80,7 +80,9 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let connection = connect::connect(url, options, &policy)?;
         let name = url.bucket_url();
-        let stack = Self::stack(connection.objects, connection.lister, policy, &name);
+        let by_version = url.provider() == Provider::Google;
+        let (objects, lister) = (connection.objects, connection.lister);
+        let stack = Self::stack(objects, lister, policy, &name, by_version);
         let markers = connection.markers.unwrap_or(stack.markers.clone());
         Ok(Self {
             markers,
@@ -94,7 +96,7 @@ impl Store {
     pub fn over(objects: Arc<dyn ObjectStore>, policy: RetryPolicy) -> Self {
         let lister = Arc::new(PathLister::new(objects.clone()));
         let name = objects.to_string();
-        Self::stack(objects, lister, policy, &name)
+        Self::stack(objects, lister, policy, &name, false)
     }
 
     /// The same that another one lists.
@@ -112,12 +114,14 @@ impl Store {
         lister: Arc<dyn Lister>,
         policy: RetryPolicy,
         name: &str,
+        by_version: bool,
     ) -> Self {
         let counters = Arc::new(Counters::default());
         let policy = Arc::new(policy);
         let counted = CountingStore::new(objects, counters.clone());
         let checked = CheckedStore::new(Arc::new(counted));
-        let objects = Arc::new(RetryingStore::new(Arc::new(checked), policy.clone()));
+        let retrying = RetryingStore::new(Arc::new(checked), policy.clone());
+        let objects = Arc::new(retrying.by_version(by_version));
         Self {
             markers: Arc::new(Placeholders(objects.clone())),
             attributes: None,

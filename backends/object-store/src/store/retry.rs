@@ -18,7 +18,7 @@ use object_store::path::Path;
 use object_store::{
     CopyMode, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
     MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result,
+    PutOptions, PutPayload, PutResult, Result, UpdateVersion,
 };
 use tokio::time::timeout;
 
@@ -35,6 +35,8 @@ const DELETED_AT_ONCE: usize = 1000;
 pub(super) struct RetryingStore {
     inner: Arc<dyn ObjectStore>,
     policy: Arc<RetryPolicy>,
+    /// The service replaces an object under the condition of its version, not of its ETag.
+    by_version: bool,
 }
 
 /// Which conditional write is to be told from another's.
@@ -48,7 +50,40 @@ struct Write<'a> {
 
 impl RetryingStore {
     pub(super) fn new(inner: Arc<dyn ObjectStore>, policy: Arc<RetryPolicy>) -> Self {
-        Self { inner, policy }
+        Self {
+            inner,
+            policy,
+            by_version: false,
+        }
+    }
+
+    /// The same for a service that takes versions for conditions, if it does.
+    pub(super) fn by_version(self, by_version: bool) -> Self {
+        Self { by_version, ..self }
+    }
+
+    /// The version that has this ETag, as a condition. Fails as the condition would.
+    async fn version(&self, location: &Path, etag: Option<&str>) -> Result<UpdateVersion> {
+        let head = || GetOptions {
+            head: true,
+            ..GetOptions::default()
+        };
+        let there = self
+            .policy
+            .run(|| self.inner.get_opts(location, head()))
+            .await?
+            .meta;
+        let bare = |etag: Option<&str>| etag.map(|etag| etag.trim_matches('"').to_owned());
+        if bare(there.e_tag.as_deref()) != bare(etag) {
+            return Err(Error::Precondition {
+                path: location.to_string(),
+                source: "the object is another by now".into(),
+            });
+        }
+        Ok(UpdateVersion {
+            e_tag: there.e_tag,
+            version: there.version,
+        })
     }
 
     async fn attempt(&self, write: &Write<'_>) -> Result<PutResult> {
@@ -244,6 +279,13 @@ impl ObjectStore for RetryingStore {
                     .put_opts(location, payload.clone(), options.clone())
             };
             return self.policy.run_for(limit, put).await;
+        }
+        if self.by_version
+            && let PutMode::Update(update) = &options.mode
+            && update.version.is_none()
+        {
+            let version = self.version(location, update.e_tag.as_deref()).await?;
+            options.mode = PutMode::Update(version);
         }
         let nonce = Nonce::new();
         nonce.mark(&mut options.attributes);

@@ -1,11 +1,14 @@
-//! A service whose connections break: what is read is right all the same.
+//! What goes over the wire to a service whose connections break, and to one of Google's kind.
 
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     reason = "a test fails by a panic"
 )]
+
+mod google;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
