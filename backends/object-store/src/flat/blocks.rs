@@ -3,8 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::StreamExt;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -12,6 +11,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use super::FlatOptions;
 use super::content::{Content, Failure};
 use super::disk::DiskCache;
+use super::fetch::{Fetch, Purpose};
 use super::known::Bounded;
 use crate::store::Store;
 
@@ -33,6 +33,8 @@ pub(super) struct Wanted {
     pub(super) ahead: Blocks,
     /// How many blocks one request shall ask for.
     pub(super) at_once: u64,
+    /// Whether the read did not go on where one before it ended.
+    pub(super) jumps: bool,
 }
 
 /// Blocks of all contents. Cheap to clone.
@@ -42,29 +44,33 @@ pub(super) struct BlockCache {
 }
 
 #[derive(Debug)]
-struct Shared {
-    store: Store,
+pub(super) struct Shared {
+    pub(super) store: Store,
     runtime: Handle,
     most: u64,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// A block came or was given up: there may be room.
-    moved: Notify,
-    disk: Option<DiskCache>,
+    pub(super) moved: Notify,
+    pub(super) disk: Option<DiskCache>,
     /// Blocks on their way to the disk.
-    keeping: Arc<Semaphore>,
+    pub(super) keeping: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    blocks: Bounded<(u64, u64), Block>,
+pub(super) struct State {
+    pub(super) blocks: Bounded<(u64, u64), Block>,
     /// Blocks that are there or on their way.
-    used: u64,
+    pub(super) used: u64,
+    /// Memory of blocks that were forgotten, for those that come: what goes back and forth between threads and the
+    /// allocator makes holes in the heap of each of them. Nothing is allocated while there is some, so that it never is
+    /// more, with what is there, than there may be blocks.
+    spare: Vec<BytesMut>,
 }
 
-type Outcome = Result<Bytes, Failure>;
+pub(super) type Outcome = Result<Bytes, Failure>;
 
 #[derive(Debug)]
-enum Block {
+pub(super) enum Block {
     There(Bytes),
     Coming(watch::Receiver<Option<Outcome>>),
 }
@@ -161,6 +167,16 @@ impl BlockCache {
         keeping.acquire_many_owned(all).await.ok()
     }
 
+    /// How many bytes of memory blocks have, those included that have none in it.
+    #[cfg(test)]
+    pub(super) fn allocated(&self) -> u64 {
+        let state = self.shared.state.lock();
+        let is_there = |key: &&(u64, u64)| state.blocks.peek(*key).is_some_and(Block::is_there);
+        let there = state.blocks.oldest().filter(is_there).count();
+        let all = there.saturating_add(state.spare.len());
+        u64::try_from(all).unwrap_or(u64::MAX).saturating_mul(BLOCK)
+    }
+
     /// How many bytes are there or on their way.
     pub(super) fn bytes(&self) -> u64 {
         self.shared.state.lock().used.saturating_mul(BLOCK)
@@ -184,14 +200,20 @@ impl Awaited {
     }
 }
 
-fn given_up() -> Failure {
+pub(super) fn given_up() -> Failure {
     Failure::Failed("a request was given up".to_owned())
 }
 
 impl State {
+    /// The blocks that are neither there nor on their way.
+    fn missing(&self, content: &Content, blocks: &Blocks) -> Vec<u64> {
+        let is_missing = |number: &u64| !self.blocks.contains(&(content.id, *number));
+        blocks.clone().filter(is_missing).collect()
+    }
+
     /// Makes room for so many blocks by forgetting those used the longest time ago, except `kept`.
-    fn make_room(&mut self, count: u64, most: u64, kept: (u64, &Blocks)) -> bool {
-        let needed = self.used.saturating_add(count).saturating_sub(most);
+    fn make_room(&mut self, wanted: u64, most: u64, kept: (u64, &Blocks)) -> bool {
+        let needed = self.used.saturating_add(wanted).saturating_sub(most);
         if needed == 0 {
             return true;
         }
@@ -209,10 +231,25 @@ impl State {
             return false;
         }
         for key in chosen {
-            self.blocks.remove(&key);
+            let forgotten = self.blocks.remove(&key);
             self.used = self.used.saturating_sub(1);
+            if let Some(Block::There(bytes)) = forgotten
+                && let Ok(memory) = bytes.try_into_mut()
+            {
+                self.spare.push(memory);
+            }
         }
         true
+    }
+
+    /// Empty memory for a block of this length.
+    pub(super) fn memory(&mut self, length: usize) -> BytesMut {
+        let mut memory = match self.spare.pop() {
+            Some(memory) if memory.capacity() >= length => memory,
+            _ => BytesMut::with_capacity(length),
+        };
+        memory.clear();
+        memory
     }
 }
 
@@ -226,190 +263,81 @@ impl Shared {
     /// Sends requests for the blocks that are neither there nor on their way. False, and nothing done, when
     /// there is no room for those needed now; without room for what may follow that is left out.
     fn ask(self: &Arc<Self>, state: &mut State, content: &Arc<Content>, wanted: &Wanted) -> bool {
-        let missing = |state: &State, range: &Blocks| -> Vec<u64> {
-            let is_missing = |number: &u64| !state.blocks.contains(&(content.id, *number));
-            range.clone().filter(is_missing).collect()
-        };
-        let count = |list: &[u64]| u64::try_from(list.len()).unwrap_or(u64::MAX);
-        let mut numbers = missing(state, &wanted.now);
+        let mut numbers = state.missing(content, &wanted.now);
         let kept = wanted.now.start..wanted.ahead.end.max(wanted.now.end);
         if !state.make_room(count(&numbers), self.most, (content.id, &kept)) {
             return false;
         }
-        let ahead = missing(state, &wanted.ahead);
+        let ahead = state.missing(content, &wanted.ahead);
         let both = count(&numbers).saturating_add(count(&ahead));
         if state.make_room(both, self.most, (content.id, &kept)) {
             numbers.extend(ahead);
         }
         let at_once = usize::try_from(wanted.at_once).unwrap_or(usize::MAX).max(1);
+        let purpose = match wanted.jumps {
+            true => Purpose::Jump,
+            false => Purpose::Sequence,
+        };
         for run in numbers.chunk_by(|one, next| one.checked_add(1) == Some(*next)) {
             for part in run.chunks(at_once) {
-                if let Some(first) = part.first() {
-                    self.send(state, content, *first, part.len());
-                }
+                self.send(state, content, part, purpose);
             }
         }
         true
     }
 
-    /// One request for consecutive blocks.
-    fn send(self: &Arc<Self>, state: &mut State, content: &Arc<Content>, first: u64, count: usize) {
-        let mut fetch = Fetch {
-            shared: self.clone(),
-            content: content.clone(),
-            next: first,
-            senders: Vec::with_capacity(count).into_iter(),
+    /// Sends one request for what is missing of a region, if there is room.
+    pub(super) fn ask_around(self: &Arc<Self>, content: &Arc<Content>, region: &Blocks) {
+        let mut state = self.state.lock();
+        let numbers = state.missing(content, region);
+        if state.make_room(count(&numbers), self.most, (content.id, region)) {
+            self.send(&mut state, content, &numbers, Purpose::Around);
+        }
+    }
+
+    /// One request for these blocks, whose numbers ascend. What lies between them comes along.
+    fn send(
+        self: &Arc<Self>,
+        state: &mut State,
+        content: &Arc<Content>,
+        numbers: &[u64],
+        purpose: Purpose,
+    ) {
+        let (Some(&first), Some(&last)) = (numbers.first(), numbers.last()) else {
+            return;
         };
-        let mut senders = Vec::with_capacity(count);
-        for number in (first..).take(count) {
+        let mut senders = Vec::new();
+        for number in first..=last {
+            if numbers.binary_search(&number).is_err() {
+                senders.push(None);
+                continue;
+            }
             let (sender, receiver) = watch::channel(None);
-            senders.push(sender);
+            senders.push(Some(sender));
             state
                 .blocks
                 .insert((content.id, number), Block::Coming(receiver));
             state.used = state.used.saturating_add(1);
         }
-        fetch.senders = senders.into_iter();
+        let fetch = Fetch {
+            shared: self.clone(),
+            content: content.clone(),
+            next: first,
+            senders: senders.into_iter(),
+            purpose,
+        };
         self.runtime.spawn(fetch.run());
     }
-}
 
-/// Blocks on their way, in their order. What has not come when it is dropped is given up.
-struct Fetch {
-    shared: Arc<Shared>,
-    content: Arc<Content>,
-    next: u64,
-    senders: std::vec::IntoIter<watch::Sender<Option<Outcome>>>,
-}
-
-impl Fetch {
-    async fn run(mut self) {
-        self.read_disk().await;
-        if self.senders.len() == 0 {
-            return;
+    /// The largest content that stays, in memory or on the disk, and leaves room for others.
+    pub(super) fn stays(&self) -> u64 {
+        match &self.disk {
+            Some(disk) => disk.limit() / 4,
+            None => self.most.saturating_mul(BLOCK) / 2,
         }
-        if let Err(failure) = self.receive().await {
-            if failure == Failure::Replaced {
-                self.content.replace();
-            }
-            self.fail(&failure);
-        }
-    }
-
-    /// Takes what the disk has of the beginning.
-    async fn read_disk(&mut self) {
-        let Some(disk) = self.shared.disk.clone() else {
-            return;
-        };
-        while self.senders.len() > 0
-            && let Some(name) = self.content.block_name(self.next)
-        {
-            let from = self.next.saturating_mul(BLOCK);
-            let length = self.content.size.saturating_sub(from).min(BLOCK);
-            let length = usize::try_from(length).unwrap_or(0);
-            let disk = disk.clone();
-            let read = tokio::task::spawn_blocking(move || disk.get(&name, length));
-            match read.await {
-                Ok(Some(bytes)) => self.there(bytes),
-                Ok(None) | Err(_) => return,
-            }
-        }
-    }
-
-    /// Keeps a block on the disk, if that is not too busy.
-    fn keep(&self, bytes: &Bytes) {
-        if let Some(disk) = &self.shared.disk
-            && let Some(name) = self.content.block_name(self.next)
-            && let Ok(turn) = self.shared.keeping.clone().try_acquire_owned()
-        {
-            let (disk, bytes) = (disk.clone(), bytes.clone());
-            tokio::task::spawn_blocking(move || {
-                disk.put(&name, &bytes);
-                drop(turn);
-            });
-        }
-    }
-
-    async fn receive(&mut self) -> Result<(), Failure> {
-        let content = self.content.clone();
-        let count = u64::try_from(self.senders.len()).unwrap_or(u64::MAX);
-        let from = self.next.saturating_mul(BLOCK);
-        let to = self
-            .next
-            .saturating_add(count)
-            .saturating_mul(BLOCK)
-            .min(content.size);
-        let objects = self.shared.store.objects().clone();
-        let reply = objects
-            .get_opts(&content.path, content.request(from, to))
-            .await?;
-        if !content.is(&reply.meta) {
-            return Err(Failure::Replaced);
-        }
-        if reply.range != (from..to) {
-            return Err(Failure::Failed("the reply is for another range".to_owned()));
-        }
-        let mut body = reply.into_stream();
-        let mut left = to.saturating_sub(from);
-        let mut block = Vec::new();
-        while let Some(chunk) = body.next().await {
-            let mut chunk = chunk?;
-            while !chunk.is_empty() {
-                let size = usize::try_from(left.min(BLOCK)).unwrap_or(0);
-                if block.capacity() == 0 {
-                    block.reserve_exact(size);
-                }
-                let part = chunk.split_to(chunk.len().min(size.saturating_sub(block.len())));
-                if part.is_empty() {
-                    return Err(given_up());
-                }
-                block.extend_from_slice(&part);
-                if block.len() == size {
-                    left = left.saturating_sub(left.min(BLOCK));
-                    let whole: Bytes = std::mem::take(&mut block).into();
-                    self.keep(&whole);
-                    self.there(whole);
-                }
-            }
-        }
-        match left {
-            0 => Ok(()),
-            _ => Err(given_up()),
-        }
-    }
-
-    /// The next block has come.
-    fn there(&mut self, bytes: Bytes) {
-        let Some(sender) = self.senders.next() else {
-            return;
-        };
-        let key = (self.content.id, self.next);
-        self.next = self.next.saturating_add(1);
-        let mut state = self.shared.state.lock();
-        if let Some(block) = state.blocks.get(&key) {
-            *block = Block::There(bytes.clone());
-        }
-        drop(state);
-        sender.send_replace(Some(Ok(bytes)));
-        self.shared.moved.notify_waiters();
-    }
-
-    /// The rest does not come.
-    fn fail(&mut self, failure: &Failure) {
-        let mut state = self.shared.state.lock();
-        for (sender, number) in self.senders.by_ref().zip(self.next..) {
-            if state.blocks.remove(&(self.content.id, number)).is_some() {
-                state.used = state.used.saturating_sub(1);
-            }
-            sender.send_replace(Some(Err(failure.clone())));
-        }
-        drop(state);
-        self.shared.moved.notify_waiters();
     }
 }
 
-impl Drop for Fetch {
-    fn drop(&mut self) {
-        self.fail(&given_up());
-    }
+fn count<T>(things: &[T]) -> u64 {
+    u64::try_from(things.len()).unwrap_or(u64::MAX)
 }

@@ -4,9 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectMeta};
+use parking_lot::Mutex;
 use vfsd_backend::Errno;
 
 use super::disk::BlockName;
+use super::regions::Regions;
 use crate::store::ListedObject;
 
 /// The content of an object as it was when it was found. It never changes; an object that was written again is
@@ -20,6 +22,8 @@ pub(super) struct Content {
     etag: Option<String>,
     /// What names it on a disk; `None` if nothing does for certain.
     kept_as: Option<String>,
+    /// What reads that jump have asked for.
+    pub(super) regions: Mutex<Regions>,
     replaced: AtomicBool,
 }
 
@@ -70,6 +74,7 @@ impl Content {
             path,
             size: object.size,
             etag: object.etag.clone(),
+            regions: Mutex::default(),
             replaced: AtomicBool::new(false),
         }
     }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, fstat, futimens,
     mkdirat, openat, renameat, statat, unlinkat,
@@ -91,8 +91,18 @@ impl DiskCache {
         })
     }
 
-    /// The block, if it is there and whole. Waits for the disk.
-    pub(super) fn get(&self, name: &BlockName, length: usize) -> Option<Bytes> {
+    /// About how many bytes it keeps.
+    pub(super) fn limit(&self) -> u64 {
+        self.shared.limit
+    }
+
+    /// The block, if it is there and whole, in this `memory`. Waits for the disk.
+    pub(super) fn get(
+        &self,
+        name: &BlockName,
+        length: usize,
+        memory: impl FnOnce() -> BytesMut,
+    ) -> Option<Bytes> {
         let (folder, file) = name.place();
         let path = format!("{folder}/{file}");
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -111,13 +121,14 @@ impl DiskCache {
             last_modification: now,
         };
         let _ = futimens(&file, &times);
-        let mut content = Vec::with_capacity(expected);
-        let most = u64::try_from(expected).ok()?;
-        File::from(file).take(most).read_to_end(&mut content).ok()?;
-        let content = Bytes::from(content);
-        let (header, bytes) = content.split_at_checked(HEADER)?;
-        let right = header.strip_prefix(MAGIC)? == checksum(name, bytes);
-        (right && bytes.len() == length).then(|| content.slice(HEADER..))
+        let mut file = File::from(file);
+        let mut header = [0; HEADER];
+        file.read_exact(&mut header).ok()?;
+        let mut bytes = memory();
+        bytes.resize(length, 0);
+        file.read_exact(&mut bytes).ok()?;
+        let right = header.strip_prefix(MAGIC)? == checksum(name, &bytes);
+        right.then(|| bytes.freeze())
     }
 
     /// Keeps a block. Waits for the disk; what cannot be written is not kept, nor what comes while there is
@@ -152,11 +163,12 @@ impl DiskCache {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let opened = openat(directory, &temporary, flags, Mode::RUSR | Mode::WUSR)?;
-        let mut content = Vec::with_capacity(bytes.len().saturating_add(HEADER));
-        content.extend_from_slice(MAGIC);
-        content.extend_from_slice(&checksum(name, bytes));
-        content.extend_from_slice(bytes);
-        let done = match File::from(opened).write_all(&content) {
+        let mut opened = File::from(opened);
+        let header = [MAGIC.as_slice(), &checksum(name, bytes)].concat();
+        let done = match opened
+            .write_all(&header)
+            .and_then(|()| opened.write_all(bytes))
+        {
             Ok(()) => renameat(directory, &temporary, directory, format!("{folder}/{file}")),
             Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
         };
@@ -233,6 +245,10 @@ mod tests {
         BlockName(text.to_owned())
     }
 
+    fn get(cache: &DiskCache, text: &str, length: usize) -> Option<Bytes> {
+        cache.get(&name(text), length, BytesMut::new)
+    }
+
     /// All files with their sizes.
     fn files(directory: &Path) -> Vec<(std::path::PathBuf, u64)> {
         let folders = std::fs::read_dir(directory).unwrap();
@@ -249,12 +265,12 @@ mod tests {
     fn a_block_is_there_for_the_next_one_who_asks() {
         let dir = tempfile::tempdir().unwrap();
         let cache = DiskCache::open(dir.path(), 1 << 20).unwrap();
-        assert_eq!(cache.get(&name("a"), 3), None);
+        assert_eq!(get(&cache, "a", 3), None);
         cache.put(&name("a"), b"123");
         let other = DiskCache::open(dir.path(), 1 << 20).unwrap();
-        assert_eq!(other.get(&name("a"), 3).unwrap(), "123");
-        assert_eq!(other.get(&name("a"), 4), None);
-        assert_eq!(other.get(&name("b"), 3), None);
+        assert_eq!(get(&other, "a", 3).unwrap(), "123");
+        assert_eq!(get(&other, "a", 4), None);
+        assert_eq!(get(&other, "b", 3), None);
     }
 
     #[test]
@@ -268,17 +284,17 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[at] ^= 1;
             std::fs::write(&file, damaged).unwrap();
-            assert_eq!(cache.get(&name("a"), 9), None, "byte {at}");
+            assert_eq!(get(&cache, "a", 9), None, "byte {at}");
         }
         std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
-        assert_eq!(cache.get(&name("a"), 9), None);
+        assert_eq!(get(&cache, "a", 9), None);
         std::fs::write(&file, vec![0; whole.len()]).unwrap();
-        assert_eq!(cache.get(&name("a"), 9), None, "as a power cut leaves it");
+        assert_eq!(get(&cache, "a", 9), None, "as a power cut leaves it");
 
         std::fs::write(&file, &whole).unwrap();
         let (folder, place) = name("b").place();
         std::fs::rename(&file, dir.path().join(folder).join(place)).unwrap();
-        assert_eq!(cache.get(&name("b"), 9), None);
+        assert_eq!(get(&cache, "b", 9), None);
     }
 
     #[test]
@@ -290,12 +306,12 @@ mod tests {
         cache.put(&name("used"), &block);
         for number in 0..300 {
             cache.put(&name(&number.to_string()), &block);
-            assert!(cache.get(&name("used"), block.len()).is_some(), "{number}");
+            assert!(get(&cache, "used", block.len()).is_some(), "{number}");
         }
         let total: u64 = files(dir.path()).iter().map(|(_, size)| size).sum();
         assert!(total <= limit + limit / 8, "{total}");
         assert!(total > limit / 2, "{total}");
-        assert!(cache.get(&name("0"), block.len()).is_none());
+        assert!(get(&cache, "0", block.len()).is_none());
     }
 
     #[test]
@@ -321,6 +337,6 @@ mod tests {
             std::fs::remove_dir_all(folder.unwrap().path()).unwrap();
         }
         cache.put(&name("a"), b"123");
-        assert_eq!(cache.get(&name("a"), 3), None);
+        assert_eq!(get(&cache, "a", 3), None);
     }
 }

@@ -218,14 +218,20 @@ pub(super) struct Bounded<K, V> {
     entries: HashMap<K, (u64, V)>,
     used: BTreeMap<u64, K>,
     clock: u64,
+    /// Goes below all that the clock shows.
+    unused: u64,
 }
+
+/// What the clock begins with.
+const BEGIN: u64 = 1 << 63;
 
 impl<K, V> Default for Bounded<K, V> {
     fn default() -> Self {
         Self {
             entries: HashMap::new(),
             used: BTreeMap::new(),
-            clock: 0,
+            clock: BEGIN,
+            unused: 0,
         }
     }
 }
@@ -284,6 +290,21 @@ impl<K: std::hash::Hash + Eq + Clone, V> Bounded<K, V> {
         Some(value)
     }
 
+    /// Counts it as if it had not been used at all.
+    pub(super) fn make_oldest<Q>(&mut self, key: &Q)
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: std::hash::Hash + Eq + ?Sized,
+    {
+        if let Some((used, _)) = self.entries.get_mut(key)
+            && let Some(key) = self.used.remove(used)
+        {
+            self.unused = self.unused.wrapping_add(1);
+            *used = self.unused;
+            self.used.insert(self.unused, key);
+        }
+    }
+
     pub(super) fn remove_oldest(&mut self) -> Option<V> {
         let (_, key) = self.used.pop_first()?;
         Some(self.entries.remove(&key)?.1)
@@ -308,6 +329,13 @@ mod tests {
         map.get("a");
         map.insert("b", 7);
         assert_eq!(map.oldest().copied().collect::<Vec<_>>(), ["c", "a", "b"]);
+        for key in ["b", "a"] {
+            map.make_oldest(key);
+        }
+        assert_eq!(map.oldest().copied().collect::<Vec<_>>(), ["b", "a", "c"]);
+        for key in ["a", "b"] {
+            map.get(key);
+        }
         map.remove_oldest();
         assert_eq!(map.remove("a"), Some(1));
         assert_eq!(

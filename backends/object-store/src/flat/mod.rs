@@ -13,6 +13,7 @@ mod content;
 mod directory;
 mod disk;
 mod extended;
+mod fetch;
 mod file;
 mod known;
 mod names;
@@ -20,6 +21,7 @@ mod node;
 mod numbers;
 mod posix;
 mod readahead;
+mod regions;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -36,7 +36,11 @@ impl Readahead {
             self.asked = 0;
             // The next one may go on from here.
             self.position = range.end;
-            return wanted(range.clone(), range.end..range.end, size, BLOCK);
+            let wanted = wanted(range.clone(), range.end..range.end, size, BLOCK);
+            return Wanted {
+                jumps: true,
+                ..wanted
+            };
         }
         let passes = range.end > self.position;
         self.position = self.position.max(range.end);
@@ -79,6 +83,7 @@ fn wanted(now: Range<u64>, ahead: Range<u64>, size: u64, request: u64) -> Wanted
     Wanted {
         ahead: now.end..end(ahead.end).max(now.end),
         at_once: at_once.saturating_add(needed),
+        jumps: false,
         now,
     }
 }

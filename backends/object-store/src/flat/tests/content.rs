@@ -7,13 +7,14 @@ use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use tokio::time::advance;
-use vfsd_backend::{Backend, Errno};
+use vfsd_backend::{Backend, Errno, File};
 
 use super::{Scene, lookup, names, open, put, read};
 use crate::flat::{DiskCache, FlatBucket, FlatOptions};
 use crate::store::{Fault, RetryPolicy, Store};
 
 const MIB: usize = 1 << 20;
+const BLOCK: usize = 128 << 10;
 
 /// Bytes that are different everywhere.
 fn content(length: usize) -> Vec<u8> {
@@ -116,6 +117,52 @@ async fn jumping_reads_fetch_a_block_each_and_no_block_twice() {
     assert_eq!(scene.seen.bytes_read, 4 * (128 << 10));
 }
 
+/// Reads a part of each block, no two of them near each other.
+async fn jump_over(file: &dyn File, body: &[u8]) {
+    let blocks = body.len() / BLOCK;
+    for number in 0..blocks {
+        let offset = (number * 37 % blocks) * BLOCK + 5000;
+        let got = read(file, offset, 4096).await.unwrap();
+        assert_eq!(got, body[offset..offset + 4096]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_many_reads_jump_to_the_whole_region_comes_with_one_request() {
+    let mut scene = Scene::new(&[]).await;
+    let body = content(32 * MIB);
+    put(&scene.below, "f", body.clone()).await;
+    let file = scene.open("f").await.unwrap();
+    scene.requests();
+    jump_over(file.as_ref(), &body).await;
+    // Four blocks of each 8 MiB, and what lies around them.
+    assert_eq!(scene.requests(), (0, 0, 4 * 5));
+    let bytes = u64::try_from(body.len() + 4 * 4 * BLOCK).unwrap();
+    assert!(
+        scene.seen.bytes_read <= bytes,
+        "{} {bytes}",
+        scene.seen.bytes_read
+    );
+    jump_over(file.as_ref(), &body).await;
+    assert_eq!(scene.requests(), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_would_not_stay_is_not_fetched_around_what_is_read() {
+    let options = FlatOptions {
+        memory: 8 << 20,
+        ..FlatOptions::default()
+    };
+    let mut scene = Scene::with(&[], options, Vec::new()).await;
+    let body = content(32 * MIB);
+    put(&scene.below, "f", body.clone()).await;
+    let file = scene.open("f").await.unwrap();
+    scene.requests();
+    jump_over(file.as_ref(), &body).await;
+    assert_eq!(scene.requests(), (0, 0, 256));
+    assert_eq!(scene.seen.bytes_read, u64::try_from(body.len()).unwrap());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_block_that_many_wait_for_is_fetched_once_and_survives_who_gave_up() {
     let mut scene = Scene::new(&[]).await;
@@ -161,6 +208,27 @@ async fn memory_stays_below_its_bound() {
         );
     }
     assert!(scene.bucket.memory() > 4 << 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_of_what_is_forgotten_is_used_again() {
+    let options = FlatOptions {
+        memory: 8 << 20,
+        ..FlatOptions::default()
+    };
+    let scene = Scene::with(&[], options, Vec::new()).await;
+    let body = content(20 * MIB);
+    put(&scene.below, "f", body.clone()).await;
+    let file = scene.open("f").await.unwrap();
+    for offset in (0..20 * MIB).step_by(BLOCK) {
+        let got = read(file.as_ref(), offset, BLOCK).await.unwrap();
+        assert!(got == body[offset..offset + BLOCK]);
+        let allocated = scene.bucket.bucket.blocks.allocated();
+        assert!(allocated <= 8 << 20, "{allocated}");
+    }
+    jump_over(file.as_ref(), &body).await;
+    let allocated = scene.bucket.bucket.blocks.allocated();
+    assert!(allocated <= 8 << 20, "{allocated}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,76 @@
+//! Regions of a content that many reads jump to.
+//!
+//! A read that jumps has the block asked for that it needs. Once so many of them fell into one region that the whole
+//! region would have come in the same time, the whole region is asked for: whatever is read, that costs at most twice the
+//! time of what would have been best.
+
+use std::collections::HashMap;
+
+use super::blocks::Blocks;
+
+/// Blocks of a region, which begins at a multiple of it: 8 MiB.
+const REGION: u64 = 64;
+/// Requests for single blocks that take as long as a region: where a request takes 20 ms, and 100 MB come in a second.
+const SINGLE: u8 = 4;
+/// Regions whose requests are counted; then counting begins anew.
+const COUNTED: usize = 1024;
+
+/// What was asked for one by one, of one content.
+#[derive(Debug, Default)]
+pub(super) struct Regions {
+    single: HashMap<u64, u8>,
+    /// Blocks that were asked for with their region.
+    whole: u64,
+}
+
+impl Regions {
+    /// Notes that a block is asked for by itself, and answers the region that shall come along with it, if one shall. All of
+    /// them together are not more than `blocks`, which is how many there are.
+    pub(super) fn single(&mut self, block: u64, blocks: u64) -> Option<Blocks> {
+        let region = block.checked_div(REGION)?;
+        if self.single.len() >= COUNTED {
+            self.single.clear();
+        }
+        let requests = self.single.entry(region).or_default();
+        *requests = requests.saturating_add(1);
+        let first = region.saturating_mul(REGION);
+        let end = first.saturating_add(REGION).min(blocks);
+        let whole = self.whole.saturating_add(end.saturating_sub(first));
+        if *requests < SINGLE || whole > blocks {
+            return None;
+        }
+        self.single.remove(&region);
+        self.whole = whole;
+        Some(first..end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_comes_after_four_requests_and_all_of_them_come_once() {
+        let mut regions = Regions::default();
+        let blocks = 2 * REGION + 10;
+        let mut came = Vec::new();
+        for round in 0..10 {
+            for region in 0..3 {
+                let asked = regions.single(region * REGION + round, blocks);
+                assert!(round >= 3 || asked.is_none());
+                came.extend(asked);
+            }
+        }
+        let last = 2 * REGION..blocks;
+        assert_eq!(came, [0..REGION, REGION..2 * REGION, last]);
+    }
+
+    #[test]
+    fn reads_that_are_spread_thin_stay_single_and_cost_no_memory() {
+        let mut regions = Regions::default();
+        for block in (0..1 << 40).step_by(1 << 20) {
+            assert_eq!(regions.single(block, 1 << 40), None);
+        }
+        assert!(regions.single.len() <= COUNTED);
+    }
+}
