@@ -251,6 +251,11 @@ impl State {
         memory.clear();
         memory
     }
+
+    /// What was not needed after all.
+    pub(super) fn give_back(&mut self, memory: BytesMut) {
+        self.spare.push(memory);
+    }
 }
 
 impl Block {

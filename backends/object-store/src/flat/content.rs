@@ -1,5 +1,6 @@
 //! One version of an object: what a file that is open is made of.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use object_store::path::Path;
@@ -21,7 +22,7 @@ pub(super) struct Content {
     pub(super) size: u64,
     etag: Option<String>,
     /// What names it on a disk; `None` if nothing does for certain.
-    kept_as: Option<String>,
+    kept_as: Option<Arc<str>>,
     /// What reads that jump have asked for.
     pub(super) regions: Mutex<Regions>,
     replaced: AtomicBool,
@@ -67,7 +68,7 @@ impl Content {
             .filter(|etag| !etag.starts_with("W/"));
         // Neither a key nor an ETag has a line break in it.
         let kept_as =
-            strong.map(|etag| format!("{store}\n{path}\n{}\n{}", object.size, bare(etag)));
+            strong.map(|etag| format!("{store}\n{path}\n{}\n{}", object.size, bare(etag)).into());
         Self {
             id,
             kept_as,
@@ -81,8 +82,8 @@ impl Content {
 
     /// The name of one of its blocks on a disk.
     pub(super) fn block_name(&self, number: u64) -> Option<BlockName> {
-        let kept_as = self.kept_as.as_ref()?;
-        Some(BlockName(format!("{kept_as}\n{number}")))
+        let content = self.kept_as.clone()?;
+        Some(BlockName { content, number })
     }
 
     /// The request for bytes of this content and no other.

@@ -1,12 +1,10 @@
 //! Blocks on a disk of the host, for the next time.
 //!
-//! Each block is a file of its own: what it is of, a checksum, and its bytes. It is written under another name and renamed, so
-//! that a killed daemon leaves no half block; what a power cut leaves is found out by the checksum. Nothing is kept open
-//! or in memory: several daemons may share a directory, and each of them holds it below its own limit.
+//! Eight blocks in a row of a content share a file, each in its place if it is there: a checksum of what it is of and of its
+//! bytes, and these. What a killed daemon or a power cut left half written is found out by the checksum. Nothing is kept
+//! open or in memory: several daemons may share a directory, and each of them holds it below its own limit.
 
-use std::fs::File;
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{Read, Write};
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,16 +12,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, fstat, futimens,
-    mkdirat, openat, renameat, statat, unlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, futimens, mkdirat,
+    openat, statat, unlinkat,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, preadv, pwritev};
 use sha2::{Digest, Sha256};
 
-/// Begins each file; the last byte is the version of the format.
-const MAGIC: &[u8; 8] = b"vfsdblk1";
+use super::blocks::BLOCK;
+
+/// Begins each block; the last byte is the version of the format.
+const MAGIC: &[u8; 8] = b"vfsdblk2";
 /// Magic, checksum of what follows.
 const HEADER: usize = 8 + 32;
+/// Blocks that share a file: to make and to remove one costs as much as to write them.
+const TOGETHER: u64 = 8;
+/// From the beginning of a block to that of the next: the largest one with its header, in whole pages.
+const STRIDE: u64 = BLOCK + 4096;
 /// Folders that the files are spread over.
 const FOLDERS: u8 = 64;
 /// The share of the limit that may be written before the directory is looked through again.
@@ -42,21 +46,30 @@ struct Shared {
     /// Since the directory was looked through.
     written: AtomicU64,
     looking: AtomicBool,
-    /// Told apart from those of other processes: in namespaces they may have the same id.
-    process: u64,
-    temporary: AtomicU64,
 }
 
-/// Which block: as long as it is the same text, it is the same bytes.
+/// Which block: as long as it is the same, it is the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BlockName(pub(super) String);
+pub(super) struct BlockName {
+    pub(super) content: Arc<str>,
+    pub(super) number: u64,
+}
 
 impl BlockName {
-    fn place(&self) -> (String, String) {
-        let hash = Sha256::digest(self.0.as_bytes());
+    /// The path of its file.
+    fn path(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.content.as_bytes());
+        hash.update((self.number / TOGETHER).to_le_bytes());
+        let hash = hash.finalize();
         let name: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         let folder = hash.first().copied().unwrap_or(0) % FOLDERS;
-        (format!("{folder:02x}"), name)
+        format!("{folder:02x}/{name}")
+    }
+
+    /// Where it begins in its file.
+    fn offset(&self) -> u64 {
+        (self.number % TOGETHER).saturating_mul(STRIDE)
     }
 }
 
@@ -85,8 +98,6 @@ impl DiskCache {
                 // The first block that is written has it looked through.
                 written: AtomicU64::new(limit),
                 looking: AtomicBool::new(false),
-                process: RandomState::new().build_hasher().finish(),
-                temporary: AtomicU64::new(0),
             }),
         })
     }
@@ -96,39 +107,23 @@ impl DiskCache {
         self.shared.limit
     }
 
-    /// The block, if it is there and whole, in this `memory`. Waits for the disk.
+    /// The block, if it is there and whole, in this `memory`, which is given back otherwise. Waits for the disk.
     pub(super) fn get(
         &self,
         name: &BlockName,
         length: usize,
-        memory: impl FnOnce() -> BytesMut,
-    ) -> Option<Bytes> {
-        let (folder, file) = name.place();
-        let path = format!("{folder}/{file}");
+        mut memory: BytesMut,
+    ) -> Result<Bytes, BytesMut> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = openat(&self.shared.directory, path, flags, Mode::empty()).ok()?;
-        let expected = HEADER.checked_add(length)?;
-        if u64::try_from(fstat(&file).ok()?.st_size).ok()? != u64::try_from(expected).ok()? {
-            return None;
+        let opened = openat(&self.shared.directory, name.path(), flags, Mode::empty());
+        let Ok(file) = opened else {
+            return Err(memory);
+        };
+        memory.resize(length, 0);
+        match read(&file, name, &mut memory) {
+            true => Ok(memory.freeze()),
+            false => Err(memory),
         }
-        // Used just now: others see it, too.
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        };
-        let times = Timestamps {
-            last_access: now,
-            last_modification: now,
-        };
-        let _ = futimens(&file, &times);
-        let mut file = File::from(file);
-        let mut header = [0; HEADER];
-        file.read_exact(&mut header).ok()?;
-        let mut bytes = memory();
-        bytes.resize(length, 0);
-        file.read_exact(&mut bytes).ok()?;
-        let right = header.strip_prefix(MAGIC)? == checksum(name, &bytes);
-        right.then(|| bytes.freeze())
     }
 
     /// Keeps a block. Waits for the disk; what cannot be written is not kept, nor what comes while there is
@@ -156,26 +151,16 @@ impl DiskCache {
     }
 
     fn write(&self, name: &BlockName, bytes: &[u8]) -> rustix::io::Result<()> {
-        let directory = &self.shared.directory;
-        let (folder, file) = name.place();
-        let number = self.shared.temporary.fetch_add(1, Ordering::Relaxed);
-        let temporary = format!("{folder}/new-{:016x}-{number}", self.shared.process);
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let opened = openat(directory, &temporary, flags, Mode::RUSR | Mode::WUSR)?;
-        let mut opened = File::from(opened);
-        let header = [MAGIC.as_slice(), &checksum(name, bytes)].concat();
-        let done = match opened
-            .write_all(&header)
-            .and_then(|()| opened.write_all(bytes))
-        {
-            Ok(()) => renameat(directory, &temporary, directory, format!("{folder}/{file}")),
-            Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
-        };
-        if done.is_err() {
-            let _ = unlinkat(directory, &temporary, AtFlags::empty());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = openat(&self.shared.directory, name.path(), flags, mode)?;
+        let checksum = checksum(name, bytes);
+        let parts = [MAGIC.as_slice(), &checksum, bytes].map(IoSlice::new);
+        let written = pwritev(&file, &parts, name.offset())?;
+        match written == bytes.len().saturating_add(HEADER) {
+            true => Ok(()),
+            false => Err(Errno::NOSPC),
         }
-        done
     }
 
     /// Looks through the directory, and removes what was used the longest time ago until a part of the limit is free.
@@ -198,11 +183,14 @@ impl DiskCache {
                 if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
                     continue;
                 }
-                // A small file takes a whole block of the disk; one just written may have none yet.
+                // There may be holes, and what was just written may have no place on the disk yet.
                 let taken = u64::try_from(stat.st_blocks)
                     .unwrap_or(0)
                     .saturating_mul(512);
-                let size = u64::try_from(stat.st_size).unwrap_or(0).max(taken);
+                let size = match taken {
+                    0 => u64::try_from(stat.st_size).unwrap_or(0),
+                    taken => taken,
+                };
                 total = total.saturating_add(size);
                 let name = entry.file_name().to_string_lossy().into_owned();
                 files.push((
@@ -229,10 +217,30 @@ impl DiskCache {
     }
 }
 
+/// Whether all of the block is there, and now in `bytes`.
+fn read(file: &OwnedFd, name: &BlockName, bytes: &mut [u8]) -> bool {
+    // Used just now: others see it, too.
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_NOW,
+    };
+    let times = Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    let _ = futimens(file, &times);
+    let expected = bytes.len().saturating_add(HEADER);
+    let mut header = [0; HEADER];
+    let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(bytes)];
+    let whole = preadv(file, &mut parts, name.offset()) == Ok(expected);
+    whole && header.strip_prefix(MAGIC) == Some(&checksum(name, bytes))
+}
+
 fn checksum(name: &BlockName, bytes: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    hash.update(name.0.as_bytes());
+    hash.update(name.content.as_bytes());
     hash.update([0]);
+    hash.update(name.number.to_le_bytes());
     hash.update(bytes);
     hash.finalize().into()
 }
@@ -242,11 +250,18 @@ mod tests {
     use super::*;
 
     fn name(text: &str) -> BlockName {
-        BlockName(text.to_owned())
+        block(text, 0)
+    }
+
+    fn block(text: &str, number: u64) -> BlockName {
+        BlockName {
+            content: text.into(),
+            number,
+        }
     }
 
     fn get(cache: &DiskCache, text: &str, length: usize) -> Option<Bytes> {
-        cache.get(&name(text), length, BytesMut::new)
+        cache.get(&name(text), length, BytesMut::new()).ok()
     }
 
     /// All files with their sizes.
@@ -292,9 +307,37 @@ mod tests {
         assert_eq!(get(&cache, "a", 9), None, "as a power cut leaves it");
 
         std::fs::write(&file, &whole).unwrap();
-        let (folder, place) = name("b").place();
-        std::fs::rename(&file, dir.path().join(folder).join(place)).unwrap();
+        std::fs::rename(&file, dir.path().join(name("b").path())).unwrap();
         assert_eq!(get(&cache, "b", 9), None);
+    }
+
+    #[test]
+    fn blocks_in_a_row_share_a_file_and_stand_by_themselves() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = DiskCache::open(dir.path(), 1 << 30).unwrap();
+        let content = |number: u64| vec![u8::try_from(number).unwrap(); 128 << 10];
+        for number in [9, 11, 14, 16] {
+            cache.put(&block("a", number), &content(number));
+        }
+        assert_eq!(files(dir.path()).len(), 2);
+        let there = |number: u64| {
+            let got = cache.get(&block("a", number), 128 << 10, BytesMut::new());
+            got.is_ok_and(|got| got == content(number))
+        };
+        let whole: Vec<u64> = (8..18).filter(|&number| there(number)).collect();
+        assert_eq!(whole, [9, 11, 14, 16]);
+
+        // A daemon was killed while it wrote, over what was there and at the end.
+        let file = dir.path().join(block("a", 9).path());
+        let mut bytes = std::fs::read(&file).unwrap();
+        let middle = usize::try_from(block("a", 11).offset()).unwrap() + 5000;
+        bytes[middle] ^= 1;
+        bytes.pop();
+        std::fs::write(&file, bytes).unwrap();
+        let whole: Vec<u64> = (8..18).filter(|&number| there(number)).collect();
+        assert_eq!(whole, [9, 16]);
+        cache.put(&block("a", 14), &content(14));
+        assert!(there(14));
     }
 
     #[test]

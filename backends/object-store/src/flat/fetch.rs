@@ -73,13 +73,13 @@ impl Fetch {
             let from = self.next.saturating_mul(BLOCK);
             let length = self.content.size.saturating_sub(from).min(BLOCK);
             let length = usize::try_from(length).unwrap_or(0);
-            let (disk, shared) = (disk.clone(), self.shared.clone());
-            let read = tokio::task::spawn_blocking(move || {
-                disk.get(&name, length, || shared.state.lock().memory(length))
-            });
+            let disk = disk.clone();
+            let memory = self.shared.state.lock().memory(length);
+            let read = tokio::task::spawn_blocking(move || disk.get(&name, length, memory));
             match read.await {
-                Ok(Some(bytes)) => self.there(bytes),
-                Ok(None) | Err(_) => return,
+                Ok(Ok(bytes)) => self.there(bytes),
+                Ok(Err(memory)) => return self.shared.state.lock().give_back(memory),
+                Err(_) => return,
             }
         }
     }
