@@ -13,19 +13,13 @@ use object_store::{Attribute, Attributes as Metadata};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use vfsd_backend::{Errno, XattrFlags};
 
+use crate::store::NONCE;
+
 /// Where s3fs keeps them.
 const XATTR: &str = "xattr";
 /// What we, s3fs and rclone keep of other things.
 const TAKEN: [&str; 9] = [
-    "mode",
-    "uid",
-    "gid",
-    "mtime",
-    "atime",
-    "ctime",
-    "btime",
-    XATTR,
-    "vfsd-nonce",
+    "mode", "uid", "gid", "mtime", "atime", "ctime", "btime", XATTR, NONCE,
 ];
 const USER: &str = "user.";
 /// Names and values of an object's metadata together, in bytes, as S3 has it.

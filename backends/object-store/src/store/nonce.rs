@@ -5,8 +5,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use object_store::{Attribute, Attributes};
 
-/// The metadata name that holds a write's nonce (`x-amz-meta-vfsd-nonce` and the like).
-const NAME: &str = "vfsd-nonce";
+/// The metadata name that holds a write's nonce (`x-amz-meta-vfsdnonce` and the like): Azure takes letters and digits alone.
+pub(crate) const NAME: &str = "vfsdnonce";
 
 /// A random number.
 pub(crate) fn random() -> u64 {
