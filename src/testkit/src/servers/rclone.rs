@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{ACCESS_KEY, RunningStore, SECRET_KEY, free_ports, loopback};
+use super::{ACCESS_KEY, RunningStore, SECRET_KEY, StoreServer, free_ports, loopback};
 
 pub(super) fn start(program: &Path, limit: Duration) -> Result<RunningStore> {
     let folder = tempfile::tempdir()?;
@@ -23,5 +23,12 @@ pub(super) fn start(program: &Path, limit: Duration) -> Result<RunningStore> {
         ])
         .args(["--addr", &address.to_string()])
         .arg(&data);
-    RunningStore::start(&command, address, folder, limit, |reply| reply.status < 500)
+    RunningStore::start(
+        StoreServer::Rclone,
+        &command,
+        address,
+        folder,
+        limit,
+        |reply| reply.status < 500,
+    )
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{ACCESS_KEY, RunningStore, SECRET_KEY, flag, free_ports, loopback};
+use super::{ACCESS_KEY, RunningStore, SECRET_KEY, StoreServer, flag, free_ports, loopback};
 
 pub(super) fn start(program: &Path, limit: Duration) -> Result<RunningStore> {
     let folder = tempfile::tempdir()?;
@@ -43,8 +43,13 @@ pub(super) fn start(program: &Path, limit: Duration) -> Result<RunningStore> {
             flag("-admin.port", admin.to_string()),
         ]);
     // It answers before its volumes are there: only then the command says so.
-    let store = RunningStore::start(&command, loopback(s3), folder, limit, |reply| {
-        reply.status == 403
-    })?;
+    let store = RunningStore::start(
+        StoreServer::SeaweedFs,
+        &command,
+        loopback(s3),
+        folder,
+        limit,
+        |reply| reply.status == 403,
+    )?;
     Ok(store)
 }

@@ -13,6 +13,7 @@ use crate::cases::guest::{full_name, run_boot};
 use crate::cases::{host_mount, native_front_end, registry, run_image, two_guests};
 use crate::checks::{CARGO_TEST, CHECKS, cargo_test};
 use crate::daemon::Program;
+use crate::emulators;
 use crate::packages::{self, FUSE3, S3FS, SKOPEO, UMOCI};
 use crate::stores::{self, StorePrograms};
 use crate::verdict::{Tally, Verdict};
@@ -132,6 +133,10 @@ fn programs_of_others(workspace: &Workspace) -> Vec<(String, String)> {
         let cache = Cache::open(workspace.guest_cache())?;
         let mut environment = StorePrograms::fetch(&cache)?.environment();
         environment.push(stores::path_with_registry(&cache)?);
+        match emulators::fetch(&cache) {
+            Ok(programs) => environment.extend(programs),
+            Err(error) => println!("     cargo's tests do without Azure and Google: {error:#}"),
+        }
         Ok(environment)
     };
     install().unwrap_or_else(|error| {
