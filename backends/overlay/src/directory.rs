@@ -3,9 +3,9 @@
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use vfsd_backend::{
-    Answer, DirEntry, DirSink, Directory, EntrySink, Errno, FileKind, Name, Result,
+    Answer, Attributes, DirEntry, DirSink, Directory, EntrySink, Errno, FileKind, Name, Result,
 };
 
 use crate::listing_budget::{ListingBudget, Share};
@@ -17,6 +17,8 @@ use crate::node::OverlayNode;
 pub(crate) struct OverlayDirectory {
     node: Arc<OverlayNode>,
     listing: Mutex<Option<Kept>>,
+    /// The directory of the one layer that it had when it was first listed with what the names are.
+    only: OnceCell<Arc<dyn Directory>>,
 }
 
 /// A list, or a part of it, that is kept for the next request.
@@ -64,7 +66,17 @@ impl OverlayDirectory {
         Self {
             node,
             listing: Mutex::new(None),
+            only: OnceCell::new(),
         }
+    }
+
+    /// What a name is. The names must not change meanwhile.
+    async fn find(&self, name: Name<'_>) -> Result<Option<(Arc<OverlayNode>, Attributes)>> {
+        let Some(part) = self.node.only_part() else {
+            return self.node.find(name).await;
+        };
+        let open = self.only.get_or_try_init(|| part.opendir()).await?;
+        self.node.find_in(open.as_ref(), name).await
     }
 
     /// The entries, read anew from the layers at the start.
@@ -185,7 +197,7 @@ impl Directory for OverlayDirectory {
                 };
                 let found = {
                     let _names = self.node.shared.names.read().await;
-                    self.node.find(name).await
+                    self.find(name).await
                 };
                 match found {
                     Ok(Some((node, attributes))) => {

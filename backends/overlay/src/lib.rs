@@ -12,7 +12,7 @@
 //! | `layers`, `numbers`, `table` | what all nodes have in common |
 //! | `resolve`, `whiteout`, `nested`, `xattr` | what a name stands for, and what the layers say of it |
 //! | `node`, `calls`, `file`, `directory`, `merge`, `listing_budget` | what a file is, and can do |
-//! | `copy_up`, `content`, `origin`, `index`, `work` | how a file comes into the upper |
+//! | `copy_up`, `content`, `origin`, `index`, `links`, `work` | how a file comes into the upper |
 //! | `new`, `create`, `remove`, `rename` | names that come, go and move |
 //! | `settled` | changes are made whole, although nobody waits for them |
 //!
@@ -78,6 +78,7 @@ mod directory;
 mod file;
 mod index;
 mod layers;
+mod links;
 mod listing_budget;
 mod merge;
 mod nested;

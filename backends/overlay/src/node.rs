@@ -5,16 +5,17 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use vfsd_backend::posix::LockTable;
-use vfsd_backend::{Attributes, Entry, Errno, FileKind, Name, Node, Result};
+use vfsd_backend::{Attributes, Directory, Entry, Errno, FileKind, Name, Node, Result};
 
 use crate::layers::{Layer, Shared};
+use crate::links::{Links, changed};
 use crate::nested;
 use crate::numbers::Number;
 use crate::origin;
 use crate::resolve::{Found, Part, Parts, resolve};
 use crate::table::Key;
 use crate::whiteout::is_device;
-use crate::xattr::{INODE, Marks, NLINK};
+use crate::xattr::{INODE, Marks};
 
 /// A name of a file: where it is copied up to.
 #[derive(Clone)]
@@ -217,6 +218,15 @@ impl OverlayNode {
         }
     }
 
+    /// The layer's file, if it is one of a single layer.
+    pub(crate) fn only_part(&self) -> Option<&Arc<dyn Node>> {
+        match (self.upper(), self.lowers.as_slice()) {
+            (Some(node), []) => Some(node),
+            (None, [part]) => Some(&part.node),
+            _ => None,
+        }
+    }
+
     /// Whether it is a directory of several layers.
     pub(crate) fn is_merged(&self) -> bool {
         match self.upper() {
@@ -357,11 +367,31 @@ impl OverlayNode {
         Ok(self.spot(name).await?.found)
     }
 
+    /// As [`find`](Self::find), in the open directory of the [one layer](Self::only_part) that it has.
+    ///
+    /// # Errors
+    /// Those of the layer.
+    pub(crate) async fn find_in(
+        self: &Arc<Self>,
+        open: &dyn Directory,
+        name: Name<'_>,
+    ) -> Result<Option<(Arc<Self>, Attributes)>> {
+        Ok(self.spot_in(Some(open), name).await?.found)
+    }
+
     /// As [`find`](Self::find), with where it is.
     ///
     /// # Errors
     /// Those of the layers.
     pub(crate) async fn spot(self: &Arc<Self>, name: Name<'_>) -> Result<Spot> {
+        self.spot_in(None, name).await
+    }
+
+    async fn spot_in(
+        self: &Arc<Self>,
+        open: Option<&dyn Directory>,
+        name: Name<'_>,
+    ) -> Result<Spot> {
         if self.is_removed() {
             return Ok(Spot {
                 found: None,
@@ -369,7 +399,7 @@ impl OverlayNode {
                 whiteout: false,
             });
         }
-        let (node, attributes, in_upper) = match resolve(self, name).await? {
+        let (node, attributes, in_upper) = match resolve(self, name, open).await? {
             Found::Missing { whiteout } => {
                 return Ok(Spot {
                     found: None,
@@ -417,7 +447,7 @@ impl OverlayNode {
                         number = lower.map(|(number, _)| number);
                     }
                     if parts.attributes.links > 1 && parts.attributes.kind != FileKind::Directory {
-                        more = match self.stored_links(part).await? {
+                        more = match Links::stored(shared.namespace, part.node.as_ref()).await? {
                             Links::OfUpper(more) => more,
                             Links::OfLower(more) => {
                                 match origin::lower_of(self, part, name, number).await? {
@@ -440,7 +470,7 @@ impl OverlayNode {
                             marks: Marks::default(),
                         };
                         number = Some(own);
-                        more = match self.stored_links(&part).await? {
+                        more = match Links::stored(shared.namespace, part.node.as_ref()).await? {
                             Links::OfUpper(more) => more,
                             Links::OfLower(more) => {
                                 let upper = part.node.getattr().await?.links;
@@ -456,37 +486,6 @@ impl OverlayNode {
         let place = Some(Place::new(self, name));
         Ok(Self::new(shared, parts, number, more, place))
     }
-
-    /// The difference in links that a copy keeps.
-    async fn stored_links(&self, part: &Part) -> Result<Links> {
-        let stored = self.shared.namespace.get(part.node.as_ref(), NLINK).await?;
-        let links = stored.and_then(|value| match value.split_first()? {
-            (b'U', more) => parsed(more).map(Links::OfUpper),
-            (b'L', more) => parsed(more).map(Links::OfLower),
-            _ => None,
-        });
-        Ok(links.unwrap_or(Links::OfUpper(0)))
-    }
-}
-
-/// By how much the links that programs see are more.
-enum Links {
-    /// Than those of the copy.
-    OfUpper(i64),
-    /// Than those of the lower file: a copy was just getting a name.
-    OfLower(i64),
-}
-
-/// What is more than the upper's links where something is more than the lower's.
-fn changed(upper: u32, lower: u32, more: i64) -> i64 {
-    i64::from(lower)
-        .saturating_sub(i64::from(upper))
-        .saturating_add(more)
-}
-
-/// A number in decimal.
-fn parsed<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
-    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 impl Drop for OverlayNode {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vfsd_backend::{Attributes, Errno, FileKind, Lookup, Name, Node, Result, Ttl};
+use vfsd_backend::{Attributes, Directory, Errno, FileKind, Lookup, Name, Node, Result, Ttl};
 
 use crate::layers::{Layer, Shared};
 use crate::nested;
@@ -70,6 +70,8 @@ struct Search<'s> {
     whiteout: bool,
     /// Whether something was found.
     found: Option<Attributes>,
+    /// Where to look first, instead of in the first layer's node.
+    open: Option<&'s dyn Directory>,
 }
 
 /// What one step found.
@@ -79,11 +81,16 @@ enum Step {
     Known(Arc<OverlayNode>, Attributes),
 }
 
-/// Resolves a name in a directory of the overlay. The names must not change meanwhile.
+/// Resolves a name in a directory of the overlay. The names must not change meanwhile. `open` is the one layer's open
+/// directory, for one that has no other.
 ///
 /// # Errors
 /// Those of the layers; EIO for what cannot be understood in one.
-pub(crate) async fn resolve(directory: &OverlayNode, name: Name<'_>) -> Result<Found> {
+pub(crate) async fn resolve(
+    directory: &OverlayNode,
+    name: Name<'_>,
+    open: Option<&dyn Directory>,
+) -> Result<Found> {
     let shared = &directory.shared;
     let mut search = Search {
         shared,
@@ -92,6 +99,7 @@ pub(crate) async fn resolve(directory: &OverlayNode, name: Name<'_>) -> Result<F
         stop: false,
         whiteout: false,
         found: None,
+        open,
     };
     let mut upper = None;
     if let Some(base) = directory.upper_part() {
@@ -201,7 +209,12 @@ impl Search<'_> {
     /// Looks for one name of the path. `start` is where it begins, `after` what comes behind it.
     async fn one(&mut self, base: &Part, name: &[u8], start: usize, after: &[u8]) -> Result<Step> {
         let is_last = after.is_empty();
-        let Lookup::Found(entry) = looked_up(&base.node, Name::new(name)?).await? else {
+        let name = Name::new(name)?;
+        let looked = match self.open.take().and_then(|open| open.entry(name)) {
+            Some(answer) => or_missing(answer.await),
+            None => looked_up(&base.node, name).await,
+        };
+        let Lookup::Found(entry) = looked? else {
             return Ok(Step::Nothing);
         };
         let namespace = self.shared.namespace;
@@ -268,7 +281,11 @@ impl Search<'_> {
 
 /// A lookup in a layer, where a name that is too long for it is missing.
 async fn looked_up(base: &Arc<dyn Node>, name: Name<'_>) -> Result<Lookup> {
-    match base.lookup(name).await {
+    or_missing(base.lookup(name).await)
+}
+
+fn or_missing(looked: Result<Lookup>) -> Result<Lookup> {
+    match looked {
         Err(error) if error.is(Errno::NOENT) || error.is(Errno::NAMETOOLONG) => {
             Ok(Lookup::Missing { ttl: Ttl::Policy })
         }

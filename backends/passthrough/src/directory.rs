@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::fs::{SeekFrom, fdatasync, fsync, seek};
 use vfsd_backend::{
-    Answer, DirEntry, DirSink, Directory, EntrySink, Errno, FileKind, Name, Result,
+    Answer, DirEntry, DirSink, Directory, EntrySink, Errno, FileKind, Lookup, Name, Result, Ttl,
 };
 
 use crate::budget::Descriptor;
@@ -239,6 +239,16 @@ impl Directory for OpenDirectory {
                 ControlFlow::Continue(())
             })
         })
+    }
+
+    fn entry<'a>(&'a self, name: Name<'a>) -> Option<Answer<'a, Lookup>> {
+        Some(Answer::brief(move || {
+            match self.node.listed(self.fd(), name) {
+                Ok(entry) => Ok(Lookup::Found(entry)),
+                Err(Errno::NOENT) => Ok(Lookup::Missing { ttl: Ttl::Policy }),
+                Err(errno) => Err(errno.into()),
+            }
+        }))
     }
 
     fn fsync(&self, data_only: bool) -> Answer<'_, ()> {

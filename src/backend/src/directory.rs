@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::{Answer, Entry, FileKind};
+use crate::{Answer, Entry, FileKind, Lookup, Name};
 
 /// One entry of a directory as it is listed.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,13 @@ pub trait Directory: Send + Sync {
     fn read_plus<'a>(&'a self, cookie: u64, sink: &'a mut dyn EntrySink) -> Answer<'a, ()> {
         let _ = (cookie, sink);
         Answer::not_supported()
+    }
+
+    /// What a name of this directory is, as [`Node::lookup`](crate::Node::lookup) finds it, at the price of an entry of
+    /// [`read_plus`](Self::read_plus): for who lists several directories as one. `None` where that is no less.
+    fn entry<'a>(&'a self, name: Name<'a>) -> Option<Answer<'a, Lookup>> {
+        let _ = name;
+        None
     }
 
     /// Makes the directory's entries durable. With `data_only`, what is needed to read them again.

@@ -538,6 +538,10 @@ impl Directory for FaultyDirectory {
         Answer::not_supported()
     }
 
+    fn entry<'a>(&'a self, _: Name<'a>) -> Option<Answer<'a, Lookup>> {
+        None
+    }
+
     fn fsync(&self, data_only: bool) -> Answer<'_, ()> {
         self.faults
             .around_losing(|| (), move || self.inner.fsync(data_only))
