@@ -142,6 +142,23 @@ impl Registry {
     }
 }
 
+/// Has vfsd push the indexes of an image to its registry, which runs, and gives the digest by which they are asked for.
+/// What vfsd does not know of the image in its `cache` it fetches.
+///
+/// # Errors
+/// They cannot be pushed.
+pub(crate) fn push_index(vfsd: &Path, image: &str, cache: &Path) -> Result<String> {
+    let mut push = Command::new(vfsd);
+    push.args(["image", "push-index", image, "--cache-dir"]);
+    push.arg(cache);
+    let output = run_ok(&push, COPY, &mut |_| {}).context("push the indexes of an image")?;
+    let digest = output.lines().find_map(|line| {
+        let word = line.split(' ').next()?;
+        word.starts_with("sha256:").then(|| word.to_owned())
+    });
+    digest.with_context(|| format!("it does not say what it has pushed: {output}"))
+}
+
 /// What images are called in a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Repository {

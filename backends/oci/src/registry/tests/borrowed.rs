@@ -38,20 +38,26 @@ impl Borrowing {
 
     /// Where somebody has changed the index of the larger layer, and made all sums right again.
     fn forged(change: impl FnOnce(&mut LayerIndex)) -> Self {
-        Self::sent(|index| {
-            change(index);
-            zstd::bulk::compress(&index.to_bytes(), 1).unwrap()
-        })
+        let mut this = Self::right();
+        this.forge(change);
+        this
     }
 
-    /// Where somebody has pushed something else as that index.
-    fn sent(bytes: impl FnOnce(&mut LayerIndex) -> Vec<u8>) -> Self {
-        let mut this = Self::right();
-        let layer = this.scene.layers[0];
-        let kept = this.scene.cache().join("layers");
+    /// The same beside the same image, for a host that has nothing.
+    fn forge(&mut self, change: impl FnOnce(&mut LayerIndex)) {
+        self.send(|index| {
+            change(index);
+            zstd::bulk::compress(&index.to_bytes(), 1).unwrap()
+        });
+    }
+
+    /// As [`forge`](Self::forge), with anything for an index.
+    fn send(&mut self, bytes: impl FnOnce(&mut LayerIndex) -> Vec<u8>) {
+        let layer = self.scene.layers[0];
+        let kept = self.scene.cache().join("layers");
         let mut index = LayerIndex::load(&kept.join(format!("{}.index", layer.hex()))).unwrap();
-        this.artifact = this.scene.artifact(layer, &bytes(&mut index));
-        this
+        self.artifact = self.scene.artifact(layer, &bytes(&mut index));
+        self.host = tempfile::tempdir().unwrap();
     }
 
     fn options(&self) -> Options {
@@ -181,17 +187,22 @@ fn without_an_index_that_can_be_used_the_layers_are_read() {
     host.artifact = Sha256Digest::of(b"there is none");
     host.assert_reads_layers();
     // An image is no artifact of indexes.
-    let mut host = Borrowing::right();
+    host.host = tempfile::tempdir().unwrap();
     host.artifact = host.scene.manifest;
     host.assert_reads_layers();
-    Borrowing::sent(|_| b"no zstd".to_vec()).assert_reads_layers();
-    Borrowing::sent(|_| zstd::bulk::compress(b"no index", 1).unwrap()).assert_reads_layers();
-    Borrowing::sent(|index| {
-        let mut bytes = index.to_bytes();
-        bytes[100] ^= 1;
-        zstd::bulk::compress(&bytes, 1).unwrap()
-    })
-    .assert_reads_layers();
+    let sent: [fn(&mut LayerIndex) -> Vec<u8>; 3] = [
+        |_| b"no zstd".to_vec(),
+        |_| zstd::bulk::compress(b"no index", 1).unwrap(),
+        |index| {
+            let mut bytes = index.to_bytes();
+            bytes[100] ^= 1;
+            zstd::bulk::compress(&bytes, 1).unwrap()
+        },
+    ];
+    for bytes in sent {
+        host.send(bytes);
+        host.assert_reads_layers();
+    }
 }
 
 #[test]
@@ -202,7 +213,9 @@ fn a_bomb_of_an_index_is_not_unpacked() {
     }
     let bomb = zeros.finish().unwrap();
     assert!(bomb.len() < 1 << 20);
-    Borrowing::sent(|_| bomb).assert_reads_layers();
+    let mut host = Borrowing::right();
+    host.send(|_| bomb);
+    host.assert_reads_layers();
 }
 
 #[test]
@@ -239,8 +252,10 @@ fn an_index_that_cannot_be_the_layers_is_not_used() {
         // Of what its maker has only borrowed.
         |index| index.borrowed = Some(Sha256Digest::of(b"")),
     ];
+    let mut host = Borrowing::right();
     for change in changes {
-        Borrowing::forged(change).assert_reads_layers();
+        host.forge(change);
+        host.assert_reads_layers();
     }
     // The tree and the cache find these out.
     let hostile: [fn(&mut LayerIndex); 2] = [
@@ -260,7 +275,8 @@ fn an_index_that_cannot_be_the_layers_is_not_used() {
         },
     ];
     for change in hostile {
-        Borrowing::forged(change).assert_reads_layers();
+        host.forge(change);
+        host.assert_reads_layers();
     }
 }
 
@@ -292,8 +308,9 @@ fn a_piece_that_is_not_what_the_index_says_is_an_error_and_never_data() {
             }
         },
     ];
+    let mut host = Borrowing::right();
     for change in changes {
-        let host = Borrowing::forged(change);
+        host.forge(change);
         let image = host.open();
         assert_eq!(image.doubted_layers(), 1);
         assert_eq!(content(&image, "large"), Err(Errno::IO));

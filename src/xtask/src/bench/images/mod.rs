@@ -25,7 +25,7 @@ use crate::guest::run::{self, Observer, Outcome};
 use crate::guest::session::{Script, Session};
 use crate::guest::{Kernel, KernelFiles, Machine};
 use crate::progress::Step;
-use crate::registry::Registry;
+use crate::registry::{Registry, Repository, push_index};
 use link::Link;
 use sides::{SIDES, Side, Source};
 
@@ -128,6 +128,9 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     let layout = format!("{}:root", folder.join("layout").display());
     registry.push(&layout)?;
     registry.push_chunked(&layout, &folder.join("plain"))?;
+    let image = Repository::AsItIs.at(registry.address());
+    let indexes = push_index(&plan.vfsd, &image, &folder.join("indexing"))?;
+    fs::remove_dir_all(folder.join("indexing")).context("remove what indexing has left")?;
     step.done();
     let mut taken = Taken::default();
     for pair in 0..plan.pairs {
@@ -145,7 +148,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
                 );
                 let step = Step::begin(told);
                 let link = Link::to(registry.address(), width.rate())?;
-                sample(side, &link, plan, &kernel, samples)
+                sample(side, (&link, &indexes), plan, &kernel, samples)
                     .with_context(|| format!("{}, {}", width.name(), side.name()))?;
                 step.done();
             }
@@ -160,14 +163,14 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
 /// Comes from a name of an image to a guest that has read it all.
 fn sample(
     side: Side,
-    link: &Link,
+    (link, indexes): (&Link, &str),
     plan: &Plan,
     kernel: &KernelFiles,
     samples: &mut Samples,
 ) -> Result<()> {
     let folder = plan.folder.join("host");
     fs::create_dir(&folder).context("make a host's folder")?;
-    let source = Source::of(side, link, plan, &folder)?;
+    let source = Source::of(side, link, plan, &folder, indexes)?;
     let mut watch = Watch {
         link,
         before: link.bytes(),

@@ -24,6 +24,8 @@ pub(super) enum Side {
     New,
     /// vfsd; nothing, and the layers have tables of contents.
     Tables,
+    /// vfsd; nothing, and another host has pushed the indexes of the layers.
+    Borrowed,
     /// vfsd; the index of each layer, and no byte of them.
     Indexed,
     /// skopeo, umoci, virtiofsd; nothing.
@@ -35,9 +37,10 @@ pub(super) enum Side {
 }
 
 /// In the order of the columns.
-pub(super) const SIDES: [Side; 6] = [
+pub(super) const SIDES: [Side; 7] = [
     Side::New,
     Side::Tables,
+    Side::Borrowed,
     Side::Indexed,
     Side::Unpacked,
     Side::Here,
@@ -49,6 +52,7 @@ impl Side {
         match self {
             Self::New => "vfsd, nothing known",
             Self::Tables => "vfsd, nothing known, zstd:chunked",
+            Self::Borrowed => "vfsd, gzip, index from the registry",
             Self::Indexed => "vfsd, index known",
             Self::Unpacked => "skopeo, umoci, virtiofsd",
             Self::Here => "vfsd, all there",
@@ -59,7 +63,9 @@ impl Side {
     /// What is done without vfsd when as much is there.
     pub(super) fn peer(self) -> Self {
         match self {
-            Self::New | Self::Tables | Self::Indexed | Self::Unpacked => Self::Unpacked,
+            Self::New | Self::Tables | Self::Borrowed | Self::Indexed | Self::Unpacked => {
+                Self::Unpacked
+            }
             Self::Here | Self::UnpackedBefore => Self::UnpackedBefore,
         }
     }
@@ -84,6 +90,8 @@ pub(super) struct Source<'a> {
     beside: String,
     folder: &'a Path,
     program: Program,
+    /// The digest of the indexes that were pushed beside it.
+    indexes: &'a str,
 }
 
 impl<'a> Source<'a> {
@@ -91,7 +99,13 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     /// The image cannot be fetched.
-    pub(super) fn of(side: Side, link: &Link, plan: &Plan, folder: &'a Path) -> Result<Self> {
+    pub(super) fn of(
+        side: Side,
+        link: &Link,
+        plan: &Plan,
+        folder: &'a Path,
+        indexes: &'a str,
+    ) -> Result<Self> {
         let program = match side.is_ours() {
             true => Program::Vfsd(plan.vfsd.clone()),
             false => Program::Virtiofsd(plan.virtiofsd.clone()),
@@ -106,10 +120,11 @@ impl<'a> Source<'a> {
             beside: repository.at(link.server()),
             folder,
             program,
+            indexes,
         };
         packages::install(&[SKOPEO, UMOCI])?;
         match side {
-            Side::New | Side::Tables | Side::Unpacked => {}
+            Side::New | Side::Tables | Side::Borrowed | Side::Unpacked => {}
             Side::Indexed => {
                 this.pull(&this.beside)?;
                 forget_content(&this.cache())?;
@@ -128,8 +143,10 @@ impl<'a> Source<'a> {
         match self.side {
             Side::New => self.pull(&self.image),
             Side::Unpacked => self.unpack(&self.image),
-            // The daemon itself reads the tables.
-            Side::Tables | Side::Indexed | Side::Here | Side::UnpackedBefore => Ok(()),
+            // The daemon itself reads the tables, and fetches the indexes.
+            Side::Tables | Side::Borrowed | Side::Indexed | Side::Here | Side::UnpackedBefore => {
+                Ok(())
+            }
         }
     }
 
@@ -145,6 +162,9 @@ impl<'a> Source<'a> {
             .argument(self.folder.join("upper"));
         // What is fetched is what the guest asked for.
         storage.argument("--no-background-fill");
+        if self.side == Side::Borrowed {
+            storage.argument("--index-from").argument(self.indexes);
+        }
         storage
     }
 
