@@ -75,6 +75,7 @@ impl View {
             checkpoint: Some(checkpoint.clone()),
             boundary: checkpoint.at.seq.saturating_add(1),
             quota: self.head.quota,
+            snapshot_days: self.head.snapshot_days,
         };
         let made = write_description(&target, self.uuid()).await?
             && target.create(&target.names.head(), head.to_bytes()).await?;

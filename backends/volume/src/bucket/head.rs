@@ -56,6 +56,10 @@ pub struct Head {
     /// How much the volume may hold: anybody may change it.
     #[serde(default, skip_serializing_if = "Quota::is_none")]
     pub quota: Quota,
+    /// For how many days the snapshots are kept that the owner makes by itself: anybody may change it. Without a number it
+    /// makes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_days: Option<u32>,
 }
 
 /// A daemon that has a volume.
@@ -247,6 +251,7 @@ mod tests {
                 bytes: Some(u64::MAX),
                 files: None,
             },
+            snapshot_days: Some(7),
         };
         let read: Head = serde_json::from_slice(&head.to_bytes()).unwrap();
         assert_eq!(read, head);
@@ -263,6 +268,7 @@ mod tests {
             checkpoint: None,
             boundary: 0,
             quota: Quota::default(),
+            snapshot_days: None,
         };
         let bytes = head.to_bytes();
         for length in 0..bytes.len() {

@@ -147,6 +147,7 @@ impl Remote {
             checkpoint: None,
             boundary: 0,
             quota,
+            snapshot_days: None,
         };
         match objects
             .create(&objects.names.head(), head.to_bytes())

@@ -32,6 +32,26 @@ pub struct Snapshot {
     pub checkpoint: Checkpoint,
 }
 
+#[cfg(test)]
+impl Snapshot {
+    /// One of nothing.
+    pub(crate) fn named(name: &str, made: u64) -> Self {
+        Self {
+            uuid: [0; 16].into(),
+            name: name.to_owned(),
+            made,
+            checkpoint: Checkpoint {
+                at: Point::START,
+                id: made,
+                parts: 0,
+                stored: 0,
+                length: 0,
+                digest: Point::START.hash,
+            },
+        }
+    }
+}
+
 impl View {
     /// Pins the checkpoint that HEAD names. `None` where there is no checkpoint yet.
     ///

@@ -101,6 +101,19 @@ impl View {
     /// # Errors
     /// The volume is no longer there, or the store failed.
     pub async fn change_quota(&self, change: impl Fn(&mut Quota)) -> Result<()> {
+        self.change_head(|head| change(&mut head.quota)).await
+    }
+
+    /// Changes how long the snapshots are kept that the owner makes by itself, which finds it when it next looks at HEAD.
+    ///
+    /// # Errors
+    /// As those of [`change_quota`](Self::change_quota).
+    pub async fn change_snapshot_days(&self, days: Option<u32>) -> Result<()> {
+        self.change_head(|head| head.snapshot_days = days).await
+    }
+
+    /// Changes what the owner leaves as it is.
+    async fn change_head(&self, change: impl Fn(&mut Head)) -> Result<()> {
         let key = self.objects.names.head();
         for _ in 0..MAX_TRIES {
             let Changed::To(mut head, version) =
@@ -108,7 +121,7 @@ impl View {
             else {
                 return Err(BucketError::Missing(self.objects.place.clone()));
             };
-            change(&mut head.quota);
+            change(&mut head);
             let replaced = self.objects.replace(&key, head.to_bytes(), version).await?;
             if replaced.is_some() {
                 return Ok(());

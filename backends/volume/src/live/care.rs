@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::Live;
 use super::local::Local;
 use super::open::RemoteOptions;
+use super::retention::Retention;
 use super::shipped::{Shipping, live_bytes, objects};
 use crate::bucket::{Checkpoint, Named, ObjectId, Remote, ShipError};
 
@@ -28,6 +29,7 @@ pub(super) struct Care {
     logged: u64,
     last: Instant,
     cleaning: Cleaning,
+    retention: Arc<Retention>,
     under_way: Option<UnderWay>,
 }
 
@@ -62,6 +64,7 @@ impl Care {
                 every: options.clean_every,
                 min_age: options.clean_age,
             },
+            retention: Arc::default(),
             under_way: None,
         }
     }
@@ -91,10 +94,16 @@ impl Care {
         }
         let (remote, point) = (live.remote.clone(), shipping.point());
         let (local, cleaning) = (local.clone(), self.cleaning);
-        let sparse_later = live.sparse.clone();
+        let (sparse_later, retention) = (live.sparse.clone(), self.retention.clone());
         let (done, stored) = oneshot::channel();
         let task = live.runtime.spawn(async move {
-            let named = match remote.checkpoint(&path, point).await {
+            let stored = remote.checkpoint(&path, point).await;
+            if stored.is_ok()
+                && let Err(error) = retention.tend(&remote, since_1970().as_secs()).await
+            {
+                tracing::warn!(%error, "volume: the snapshots of the last hours are not as they should be");
+            }
+            let named = match stored {
                 Ok(checkpoint) if cleaning.is_due(&local) => named_here(&path, &checkpoint).await,
                 Ok(_) => None,
                 Err(error) => {

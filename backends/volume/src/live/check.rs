@@ -22,6 +22,8 @@ pub struct RemoteStatus {
     pub owner: Option<Owner>,
     /// How much the volume may hold.
     pub quota: Quota,
+    /// For how many days the snapshots are kept that a daemon makes by itself, if it makes some.
+    pub snapshot_days: Option<u32>,
     /// What it is encrypted with.
     pub encryption: Option<String>,
     /// What is in the bucket.
@@ -103,6 +105,21 @@ impl Volume {
             .await?)
     }
 
+    /// Lets the daemon that has the volume below `prefix` of a bucket make snapshots by itself, `auto-` and the time: one an
+    /// hour in which something changed, of which one a day is kept for so many days. Without a number it makes none, and
+    /// those that are there stay. A daemon that has it open learns of it with its next checkpoint.
+    ///
+    /// # Errors
+    /// There is no volume, or the store failed.
+    pub async fn change_remote_snapshot_days(
+        bucket: impl Into<Bucket>,
+        prefix: &str,
+        days: Option<u32>,
+    ) -> Result<(), VolumeError> {
+        let view = View::open_outside(bucket, prefix).await?;
+        Ok(view.change_snapshot_days(days).await?)
+    }
+
     /// What the volume below `prefix` of a bucket is. It may be in use.
     ///
     /// # Errors
@@ -116,6 +133,7 @@ impl Volume {
             uuid: format!("{:032x}", u128::from_be_bytes(view.uuid())),
             owner: view.head().owner.clone(),
             quota: view.head().quota,
+            snapshot_days: view.head().snapshot_days,
             encryption: view.algorithm().map(str::to_owned),
             stored: view.stat().await?,
         })

@@ -22,6 +22,7 @@ mod moving;
 pub(crate) mod open;
 pub(crate) mod ranges;
 pub(crate) mod readahead;
+mod retention;
 mod round;
 mod rounds;
 pub(crate) mod shipped;

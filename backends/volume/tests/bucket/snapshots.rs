@@ -180,3 +180,44 @@ fn a_snapshot_that_was_made_anew_under_its_name_is_another() {
         vfsd_testkit::block_on(deleted).unwrap();
     }
 }
+
+#[test]
+fn what_was_removed_is_found_in_a_snapshot_that_the_daemon_made_by_itself() {
+    let objects = Arc::new(InMemory::new());
+    let bucket = store(objects.clone());
+    make_volume(&bucket);
+    let mut hosts = Hosts::new();
+    let volume = open_tidy(&bucket, &hosts.fresh());
+    let auto = || -> Option<String> {
+        let listed = Volume::snapshots_remote(&bucket, PREFIX);
+        let listed = vfsd_testkit::block_on(listed).unwrap();
+        listed
+            .into_iter()
+            .map(|one| one.name)
+            .find(|name| name.starts_with("auto-"))
+    };
+    root(&volume).put("file", &noise(1, 50_000)).unwrap();
+    sync(&volume);
+    assert_eq!(auto(), None);
+    let set = Volume::change_remote_snapshot_days(&bucket, PREFIX, Some(7));
+    vfsd_testkit::block_on(set).unwrap();
+    // While it is in use: with the next checkpoint that is found.
+    let mut made = None;
+    for number in 0..100_000_u32 {
+        made = auto();
+        if made.is_some() {
+            break;
+        }
+        root(&volume)
+            .put(&format!("more{number}"), &noise(2, 3000))
+            .unwrap();
+        sync(&volume);
+    }
+    let made = made.unwrap();
+    root(&volume).unlink("file").unwrap();
+    change_until_below(&volume, &objects, 2_000_000);
+    let open = open_snapshot(&bucket, &made, &hosts.fresh()).unwrap();
+    assert!(content(&open, "file") == noise(1, 50_000));
+    let status = vfsd_testkit::block_on(Volume::stat_remote(&bucket, PREFIX)).unwrap();
+    assert_eq!(status.snapshot_days, Some(7));
+}

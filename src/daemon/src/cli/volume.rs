@@ -1,15 +1,17 @@
 //! `vfsd volume`, and the options of volumes in a bucket.
 
 mod dump;
+mod snapshot;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use vfsd_volume::{CheckReport, Cleaned, Quota, Snapshot, VolumeOptions};
+use vfsd_volume::{CheckReport, Cleaned, Quota, VolumeOptions};
 
 use self::dump::{DumpArguments, LoadArguments};
+use self::snapshot::SnapshotVerb;
 use super::cache::parse_bytes;
 use super::choices::VolumeDurability;
 use super::image_cache::size;
@@ -17,6 +19,9 @@ use super::ownership::OwnershipArguments;
 use super::store::ReachArguments;
 use crate::exit::Failure;
 use crate::source::{VolumeReach, VolumeSettings, VolumeSource, VolumeStatus};
+
+/// Snapshots that a daemon makes are kept for so long at most: ten years.
+const MOST_DAYS: i64 = 3660;
 
 /// How volumes in a bucket are used.
 #[derive(Debug, Clone, Args)]
@@ -93,12 +98,17 @@ enum VolumeVerb {
         /// How many files and directories it may hold [default: no limit]
         #[arg(long, value_name = "COUNT")]
         files: Option<u64>,
+        /// Let the daemon make a snapshot of a volume in a bucket each hour in which something changes, and keep one a day for
+        /// so many days: what was removed or written over can be had back
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=MOST_DAYS))]
+        snapshot_days: Option<u32>,
         #[command(flatten)]
         ownership: OwnershipArguments,
         #[command(flatten)]
         reach: VolumeReachArguments,
     },
-    /// Change how much a volume may hold. A daemon that has it open learns of it at its next start
+    /// Change how much a volume may hold, of which a daemon that has it open learns at its next start, and how long snapshots
+    /// are kept, of which it learns within an hour
     #[command(group = clap::ArgGroup::new("limits").required(true).multiple(true))]
     Set {
         /// Which: volume:file:DIR or volume:s3://BUCKET/PREFIX
@@ -110,6 +120,10 @@ enum VolumeVerb {
         /// How many files and directories; or none, for no limit
         #[arg(long, value_name = "COUNT", value_parser = Limit::of_files, group = "limits")]
         files: Option<Limit>,
+        /// For how many days one snapshot a day is kept of those that the daemon makes each hour, of a volume in a bucket; or
+        /// none, to make no more
+        #[arg(long, value_name = "DAYS", value_parser = Limit::of_days, group = "limits")]
+        snapshot_days: Option<Limit>,
         #[command(flatten)]
         reach: VolumeReachArguments,
     },
@@ -172,69 +186,6 @@ enum VolumeVerb {
     },
 }
 
-#[derive(Debug, Clone, Subcommand)]
-enum SnapshotVerb {
-    /// Keep what is in the bucket now, which is all that was synced: the volume may be in use. It takes no room but for
-    /// what is written over later
-    Create {
-        /// Which: volume:s3://BUCKET/PREFIX
-        #[arg(value_name = "VOLUME", value_parser = parse)]
-        volume: VolumeSource,
-        /// What to call it: letters, digits, '-', '_' and '.'
-        #[arg(value_name = "NAME")]
-        name: String,
-        #[command(flatten)]
-        reach: VolumeReachArguments,
-    },
-    /// Say which there are, and when they were made
-    List {
-        /// Which: volume:s3://BUCKET/PREFIX
-        #[arg(value_name = "VOLUME", value_parser = parse)]
-        volume: VolumeSource,
-        #[command(flatten)]
-        reach: VolumeReachArguments,
-    },
-    /// Give one up: what it alone held is removed by the daemon, or by `vfsd volume gc`
-    Delete {
-        /// Which: volume:s3://BUCKET/PREFIX
-        #[arg(value_name = "VOLUME", value_parser = parse)]
-        volume: VolumeSource,
-        /// What it is called
-        #[arg(value_name = "NAME")]
-        name: String,
-        #[command(flatten)]
-        reach: VolumeReachArguments,
-    },
-}
-
-impl SnapshotVerb {
-    fn run(self) -> Result<String, Failure> {
-        match self {
-            Self::Create {
-                volume,
-                name,
-                reach,
-            } => {
-                let made = volume.snapshot(&name, &reach.settings())?;
-                Ok(format!("made snapshot {} of {volume}\n", made.name))
-            }
-            Self::List { volume, reach } => {
-                let listed = volume.snapshots(&reach.settings())?;
-                let line = |one: &Snapshot| format!("{} {}\n", one.name, one.made);
-                Ok(listed.iter().map(line).collect())
-            }
-            Self::Delete {
-                volume,
-                name,
-                reach,
-            } => {
-                volume.delete_snapshot(&name, &reach.settings())?;
-                Ok(format!("deleted snapshot {name} of {volume}\n"))
-            }
-        }
-    }
-}
-
 /// A number, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Limit(Option<u64>);
@@ -256,16 +207,32 @@ impl Limit {
             },
         }
     }
+
+    fn of_days(word: &str) -> Result<Self, String> {
+        let most = MOST_DAYS.unsigned_abs();
+        match (word, word.parse()) {
+            ("none", _) => Ok(Self(None)),
+            (_, Ok(days)) if (1..=most).contains(&days) => Ok(Self(Some(days))),
+            _ => Err(format!("not a number of days from 1 to {most}, or none")),
+        }
+    }
+
+    fn days(self) -> Option<u32> {
+        self.0.and_then(|days| u32::try_from(days).ok())
+    }
 }
 
 /// The lines that tell a quota.
 fn limits(quota: &Quota) -> String {
-    let told = |limit: Option<u64>| limit.map_or("none".to_owned(), |limit| limit.to_string());
     format!(
         "size_limit {}\nfiles_limit {}\n",
-        told(quota.bytes),
-        told(quota.files)
+        told_limit(quota.bytes),
+        told_limit(quota.files)
     )
+}
+
+fn told_limit(limit: Option<u64>) -> String {
+    limit.map_or("none".to_owned(), |limit| limit.to_string())
 }
 
 fn parse(word: &str) -> Result<VolumeSource, String> {
@@ -283,9 +250,13 @@ impl VolumeArguments {
                 volume,
                 size,
                 files,
+                snapshot_days,
                 ownership,
                 reach,
             } => {
+                if snapshot_days.is_some() {
+                    volume.check_has_snapshots()?;
+                }
                 let (uid, gid, root_permissions) = ownership.settings();
                 let options = VolumeOptions {
                     uid,
@@ -295,19 +266,28 @@ impl VolumeArguments {
                     ..VolumeOptions::default()
                 };
                 volume.create(&options, &reach.settings())?;
+                if snapshot_days.is_some() {
+                    volume.change_snapshot_days(snapshot_days, &reach.settings())?;
+                }
                 Ok(format!("made {volume}\n"))
             }
             VolumeVerb::Set {
                 volume,
                 size,
                 files,
+                snapshot_days,
                 reach,
             } => {
+                if let Some(days) = snapshot_days {
+                    volume.change_snapshot_days(days.days(), &reach.settings())?;
+                }
                 let change = |quota: &mut Quota| {
                     quota.bytes = size.map_or(quota.bytes, |limit| limit.0);
                     quota.files = files.map_or(quota.files, |limit| limit.0);
                 };
-                volume.change_quota(change, &reach.settings())?;
+                if size.is_some() || files.is_some() {
+                    volume.change_quota(change, &reach.settings())?;
+                }
                 Ok(format!("changed {volume}\n"))
             }
             VolumeVerb::Check { volume, reach } => {
@@ -429,10 +409,11 @@ fn told(volume: &VolumeSource, status: &VolumeStatus) -> String {
                 ("checkpoints", stored.checkpoints),
             ];
             let mut told = format!(
-                "volume {volume}\nuuid {}\nencryption {}\nused_by {user}\n{}",
+                "volume {volume}\nuuid {}\nencryption {}\nused_by {user}\n{}snapshot_days {}\n",
                 status.uuid,
                 status.encryption.as_deref().unwrap_or("none"),
-                limits(&status.quota)
+                limits(&status.quota),
+                told_limit(status.snapshot_days.map(u64::from))
             );
             for (kind, amount) in kinds {
                 told.push_str(&format!(
@@ -455,6 +436,11 @@ mod tests {
         assert_eq!(Limit::of_bytes("none"), Ok(Limit(None)));
         assert_eq!(Limit::of_files("1000"), Ok(Limit(Some(1000))));
         assert_eq!(Limit::of_files("none"), Ok(Limit(None)));
+        assert_eq!(Limit::of_days("7").map(Limit::days), Ok(Some(7)));
+        assert_eq!(Limit::of_days("none").map(Limit::days), Ok(None));
+        for word in ["", "-1", "0", "3661", "week"] {
+            assert!(Limit::of_days(word).is_err(), "{word}");
+        }
         for word in ["", "-1", "many", "1.5"] {
             assert!(Limit::of_bytes(word).is_err(), "{word}");
             assert!(Limit::of_files(word).is_err(), "{word}");

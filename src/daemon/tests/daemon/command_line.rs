@@ -22,6 +22,14 @@ fn usage_errors_end_with_2_and_name_what_is_wrong() {
             "--min-age",
         ),
         (
+            vec!["volume", "create", "volume:file:/x", "--snapshot-days=7"],
+            "has no snapshots",
+        ),
+        (
+            vec!["volume", "set", "volume:s3://b/p", "--snapshot-days=0"],
+            "--snapshot-days",
+        ),
+        (
             vec!["volume", "stat", "volume:s3://b/p?snapshot=s"],
             "without ?snapshot=",
         ),

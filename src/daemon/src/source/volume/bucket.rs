@@ -99,6 +99,17 @@ pub(super) fn change_quota(
     runtime.block_on(changed).map_err(Failure::run)
 }
 
+pub(super) fn change_snapshot_days(
+    url: &StoreUrl,
+    days: Option<u32>,
+    how: &Reach,
+) -> Result<(), Failure> {
+    let runtime = waiting()?;
+    let bucket = reach(url, how, &runtime)?;
+    let changed = Volume::change_remote_snapshot_days(&bucket, url.prefix(), days);
+    runtime.block_on(changed).map_err(Failure::run)
+}
+
 pub(super) fn snapshots(url: &StoreUrl, how: &Reach) -> Result<Vec<Snapshot>, Failure> {
     let runtime = waiting()?;
     let bucket = reach(url, how, &runtime)?;

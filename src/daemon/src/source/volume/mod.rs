@@ -210,6 +210,26 @@ impl VolumeSource {
         bucket::snapshot(self.bucket()?, name, reach)
     }
 
+    /// Whether there can be snapshots of it.
+    ///
+    /// # Errors
+    /// When it is no volume in a bucket.
+    pub(crate) fn check_has_snapshots(&self) -> Result<(), Failure> {
+        self.bucket().map(drop)
+    }
+
+    /// Changes how long the snapshots are kept that a daemon makes by itself.
+    ///
+    /// # Errors
+    /// When it is no volume in a bucket, or the store fails.
+    pub(crate) fn change_snapshot_days(
+        &self,
+        days: Option<u32>,
+        reach: &Reach,
+    ) -> Result<(), Failure> {
+        bucket::change_snapshot_days(self.bucket()?, days, reach)
+    }
+
     /// What is kept of the volume.
     ///
     /// # Errors
