@@ -1,5 +1,6 @@
 //! A volume in a bucket of a real S3 server, and what another host finds in it.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -20,6 +21,8 @@ const SOURCE: &str = "volume:s3://data/volume";
 const SNAPSHOT: &str = "volume:s3://data/volume?snapshot=kept";
 /// Another one, made of a snapshot of it.
 const CLONE: &str = "volume:s3://data/clone";
+/// A third one, made of a dump of the first one, which is not encrypted.
+const LOADED: &str = "volume:s3://data/loaded";
 const KEY_OPTION: &str = "--volume-key-file";
 /// Files with the key of the volume, and with another one.
 const KEY: &str = "key";
@@ -64,11 +67,15 @@ impl BucketVolume {
         Ok(made)
     }
 
-    /// Runs `vfsd volume`.
+    /// Runs `vfsd volume` for one that is encrypted.
     fn volume(&self, words: &[&str]) -> Result<()> {
+        let key = self.folder.path().join(KEY);
+        self.run_volume(words, &[OsStr::new(KEY_OPTION), key.as_os_str()])
+    }
+
+    fn run_volume(&self, words: &[&str], more: &[&OsStr]) -> Result<()> {
         let mut command = Command::new(&self.vfsd);
-        command.arg("volume").args(words);
-        command.arg(KEY_OPTION).arg(self.folder.path().join(KEY));
+        command.arg("volume").args(words).args(more);
         command.envs(self.store.environment());
         let done = run_ok(&command, LIMIT, &mut |_| {});
         done.map(drop)
@@ -85,14 +92,16 @@ impl BucketVolume {
         storage.environment(self.store.environment());
         storage
             .argument("--state-dir")
-            .argument(self.folder.path().join(state))
-            .argument(KEY_OPTION)
-            .argument(self.folder.path().join(KEY));
+            .argument(self.folder.path().join(state));
+        if source != LOADED {
+            let key = self.folder.path().join(KEY);
+            storage.argument(KEY_OPTION).argument(key);
+        }
         storage
     }
 
-    /// Looks at the volume as another host does, which has nothing of it, at a snapshot of it, and at a volume that is made
-    /// of that.
+    /// Looks at the volume as another host does, which has nothing of it, at a snapshot of it, and at volumes that are made
+    /// of that and of a dump.
     ///
     /// # Errors
     /// What is missing there.
@@ -104,7 +113,13 @@ impl BucketVolume {
         self.refuses_other_keys()?;
         self.volume(&["clone", "--snapshot", "kept", SOURCE, CLONE])?;
         self.volume(&["check", CLONE])?;
-        self.compare(CLONE, "host-of-the-clone")
+        self.compare(CLONE, "host-of-the-clone")?;
+        let dump = self.folder.path().join("dump");
+        let dump = dump.to_string_lossy();
+        self.volume(&["dump", SOURCE, &dump])?;
+        self.run_volume(&["load", LOADED, &dump], &[])?;
+        self.run_volume(&["check", LOADED], &[])?;
+        self.compare(LOADED, "host-of-the-loaded")
     }
 
     /// Nobody reads the volume with another key, or without one.
