@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use rustix::io::Errno;
@@ -18,6 +19,7 @@ use rustix::thread::{
 };
 
 use crate::filter::Filter;
+use crate::reach::Reach;
 
 /// What a program may do beyond its arguments' promise.
 ///
@@ -37,6 +39,8 @@ pub struct Confinement {
     pub processes: u64,
     /// Bytes of address space that it may have; no limit without it.
     pub address_space: Option<u64>,
+    /// The files and directories that it can reach, beside programs and libraries; without it, whatever its user can.
+    pub paths: Option<Vec<PathBuf>>,
 }
 
 impl Default for Confinement {
@@ -48,6 +52,7 @@ impl Default for Confinement {
             open_files: 1024,
             processes: 4096,
             address_space: None,
+            paths: None,
         }
     }
 }
@@ -136,6 +141,7 @@ pub(crate) fn confine_child(
     confinement: &Confinement,
     namespaces: Namespaces,
     filter: Filter,
+    reach: Option<Reach>,
 ) {
     let confinement = confinement.clone();
     let give_up = move || {
@@ -153,6 +159,9 @@ pub(crate) fn confine_child(
             become_user(Uid::from_raw(uid), Gid::from_raw(gid))?;
         }
         give_up_capabilities()?;
+        if let Some(reach) = &reach {
+            reach.restrict()?;
+        }
         close_at_execve();
         // Behind a change of ids, which takes it back.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;

@@ -49,6 +49,7 @@ mod options;
 mod outbox;
 mod plugin;
 mod program;
+mod reach;
 mod receive;
 mod records;
 mod reply;

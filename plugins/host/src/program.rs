@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::confine::{Confinement, confine_child, confine_thread};
 use crate::connector::Connector;
 use crate::filter::Filter;
+use crate::reach::Reach;
 
 /// Variables that a program gets of the daemon's environment, beside those that begin with `VFSD_PLUGIN_`. Others may be secrets
 /// of other storages.
@@ -96,7 +97,13 @@ impl Running {
         let keep = move || {
             let spawned = confine_thread(&confinement).and_then(|namespaces| {
                 let filter = Filter::new(confinement.network)?;
-                confine_child(&mut command, &confinement, namespaces, filter);
+                let own = Some(Path::new(command.get_program()));
+                let reach = confinement.paths.as_ref().map(|paths| {
+                    let own = own.filter(|own| own.components().count() > 1);
+                    Reach::to(paths, own, confinement.network)
+                });
+                let reach = reach.transpose()?;
+                confine_child(&mut command, &confinement, namespaces, filter, reach);
                 command.spawn()
             });
             // The socket's other end is the process's alone.

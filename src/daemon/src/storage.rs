@@ -57,7 +57,7 @@ impl Storages {
         let mut sources = exports.iter().map(|export| &export.source);
         if options.plugin.is_given() && !sources.any(|source| source.is_started_plugin()) {
             return Err(Failure::usage(
-                "--plugin-user and --plugin-network are for plugin:exec:PROGRAM, and none is served",
+                "--plugin-user, --plugin-path, --plugin-fds and --plugin-network are for plugin:exec:PROGRAM, and none is served",
             ));
         }
         let shares = exports.iter().map(|export| export.source.memory_shares());

@@ -1,5 +1,7 @@
 //! Options of plugins that the daemon starts.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::source::{PluginSettings, PluginUser};
@@ -16,6 +18,15 @@ pub(crate) struct PluginArguments {
     /// Let plugins use the network
     #[arg(long)]
     plugin_network: bool,
+
+    /// Let plugins reach this file or directory, and beside those that are named nothing of the host but programs and
+    /// libraries, to read; may be repeated [default: all that their user can]
+    #[arg(long, value_name = "PATH")]
+    plugin_path: Vec<PathBuf>,
+
+    /// Let a plugin have so many files open, as far as the daemon itself may [default: 65536]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(16..))]
+    plugin_fds: Option<u64>,
 }
 
 impl PluginArguments {
@@ -24,6 +35,8 @@ impl PluginArguments {
         PluginSettings {
             user: self.plugin_user,
             network: self.plugin_network,
+            paths: self.plugin_path.clone(),
+            open_files: self.plugin_fds,
         }
     }
 }

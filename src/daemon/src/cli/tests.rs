@@ -249,8 +249,12 @@ fn plugins_are_confined_unless_told_otherwise() {
         PluginSettings {
             user: Some(PluginUser { uid: 7, gid: 8 }),
             network: true,
+            ..PluginSettings::default()
         }
     );
+    let settings = told("--plugin-path /a --plugin-path /b --plugin-fds 70");
+    assert_eq!(settings.paths, [Path::new("/a"), Path::new("/b")]);
+    assert_eq!(settings.open_files, Some(70));
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
+
 use crate::mounting::{Mounted, cannot_mount};
 use crate::process::{Place, outcome, text, vfsd};
 
@@ -86,6 +88,88 @@ fn a_plugin_of_root_is_nobody_and_alone_unless_told_otherwise() {
         let told = std::fs::read_to_string(mounted.path("seen")).unwrap();
         assert_eq!(told, seen, "{options:?}");
     }
+}
+
+/// A plugin with one file, `seen`: which of its arguments it can read, and how many files it may have open.
+const TRYING: &str = r#"
+import resource
+import sys
+import vfsd_plugin as vfsd
+
+def can_read(path):
+    try:
+        with open(path, "rb") as file:
+            return bool(file.read(1))
+    except PermissionError:
+        return False
+
+tried = [can_read(path) for path in sys.argv[1:]]
+limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+seen = f"{tried} {limit}\n".encode()
+
+class Seen(vfsd.File):
+    def attributes(self):
+        return vfsd.Attributes(size=len(seen))
+
+    def read(self, offset, size):
+        return seen[offset:offset + size]
+
+vfsd.serve(vfsd.Tree({"seen": Seen()}))
+"#;
+
+#[test]
+fn a_plugin_reaches_the_paths_that_it_is_given_and_no_others() {
+    if cannot_run_plugins() {
+        return;
+    }
+    let place = Place::new();
+    let program = telling(&place, 0o755);
+    std::fs::write(&program, format!("#!{PYTHON}\n{TRYING}")).unwrap();
+    let (given, other) = (place.path("given"), place.path("other"));
+    for path in [&given, &other] {
+        std::fs::write(path, "content").unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let words = [
+        text(&program),
+        text(&given),
+        text(&other),
+        "/proc/self/status",
+    ];
+    let source = format!("plugin:exec:{}", words.join(" "));
+    let folder = place.path("plugin");
+    let kept = [
+        "--plugin-path",
+        text(&folder),
+        "--plugin-path",
+        text(&given),
+    ];
+    let fds = ["--plugin-fds", "70"];
+    for (options, seen) in [
+        (fds.to_vec(), "[True, True, True] 70\n"),
+        ([kept.as_slice(), &fds].concat(), "[True, False, True] 70\n"),
+    ] {
+        if options.len() > fds.len() && !has_landlock() {
+            eprintln!("skipped in part: this kernel has no Landlock");
+            continue;
+        }
+        let mounted = Mounted::new(&place, &options, &source);
+        let told = std::fs::read_to_string(mounted.path("seen")).unwrap();
+        assert_eq!(told, seen, "{options:?}");
+    }
+    let missing = ["mount", "--plugin-path", "/no/such/path", &source];
+    let (code, _, errors) = outcome(vfsd(missing).arg(place.path("mnt")));
+    assert_eq!(code, 1, "{errors}");
+    assert!(errors.contains("name a path that exists"), "{errors}");
+}
+
+/// Whether this kernel keeps a process to paths.
+fn has_landlock() -> bool {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V2))
+        .and_then(Ruleset::create)
+        .is_ok()
 }
 
 #[test]

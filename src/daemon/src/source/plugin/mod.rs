@@ -24,13 +24,20 @@ use crate::exit::Failure;
 use crate::sandbox::{self, Needs};
 
 /// What an operator decides about plugins that the daemon starts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PluginSettings {
     /// Whom they run as. Without it, as nobody if the daemon is root's, else as its user.
     pub(crate) user: Option<PluginUser>,
     /// They may use the network.
     pub(crate) network: bool,
+    /// The paths that they can reach; all, where there is none.
+    pub(crate) paths: Vec<PathBuf>,
+    /// Files that each may have open.
+    pub(crate) open_files: Option<u64>,
 }
+
+/// Files that a plugin may have open, as far as the daemon may: those that a guest knows, for one that keeps them open.
+const OPEN_FILES: u64 = 65_536;
 
 impl PluginSettings {
     /// Whether anything was decided.
@@ -47,9 +54,22 @@ impl PluginSettings {
             true => Some(self.user.unwrap_or_else(PluginUser::nobody)),
             false => None,
         };
+        for path in &self.paths {
+            std::fs::metadata(path).map_err(|error| {
+                let path = path.display();
+                Failure::run(format!(
+                    "--plugin-path {path}: {error}; name a path that exists"
+                ))
+            })?;
+        }
         Ok(Confinement {
             user: user.map(|user| (user.uid, user.gid)),
             network: self.network,
+            open_files: self.open_files.unwrap_or(OPEN_FILES),
+            paths: match self.paths.as_slice() {
+                [] => None,
+                paths => Some(paths.to_vec()),
+            },
             ..Confinement::default()
         })
     }
@@ -144,6 +164,15 @@ impl PluginSource {
                 if error.kind() == io::ErrorKind::NotFound =>
             {
                 "; name a program that exists".to_owned()
+            }
+            (Self::Program { .. }, StartError::Connect(error), _)
+                if confinement.paths.is_some() && error.raw_os_error() == Some(libc::ENOSYS) =>
+            {
+                "; this kernel has no Landlock, or not enough of it: leave --plugin-path out"
+                    .to_owned()
+            }
+            (Self::Program { .. }, StartError::Left, _) if confinement.paths.is_some() => {
+                "; it may need more than what --plugin-path names".to_owned()
             }
             (Self::Program { .. }, StartError::Left, Some((uid, _))) => {
                 format!("; it runs as user {uid}: --plugin-user chooses another")
