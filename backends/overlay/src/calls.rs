@@ -6,9 +6,9 @@ use std::sync::Arc;
 use vfsd_backend::posix::{ACL_ACCESS, ACL_DEFAULT};
 use vfsd_backend::{
     AccessMask, Answer, AttributeChanges, Attributes, Caller, Capabilities, Created, Device,
-    Directory, Entry, Errno, FileKind, FsStatistics, FsXattr, LinkTarget, Lookup, Name, NewDevice,
-    NewInode, Node, NodeIdentity, OpenFlags, OpenRequest, Opened, Rename, Result, XattrFlags,
-    XattrName,
+    Directory, Entry, Errno, FileKind, FsStatistics, FsXattr, LinkTarget, Locator, Lookup, Name,
+    NewDevice, NewInode, Node, NodeIdentity, OpenFlags, OpenRequest, Opened, Rename, Result,
+    XattrFlags, XattrName,
 };
 
 use crate::directory::OverlayDirectory;
@@ -158,6 +158,10 @@ impl Node for OverlayNode {
 
     fn kind(&self) -> FileKind {
         self.kind
+    }
+
+    fn locator(&self) -> Answer<'_, Locator> {
+        Answer::later(self.located())
     }
 
     fn getattr(&self) -> Answer<'_, Attributes> {

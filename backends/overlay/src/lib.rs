@@ -14,6 +14,7 @@
 //! | `node`, `calls`, `file`, `directory`, `merge`, `listing_budget` | what a file is, and can do |
 //! | `copy_up`, `content`, `origin`, `index`, `links`, `work` | how a file comes into the upper |
 //! | `new`, `create`, `remove`, `rename` | names that come, go and move |
+//! | `locator` | what leads to a file after a restart |
 //! | `settled` | changes are made whole, although nobody waits for them |
 //!
 //! # Format
@@ -80,6 +81,7 @@ mod index;
 mod layers;
 mod links;
 mod listing_budget;
+mod locator;
 mod merge;
 mod nested;
 mod new;
@@ -102,7 +104,7 @@ pub use xattr::Namespace;
 
 use std::sync::Arc;
 
-use vfsd_backend::{Backend, Capabilities, Node, Result};
+use vfsd_backend::{Answer, Backend, Capabilities, Locator, Node, Result};
 
 use crate::node::OverlayNode;
 
@@ -127,6 +129,10 @@ impl Backend for Overlay {
 
     fn capabilities(&self) -> Capabilities {
         self.root.shared.capabilities
+    }
+
+    fn resolve<'a>(&'a self, locator: &'a Locator) -> Answer<'a, Arc<dyn Node>> {
+        Answer::later(async move { Ok(self.root.at(locator).await? as Arc<dyn Node>) })
     }
 
     fn close(&self) -> Result<()> {
