@@ -117,19 +117,19 @@ pub(super) fn named(digest: Sha256Digest, manifest: &[u8]) -> io::Result<Lent> {
     })
 }
 
-/// The bytes of an index that was sent.
+/// The bytes of an index that was sent, which may be so many.
 ///
 /// # Errors
 /// What is no zstd, or decodes to too much.
-pub(super) fn unpack(packed: &[u8]) -> io::Result<Vec<u8>> {
+pub(super) fn unpack(packed: &[u8], most: u64) -> io::Result<Vec<u8>> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(packed)?;
     decoder.window_log_max(WINDOW_LOG_MAX)?;
     let mut bytes = Vec::new();
     decoder
-        .take(INDEX_MAX.saturating_add(1))
+        .take(most.saturating_add(1))
         .read_to_end(&mut bytes)?;
     match u64::try_from(bytes.len()) {
-        Ok(length) if length <= INDEX_MAX => Ok(bytes),
+        Ok(length) if length <= most => Ok(bytes),
         _ => Err(io::Error::other("it is too large")),
     }
 }

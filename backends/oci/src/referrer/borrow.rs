@@ -7,7 +7,7 @@ use std::str::FromStr;
 use parking_lot::Mutex;
 
 use super::artifact::{Lent, named, unpack};
-use super::{ARTIFACT, INDEX_MAX};
+use super::{ARTIFACT, INDEX_MAX, INDEX_OF_ANY};
 use crate::blob::{Sha256Digest, SpanError, SpanFault};
 use crate::image::{Image, Layer};
 use crate::index::{IndexOptions, LayerIndex};
@@ -149,7 +149,7 @@ impl<'a> Borrower<'a> {
             })
             .collect();
         if found.is_empty() && self.from == IndexFrom::Referrers {
-            tracing::info!("nobody has pushed indexes beside {image}");
+            tracing::warn!("nobody has pushed indexes beside {image}");
         }
         found
     }
@@ -161,7 +161,8 @@ impl<'a> Borrower<'a> {
         artifact: Sha256Digest,
         (digest, size): (Sha256Digest, u64),
     ) -> io::Result<LayerIndex> {
-        if size > INDEX_MAX {
+        let most = layer.size.clamp(INDEX_OF_ANY, INDEX_MAX);
+        if size > most {
             return Err(io::Error::other("it is too large"));
         }
         let source = self.image.open_blob(digest, size)?;
@@ -176,7 +177,7 @@ impl<'a> Borrower<'a> {
         };
         source.read_right(0, &mut packed, &is_right)?;
         is_right(&packed).map_err(io::Error::other)?;
-        let index = LayerIndex::from_bytes(&unpack(&packed)?).map_err(io::Error::other)?;
+        let index = LayerIndex::from_bytes(&unpack(&packed, most)?).map_err(io::Error::other)?;
         if index.borrowed.is_some() {
             return Err(io::Error::other("its maker has borrowed it, too"));
         }

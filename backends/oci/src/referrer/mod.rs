@@ -29,3 +29,7 @@ const OF_LAYER: &str = "dev.vfsd.layer.digest";
 
 /// The most bytes of an index that is shared: of a layer of about 10 GB.
 const INDEX_MAX: u64 = 256 << 20;
+
+/// The most bytes of an index of a layer of any size. That of a larger layer has no more than the layer, so that no small
+/// one takes much memory.
+const INDEX_OF_ANY: u64 = 16 << 20;

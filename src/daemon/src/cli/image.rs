@@ -12,8 +12,10 @@ use vfsd_oci::referrer::IndexFrom;
 use vfsd_oci::registry::Reference;
 
 use super::cache::CacheArguments;
+use super::choices::LogLevel;
 use super::image_cache::{ListArguments, PruneArguments, VerifyArguments, size};
 use crate::exit::Failure;
+use crate::logging::{self, LogSettings};
 use crate::source::{IMAGE_HELP, ImageSettings, ImageSource};
 
 /// Which of several images is meant, and how a registry is asked.
@@ -173,6 +175,11 @@ impl ImageArguments {
     /// # Errors
     /// When the image is not there, or is damaged.
     pub(crate) fn run(self) -> Result<String, Failure> {
+        // What is not an error, but not as it was asked for either, is told as well.
+        logging::start(&LogSettings {
+            level: LogLevel::Warn,
+            ..LogSettings::default()
+        })?;
         match self.verb {
             ImageVerb::Inspect {
                 image,

@@ -168,6 +168,9 @@ impl ImageSource {
     ) -> Result<OciImage, Failure> {
         let options = self.whole(settings, progress)?;
         let opened = OciImage::open(&options).map_err(Failure::run)?;
+        if let Some(notice) = opened.notice() {
+            tracing::warn!("{notice}");
+        }
         keep_within(settings, &options);
         Ok(opened)
     }

@@ -82,6 +82,32 @@ fn what_is_pinned_stays_and_the_rest_is_absent_for_who_pins_it_next() {
 }
 
 #[test]
+fn a_layer_of_one_zstd_frame_comes_and_goes_as_a_whole() {
+    let layer = layer(|tar| zstd::bulk::compress(tar, 3).unwrap());
+    assert_eq!(layer.spans(), 1);
+    let folder = folder();
+    let mut content = bounded(&layer, &folder);
+    // It is verified in a file.
+    content.in_memory = 1000;
+    let places = places(&layer, &folder);
+    let entry = layer.number("long");
+    for _ in 0..3 {
+        let pinned = content.pin(entry, 0..1, Wait::Refused).unwrap();
+        assert!(pinned.is_some() && !content.is_resident(entry, 0..1));
+        content.fill(entry, 0..1).unwrap();
+        // Whatever was asked for, all is there, and stays as long as somebody reads.
+        assert_eq!(places.take(0..1).unwrap(), 0);
+        for (number, expected) in layer.contents.iter().enumerate() {
+            assert!(read(&content, number, 0..u64::MAX) == *expected);
+        }
+        drop(pinned);
+        assert!(places.take(0..1).unwrap() > 0);
+        let files = cache_files(&folder);
+        assert_eq!(files.len(), 1, "no temporary file is left: {files:?}");
+    }
+}
+
+#[test]
 fn what_was_read_the_longest_time_ago_is_known_to_all() {
     let layer = plain_layer();
     let folder = folder();

@@ -208,7 +208,7 @@ fn without_an_index_that_can_be_used_the_layers_are_read() {
 #[test]
 fn a_bomb_of_an_index_is_not_unpacked() {
     let mut zeros = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
-    for _ in 0..300 {
+    for _ in 0..17 {
         std::io::Write::write_all(&mut zeros, &[0; 1 << 20]).unwrap();
     }
     let bomb = zeros.finish().unwrap();
