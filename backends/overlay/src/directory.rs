@@ -5,20 +5,22 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, OnceCell};
 use vfsd_backend::{
-    Answer, Attributes, DirEntry, DirSink, Directory, EntrySink, Errno, FileKind, Name, Result,
+    Answer, Attributes, DirEntry, DirSink, Directory, EntrySink, Errno, Error, FileKind, Name,
+    Result,
 };
 
 use crate::listing_budget::{ListingBudget, Share};
 use crate::merge::{Listed, list};
 use crate::node::OverlayNode;
+use crate::resolve::OpenPart;
 
 /// An open directory of the overlay. Its entries are listed in the order of their names' hashes, which
 /// are the cookies: a listing can go on in a list that was made later, or in another open directory.
 pub(crate) struct OverlayDirectory {
     node: Arc<OverlayNode>,
     listing: Mutex<Option<Kept>>,
-    /// The directory of the one layer that it had when it was first listed with what the names are.
-    only: OnceCell<Arc<dyn Directory>>,
+    /// Those of its layers, as they were when it was first listed with what the names are.
+    layers: OnceCell<Vec<OpenPart>>,
 }
 
 /// A list, or a part of it, that is kept for the next request.
@@ -30,6 +32,9 @@ struct Kept {
     to_the_end: bool,
     _share: Share,
 }
+
+/// Directories of layers that are open for one of the overlay, the topmost. In others names are looked up one by one.
+const MOST_OPEN: usize = 8;
 
 /// How much of a list is kept, as a divisor: the largest part that the budget has room for. A directory is then listed
 /// at most so many times for one that reads all of it.
@@ -66,17 +71,28 @@ impl OverlayDirectory {
         Self {
             node,
             listing: Mutex::new(None),
-            only: OnceCell::new(),
+            layers: OnceCell::new(),
         }
     }
 
     /// What a name is. The names must not change meanwhile.
     async fn find(&self, name: Name<'_>) -> Result<Option<(Arc<OverlayNode>, Attributes)>> {
-        let Some(part) = self.node.only_part() else {
-            return self.node.find(name).await;
+        if self.node.is_removed() {
+            return Ok(None);
+        }
+        let open = || async {
+            let upper = self.node.upper().into_iter();
+            let lowers = self.node.lowers().iter().map(|part| &part.node);
+            let mut layers = Vec::new();
+            for node in upper.chain(lowers).take(MOST_OPEN) {
+                let open = node.opendir().await?;
+                let node = node.clone();
+                layers.push(OpenPart { node, open });
+            }
+            Ok::<_, Error>(layers)
         };
-        let open = self.only.get_or_try_init(|| part.opendir()).await?;
-        self.node.find_in(open.as_ref(), name).await
+        let layers = self.layers.get_or_try_init(open).await?;
+        self.node.find_in(layers, name).await
     }
 
     /// The entries, read anew from the layers at the start.

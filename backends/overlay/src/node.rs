@@ -5,14 +5,14 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use vfsd_backend::posix::LockTable;
-use vfsd_backend::{Attributes, Directory, Entry, Errno, FileKind, Name, Node, Result};
+use vfsd_backend::{Attributes, Entry, Errno, FileKind, Name, Node, Result};
 
 use crate::layers::{Layer, Shared};
 use crate::links::{Links, changed};
 use crate::nested;
 use crate::numbers::Number;
 use crate::origin;
-use crate::resolve::{Found, Part, Parts, resolve};
+use crate::resolve::{Found, OpenPart, Part, Parts, resolve};
 use crate::table::Key;
 use crate::whiteout::is_device;
 use crate::xattr::{INODE, Marks};
@@ -218,15 +218,6 @@ impl OverlayNode {
         }
     }
 
-    /// The layer's file, if it is one of a single layer.
-    pub(crate) fn only_part(&self) -> Option<&Arc<dyn Node>> {
-        match (self.upper(), self.lowers.as_slice()) {
-            (Some(node), []) => Some(node),
-            (None, [part]) => Some(&part.node),
-            _ => None,
-        }
-    }
-
     /// Whether it is a directory of several layers.
     pub(crate) fn is_merged(&self) -> bool {
         match self.upper() {
@@ -367,16 +358,16 @@ impl OverlayNode {
         Ok(self.spot(name).await?.found)
     }
 
-    /// As [`find`](Self::find), in the open directory of the [one layer](Self::only_part) that it has.
+    /// As [`find`](Self::find), by what is open of its directories.
     ///
     /// # Errors
-    /// Those of the layer.
+    /// Those of the layers.
     pub(crate) async fn find_in(
         self: &Arc<Self>,
-        open: &dyn Directory,
+        open: &[OpenPart],
         name: Name<'_>,
     ) -> Result<Option<(Arc<Self>, Attributes)>> {
-        Ok(self.spot_in(Some(open), name).await?.found)
+        Ok(self.spot_in(open, name).await?.found)
     }
 
     /// As [`find`](Self::find), with where it is.
@@ -384,14 +375,10 @@ impl OverlayNode {
     /// # Errors
     /// Those of the layers.
     pub(crate) async fn spot(self: &Arc<Self>, name: Name<'_>) -> Result<Spot> {
-        self.spot_in(None, name).await
+        self.spot_in(&[], name).await
     }
 
-    async fn spot_in(
-        self: &Arc<Self>,
-        open: Option<&dyn Directory>,
-        name: Name<'_>,
-    ) -> Result<Spot> {
+    async fn spot_in(self: &Arc<Self>, open: &[OpenPart], name: Name<'_>) -> Result<Spot> {
         if self.is_removed() {
             return Ok(Spot {
                 found: None,

@@ -70,8 +70,13 @@ struct Search<'s> {
     whiteout: bool,
     /// Whether something was found.
     found: Option<Attributes>,
-    /// Where to look first, instead of in the first layer's node.
-    open: Option<&'s dyn Directory>,
+    open: &'s [OpenPart],
+}
+
+/// A directory of a layer that is open: there a name costs less.
+pub(crate) struct OpenPart {
+    pub(crate) node: Arc<dyn Node>,
+    pub(crate) open: Arc<dyn Directory>,
 }
 
 /// What one step found.
@@ -81,15 +86,15 @@ enum Step {
     Known(Arc<OverlayNode>, Attributes),
 }
 
-/// Resolves a name in a directory of the overlay. The names must not change meanwhile. `open` is the one layer's open
-/// directory, for one that has no other.
+/// Resolves a name in a directory of the overlay. The names must not change meanwhile. `open` has those of its
+/// layers' directories that are open.
 ///
 /// # Errors
 /// Those of the layers; EIO for what cannot be understood in one.
 pub(crate) async fn resolve(
     directory: &OverlayNode,
     name: Name<'_>,
-    open: Option<&dyn Directory>,
+    open: &[OpenPart],
 ) -> Result<Found> {
     let shared = &directory.shared;
     let mut search = Search {
@@ -210,7 +215,9 @@ impl Search<'_> {
     async fn one(&mut self, base: &Part, name: &[u8], start: usize, after: &[u8]) -> Result<Step> {
         let is_last = after.is_empty();
         let name = Name::new(name)?;
-        let looked = match self.open.take().and_then(|open| open.entry(name)) {
+        let mut open = self.open.iter();
+        let open = open.find(|part| Arc::ptr_eq(&part.node, &base.node));
+        let looked = match open.and_then(|part| part.open.entry(name)) {
             Some(answer) => or_missing(answer.await),
             None => looked_up(&base.node, name).await,
         };
