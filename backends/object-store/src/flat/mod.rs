@@ -36,6 +36,7 @@ use vfsd_backend::{Backend, Capabilities, Node};
 
 use self::bucket::Bucket;
 pub use self::disk::DiskCache;
+use self::write::Writer;
 pub use self::write::{Overwrite, Staging, WriteOptions};
 use crate::store::{OpenError, Store, probe};
 
@@ -130,9 +131,10 @@ impl FlatBucket {
         self.bucket.hidden.load(Ordering::Relaxed)
     }
 
-    /// Bytes of content in memory or on their way.
+    /// Bytes of content in memory or on their way, in either direction.
     pub fn memory(&self) -> u64 {
-        self.bucket.blocks.bytes()
+        let sending = self.bucket.writer.as_ref().map_or(0, Writer::held);
+        self.bucket.blocks.bytes().saturating_add(sending)
     }
 }
 

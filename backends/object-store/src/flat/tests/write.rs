@@ -285,3 +285,33 @@ async fn what_is_staged_is_bounded_and_the_guest_is_told() {
     close(file).await.unwrap();
     assert_eq!(scene.object("g").await.unwrap(), "x");
 }
+
+#[tokio::test(start_paused = true)]
+async fn uploads_hold_bounded_memory_however_many_there_are() {
+    let slow = vec![(Fault::Delay(Duration::from_secs(1)), 1000)];
+    let scene = Writable::with(&[], Overwrite::Refuse, slow).await;
+    let body = vec![7; 14 << 20];
+    let mut files = Vec::new();
+    for number in 0..6 {
+        let file = scene.create(&format!("f{number}")).await.unwrap();
+        write(file.as_ref(), 0, &body).await.unwrap();
+        files.push(file);
+    }
+    let mut most = 0;
+    let look = async {
+        loop {
+            most = scene.scene.bucket.memory().max(most);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let closed = futures_util::future::join_all(files.into_iter().map(close));
+    tokio::select! {
+        () = look => {}
+        closed = closed => assert!(closed.iter().all(Result::is_ok), "{closed:?}"),
+    }
+    assert!((28 << 20..=32 << 20).contains(&most), "{most}");
+    for number in 0..6 {
+        let object = scene.object(&format!("f{number}")).await.unwrap();
+        assert!(object.as_bytes() == body);
+    }
+}

@@ -11,8 +11,8 @@ use object_store::{
 use tokio::time::Instant;
 use vfsd_backend::{Errno, Result};
 
-use super::Overwrite;
 use super::staging::Staged;
+use super::{Overwrite, Writer};
 use crate::flat::body::{Body, FileBody};
 use crate::flat::bucket::{failed, modified_now};
 use crate::flat::content::{bare, same_etag};
@@ -39,6 +39,7 @@ pub(super) struct Done {
 /// What the upload needs to know.
 struct Upload<'a> {
     objects: &'a dyn ObjectStore,
+    writer: &'a Writer,
     path: Path,
     /// The object that is replaced; `None` where there must be none.
     base: Option<Option<String>>,
@@ -71,6 +72,11 @@ impl FlatNode {
         }
         let (_, writer) = self.to_write()?;
         let staged = self.stage(u64::MAX).await?;
+        // Before the file is held up, which may grow a little meanwhile.
+        let hold = match staged.size() {
+            size if size <= SINGLE => writer.may_hold(size).await,
+            _ => None,
+        };
         let alone = file.writing.gate.write().await;
         let (metadata, changes) = self.metadata(file);
         let new = file.writing.state().new;
@@ -78,6 +84,7 @@ impl FlatNode {
         let key = self.key();
         let upload = Upload {
             objects: self.bucket.store.objects().as_ref(),
+            writer,
             path: self.bucket.path(&key)?,
             base: (!new).then_some(before.etag),
             overwrite: writer.options.overwrite,
@@ -87,8 +94,11 @@ impl FlatNode {
         let sent = if size <= SINGLE {
             let body = staged.part(0, size)?;
             drop(alone);
-            upload.single(body.into()).await
+            let sent = upload.single(body.into()).await;
+            drop(hold);
+            sent
         } else {
+            drop(hold);
             // Nobody writes meanwhile, or the object would be of no moment.
             let sent = upload.parts(&staged, size).await;
             drop(alone);
@@ -156,11 +166,13 @@ impl FlatNode {
         let copy = format!("{key}.vfsd-conflict-{number:016x}");
         let aside = Upload {
             objects: upload.objects,
+            writer: upload.writer,
             path: self.bucket.path(&copy)?,
             base: None,
             overwrite: Overwrite::Refuse,
             metadata: upload.metadata.clone(),
         };
+        let hold = upload.writer.may_hold(staged.size().min(SINGLE)).await;
         let alone = file.writing.gate.write().await;
         let size = staged.size();
         if size <= SINGLE {
@@ -169,6 +181,7 @@ impl FlatNode {
                 .await
                 .map_err(failed)?;
         } else {
+            drop(hold);
             aside.parts(staged, size).await.map_err(failed)?;
         }
         drop(alone);
@@ -253,7 +266,8 @@ impl Upload<'_> {
         let length = size.div_ceil(PARTS).max(PART);
         let mut offset = 0;
         while offset < size {
-            // Two at a time, so that reading and sending overlap within bounded memory.
+            // Two at a time, so that reading and sending overlap.
+            let hold = self.writer.may_hold(length.saturating_mul(2)).await;
             let mut sending = Vec::new();
             for _ in 0..2 {
                 let part = length.min(size.saturating_sub(offset));
@@ -264,6 +278,7 @@ impl Upload<'_> {
                 }
             }
             futures_util::future::try_join_all(sending).await?;
+            drop(hold);
         }
         if self.overwrite == Overwrite::Refuse {
             self.check_base().await?;

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(super) use self::inode::Writing;
 pub(super) mod answers {
@@ -36,6 +37,8 @@ use super::node::FlatNode;
 
 /// Uploads of one daemon at the same time, besides those that somebody waits for.
 const AT_ONCE: usize = 8;
+/// What uploads hold in memory, all of them together, in KiB.
+const SENDING: u32 = 32 << 10;
 /// How often pending files are looked through.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Directories that are remembered because the last of their objects was removed.
@@ -68,6 +71,8 @@ pub(super) struct Writer {
     pending: Mutex<BTreeMap<Arc<str>, Arc<FlatNode>>>,
     /// Directories that stay although no object makes them one.
     kept: Mutex<HashSet<Arc<str>>>,
+    /// What uploads may still hold in memory, in KiB.
+    sending: Semaphore,
 }
 
 impl Writer {
@@ -76,7 +81,22 @@ impl Writer {
             options,
             pending: Mutex::default(),
             kept: Mutex::default(),
+            sending: Semaphore::new(usize::try_from(SENDING).unwrap_or(0)),
         }
+    }
+
+    /// Waits until an upload may hold so many bytes in memory, which it may while it keeps what is given.
+    async fn may_hold(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
+        let wanted = u32::try_from(bytes.div_ceil(1024)).unwrap_or(SENDING);
+        // What is larger than all goes alone. The semaphore is never closed.
+        let permit = self.sending.acquire_many(wanted.min(SENDING)).await;
+        permit.ok()
+    }
+
+    /// How many bytes uploads may hold in memory now.
+    pub(super) fn held(&self) -> u64 {
+        let left = u64::try_from(self.sending.available_permits()).unwrap_or(0);
+        u64::from(SENDING).saturating_sub(left).saturating_mul(1024)
     }
 
     /// The file with this key, if it is pending.
