@@ -57,7 +57,7 @@ def read():
 
 
 def write_big():
-    write_random("written", RANDOM_MIB)
+    write_random("written", BIG_MIB)
 
 
 def write_small():
@@ -86,7 +86,7 @@ def write():
     stored("nothing")
     os.mkdir("small")
     for row, work, prefix, size in [
-        ("write", write_big, "written", RANDOM_MIB * MIB),
+        ("write", write_big, "written", BIG_MIB * MIB),
         ("small", write_small, "small/", SMALL_FILES * BLOCK),
     ]:
         forget()

@@ -62,7 +62,7 @@ const ROWS: Rows = &[
     ("sequential", "read 1 GiB", Measure::Seconds),
     ("sequential-again", "the same once more", Measure::Seconds),
     ("memory", "memory after that", Measure::Bytes),
-    ("write", "write 256 MiB, fsync, close", Measure::Seconds),
+    ("write", "write 1 GiB, fsync, close", Measure::Seconds),
     ("write-there", "until the bucket has it", Measure::Seconds),
     ("small", "write 1,000 files of 4 KiB", Measure::Seconds),
     ("small-there", "until the bucket has them", Measure::Seconds),
