@@ -235,11 +235,13 @@ async fn a_listing_tells_no_attributes_that_only_the_metadata_has() {
 #[tokio::test(start_paused = true)]
 async fn a_large_file_goes_up_in_parts_and_is_not_put_over_anothers() {
     let scene = Writable::new(&[("f", "old")]).await;
-    let body = vec![b'x'; 20 << 20];
+    // Different in each part.
+    let letters = (b'a'..=b'z').flat_map(|letter| std::iter::repeat_n(letter, 2_000_003));
+    let body: Vec<u8> = letters.collect();
     let file = scene.create("g").await.unwrap();
     write(file.as_ref(), 0, &body).await.unwrap();
     close(file.clone()).await.unwrap();
-    assert_eq!(scene.object("g").await.unwrap().len(), body.len());
+    assert!(scene.object("g").await.unwrap().as_bytes() == body);
     write(file.as_ref(), 0, b"y").await.unwrap();
     put(&scene.scene.below, "g", "theirs".to_owned()).await;
     assert_eq!(close(file).await, Err(Errno::IO));

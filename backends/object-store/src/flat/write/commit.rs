@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use object_store::path::Path;
 use object_store::{
     Attributes as Metadata, Error, GetOptions, MultipartUpload, ObjectStore, PutMode,
@@ -26,6 +28,8 @@ const SINGLE: u64 = 16 << 20;
 const PART: u64 = 8 << 20;
 /// Parts of an object, at most.
 const PARTS: u64 = 10_000;
+/// Parts of one object on their way at the same time.
+const PARTS_AT_ONCE: usize = 4;
 /// How often the upload of a large file begins again before it counts as failed.
 const TRIES: u32 = 3;
 
@@ -265,20 +269,24 @@ impl Upload<'_> {
     ) -> object_store::Result<PutResult> {
         let length = size.div_ceil(PARTS).max(PART);
         let mut offset = 0;
-        while offset < size {
-            // Two at a time, so that reading and sending overlap.
-            let hold = self.writer.may_hold(length.saturating_mul(2)).await;
-            let mut sending = Vec::new();
-            for _ in 0..2 {
-                let part = length.min(size.saturating_sub(offset));
-                if part > 0 {
+        let mut sending = FuturesUnordered::new();
+        while offset < size || !sending.is_empty() {
+            let part = length.min(size.saturating_sub(offset));
+            let more = part > 0 && sending.len() < PARTS_AT_ONCE;
+            tokio::select! {
+                // What is on its way goes on while room for the next one is waited for.
+                Some(sent) = sending.next(), if !sending.is_empty() => sent?,
+                hold = self.writer.may_hold(part), if more => {
                     let bytes = staged.part(offset, part).map_err(unreadable)?;
-                    sending.push(upload.put_part(bytes.into()));
+                    let sent = upload.put_part(bytes.into());
+                    sending.push(async move {
+                        let sent = sent.await;
+                        drop(hold);
+                        sent
+                    });
                     offset = offset.saturating_add(part);
                 }
             }
-            futures_util::future::try_join_all(sending).await?;
-            drop(hold);
         }
         if self.overwrite == Overwrite::Refuse {
             self.check_base().await?;
