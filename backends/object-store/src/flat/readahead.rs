@@ -10,7 +10,7 @@ const FIRST: u64 = 1 << 20;
 /// once, and they come in any order.
 const NEAR: u64 = 1 << 20;
 /// Requests that share a window.
-const REQUESTS: u64 = 8;
+const REQUESTS: u64 = 4;
 /// The largest request.
 const LARGEST_REQUEST: u64 = 8 << 20;
 

@@ -91,7 +91,7 @@ async fn a_file_read_in_sequence_costs_few_requests() {
     assert!(read_so_far == body);
     let (heads, lists, gets) = scene.requests();
     assert_eq!((heads, lists), (0, 0));
-    assert!(gets <= 41, "{gets}");
+    assert!(gets <= 9, "{gets}");
     assert_eq!(
         scene.seen.bytes_read,
         u64::try_from(body.len()).unwrap(),
