@@ -138,7 +138,9 @@ fn what_a_daemon_serves_is_not_removed_while_it_does() {
     ];
     let mut daemon = Daemon::listening(&mut vfsd(words), &socket);
     daemon.wait_for_threads();
-    assert_eq!(kept.list()[0]["in_use"], true);
+    wait_until("the image to be in use", || {
+        kept.list()[0]["in_use"] == true
+    });
     kept.done(&["prune", "--all"]);
     let list = kept.list();
     assert_eq!(list[0]["names"], json!([kept.image]));
