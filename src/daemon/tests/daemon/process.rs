@@ -181,9 +181,14 @@ pub(crate) fn status(pid: Pid, key: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Asks on a control socket.
+/// Asks on a control socket, which a daemon has a moment later than what it serves on.
 pub(crate) fn ask(control: &Path, question: &str) -> String {
-    let mut stream = UnixStream::connect(control).unwrap();
+    let mut stream = None;
+    wait_until("the control socket", || {
+        stream = UnixStream::connect(control).ok();
+        stream.is_some()
+    });
+    let mut stream = stream.unwrap();
     writeln!(stream, "{question}").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
