@@ -214,8 +214,9 @@ impl Standing {
         Ok(took)
     }
 
-    /// Brings the large file into the host's cache.
+    /// Brings the large file into the host's cache, and to the disk what an fsync would wait for otherwise.
     fn read_big(&self) -> Result<()> {
+        rustix::fs::sync();
         let mut file = fs::File::open(self.big()).context("open the large file")?;
         std::io::copy(&mut file, &mut std::io::sink()).context("read the large file")?;
         Ok(())
