@@ -8,12 +8,20 @@ use rustix::process::{Signal, kill_process};
 use crate::mounting::{Mounted, cannot_mount, is_mounted, unmount_idle};
 use crate::process::{Helper, Place, text, wait_until};
 
-/// A process in a mount namespace of its own, which has written through its copy of the mount and holds the file open.
-fn in_another_namespace(file: &Path) -> Helper {
+/// What a process does in a mount namespace of its own, which has copies of all mounts. Those of other tests would keep
+/// their daemons.
+const HOLD: &str = r#"
+    while read -r _ point kind _; do
+        [ "$kind" != fuse.vfsd ] || [ "$point" = "$1" ] || umount --lazy "$point"
+    done </proc/self/mounts
+    exec 3>"$2" && printf kept >&3 && exec sleep 100 >&3
+"#;
+
+/// A process in a mount namespace of its own, which has written through its copy of a mount and holds the file open.
+fn in_another_namespace(mounted: &Mounted, file: &Path) -> Helper {
     let child = Command::new("timeout")
-        .args(["100", "unshare", "--mount", "sh", "-c"])
-        .arg("exec 3> \"$0\" && printf kept >&3 && exec sleep 100 >&3")
-        .arg(file)
+        .args(["100", "unshare", "--mount", "sh", "-c", HOLD, "hold"])
+        .args([&mounted.point, file])
         .stdout(Stdio::null())
         .spawn();
     let holder = Helper(child.unwrap());
@@ -32,7 +40,7 @@ fn a_mount_that_another_namespace_has_too_is_cut_off_by_the_first_signal_and_los
     let source = format!("dir:{}", text(&place.share()));
     for options in [&[][..], &["--writeback"], &["--sandbox=none"]] {
         let mut mounted = Mounted::new(&place, options, &source);
-        let _holder = in_another_namespace(&mounted.path("f"));
+        let _holder = in_another_namespace(&mounted, &mounted.path("f"));
         mounted.daemon.stop(Signal::TERM);
         assert!(!is_mounted(&mounted.point), "{options:?}");
         let written = std::fs::read(place.share().join("f")).unwrap();
@@ -53,7 +61,7 @@ fn a_copy_in_another_namespace_is_served_after_the_unmount_until_the_first_signa
     }
     let place = Place::new();
     let mut mounted = Mounted::new(&place, &[], "memory:");
-    let _holder = in_another_namespace(&mounted.path("f"));
+    let _holder = in_another_namespace(&mounted, &mounted.path("f"));
     unmount_idle(&mounted.point);
     assert!(mounted.daemon.runs());
     mounted.daemon.stop(Signal::TERM);
