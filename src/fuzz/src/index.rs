@@ -40,11 +40,11 @@ pub(crate) fn run(data: &[u8]) {
     }
     let folder = tempfile::tempdir().unwrap();
     let boot = HostBoot::current();
-    let content = LayerContent::open(folder.path(), Arc::new(index), Arc::new(layer()), boot);
+    let content = LayerContent::open(folder.path(), &index, Arc::new(layer()), boot);
     let Ok(content) = content else {
         return;
     };
-    for (number, entry) in content.index().entries.iter().enumerate().take(16) {
+    for (number, entry) in index.entries.iter().enumerate().take(16) {
         let EntryKind::Regular { size, .. } = entry.kind else {
             continue;
         };
@@ -101,10 +101,10 @@ mod tests {
         }
         let mut bytes = seeds().swap_remove(0);
         bytes.extend(Sha256Digest::of(&bytes).0);
-        let index = Arc::new(LayerIndex::from_bytes(&bytes).unwrap());
+        let index = LayerIndex::from_bytes(&bytes).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let boot = HostBoot::current();
-        let content = LayerContent::open(folder.path(), index, Arc::new(layer()), boot).unwrap();
+        let content = LayerContent::open(folder.path(), &index, Arc::new(layer()), boot).unwrap();
         content.fill(0, 0..7).unwrap();
     }
 }
