@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use super::tree::{BIG, Tree};
 use crate::bench::Plan;
 use crate::bench::mounted::MountPoint;
-use crate::bench::native::session::Offered;
-use crate::daemon::{self, Program, Storage};
+use crate::bench::native::session::{OPTIONS, OWN_OPTIONS, Offered};
+use crate::daemon::{Program, Storage};
 use crate::process::run_ok;
 use crate::progress::Step;
 
@@ -42,21 +42,6 @@ pub(super) const SIDES: [Side; 5] = [
 
 /// Those that copy a file that is written to.
 pub(super) const COPIES: [Side; 2] = [Side::New, Side::Kernel];
-
-/// The options of vfsd's sides.
-const OPTIONS: daemon::Options = daemon::Options {
-    posix_acl: false,
-    writeback: false,
-    open_files: None,
-    drop_in: false,
-    further: &["--cache", "auto", "--xattr"],
-};
-
-/// The options of virtiofsd, in its own words.
-const OPTIONS_OF_PEER: daemon::Options = daemon::Options {
-    drop_in: true,
-    ..OPTIONS
-};
 
 /// A mount, or a copy of the large file.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -183,8 +168,8 @@ impl Standing {
             }
         };
         let (program, options) = match side {
-            Side::Peer | Side::Kernel => (&self.virtiofsd, &OPTIONS_OF_PEER),
-            Side::Directory | Side::New | Side::Merged => (&self.vfsd, &OPTIONS),
+            Side::Peer | Side::Kernel => (&self.virtiofsd, &OPTIONS),
+            Side::Directory | Side::New | Side::Merged => (&self.vfsd, &OWN_OPTIONS),
         };
         Ok(Layers {
             offered: Offered {

@@ -31,6 +31,12 @@ pub(crate) const OPTIONS: daemon::Options = daemon::Options {
     further: &["--cache", "auto", "--xattr"],
 };
 
+/// The same in vfsd's own words, which have more storages.
+pub(crate) const OWN_OPTIONS: daemon::Options = daemon::Options {
+    drop_in: false,
+    ..OPTIONS
+};
+
 /// Descriptors of a ring: enough for four requests of each of 64 slots.
 const QUEUE_SIZE: u16 = 256;
 

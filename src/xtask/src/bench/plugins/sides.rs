@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::bench::Plan;
 use crate::bench::native::folder::Folder;
-use crate::bench::native::session::Offered;
+use crate::bench::native::session::{OPTIONS, OWN_OPTIONS, Offered};
 use crate::cases::plugin::{DIRECTORY, MEMORY, program};
-use crate::daemon::{self, Profile, Program, Storage, is_mount_point};
+use crate::daemon::{Profile, Program, Storage, is_mount_point};
 use crate::packages::{self, BINDFS};
 use crate::process::{Background, run_ok};
 
@@ -59,21 +59,6 @@ impl Side {
         }
     }
 }
-
-/// The options of vfsd's sides.
-const OPTIONS: daemon::Options = daemon::Options {
-    posix_acl: false,
-    writeback: false,
-    open_files: None,
-    drop_in: false,
-    further: &["--cache", "auto", "--xattr"],
-};
-
-/// The options of virtiofsd, in its own words.
-const OPTIONS_OF_PEER: daemon::Options = daemon::Options {
-    drop_in: true,
-    ..OPTIONS
-};
 
 /// How long a mount may take, or a plugin to listen.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -153,8 +138,8 @@ impl Standing {
             Side::Bindfs => Storage::folder(&self.mount),
         };
         let (program, options) = match side {
-            Side::Bindfs => (&self.virtiofsd, &OPTIONS_OF_PEER),
-            _ => (&self.vfsd, &OPTIONS),
+            Side::Bindfs => (&self.virtiofsd, &OPTIONS),
+            _ => (&self.vfsd, &OWN_OPTIONS),
         };
         Offered {
             program,
