@@ -67,6 +67,16 @@ pub struct Piece {
 pub(super) const MIN_PIECE_BYTES: usize = 25;
 
 impl Piece {
+    /// All content of a frame, which was written at `offset` of a file.
+    pub fn whole(ino: u64, offset: u64, frame: Frame) -> Self {
+        Self {
+            ino,
+            offset,
+            length: frame.length.into(),
+            place: Some((frame, 0)),
+        }
+    }
+
     /// Whether the figures are ones that a writer gives.
     pub fn is_sound(&self) -> bool {
         let end = self.offset.checked_add(self.length);

@@ -206,12 +206,7 @@ impl Filling<'_> {
             None => self.writer.insert(self.remote.segment()?),
         };
         let frame = writer.append(ino, offset, bytes)?;
-        self.pieces.push(Piece {
-            ino,
-            offset,
-            length: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-            place: Some((frame, 0)),
-        });
+        self.pieces.push(Piece::whole(ino, offset, frame));
         if writer.is_full() {
             self.full.push(writer.finish()?);
             self.writer = None;

@@ -13,7 +13,7 @@ use super::cut::Cut;
 use super::dirty::Frozen;
 use super::shipper::Failure;
 use super::uploads::Uploads;
-use crate::bucket::{Frame, MAX_INLINE_BYTES, Piece, Remote, Sealed, SegmentWriter, ShipError};
+use crate::bucket::{MAX_INLINE_BYTES, Piece, Remote, Sealed, SegmentWriter, ShipError};
 use crate::core::Core;
 use crate::meta::journal::Lsn;
 
@@ -141,7 +141,7 @@ impl Round {
                 None => self.writer.insert(live.remote.segment()?),
             };
             let frame = writer.append(*ino, *offset, bytes)?;
-            self.pieces.push(piece(*ino, *offset, bytes, frame));
+            self.pieces.push(Piece::whole(*ino, *offset, frame));
             let full = writer.is_full();
             self.queue.pop_front();
             if full {
@@ -168,7 +168,7 @@ impl Round {
         let mut pieces = self.pieces.clone();
         for (ino, offset, bytes) in &self.queue {
             let frame = inline.append(bytes)?;
-            pieces.push(piece(*ino, *offset, bytes, frame));
+            pieces.push(Piece::whole(*ino, *offset, frame));
         }
         let records = self.records.clone();
         let sealed = remote
@@ -178,14 +178,5 @@ impl Round {
         self.queue.clear();
         self.sealed = Some(sealed);
         Ok(())
-    }
-}
-
-fn piece(ino: u64, offset: u64, bytes: &[u8], frame: Frame) -> Piece {
-    Piece {
-        ino,
-        offset,
-        length: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-        place: Some((frame, 0)),
     }
 }
