@@ -81,7 +81,7 @@ fn index(
     layer: &Layer,
     (folder, options, borrower): (&Path, &Options, Option<&Borrower<'_>>),
 ) -> Result<LayerIndex, OpenError> {
-    let path = folder.join(format!("{}.index", layer.digest.hex()));
+    let path = LayerIndex::own_path(folder, layer.digest);
     let kept = kept(&path, layer, None);
     if kept.is_none()
         && options.by_contents

@@ -207,42 +207,37 @@ impl Layout {
             let start = range.start.saturating_sub(run.file_offset);
             let beyond = run.end().saturating_sub(range.end);
             let length = run.length.saturating_sub(beyond);
-            self.placed_at(run.in_cache(start)..run.in_cache(length))
-        })
-    }
-
-    /// Where in the tar the data of `range` of the cache file are.
-    fn placed_at(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
-        let first = self
-            .placed
-            .partition_point(|it| it.cache_offset.saturating_add(it.length) <= range.start);
-        let rest = self.placed.get(first..).unwrap_or_default();
-        let end = range.end;
-        let within = rest.iter().take_while(move |it| it.cache_offset < end);
-        within.map(move |it| {
-            let skipped = range.start.saturating_sub(it.cache_offset);
-            let beyond = it.cache_offset.saturating_add(it.length);
-            let beyond = beyond.saturating_sub(range.end);
-            let start = it.tar_offset.saturating_add(skipped);
-            let end = it.tar_offset.saturating_add(it.length);
-            start..end.saturating_sub(beyond)
+            let placed = self.placed_by(
+                |it| it.cache_offset,
+                run.in_cache(start)..run.in_cache(length),
+            );
+            placed.map(|it| it.tar_offset..it.tar_offset.saturating_add(it.length))
         })
     }
 
     /// The data that lie in `range` of the tar, the first and the last cut to it.
     pub(super) fn placed_in(&self, range: Range<u64>) -> impl Iterator<Item = Placed> + '_ {
+        self.placed_by(|it| it.tar_offset, range)
+    }
+
+    /// The data that lie in `range` of where `offset` says, the tar or the cache file, the first and the last cut to it.
+    fn placed_by(
+        &self,
+        offset: fn(&Placed) -> u64,
+        range: Range<u64>,
+    ) -> impl Iterator<Item = Placed> + '_ {
         let first = self
             .placed
-            .partition_point(|it| it.tar_offset.saturating_add(it.length) <= range.start);
+            .partition_point(|it| offset(it).saturating_add(it.length) <= range.start);
         let rest = self.placed.get(first..).unwrap_or_default();
         let end = range.end;
-        let within = rest.iter().take_while(move |it| it.tar_offset < end);
+        let within = rest.iter().take_while(move |it| offset(it) < end);
         within.map(move |it| {
-            let start = it.tar_offset.max(range.start);
-            let end = it.tar_offset.saturating_add(it.length).min(range.end);
-            let skipped = start.saturating_sub(it.tar_offset);
+            let start = offset(it).max(range.start);
+            let end = offset(it).saturating_add(it.length).min(range.end);
+            let skipped = start.saturating_sub(offset(it));
             Placed {
-                tar_offset: start,
+                tar_offset: it.tar_offset.saturating_add(skipped),
                 cache_offset: it.cache_offset.saturating_add(skipped),
                 length: end.saturating_sub(start),
             }

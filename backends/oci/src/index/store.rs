@@ -2,14 +2,20 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{LayerIndex, LoadError};
+use crate::blob::Sha256Digest;
 
 /// The largest file that is read: the entries' limit and the windows of a layer of 64 GiB.
 const LARGEST: u64 = 4 << 30;
 
 impl LayerIndex {
+    /// Where in the folder of indexes the one is that this host has made of a layer as a whole.
+    pub(crate) fn own_path(folder: &Path, layer: Sha256Digest) -> PathBuf {
+        folder.join(format!("{}.index", layer.hex()))
+    }
+
     /// Writes the index to `path`, whole or not at all, to last: into a new file beside it, which is
     /// synced and renamed.
     ///

@@ -134,7 +134,7 @@ impl Doubts {
     }
 
     fn own(&self, layer: &Layer) -> PathBuf {
-        self.folder.join(format!("{}.index", layer.digest.hex()))
+        LayerIndex::own_path(&self.folder, layer.digest)
     }
 }
 

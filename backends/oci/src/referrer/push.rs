@@ -93,8 +93,7 @@ pub fn push_indexes(options: &Options) -> Result<PushedIndexes, PushError> {
 
 /// The index that this host has made of a layer; none where it has borrowed one.
 fn own_index(cache: &Path, layer: Sha256Digest) -> io::Result<Option<LayerIndex>> {
-    let path = cache.join("layers").join(format!("{}.index", layer.hex()));
-    match LayerIndex::load(&path) {
+    match LayerIndex::load(&LayerIndex::own_path(&cache.join("layers"), layer)) {
         Err(LoadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         index => index.map(Some).map_err(io::Error::other),
     }
