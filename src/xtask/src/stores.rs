@@ -72,7 +72,7 @@ impl StorePrograms {
     /// # Errors
     /// It does not start.
     pub(crate) fn seaweedfs(&self) -> Result<RunningStore> {
-        self.seaweedfs_for(TIME_LIMIT)
+        self.start(StoreServer::SeaweedFs)
     }
 
     /// Starts SeaweedFS for what takes `limit` at most.
@@ -80,8 +80,21 @@ impl StorePrograms {
     /// # Errors
     /// It does not start.
     pub(crate) fn seaweedfs_for(&self, limit: Duration) -> Result<RunningStore> {
-        StoreServer::SeaweedFs
-            .start_program(&self.program("weed"), limit)
+        self.start_for(StoreServer::SeaweedFs, limit)
+    }
+
+    /// Starts one of the servers for a test.
+    ///
+    /// # Errors
+    /// It is none of the packages', or does not start.
+    pub(crate) fn start(&self, server: StoreServer) -> Result<RunningStore> {
+        self.start_for(server, TIME_LIMIT)
+    }
+
+    fn start_for(&self, server: StoreServer, limit: Duration) -> Result<RunningStore> {
+        let (_, name) = server.program();
+        server
+            .start_program(&self.program(name), limit)
             .context("start an object store")
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use vfsd_testkit::servers::StoreServer;
+
 use super::judge;
 use crate::daemon::Options;
 use crate::guest::run::Outcome;
@@ -47,8 +49,8 @@ pub(crate) enum Beside {
     Bucket,
     /// An empty bucket, to be written to.
     WritableBucket,
-    /// An empty volume in a bucket of a real S3 server.
-    BucketVolume,
+    /// An empty volume in a bucket of this S3 server.
+    BucketVolume(StoreServer),
     /// The example plugin that shows an archive.
     Plugin,
     /// An empty file system in memory, in a plugin.
@@ -118,6 +120,14 @@ const FSX_SHORTER: Case = case(
     ),
     1200,
 );
+const FSX_SHORTEST: Case = case(
+    "fsx does 10,000 operations with mappings and finds every byte again",
+    concat!(
+        "OPERATIONS=10000\n",
+        include_str!("../../guest/cases/fsx.sh")
+    ),
+    300,
+);
 const GIT: Case = case(
     "git clones a repository made on the spot and fsck finds it whole",
     include_str!("../../guest/cases/git.sh"),
@@ -141,6 +151,22 @@ const DPKG: Case = case(
 const APT: Case = case(
     "apt installs and purges packages of the distribution in the root",
     include_str!("../../guest/cases/apt.sh"),
+    300,
+);
+const DPKG_OVER_ROOT: Case = case(
+    "dpkg builds, installs and removes a package in a layer over the root",
+    concat!(
+        include_str!("../../guest/cases/over_root.sh"),
+        include_str!("../../guest/cases/dpkg.sh")
+    ),
+    300,
+);
+const APT_OVER_ROOT: Case = case(
+    "apt installs and purges packages of the distribution in a layer over the root",
+    concat!(
+        include_str!("../../guest/cases/over_root.sh"),
+        include_str!("../../guest/cases/apt.sh")
+    ),
     300,
 );
 const FLOCK: Case = case(
@@ -337,8 +363,25 @@ pub(crate) const BOOTS: &[Boot] = &[
         machine: Machine::of(Kernel::Uml),
         options: PLAIN,
         root: Root::Folder,
-        beside: Some(Beside::BucketVolume),
-        cases: &[WRITE_AFTER_DROP, GIT, SQLITE, PJDFSTEST, BUCKET_VOLUME],
+        beside: Some(Beside::BucketVolume(StoreServer::SeaweedFs)),
+        cases: &[
+            WRITE_AFTER_DROP,
+            GIT,
+            SQLITE,
+            DPKG_OVER_ROOT,
+            APT_OVER_ROOT,
+            FSX_SHORTEST,
+            PJDFSTEST,
+            BUCKET_VOLUME,
+        ],
+    },
+    Boot {
+        name: "uml, a volume in a bucket of moto beside the root",
+        machine: Machine::of(Kernel::Uml),
+        options: PLAIN,
+        root: Root::Folder,
+        beside: Some(Beside::BucketVolume(StoreServer::Moto)),
+        cases: &[BUCKET_VOLUME],
     },
     Boot {
         name: "uml, a plugin beside the root",

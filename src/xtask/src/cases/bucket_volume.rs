@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
-use vfsd_testkit::servers::RunningStore;
+use vfsd_testkit::servers::{RunningStore, StoreServer};
 
 use crate::artifact::Cache;
 use crate::daemon::{Daemon, Options, Program, Storage};
@@ -48,12 +48,12 @@ impl BucketVolume {
     ///
     /// # Errors
     /// One of them fails.
-    pub(super) fn make(program: &Program, cache: &Cache) -> Result<Self> {
+    pub(super) fn make(server: StoreServer, program: &Program, cache: &Cache) -> Result<Self> {
         let Program::Vfsd(vfsd) = program else {
             bail!("only vfsd has volumes")
         };
         let programs = StorePrograms::fetch(cache)?;
-        let store = programs.seaweedfs()?;
+        let store = programs.start(server)?;
         programs.make_bucket(&store, "data")?;
         let made = Self {
             store,
@@ -100,13 +100,21 @@ impl BucketVolume {
         storage
     }
 
-    /// Looks at the volume as another host does, which has nothing of it, at a snapshot of it, and at volumes that are made
-    /// of that and of a dump.
+    /// Looks at the volume as another host does, which has nothing of it; in SeaweedFS also at a snapshot of it, and at volumes
+    /// that are made of that and of a dump.
     ///
     /// # Errors
     /// What is missing there.
     pub(super) fn verify(&self) -> Result<()> {
         self.compare(SOURCE, "another-host")?;
+        self.volume(&["check", SOURCE])?;
+        match self.store.kind() {
+            StoreServer::SeaweedFs => self.verify_copies(),
+            _ => Ok(()),
+        }
+    }
+
+    fn verify_copies(&self) -> Result<()> {
         self.volume(&["snapshot", "create", SOURCE, "kept"])?;
         self.volume(&["gc", SOURCE])?;
         self.compare(SNAPSHOT, "reader-of-the-snapshot")?;

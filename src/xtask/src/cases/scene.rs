@@ -115,8 +115,8 @@ impl Scene {
                 let (storage, written) = writable_bucket(cache)?;
                 (Some(storage), Some(Kept::Written(written)))
             }
-            Some(Beside::BucketVolume) => {
-                let volume = BucketVolume::make(program, cache)?;
+            Some(Beside::BucketVolume(server)) => {
+                let volume = BucketVolume::make(server, program, cache)?;
                 (Some(volume.storage("state")), Some(Kept::Volume(volume)))
             }
             Some(Beside::Bucket) => {
