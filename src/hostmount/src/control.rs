@@ -21,12 +21,13 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Those of the connection behind the mount at `point`.
+    /// Those of the connection behind the mount of `path` below `directory`, or of `directory` itself where the path is
+    /// empty.
     ///
     /// # Errors
     /// ENOENT or EPERM where the kernel shows them to nobody, EACCES to another user than who mounted.
-    pub(crate) fn open(point: &Path) -> io::Result<Self> {
-        let number = PathBuf::from(mount_id::connection(point)?.to_string());
+    pub(crate) fn open(directory: impl AsFd, path: &Path) -> io::Result<Self> {
+        let number = PathBuf::from(mount_id::connection(directory, path)?.to_string());
         Self::open_below(CWD, &Path::new(USUAL).join(&number))
             .or_else(|errno| Self::open_below(private().map_err(|_| errno)?, &number))
     }

@@ -15,6 +15,7 @@
 )]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+mod attach;
 mod buffers;
 mod connection;
 mod control;

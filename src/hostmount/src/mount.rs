@@ -1,17 +1,16 @@
 //! A mount on this host.
 
-use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::UnmountFlags;
 
 use crate::MAX_DATA;
+use crate::attach::{Attached, attach};
 use crate::connection::Connection;
 use crate::control::Control;
-use crate::device::Device;
 use crate::fusermount::{self, FusermountError};
 use crate::mount_id::{self, MountId};
 
@@ -52,7 +51,7 @@ pub enum MountError {
          this container"
     )]
     Device(Errno),
-    /// mount(2) refused.
+    /// The kernel refused.
     #[error(
         "cannot mount on {}: {errno}; mounting takes CAP_SYS_ADMIN here: run as root, or as an \
          ordinary user with fusermount3",
@@ -61,7 +60,7 @@ pub enum MountError {
     Refused {
         /// As the caller named it.
         point: PathBuf,
-        /// What mount(2) answered.
+        /// What it answered.
         errno: Errno,
     },
     /// `fusermount3` did not do it.
@@ -103,7 +102,7 @@ enum Helper {
 
 impl HostMount {
     /// Mounts a file system on `point`, which is a directory or, to show a single file, a file.
-    /// Root calls mount(2), ordinary users go through `fusermount3`.
+    /// Root mounts by itself, ordinary users go through `fusermount3`.
     ///
     /// Whoever uses it waits until the [`Connection`] is served.
     ///
@@ -122,24 +121,24 @@ impl HostMount {
         let point = std::fs::canonicalize(point)
             .map_err(|error| unusable(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
         let status = rustix::fs::stat(&point).map_err(unusable)?;
-        let (device, by) = if rustix::process::geteuid().is_root() {
-            (
-                mount_directly(&point, FileType::from_raw_mode(status.st_mode), options)?,
-                Helper::Kernel,
-            )
+        let (attached, by) = if rustix::process::geteuid().is_root() {
+            let attached = attach(
+                &point,
+                rustix::fs::FileType::from_raw_mode(status.st_mode),
+                options,
+            )?;
+            (attached, Helper::Kernel)
         } else {
-            (
-                fusermount::mount(&point, &options.for_fusermount())?,
-                Helper::Fusermount,
-            )
+            let device = fusermount::mount(&point, &options.for_fusermount())?;
+            (Attached::found_at(&point, device), Helper::Fusermount)
         };
         let mount = Self {
-            id: mount_id::at(&point).ok(),
-            control: Control::open(&point).ok(),
+            id: attached.id,
+            control: attached.control,
             point,
             by,
         };
-        Ok((mount, Connection::new(device)))
+        Ok((mount, Connection::new(attached.device)))
     }
 
     /// The absolute path of the mount point.
@@ -228,54 +227,15 @@ impl HostMount {
     }
 }
 
-fn mount_directly(
-    point: &Path,
-    root: FileType,
-    options: &MountOptions,
-) -> Result<Device, MountError> {
-    let device = Device::open().map_err(MountError::Device)?;
-    let refused = |errno| MountError::Refused {
-        point: point.to_owned(),
-        errno,
-    };
-    let data =
-        CString::new(options.for_kernel(&device, root)).map_err(|_| refused(Errno::INVAL))?;
-    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
-    flags.set(MountFlags::RDONLY, options.read_only);
-    rustix::mount::mount(
-        options.source(),
-        point,
-        "fuse.vfsd",
-        flags,
-        Some(data.as_c_str()),
-    )
-    .map_err(refused)?;
-    Ok(device)
-}
-
 impl MountOptions {
     /// The name as it may stand in a list of options.
-    fn source(&self) -> String {
+    pub(crate) fn source(&self) -> String {
         let name = if self.name.is_empty() {
             "vfsd"
         } else {
             &self.name
         };
         name.replace([',', '\0', '\\'], "_")
-    }
-
-    /// Options as fs/fuse/inode.c reads them. `default_permissions` lets the kernel check access
-    /// by owner and mode, as it does for a virtio-fs guest.
-    fn for_kernel(&self, device: &Device, root: FileType) -> String {
-        use std::os::fd::{AsFd, AsRawFd};
-        format!(
-            "fd={},rootmode={:o},user_id={},group_id={},default_permissions,max_read={MAX_DATA}{}",
-            device.as_fd().as_raw_fd(),
-            root.as_raw_mode(),
-            rustix::process::getuid().as_raw(),
-            rustix::process::getgid().as_raw(),
-            if self.allow_other { ",allow_other" } else { "" },
-        )
     }
 
     /// Options as fusermount3 reads them: it adds the others.

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, statx};
 use rustix::io::Errno;
 
 /// The number of a mount, which no other ever has from Linux 6.8 on. Older kernels use a number
@@ -18,9 +19,16 @@ const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 /// # Errors
 /// What statx(2) answers, and EOPNOTSUPP where mounts have no numbers.
 pub(crate) fn at(path: &Path) -> rustix::io::Result<MountId> {
-    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW;
+    of(CWD, path)
+}
+
+/// The mount of `path` below `directory`, or of `directory` itself where the path is empty. As [`at`].
+///
+/// # Errors
+/// As [`at`].
+pub(crate) fn of(directory: impl AsFd, path: &Path) -> rustix::io::Result<MountId> {
     for number in [MNT_ID_UNIQUE, StatxFlags::MNT_ID] {
-        let status = statx(CWD, path, flags, number)?;
+        let status = unasked(&directory, path, number)?;
         if status.stx_mask & number.bits() != 0 {
             return Ok(MountId(status.stx_mnt_id));
         }
@@ -28,14 +36,23 @@ pub(crate) fn at(path: &Path) -> rustix::io::Result<MountId> {
     Err(Errno::OPNOTSUPP)
 }
 
-/// The number of the connection behind the mount at `path`, as in `/sys/fs/fuse/connections`.
+/// The number of the connection behind the mount of `path` below `directory`, or of `directory` itself, as in
+/// `/sys/fs/fuse/connections`.
 ///
 /// # Errors
 /// What statx(2) answers.
-pub(crate) fn connection(path: &Path) -> rustix::io::Result<u32> {
-    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW;
+pub(crate) fn connection(directory: impl AsFd, path: &Path) -> rustix::io::Result<u32> {
     // It has a device number of no device: `fuse_ctl_add_conn` takes its minor, and the major is 0.
-    Ok(statx(CWD, path, flags, StatxFlags::empty())?.stx_dev_minor)
+    Ok(unasked(directory, path, StatxFlags::empty())?.stx_dev_minor)
+}
+
+/// What the kernel knows by itself.
+fn unasked(directory: impl AsFd, path: &Path, wanted: StatxFlags) -> rustix::io::Result<Statx> {
+    let flags = AtFlags::STATX_DONT_SYNC
+        | AtFlags::NO_AUTOMOUNT
+        | AtFlags::SYMLINK_NOFOLLOW
+        | AtFlags::EMPTY_PATH;
+    statx(directory, path, flags, wanted)
 }
 
 #[cfg(test)]
