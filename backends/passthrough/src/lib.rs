@@ -52,6 +52,7 @@
 mod access;
 mod budget;
 mod closer;
+mod cold_calls;
 mod credentials;
 mod descriptor_cache;
 mod descriptor_slot;

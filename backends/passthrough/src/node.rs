@@ -2,7 +2,8 @@
 //!
 //! What the host answers from memory is done on the thread that asks: in a blocking section where that is not
 //! sure, or where a file system asks another machine or program, which may not answer at all. What may wait
-//! for a disk is tried without waiting where the kernel has such a call, and otherwise done elsewhere.
+//! for a disk is tried without waiting where the kernel has such a call, and otherwise done elsewhere, unless disks
+//! turn out not to be waited for.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use vfsd_backend::{
     blocking_section,
 };
 
+use crate::cold_calls::ColdCalls;
 use crate::inode::Inode;
 use crate::share::no_descriptor;
 
@@ -22,19 +24,31 @@ fn brief<'a, T>(work: impl FnOnce() -> Result<T, Errno> + Send + 'a) -> Answer<'
     Answer::brief(move || Ok(work()?))
 }
 
-/// Does at once what needs no disk, and elsewhere what says by EAGAIN that it does. Only what is `sure` to
-/// end is done outside of a blocking section.
+/// Does at once what needs no disk, as the host says or as [`ColdCalls`] expects, and the rest elsewhere. Only what is
+/// `sure` to end is done outside of a blocking section.
 fn cached_first<'a, T>(
+    cold: &ColdCalls,
     sure: bool,
     work: impl Fn(Wait) -> Result<T, Errno> + Send + 'a,
 ) -> Answer<'a, T> {
+    let make_cold = || {
+        cold.make(|| work(Wait::Allowed))
+            .unwrap_or(Err(Errno::AGAIN))
+    };
+    let cached_or_cold = || match work(Wait::Refused) {
+        Err(Errno::AGAIN) => make_cold(),
+        done => done,
+    };
     let tried = match sure {
-        true => Ok(work(Wait::Refused)),
-        false => blocking_section(|| work(Wait::Refused)),
+        true => match work(Wait::Refused) {
+            Err(Errno::AGAIN) => blocking_section(make_cold).ok(),
+            done => Some(done),
+        },
+        false => blocking_section(cached_or_cold).ok(),
     };
     match tried {
-        Ok(Err(Errno::AGAIN)) | Err(_) => Answer::blocking(move || Ok(work(Wait::Allowed)?)),
-        Ok(done) => Answer::ready(done.map_err(Into::into)),
+        None | Some(Err(Errno::AGAIN)) => Answer::blocking(move || Ok(work(Wait::Allowed)?)),
+        Some(done) => Answer::ready(done.map_err(Into::into)),
     }
 }
 
@@ -68,7 +82,9 @@ impl Node for Inode {
 
     fn lookup<'a>(&'a self, name: Name<'a>) -> Answer<'a, Lookup> {
         // The name may be that of another mount, or have left the host's memory.
-        cached_first(false, move |wait| self.find(name, wait))
+        cached_first(&self.share().cold_calls, false, move |wait| {
+            self.find(name, wait)
+        })
     }
 
     fn readlink(&self) -> Answer<'_, Vec<u8>> {
@@ -87,7 +103,9 @@ impl Node for Inode {
             return brief(move || self.open_request(request, Wait::Allowed));
         }
         let sure = self.answers_at_once();
-        cached_first(sure, move |wait| self.open_request(request, wait))
+        cached_first(&self.share().cold_calls, sure, move |wait| {
+            self.open_request(request, wait)
+        })
     }
 
     fn opendir(&self) -> Answer<'_, Arc<dyn Directory>> {

@@ -9,6 +9,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use vfsd_backend::{Errno, Name, Wait};
 
 use crate::budget::{Budget, Permit};
+use crate::cold_calls::ColdCalls;
 use crate::descriptor_cache::DescriptorCache;
 use crate::inode::Inode;
 use crate::kept_pieces::KeptPieces;
@@ -28,6 +29,7 @@ pub(crate) struct Share {
     pub(crate) options: Options,
     pub(crate) proc_fd: ProcFd,
     pub(crate) descriptors: DescriptorCache,
+    pub(crate) cold_calls: ColdCalls,
     pub(crate) mounts: MountTable,
     pub(crate) locks: LockTables,
     pub(crate) pieces: Arc<KeptPieces>,
@@ -59,6 +61,7 @@ impl Share {
             proc_fd: ProcFd::new(proc_self_fd),
             locks: LockTables::default(),
             descriptors: DescriptorCache::new(cached),
+            cold_calls: ColdCalls::default(),
             mounts: MountTable::default(),
             pieces: Arc::default(),
             seen: SeenNames::default(),
