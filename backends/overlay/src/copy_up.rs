@@ -276,7 +276,7 @@ impl OverlayNode {
         }
         if let Some(Place { parent, name }) = &place {
             let name = Name::new(name)?;
-            let directory = parent.upper().ok_or(Errno::IO)?;
+            let directory = parent.gaining(name)?;
             parent.mark_impure().await?;
             if self.is_nested_whiteout() {
                 parent.mark_devices().await?;

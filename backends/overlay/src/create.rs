@@ -138,7 +138,7 @@ impl OverlayNode {
             return Err(Errno::NOENT.into());
         }
         let upper = self.shared.upper()?;
-        let directory = self.upper().ok_or(Errno::IO)?;
+        let directory = self.gaining(name)?;
         let mut marks = Marks::default();
         let is_device = matches!(new.what, What::Whiteout);
         if is_device {
@@ -240,7 +240,7 @@ impl OverlayNode {
         if spot.found.is_some() {
             return Err(Errno::EXIST.into());
         }
-        let directory = self.upper().ok_or(Errno::IO)?;
+        let directory = self.gaining(name)?;
         if target.has_other_number() {
             self.mark_impure().await?;
         }

@@ -8,6 +8,7 @@ use vfsd_backend::posix::LockBudget;
 use vfsd_backend::{Backend, Capabilities, Errno, Node, Result, Ttl};
 
 use crate::index::Index;
+use crate::known_names::NamesMemory;
 use crate::listing_budget::ListingBudget;
 use crate::numbers::Numbers;
 use crate::options::Options;
@@ -76,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) lock_budget: Arc<LockBudget>,
     /// For the lists of all open directories together.
     pub(crate) listing_budget: Arc<ListingBudget>,
+    /// For the names that are known of layers' directories.
+    pub(crate) names_memory: NamesMemory,
     /// Held to read while names are looked up or listed, to write while they change.
     pub(crate) names: RwLock<()>,
     serial: AtomicU64,
@@ -101,6 +104,7 @@ impl Shared {
             nodes: NodeTable::default(),
             lock_budget: LockBudget::new(LockBudget::USUAL),
             listing_budget: ListingBudget::new(ListingBudget::USUAL),
+            names_memory: NamesMemory::new(options.names_memory),
             names: RwLock::new(()),
             serial: AtomicU64::new(1),
         }
@@ -117,6 +121,11 @@ impl Shared {
     /// The roots of the lower layers, the topmost first.
     pub(crate) fn root_lowers(&self) -> &[Part] {
         &self.roots
+    }
+
+    /// Checks, in a debug build, that the names cannot change.
+    pub(crate) fn check_names_are_locked(&self) {
+        debug_assert!(self.names.try_write().is_err(), "the names can change");
     }
 
     /// A number that no other node of this overlay has.

@@ -10,8 +10,9 @@
 //! |---|---|
 //! | `options`, `open` | what an overlay is made of, and what is checked before |
 //! | `layers`, `numbers`, `table` | what all nodes have in common |
-//! | `resolve`, `whiteout`, `nested`, `xattr` | what a name stands for, and what the layers say of it |
+//! | `resolve`, `spot`, `whiteout`, `nested`, `xattr` | what a name stands for, and what the layers say of it |
 //! | `node`, `calls`, `file`, `directory`, `merge`, `listing_budget` | what a file is, and can do |
+//! | `known_names` | what a layer's directory surely lacks |
 //! | `copy_up`, `content`, `origin`, `index`, `links`, `work` | how a file comes into the upper |
 //! | `new`, `create`, `remove`, `rename` | names that come, go and move |
 //! | `locator` | what leads to a file after a restart |
@@ -78,6 +79,7 @@ mod create;
 mod directory;
 mod file;
 mod index;
+mod known_names;
 mod layers;
 mod links;
 mod listing_budget;
@@ -94,6 +96,7 @@ mod remove;
 mod rename;
 mod resolve;
 mod settled;
+mod spot;
 mod table;
 mod whiteout;
 mod work;

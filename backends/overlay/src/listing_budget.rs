@@ -1,4 +1,4 @@
-//! How much memory the lists of open directories may keep, all together.
+//! How much memory what was listed may keep, all together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,6 +38,20 @@ impl ListingBudget {
             let sum = taken.saturating_add(bytes);
             (taken == 0 || sum <= most).then_some(sum)
         };
+        self.take_if(bytes, more)
+    }
+
+    /// Takes so many bytes only if that many are left.
+    pub(crate) fn take_within(self: &Arc<Self>, bytes: usize) -> Option<Share> {
+        let more = |taken: usize| Some(taken.saturating_add(bytes)).filter(|sum| *sum <= self.most);
+        self.take_if(bytes, more)
+    }
+
+    fn take_if(
+        self: &Arc<Self>,
+        bytes: usize,
+        more: impl FnMut(usize) -> Option<usize>,
+    ) -> Option<Share> {
         let taken = self
             .taken
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
@@ -75,5 +89,8 @@ mod tests {
         assert!(long.is_some() && budget.take(1, true).is_none());
         drop(long);
         assert!(budget.take(1, true).is_some());
+        assert!(budget.take_within(81).is_none(), "not even the first");
+        let strict = budget.take_within(80);
+        assert!(strict.is_some() && budget.take_within(1).is_none());
     }
 }

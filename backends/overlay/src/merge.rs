@@ -67,13 +67,21 @@ pub(crate) async fn list(directory: &Arc<OverlayNode>) -> Result<Vec<Listed>> {
     if directory.is_removed() {
         return Ok(Vec::new());
     }
+    directory.shared.check_names_are_locked();
     let upper = directory.upper_part();
     let parts: Vec<&Part> = upper.iter().chain(directory.lowers()).collect();
     let mut merged = Vec::new();
     let mut seen: HashSet<Box<[u8]>> = HashSet::new();
     let last = parts.len().saturating_sub(1);
     for (index, part) in parts.into_iter().enumerate() {
-        for mut entry in entries_of(&part.node).await? {
+        let entries = entries_of(&part.node).await?;
+        if index < last
+            && let Some(known) = &part.names
+        {
+            let names = entries.iter().map(|entry| &*entry.name);
+            known.are(names, &directory.shared.names_memory);
+        }
+        for mut entry in entries {
             if seen.contains(&entry.name) {
                 continue;
             }

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use vfsd_backend::{Attributes, Caller, Device, Errno, FileKind, Name, Node, Result};
+use vfsd_backend::{Attributes, Caller, Device, FileKind, Name, Node, Result};
 
 use crate::layers::UpperLayer;
 use crate::new::{Inode, New, What};
@@ -97,7 +97,7 @@ impl OverlayNode {
         caller: Caller,
     ) -> Result<()> {
         self.mark_devices().await?;
-        let directory = self.upper().ok_or(Errno::IO)?;
+        let directory = self.gaining(name)?;
         let new = New {
             caller,
             what: What::Whiteout,

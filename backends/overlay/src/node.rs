@@ -7,15 +7,14 @@ use parking_lot::Mutex;
 use vfsd_backend::posix::LockTable;
 use vfsd_backend::{Attributes, Entry, Errno, FileKind, Name, Node, Result};
 
+use crate::known_names::KnownNames;
 use crate::layers::{Layer, Shared};
-use crate::links::{Links, changed};
 use crate::nested;
 use crate::numbers::Number;
-use crate::origin;
-use crate::resolve::{Found, OpenPart, Part, Parts, resolve};
+use crate::resolve::{Part, Parts};
 use crate::table::Key;
 use crate::whiteout::is_device;
-use crate::xattr::{INODE, Marks};
+use crate::xattr::Marks;
 
 /// A name of a file: where it is copied up to.
 #[derive(Clone)]
@@ -67,15 +66,8 @@ struct UpperPart {
     node: Arc<dyn Node>,
     inode: u64,
     marks: Mutex<Marks>,
-}
-
-/// What a name stands for, and where.
-pub(crate) struct Spot {
-    pub(crate) found: Option<(Arc<OverlayNode>, Attributes)>,
-    /// The upper has the file under this name.
-    pub(crate) in_upper: bool,
-    /// The upper has a whiteout there.
-    pub(crate) whiteout: bool,
+    /// A directory's.
+    names: Option<Arc<KnownNames>>,
 }
 
 impl OverlayNode {
@@ -83,7 +75,7 @@ impl OverlayNode {
     /// is shown, if it is not that of the topmost lower file, or of the upper's.
     pub(crate) fn new(
         shared: &Arc<Shared>,
-        parts: Parts,
+        mut parts: Parts,
         number: Option<Number>,
         links_changed: i64,
         place: Option<Place>,
@@ -97,15 +89,26 @@ impl OverlayNode {
         let own = parts.lowers.first().or(parts.upper.as_ref());
         let own = own.map_or((Layer::UPPER, 0), |part| (part.layer, part.inode));
         let own = shared.numbers.of(own.0, own.1);
+        let kind = parts.attributes.kind;
+        if kind == FileKind::Directory
+            && let Some((_, above)) = parts.lowers.split_last_mut()
+        {
+            for part in above {
+                part.names.get_or_insert_default();
+            }
+        }
         let upper = parts.upper.map(|part| UpperPart {
             node: part.node,
             inode: part.inode,
             marks: Mutex::new(part.marks),
+            names: part
+                .names
+                .or_else(|| (kind == FileKind::Directory).then(Arc::default)),
         });
         let node = Arc::new_cyclic(|this| Self {
             this: this.clone(),
             shared: shared.clone(),
-            kind: parts.attributes.kind,
+            kind,
             // One of the overlay's own is no node.
             nested_whiteout: is_device(&parts.attributes),
             number: number.unwrap_or(own),
@@ -132,6 +135,8 @@ impl OverlayNode {
             upper: Some(Part {
                 layer: Layer::UPPER,
                 inode: entry.attributes.inode,
+                names: (entry.node.kind() == FileKind::Directory)
+                    .then(|| Arc::new(KnownNames::none())),
                 node: entry.node,
                 marks,
             }),
@@ -175,6 +180,7 @@ impl OverlayNode {
             node: part.node.clone(),
             inode: part.inode,
             marks: part.marks.lock().clone(),
+            names: part.names.clone(),
         })
     }
 
@@ -188,11 +194,24 @@ impl OverlayNode {
             node,
             inode,
             marks: Mutex::default(),
+            names: (self.kind == FileKind::Directory).then(|| Arc::new(KnownNames::none())),
         };
         // It is copied up once, under the lock for that.
         if self.upper.set(part).is_ok() {
             self.shared.nodes.add(key, &self.this);
         }
+    }
+
+    /// Its directory in the upper, which is about to get a name, or to keep it. The names must be locked to change.
+    ///
+    /// # Errors
+    /// EIO for what is not in the upper: it was to be copied up before.
+    pub(crate) fn gaining(&self, name: Name<'_>) -> Result<&Arc<dyn Node>> {
+        let upper = self.upper.get().ok_or(Errno::IO)?;
+        if let Some(names) = &upper.names {
+            names.gains(name, &self.shared.names_memory);
+        }
+        Ok(&upper.node)
     }
 
     /// Notes that the marks of its directory in the upper were changed.
@@ -345,133 +364,6 @@ impl OverlayNode {
             entry_ttl: ttl,
             attribute_ttl: ttl,
         }
-    }
-
-    /// What a name in this directory stands for. The names must not change meanwhile.
-    ///
-    /// # Errors
-    /// Those of the layers.
-    pub(crate) async fn find(
-        self: &Arc<Self>,
-        name: Name<'_>,
-    ) -> Result<Option<(Arc<Self>, Attributes)>> {
-        Ok(self.spot(name).await?.found)
-    }
-
-    /// As [`find`](Self::find), by what is open of its directories.
-    ///
-    /// # Errors
-    /// Those of the layers.
-    pub(crate) async fn find_in(
-        self: &Arc<Self>,
-        open: &[OpenPart],
-        name: Name<'_>,
-    ) -> Result<Option<(Arc<Self>, Attributes)>> {
-        Ok(self.spot_in(open, name).await?.found)
-    }
-
-    /// As [`find`](Self::find), with where it is.
-    ///
-    /// # Errors
-    /// Those of the layers.
-    pub(crate) async fn spot(self: &Arc<Self>, name: Name<'_>) -> Result<Spot> {
-        self.spot_in(&[], name).await
-    }
-
-    async fn spot_in(self: &Arc<Self>, open: &[OpenPart], name: Name<'_>) -> Result<Spot> {
-        if self.is_removed() {
-            return Ok(Spot {
-                found: None,
-                in_upper: false,
-                whiteout: false,
-            });
-        }
-        let (node, attributes, in_upper) = match resolve(self, name, open).await? {
-            Found::Missing { whiteout } => {
-                return Ok(Spot {
-                    found: None,
-                    in_upper: false,
-                    whiteout,
-                });
-            }
-            Found::Known(node, attributes, layer) => {
-                node.is_found_at(self, name);
-                (node, attributes, layer == Layer::UPPER)
-            }
-            Found::New(parts) => {
-                let attributes = parts.attributes;
-                let in_upper = parts.upper.is_some();
-                let node = self.enter(parts, name).await?;
-                (node, attributes, in_upper)
-            }
-        };
-        // The name may be a lower one of a file that is in the upper.
-        let attributes = match node.upper().is_some() && !in_upper {
-            true => node.attributes().await?,
-            false => node.shown(attributes),
-        };
-        Ok(Spot {
-            found: Some((node, attributes)),
-            in_upper,
-            whiteout: false,
-        })
-    }
-
-    /// Makes the node of what was found under a name.
-    async fn enter(self: &Arc<Self>, mut parts: Parts, name: Name<'_>) -> Result<Arc<Self>> {
-        let shared = &self.shared;
-        let mut number = None;
-        let mut more = 0;
-        if (parts.attributes.kind != FileKind::Directory || parts.lowers.is_empty())
-            && let Some(upper) = &shared.upper
-        {
-            match (&parts.upper, parts.lowers.first()) {
-                (Some(part), _) if self.upper_part().is_some_and(|own| own.marks.impure) => {
-                    let stored = shared.namespace.get(part.node.as_ref(), INODE).await?;
-                    number = stored.and_then(|value| shared.numbers.restored(&value));
-                    if number.is_none() && parts.attributes.kind != FileKind::Directory {
-                        let lower = origin::lower_of(self, part, name, None).await?;
-                        number = lower.map(|(number, _)| number);
-                    }
-                    if parts.attributes.links > 1 && parts.attributes.kind != FileKind::Directory {
-                        more = match Links::stored(shared.namespace, part.node.as_ref()).await? {
-                            Links::OfUpper(more) => more,
-                            Links::OfLower(more) => {
-                                match origin::lower_of(self, part, name, number).await? {
-                                    Some((_, lower)) => {
-                                        changed(parts.attributes.links, lower, more)
-                                    }
-                                    None => 0,
-                                }
-                            }
-                        };
-                    }
-                }
-                (None, Some(part)) if parts.attributes.links > 1 => {
-                    let own = shared.numbers.of(part.layer, part.inode);
-                    if let Some(copy) = upper.index.find(own.key, part.node.as_ref()).await? {
-                        let part = Part {
-                            layer: Layer::UPPER,
-                            inode: copy.identity().inode,
-                            node: copy,
-                            marks: Marks::default(),
-                        };
-                        number = Some(own);
-                        more = match Links::stored(shared.namespace, part.node.as_ref()).await? {
-                            Links::OfUpper(more) => more,
-                            Links::OfLower(more) => {
-                                let upper = part.node.getattr().await?.links;
-                                changed(upper, parts.attributes.links, more)
-                            }
-                        };
-                        parts.upper = Some(part);
-                    }
-                }
-                _ => {}
-            }
-        }
-        let place = Some(Place::new(self, name));
-        Ok(Self::new(shared, parts, number, more, place))
     }
 }
 

@@ -87,6 +87,7 @@ async fn root_of(
         node: root,
         inode: attributes.inode,
         marks,
+        names: None,
     };
     Ok((part, attributes))
 }

@@ -25,6 +25,9 @@ pub struct Options {
     /// All layers lie on one file system, so that their inode numbers are different: they are shown
     /// as they are. Otherwise the number of the layer is in the upper 16 bits.
     pub one_file_system: bool,
+    /// Bytes of memory for the names that layers' directories are known to have, so that they are not asked for
+    /// others. What has no room is asked for each time.
+    pub names_memory: usize,
 }
 
 /// The writable layer: two directories of one backend, neither in the other, on one file system.
@@ -49,6 +52,9 @@ impl fmt::Debug for Upper {
 }
 
 impl Options {
+    /// Enough for two million names.
+    const NAMES_MEMORY: usize = 32 << 20;
+
     /// Read-only trees over one another, the topmost first.
     pub fn new(lowers: Vec<Arc<dyn Backend>>) -> Self {
         Self {
@@ -58,6 +64,7 @@ impl Options {
             redirects: true,
             namespace: Namespace::default(),
             one_file_system: false,
+            names_memory: Self::NAMES_MEMORY,
         }
     }
 }
@@ -71,6 +78,7 @@ impl fmt::Debug for Options {
             .field("redirects", &self.redirects)
             .field("namespace", &self.namespace)
             .field("one_file_system", &self.one_file_system)
+            .field("names_memory", &self.names_memory)
             .finish_non_exhaustive()
     }
 }

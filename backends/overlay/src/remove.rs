@@ -19,11 +19,12 @@ impl OverlayNode {
         self.check_directory()?;
         let upper = self.shared.upper()?;
         // What is refused is refused before something is copied.
-        let (node, _) = {
+        let node = {
             let _names = self.shared.names.read().await;
-            self.find(name).await?.ok_or(Errno::NOENT)?
+            let (node, _) = self.find(name).await?.ok_or(Errno::NOENT)?;
+            node.check_removable(directory).await?;
+            node
         };
-        node.check_removable(directory).await?;
         node.prepare_to_lose_a_name().await?;
         self.copy_up(None).await?;
 
@@ -31,7 +32,7 @@ impl OverlayNode {
         let spot = self.spot(name).await?;
         let (node, _) = spot.found.ok_or(Errno::NOENT)?;
         node.check_removable(directory).await?;
-        let parent = self.upper().ok_or(Errno::IO)?;
+        let parent = self.gaining(name)?;
         let below = is_in_lowers(self, name).await?;
         match (spot.in_upper, below) {
             (true, true) => {

@@ -6,8 +6,9 @@ use vfsd_backend::{Attributes, Caller, Errno, FileKind, Name, Node, RenameFlags,
 
 use crate::layers::UpperLayer;
 use crate::merge::{entries_of, list};
-use crate::node::{OverlayNode, Spot};
+use crate::node::OverlayNode;
 use crate::resolve::is_in_lowers;
+use crate::spot::Spot;
 use crate::work::rename;
 use crate::xattr::{OPAQUE, Opacity, REDIRECT};
 
@@ -157,8 +158,8 @@ impl Move<'_> {
     }
 
     async fn commit(&self, upper: &UpperLayer, ends: Ends) -> Result<()> {
-        let from = self.from.upper().ok_or(Errno::IO)?;
-        let to = self.to.upper().ok_or(Errno::IO)?;
+        let from = self.from.gaining(self.name)?;
+        let to = self.to.gaining(self.new_name)?;
         let Ends {
             old,
             moved,
@@ -295,7 +296,7 @@ async fn link_up(
     if in_upper || node.kind == FileKind::Directory {
         return Ok(());
     }
-    let directory = parent.upper().ok_or(Errno::IO)?;
+    let directory = parent.gaining(name)?;
     let file = node.upper().ok_or(Errno::IO)?;
     parent.mark_impure().await?;
     if node.is_nested_whiteout() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use vfsd_backend::{Attributes, Directory, Errno, FileKind, Lookup, Name, Node, Result, Ttl};
 
+use crate::known_names::{KnownNames, NameHash};
 use crate::layers::{Layer, Shared};
 use crate::nested;
 use crate::node::OverlayNode;
@@ -20,6 +21,8 @@ pub(crate) struct Part {
     pub(crate) inode: u64,
     /// A directory's marks.
     pub(crate) marks: Marks,
+    /// Its names, where another layer is asked after it, or it changes.
+    pub(crate) names: Option<Arc<KnownNames>>,
 }
 
 impl Part {
@@ -140,7 +143,8 @@ pub(crate) async fn resolve(
 /// Those of the layers.
 pub(crate) async fn is_in_lowers(directory: &OverlayNode, name: Name<'_>) -> Result<bool> {
     for base in directory.lowers() {
-        if let Lookup::Found(entry) = looked_up(&base.node, name).await? {
+        let looked = looked_up(&directory.shared, base, name, None).await;
+        if let Lookup::Found(entry) = looked? {
             let marked = base.has_marked_whiteouts();
             let namespace = directory.shared.namespace;
             return Ok(!is_whiteout(namespace, marked, &entry.node, &entry.attributes).await?);
@@ -217,11 +221,8 @@ impl Search<'_> {
         let name = Name::new(name)?;
         let mut open = self.open.iter();
         let open = open.find(|part| Arc::ptr_eq(&part.node, &base.node));
-        let looked = match open.and_then(|part| part.open.entry(name)) {
-            Some(answer) => or_missing(answer.await),
-            None => looked_up(&base.node, name).await,
-        };
-        let Lookup::Found(entry) = looked? else {
+        let open = open.map(|part| &part.open);
+        let Lookup::Found(entry) = looked_up(self.shared, base, name, open).await? else {
             return Ok(Step::Nothing);
         };
         let namespace = self.shared.namespace;
@@ -241,6 +242,7 @@ impl Search<'_> {
             node: entry.node,
             inode: attributes.inode,
             marks: Marks::default(),
+            names: None,
         };
         let is_directory = part.node.kind() == FileKind::Directory;
         if !is_directory {
@@ -286,19 +288,43 @@ impl Search<'_> {
     }
 }
 
-/// A lookup in a layer, where a name that is too long for it is missing.
-async fn looked_up(base: &Arc<dyn Node>, name: Name<'_>) -> Result<Lookup> {
-    or_missing(base.lookup(name).await)
-}
-
-fn or_missing(looked: Result<Lookup>) -> Result<Lookup> {
-    match looked {
-        Err(error) if error.is(Errno::NOENT) || error.is(Errno::NAMETOOLONG) => {
-            Ok(Lookup::Missing { ttl: Ttl::Policy })
+/// A lookup in a directory of a layer, by what is `open` of it, or not at all where it surely lacks the name.
+async fn looked_up(
+    shared: &Shared,
+    base: &Part,
+    name: Name<'_>,
+    open: Option<&Arc<dyn Directory>>,
+) -> Result<Lookup> {
+    shared.check_names_are_locked();
+    let memory = &shared.names_memory;
+    let known = base.names.as_deref().zip(memory.of_asked(name));
+    let lacks = |(names, name): (&KnownNames, NameHash)| names.lacks(name);
+    if known.is_some_and(lacks) {
+        return Ok(MISSING);
+    }
+    let answer = match open.and_then(|open| open.entry(name)) {
+        Some(answer) => answer,
+        None => base.node.lookup(name),
+    };
+    let looked = match (answer.into_ready(), known) {
+        (Ok(result), _) => result,
+        (Err(answer), None) => answer.await,
+        (Err(answer), Some(known)) => {
+            known.0.learn(&base.node, memory).await;
+            if lacks(known) {
+                return Ok(MISSING);
+            }
+            answer.await
         }
+    };
+    match looked {
+        // A name that is too long for the layer is missing.
+        Err(error) if error.is(Errno::NOENT) || error.is(Errno::NAMETOOLONG) => Ok(MISSING),
         other => other,
     }
 }
+
+const MISSING: Lookup = Lookup::Missing { ttl: Ttl::Policy };
 
 /// Whether a regular file is one whose content is in a layer below: such has a size, but no blocks.
 async fn is_metacopy(shared: &Shared, part: &Part, attributes: &Attributes) -> Result<bool> {

@@ -4,9 +4,14 @@
 
 mod stack;
 
-use stack::{Store, Writable, is_root, memory};
-use vfsd_overlay::Namespace;
+use std::sync::Arc;
+
+use stack::{Store, Writable, is_root, memory, upper_of};
+use vfsd_backend::Backend;
+use vfsd_overlay::{Namespace, Options, Overlay};
+use vfsd_testkit::block_on;
 use vfsd_testkit::conformance::{Features, Fixture};
+use vfsd_testkit::faults::Faulty;
 use vfsd_testkit::model;
 use vfsd_testkit::place::Place;
 
@@ -73,4 +78,34 @@ fn an_overlay_of_directories_of_the_host_and_memory_do_the_same() {
         let store = Store::host(Namespace::Trusted);
         comparable(store.writable(&[&|lower, _| fill(lower)]))
     });
+}
+
+/// Layers whose every call has to be waited for: what their directories have is then kept in memory. The upper has a
+/// part of each directory.
+fn awaited(names_memory: usize) -> Writable {
+    let tree = || -> Arc<dyn Backend> { Arc::new(Faulty::new(memory(), Arc::default())) };
+    let (upper, top, bottom) = (tree(), tree(), tree());
+    let parts = upper_of(&upper);
+    for root in [Place(parts.root.clone()), Place(top.root())] {
+        for name in ["a", "b"] {
+            root.mkdir(name).unwrap().mkdir("e").unwrap();
+        }
+    }
+    fill(&Place(bottom.root()));
+    let options = Options {
+        upper: Some(parts),
+        names_memory,
+        ..Options::new(vec![top, bottom])
+    };
+    Writable {
+        overlay: block_on(Overlay::open(options)).expect("an overlay"),
+        host: None,
+    }
+}
+
+#[test]
+fn names_in_memory_are_those_of_the_layers() {
+    for names_memory in [1 << 20, 300] {
+        model::run(4_000, oracle, || comparable(awaited(names_memory)));
+    }
 }
