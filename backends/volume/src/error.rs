@@ -39,6 +39,17 @@ pub enum VolumeError {
     /// The volume is in a bucket, and this process no longer has it, or the bucket failed.
     #[error("{0}")]
     Ship(#[from] crate::bucket::ShipError),
+    /// The volume's bucket no longer has what this host has seen in it.
+    #[error(
+        "{source}; see who did that, or, if it was meant, move {} away, which has what this host knows of the volume, and \
+         start again", .path.display()
+    )]
+    RolledBack {
+        /// The volume's directory on this host.
+        path: PathBuf,
+        /// What is missing.
+        source: crate::bucket::BucketError,
+    },
     /// A dump cannot be written.
     #[error("cannot write the dump: {0}")]
     Output(io::Error),

@@ -76,6 +76,17 @@ pub enum BucketError {
     /// Another daemon took the volume over: this one may read what it has, and write nothing any more.
     #[error("another daemon took over the volume at {0}: nothing more can be written here")]
     Fenced(Arc<str>),
+    /// A host has seen more in the volume than it has, or something else.
+    #[error(
+        "the volume at {place} was put back to an earlier state: log object {seq}, which this host has seen there, is gone \
+         or another"
+    )]
+    RolledBack {
+        /// Where the volume is.
+        place: Arc<str>,
+        /// The log object's number.
+        seq: u64,
+    },
     /// An object is not what was written.
     #[error("{key}: {damage}")]
     Damaged {

@@ -42,6 +42,9 @@
 //! [`MIN_AGE`], and an append counts only if this daemon looked at HEAD within ten minutes before, or looks
 //! now. An idle volume sends no requests.
 //!
+//! A host that has had the volume before gives [`Opener::seen`], the last point of the chain that it knows. Where that point is gone
+//! and no boundary explains it, the bucket was put back to an earlier state: the volume is refused before anything is written.
+//!
 //! # Failures of the store
 //!
 //! The store layer repeats requests and tells an own write whose reply was lost from another's. What it gave up on may still
@@ -68,6 +71,7 @@ mod open;
 mod place;
 mod read;
 mod remote;
+mod rollback;
 mod segment;
 mod snapshot;
 mod stat;
@@ -87,6 +91,7 @@ pub use names::Names;
 pub use open::{CARETAKER, Opened, Opener};
 pub use place::{ChainHash, ObjectId, Piece, Point};
 pub use remote::{Clock, Remote, Sealed, host_clock};
+pub use rollback::Seen;
 pub use segment::{Entry, Segment, SegmentWriter};
 pub use snapshot::Snapshot;
 pub use stat::{Amount, BucketStat};

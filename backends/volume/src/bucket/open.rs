@@ -15,6 +15,7 @@ use super::log::{Link, LogObject, Uuid};
 use super::objects::Objects;
 use super::place::{ChainHash, Point};
 use super::remote::{Clock, Remote, host_clock};
+use super::rollback::{self, Seen};
 use crate::key::Bucket;
 use crate::meta::journal::Lsn;
 use crate::quota::Quota;
@@ -40,6 +41,8 @@ pub struct Opener {
     pub host: String,
     /// Takes the volume from another instance that has it: that one can write nothing any more.
     pub takeover: bool,
+    /// How far this host has seen volumes: one that does not have that any more is refused.
+    pub seen: Seen,
     /// Tells how long ownership was not verified.
     pub clock: Clock,
 }
@@ -51,6 +54,7 @@ impl Opener {
             instance: instance.into(),
             host: host.into(),
             takeover: false,
+            seen: Seen::default(),
             clock: host_clock(),
         }
     }
@@ -162,6 +166,7 @@ impl Remote {
     ///
     /// # Errors
     /// [`BucketError::InUse`] when another instance has it and `takeover` was not asked for,
+    /// [`BucketError::RolledBack`] when it is as it was before [`Opener::seen`]: then nothing is changed;
     /// [`BucketError::Fenced`] when another one became the owner at the same time, and what else
     /// [`BucketError`] names.
     pub async fn open(bucket: impl Into<Bucket>, prefix: &str, opener: &Opener) -> Result<Opened> {
@@ -229,6 +234,18 @@ async fn take(objects: &Objects, uuid: Uuid, opener: &Opener, nonce: u128) -> Re
                 place: objects.place.clone(),
                 host: owner.host.escape_default().to_string(),
                 seconds: seconds_now().saturating_sub(owner.since),
+            });
+        }
+        if let Some(&seen) = opener.seen.get(&uuid).filter(|seen| seen.seq > 0)
+            && !rollback::has(objects, &old, seen).await?
+        {
+            // Unless the owner has removed it just now.
+            if let Changed::To(..) = read_head(objects, uuid, Some(&version)).await? {
+                continue;
+            }
+            return Err(BucketError::RolledBack {
+                place: objects.place.clone(),
+                seq: seen.seq,
             });
         }
         let Some(epoch) = old.epoch.checked_add(1) else {

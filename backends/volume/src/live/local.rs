@@ -3,6 +3,7 @@
 //! ```text
 //! lock             locked by who has the volume open
 //! local.json       which volume it is, and the name of this directory for the bucket
+//! seen.json        how far it has seen the chains of volumes
 //! cleaned.json     when objects were last removed from the bucket
 //! session.json     who had it open last, and whether everything was in the bucket at the end
 //! shipped.sqlite   what the bucket says
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::bucket::CHECKPOINT_TO_READ;
+use crate::bucket::{CHECKPOINT_TO_READ, Point};
 use crate::data::DataFolder;
 use crate::layout::Layout;
 use crate::meta::journal::Lsn;
@@ -42,6 +43,15 @@ pub(crate) struct Identity {
     pub(crate) uuid: String,
     /// What the bucket knows this directory by.
     pub(crate) instance: String,
+}
+
+/// Of `seen.json`: the last point of a volume's chain that was here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SeenPoint {
+    /// Of the volume, in hexadecimal digits.
+    pub(crate) uuid: String,
+    #[serde(flatten)]
+    pub(crate) at: Point,
 }
 
 /// `session.json`.
@@ -147,6 +157,15 @@ impl Local {
 
     pub(crate) fn write_identity(&self, identity: &Identity) -> io::Result<()> {
         self.write("local.json", identity)
+    }
+
+    /// How far chains were seen from here.
+    pub(crate) fn seen(&self) -> io::Result<Vec<SeenPoint>> {
+        Ok(self.read("seen.json")?.unwrap_or_default())
+    }
+
+    pub(crate) fn write_seen(&self, seen: &[SeenPoint]) -> io::Result<()> {
+        self.write("seen.json", &seen)
     }
 
     /// Who had the volume open here last; nobody, or nobody knows.

@@ -25,6 +25,7 @@ pub(crate) mod readahead;
 mod retention;
 mod round;
 mod rounds;
+mod seen;
 pub(crate) mod shipped;
 mod shipper;
 pub(crate) mod snapshot;

@@ -16,6 +16,7 @@ use super::holes::all_data;
 use super::local::{Identity, Local};
 use super::ranges::{BLOCK, END, RangeSet, up};
 use super::rounds::Rounds;
+use super::seen;
 use super::shipped::{Shipped, Shipping};
 use super::shipper::Shipper;
 use crate::bucket::{BucketError, MIN_AGE, Opener, Point, Remote, host_clock};
@@ -125,11 +126,16 @@ impl Volume {
             instance,
             host: host_name(),
             takeover: options.takeover,
+            seen: seen::take_stock(&local).map_err(VolumeError::storage(
+                directory,
+                "cannot use its local directory",
+            ))?,
             clock: host_clock(),
         };
         let opened = options
             .runtime
-            .block_on(Remote::open(bucket, prefix, &opener))?;
+            .block_on(Remote::open(bucket, prefix, &opener))
+            .map_err(|error| told(error, directory))?;
         let remote = Arc::new(opened.remote);
         let opening = Opening {
             local,
@@ -139,6 +145,17 @@ impl Volume {
         let (shipping, foreign) = opening.bring_shipped_forward(&opener.instance)?;
         let storage = VolumeError::storage(directory, "cannot open it");
         open_live(&opening.local, options, remote, shipping, foreign, lock).map_err(storage)
+    }
+}
+
+/// What is to be done on this host where the bucket was put back.
+fn told(error: BucketError, directory: &Path) -> VolumeError {
+    match error {
+        source @ BucketError::RolledBack { .. } => VolumeError::RolledBack {
+            path: directory.to_owned(),
+            source,
+        },
+        error => VolumeError::Bucket(error),
     }
 }
 
@@ -183,23 +200,27 @@ impl Opening<'_> {
             // Of a volume that was in this place before, or of none.
             self.local.remove_shipped().map_err(failed())?;
         }
-        let told = |error| match error {
-            Following::Bucket(error) => VolumeError::Bucket(error),
+        let failure = |error| match error {
+            Following::Bucket(error) => told(error, path),
             Following::Local(error) => storage()(error),
         };
         let mut foreign = !same;
-        let mut shipping = self.open_shipping().map_err(told)?;
+        let mut shipping = self.open_shipping().map_err(failure)?;
         match self.follow(&mut shipping, &mut foreign) {
-            Err(Following::Bucket(BucketError::Gone(_) | BucketError::Diverged(_))) => {
+            Err(Following::Bucket(BucketError::Gone(_))) => {
                 foreign = true;
                 drop(shipping);
                 self.local.remove_shipped().map_err(failed())?;
-                shipping = self.open_shipping().map_err(told)?;
+                shipping = self.open_shipping().map_err(failure)?;
                 self.follow(&mut shipping, &mut foreign)
+            }
+            Err(Following::Bucket(source @ BucketError::Diverged(_))) => {
+                let path = path.to_owned();
+                return Err(VolumeError::RolledBack { path, source });
             }
             other => other,
         }
-        .map_err(told)?;
+        .map_err(failure)?;
         if !same {
             let identity = Identity {
                 format: FORMAT,

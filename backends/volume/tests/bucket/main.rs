@@ -14,6 +14,7 @@ mod holes;
 mod hosts;
 mod local_store;
 mod quota;
+mod rollback;
 mod snapshots;
 #[path = "../crash/work.rs"]
 mod work;
