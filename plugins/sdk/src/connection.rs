@@ -11,27 +11,20 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
 use vfsd_backend::Backend;
-use vfsd_fuse::Opcode;
-use vfsd_fuse::wire::{Unique, WriteIn};
+use vfsd_fuse::wire::Unique;
 use vfsd_plugin_protocol::{
-    AreaIn, Features, HelloError, HostHello, MAX_ARGUMENTS, MAX_DATA, POLICY, PluginHello, Poller,
-    ReceiveError, Receiver, WRITE_AREA, send_all,
+    Features, HelloError, HostHello, MAX_DATA, POLICY, PluginHello, ReceiveError, Receiver,
+    send_all,
 };
-use vfsd_server::{
-    CacheMode, CachePolicy, Exports, HEADER_LENGTH, Incoming, Offer, RequestWorker, Session,
-    SessionOptions, inline_length,
-};
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use vfsd_server::{CacheMode, CachePolicy, Exports, Offer, Session, SessionOptions};
+use zerocopy::{FromZeros, IntoBytes};
 
-use crate::area::{Area, Range};
-use crate::exchange::{Data, PluginExchange, Request};
 use crate::numbers::Numbers;
+use crate::reader;
+use crate::requests::Requests;
 
 /// Requests that are taken before the first is answered.
 const IN_FLIGHT: u32 = 4096;
-
-/// Requests that follow within this are waited for without sleeping.
-const NEXT: Duration = Duration::from_micros(50);
 
 /// Why a connection to the daemon ended.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +44,12 @@ pub enum ConnectionError {
     /// The socket failed.
     #[error("the connection to the daemon broke: {0}")]
     Send(#[from] io::Error),
+    /// No thread can be started that reads.
+    #[error("cannot start threads: {0}")]
+    Threads(io::Error),
+    /// The thread that reads has panicked.
+    #[error("a fault of the plugin's own")]
+    Panicked,
 }
 
 /// The way to the daemon.
@@ -84,7 +83,7 @@ impl Connection {
         })
     }
 
-    fn lock_wait_begins(&self, unique: Unique) {
+    pub(crate) fn lock_wait_begins(&self, unique: Unique) {
         self.lock_waits.lock().insert(unique);
     }
 
@@ -97,7 +96,7 @@ impl Connection {
 
     /// Waits until a wait for a lock is over that was interrupted. The requests that follow may be about that lock: whoever gave
     /// it up must not be the one who gets it.
-    fn await_end(&self, unique: Unique) {
+    pub(crate) fn await_end(&self, unique: Unique) {
         let mut waits = self.lock_waits.lock();
         let deadline = Instant::now().checked_add(LETTING_GO);
         while let (true, Some(deadline)) = (waits.contains(&unique), deadline) {
@@ -147,13 +146,8 @@ pub fn serve_connection(
     connection.send(&[answer.as_bytes()], None)?;
     let session = Session::new(Exports::single(storage, false), options(), runtime.clone());
     let room = usize::try_from(hello.max_data.min(MAX_DATA)).unwrap_or(usize::MAX);
-    let mut requests = Requests {
-        receiver,
-        connection,
-        room,
-        area: Shared::of(area),
-    };
-    let result = requests.take(session.worker().as_mut());
+    let requests = Requests::new(receiver, connection, room, area);
+    let result = reader::read_all(requests, Arc::clone(&session));
     session.reset();
     result
 }
@@ -171,122 +165,5 @@ fn options() -> SessionOptions {
         posix_acl: Offer::Auto,
         security_label: Offer::Auto,
         ..SessionOptions::default()
-    }
-}
-
-/// What comes from the daemon.
-struct Requests {
-    receiver: Receiver<UnixStream>,
-    connection: Arc<Connection>,
-    /// Bytes that a reply may have behind its header, and a WRITE behind its arguments.
-    room: usize,
-    area: Shared,
-}
-
-/// Memory for the data of WRITEs.
-enum Shared {
-    /// All data come with their requests.
-    Nothing,
-    /// So many bytes of it come with the first request.
-    Announced(u32),
-    Here(Arc<Area>),
-}
-
-impl Shared {
-    fn of(bytes: u32) -> Self {
-        match bytes {
-            0 => Self::Nothing,
-            bytes => Self::Announced(bytes),
-        }
-    }
-}
-
-impl Requests {
-    fn take(
-        &mut self,
-        worker: &mut dyn RequestWorker<PluginExchange>,
-    ) -> Result<(), ConnectionError> {
-        let most = self.room.saturating_add(MAX_ARGUMENTS);
-        let mut poller = Poller::new(NEXT, NEXT);
-        loop {
-            worker.pause();
-            let header = self.receiver.header_soon::<HEADER_LENGTH>(&mut poller)?;
-            let Some(header) = header else {
-                return Ok(());
-            };
-            if let Shared::Announced(bytes) = self.area {
-                let descriptor = self.receiver.descriptor();
-                let area = descriptor.and_then(|descriptor| Area::map(&descriptor, bytes));
-                self.area = Shared::Here(area.ok_or(ConnectionError::Area)?);
-            }
-            let request = Request::of(&header);
-            let length = request.length;
-            if length < HEADER_LENGTH || length > most {
-                return Err(ConnectionError::Length(length));
-            }
-            let split = inline_length(&header, length).max(HEADER_LENGTH);
-            let mut inline = worker.buffer();
-            inline.extend_from_slice(&header);
-            inline.resize(split, 0);
-            self.receiver
-                .exactly(inline.get_mut(HEADER_LENGTH..).unwrap_or_default())?;
-            let mut payload = vec![0; length.saturating_sub(split)];
-            self.receiver.exactly(&mut payload)?;
-            // A request that other transports would have cut: only a WRITE has a payload.
-            debug_assert!(payload.is_empty() || request.opcode == Some(Opcode::Write));
-            let shared = match request.opcode {
-                Some(Opcode::Write) => self.shared(&mut inline, &payload)?,
-                _ => None,
-            };
-            let data = shared.map_or(Data::Sent(payload), Data::Shared);
-            let readable = split.saturating_add(data.bytes().len());
-            if request.opcode == Some(Opcode::Setlkw) {
-                self.connection.lock_wait_begins(request.unique);
-            }
-            let interrupted = match request.opcode {
-                Some(Opcode::Interrupt) => inline
-                    .get(HEADER_LENGTH..)
-                    .and_then(|arg| arg.first_chunk()),
-                _ => None,
-            };
-            let interrupted = interrupted.map(|unique| Unique(u64::from_ne_bytes(*unique)));
-            let connection = Arc::clone(&self.connection);
-            worker.submit(Incoming {
-                inline,
-                readable,
-                exchange: PluginExchange::new(connection, request, data, self.room),
-            });
-            if let Some(unique) = interrupted {
-                self.connection.await_end(unique);
-            }
-        }
-    }
-
-    /// The data of a WRITE, if they are in the area. Its header and arguments then say what they would if the data had come with
-    /// them.
-    fn shared(&self, inline: &mut [u8], payload: &[u8]) -> Result<Option<Range>, ConnectionError> {
-        let length = inline.len();
-        let (Shared::Here(area), Some((header, arguments))) =
-            (&self.area, inline.split_at_mut_checked(HEADER_LENGTH))
-        else {
-            return Ok(None);
-        };
-        let Ok(arg) = WriteIn::read_from_bytes(arguments) else {
-            return Ok(None);
-        };
-        if arg.write_flags & WRITE_AREA == 0 {
-            return Ok(None);
-        }
-        let place = AreaIn::read_from_bytes(payload);
-        let range = place.ok().and_then(|at| area.range(at.offset, arg.size));
-        let range = range.ok_or(ConnectionError::Area)?;
-        let write_flags = arg.write_flags & !WRITE_AREA;
-        let arg = WriteIn { write_flags, ..arg };
-        arguments.copy_from_slice(arg.as_bytes());
-        let length = u32::try_from(length).map_or(u32::MAX, |split| split.saturating_add(arg.size));
-        if let Some(place) = header.first_chunk_mut() {
-            *place = length.to_ne_bytes();
-        }
-        Ok(Some(range))
     }
 }

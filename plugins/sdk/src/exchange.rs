@@ -74,6 +74,11 @@ impl PluginExchange {
         }
     }
 
+    /// Which kind of request it is, if that is known.
+    pub(crate) fn opcode(&self) -> Option<Opcode> {
+        self.request.opcode
+    }
+
     fn send(&self, parts: &[&[u8]]) -> Delivery {
         match self.connection.send(parts, None) {
             Ok(()) => Delivery::Sent,

@@ -30,6 +30,8 @@ mod area;
 mod connection;
 mod exchange;
 mod numbers;
+mod reader;
+mod requests;
 mod sink;
 mod socket;
 

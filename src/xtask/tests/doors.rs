@@ -41,6 +41,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "vfsd-server",
             "vfsd-fuse",
             "vfsd-backend",
+            "vfsd-exec",
         ],
     ),
     // An example wires a backend of its own behind a mount, as the daemon does.
