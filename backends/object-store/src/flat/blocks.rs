@@ -1,5 +1,6 @@
 //! Content in memory: in blocks, under one budget, each asked for once.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use super::FlatOptions;
 use super::content::{Content, Failure};
-use super::disk::DiskCache;
+use super::disk::{DiskCache, Group, group_of};
 use super::fetch::{Fetch, Purpose};
 use super::known::Bounded;
 use crate::store::Store;
@@ -19,8 +20,8 @@ use crate::store::Store;
 pub(super) const BLOCK: u64 = 128 << 10;
 /// The smallest budget: several of the largest reads of a guest.
 const LEAST_BLOCKS: u64 = 64;
-/// Blocks that are written to the disk at once: one that comes while it is busy is not kept.
-const KEPT_AT_ONCE: usize = 32;
+/// Blocks on their way to the disk at once: one that comes while it is busy is not kept.
+const KEPT_AT_ONCE: usize = 64;
 
 /// The numbers of a content's blocks.
 pub(super) type Blocks = Range<u64>;
@@ -67,7 +68,15 @@ pub(super) struct State {
     spare: Vec<BytesMut>,
 }
 
-pub(super) type Outcome = Result<Bytes, Failure>;
+/// A block that can be read.
+#[derive(Debug, Clone)]
+pub(super) enum Piece {
+    Memory(Bytes),
+    /// It is in the file, and was checked.
+    Disk(Arc<Group>),
+}
+
+pub(super) type Outcome = Result<Piece, Failure>;
 
 #[derive(Debug)]
 pub(super) enum Block {
@@ -98,14 +107,26 @@ impl BlockCache {
     }
 
     /// The blocks that are needed now, if they are all there. Then what may follow is asked for as well.
-    pub(super) fn at_once(&self, content: &Arc<Content>, wanted: &Wanted) -> Option<Vec<Bytes>> {
+    pub(super) fn at_once(&self, content: &Arc<Content>, wanted: &Wanted) -> Option<Vec<Piece>> {
         let mut state = self.shared.state.lock();
         let mut there = Vec::new();
+        let mut opened = None;
         for number in wanted.now.clone() {
-            match state.blocks.get(&(content.id, number))? {
-                Block::There(bytes) => there.push(bytes.clone()),
-                Block::Coming(_) => return None,
-            }
+            there.push(match state.blocks.get(&(content.id, number)) {
+                Some(Block::There(bytes)) => Piece::Memory(bytes.clone()),
+                Some(Block::Coming(_)) => return None,
+                None => {
+                    let is_in = |(group, _): &(u64, Arc<Group>)| *group == group_of(number);
+                    if opened.as_ref().is_none_or(|opened| !is_in(opened)) {
+                        opened = Some((group_of(number), self.shared.opened(content, number)?));
+                    }
+                    let (_, group) = opened.as_ref()?;
+                    match group.is_right(number) {
+                        true => Piece::Disk(group.clone()),
+                        false => return None,
+                    }
+                }
+            });
         }
         if !wanted.ahead.is_empty() {
             self.shared.ask(&mut state, content, wanted);
@@ -113,13 +134,11 @@ impl BlockCache {
         Some(there)
     }
 
-    /// Whether a block is on its way.
-    pub(super) fn is_coming(&self, content: &Content, number: u64) -> bool {
-        self.shared
-            .state
-            .lock()
-            .blocks
-            .contains(&(content.id, number))
+    /// Whether a block was asked for and not forgotten since.
+    pub(super) fn was_kept(&self, content: &Content, number: u64) -> bool {
+        let state = self.shared.state.lock();
+        state.blocks.contains(&(content.id, number))
+            || self.shared.opened(content, number).is_some()
     }
 
     /// The blocks that are needed now, once they are there.
@@ -127,14 +146,14 @@ impl BlockCache {
         &self,
         content: &Arc<Content>,
         wanted: &Wanted,
-    ) -> Result<Vec<Bytes>, Failure> {
+    ) -> Result<Vec<Piece>, Failure> {
         let mut there = Vec::new();
         loop {
             let moved = self.shared.moved.notified();
             let coming = self.ask(content, wanted);
             if let Some(coming) = coming {
                 for block in coming {
-                    there.push(block.bytes().await?);
+                    there.push(block.piece().await?);
                 }
                 return Ok(there);
             }
@@ -189,9 +208,9 @@ enum Awaited {
 }
 
 impl Awaited {
-    async fn bytes(self) -> Outcome {
+    async fn piece(self) -> Outcome {
         match self {
-            Self::There(bytes) => Ok(bytes),
+            Self::There(bytes) => Ok(Piece::Memory(bytes)),
             Self::Coming(mut receiver) => match receiver.wait_for(Option::is_some).await {
                 Ok(outcome) => outcome.clone().unwrap_or(Err(given_up())),
                 Err(_) => Err(given_up()),
@@ -251,11 +270,6 @@ impl State {
         memory.clear();
         memory
     }
-
-    /// What was not needed after all.
-    pub(super) fn give_back(&mut self, memory: BytesMut) {
-        self.spare.push(memory);
-    }
 }
 
 impl Block {
@@ -265,6 +279,11 @@ impl Block {
 }
 
 impl Shared {
+    /// The file of the disk that a block would be in, if it is open.
+    fn opened(&self, content: &Content, number: u64) -> Option<Arc<Group>> {
+        self.disk.as_ref()?.opened(content.kept_as()?, number)
+    }
+
     /// Sends requests for the blocks that are neither there nor on their way. False, and nothing done, when
     /// there is no room for those needed now; without room for what may follow that is left out.
     fn ask(self: &Arc<Self>, state: &mut State, content: &Arc<Content>, wanted: &Wanted) -> bool {
@@ -311,14 +330,14 @@ impl Shared {
         let (Some(&first), Some(&last)) = (numbers.first(), numbers.last()) else {
             return;
         };
-        let mut senders = Vec::new();
+        let mut senders = VecDeque::new();
         for number in first..=last {
             if numbers.binary_search(&number).is_err() {
-                senders.push(None);
+                senders.push_back(None);
                 continue;
             }
             let (sender, receiver) = watch::channel(None);
-            senders.push(Some(sender));
+            senders.push_back(Some(sender));
             state
                 .blocks
                 .insert((content.id, number), Block::Coming(receiver));
@@ -328,8 +347,10 @@ impl Shared {
             shared: self.clone(),
             content: content.clone(),
             next: first,
-            senders: senders.into_iter(),
+            senders,
             purpose,
+            unkept: Vec::new(),
+            turn: None,
         };
         self.runtime.spawn(fetch.run());
     }

@@ -1,6 +1,5 @@
 //! One version of an object: what a file that is open is made of.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use object_store::path::Path;
@@ -8,7 +7,7 @@ use object_store::{Error, GetOptions, GetRange, ObjectMeta};
 use parking_lot::Mutex;
 use vfsd_backend::Errno;
 
-use super::disk::BlockName;
+use super::disk::ContentName;
 use super::regions::Regions;
 use crate::store::ListedObject;
 
@@ -22,7 +21,7 @@ pub(super) struct Content {
     pub(super) size: u64,
     etag: Option<String>,
     /// What names it on a disk; `None` if nothing does for certain.
-    kept_as: Option<Arc<str>>,
+    kept_as: Option<ContentName>,
     /// What reads that jump have asked for.
     pub(super) regions: Mutex<Regions>,
     replaced: AtomicBool,
@@ -67,8 +66,10 @@ impl Content {
             .as_deref()
             .filter(|etag| !etag.starts_with("W/"));
         // Neither a key nor an ETag has a line break in it.
-        let kept_as =
-            strong.map(|etag| format!("{store}\n{path}\n{}\n{}", object.size, bare(etag)).into());
+        let kept_as = strong.map(|etag| ContentName {
+            name: format!("{store}\n{path}\n{}\n{}", object.size, bare(etag)).into(),
+            size: object.size,
+        });
         Self {
             id,
             kept_as,
@@ -80,10 +81,9 @@ impl Content {
         }
     }
 
-    /// The name of one of its blocks on a disk.
-    pub(super) fn block_name(&self, number: u64) -> Option<BlockName> {
-        let content = self.kept_as.clone()?;
-        Some(BlockName { content, number })
+    /// What names it on a disk, if anything does for certain.
+    pub(super) fn kept_as(&self) -> Option<&ContentName> {
+        self.kept_as.as_ref()
     }
 
     /// The request for bytes of this content and no other.

@@ -1,13 +1,15 @@
 //! One request for blocks, from the disk or from the service.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::blocks::{BLOCK, Block, Outcome, Shared, given_up};
+use super::blocks::{BLOCK, Block, Blocks, Outcome, Piece, Shared, given_up};
 use super::content::{Content, Failure};
+use super::disk::{Group, TOGETHER, group_of};
 
 /// What blocks are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,14 +29,18 @@ pub(super) struct Fetch {
     /// The number of the first.
     pub(super) next: u64,
     /// `None` for one that comes along.
-    pub(super) senders: std::vec::IntoIter<Option<watch::Sender<Option<Outcome>>>>,
+    pub(super) senders: VecDeque<Option<watch::Sender<Option<Outcome>>>>,
     pub(super) purpose: Purpose,
+    /// Blocks before the next one that shall be written to the disk together.
+    pub(super) unkept: Vec<Bytes>,
+    /// That they may be.
+    pub(super) turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Fetch {
     pub(super) async fn run(mut self) {
-        self.read_disk().await;
-        if self.senders.len() == 0 {
+        self.look_at_disk().await;
+        if self.senders.is_empty() {
             return;
         }
         self.look_around();
@@ -58,63 +64,115 @@ impl Fetch {
         }
     }
 
-    /// Takes what the disk has of the beginning.
-    async fn read_disk(&mut self) {
-        let Some(disk) = self.shared.disk.clone() else {
+    /// Finds what the disk has, and leaves the rest without what lies around it.
+    async fn look_at_disk(&mut self) {
+        let content = self.content.clone();
+        let (Some(disk), Some(name)) = (self.shared.disk.clone(), content.kept_as()) else {
             return;
         };
-        while let Some(sender) = self.senders.as_slice().first()
-            && let Some(name) = self.content.block_name(self.next)
-        {
-            if sender.is_none() {
-                self.there(Bytes::new());
-                continue;
+        let mut blocks = self.next..self.end();
+        while !blocks.is_empty() {
+            let end = group_of(blocks.start)
+                .saturating_add(1)
+                .saturating_mul(TOGETHER);
+            let part = blocks.start..end.min(blocks.end);
+            if let Some(group) = disk.find(name, part.start) {
+                self.check(&group, &part).await;
             }
-            let from = self.next.saturating_mul(BLOCK);
-            let length = self.content.size.saturating_sub(from).min(BLOCK);
-            let length = usize::try_from(length).unwrap_or(0);
-            let disk = disk.clone();
-            let memory = self.shared.state.lock().memory(length);
-            let read = tokio::task::spawn_blocking(move || disk.get(&name, length, memory));
-            match read.await {
-                Ok(Ok(bytes)) => self.there(bytes),
-                Ok(Err(memory)) => return self.shared.state.lock().give_back(memory),
-                Err(_) => return,
-            }
+            blocks.start = part.end;
+        }
+        while let Some(None) = self.senders.front() {
+            self.senders.pop_front();
+            self.next = self.next.saturating_add(1);
+        }
+        while let Some(None) = self.senders.back() {
+            self.senders.pop_back();
         }
     }
 
-    /// Takes the next block, and keeps it on the disk: if that is too busy what somebody may wait for is not kept, and the
-    /// rest waits.
+    /// The number after the last.
+    fn end(&self) -> u64 {
+        let count = u64::try_from(self.senders.len()).unwrap_or(u64::MAX);
+        self.next.saturating_add(count)
+    }
+
+    /// Looks which of these blocks a file of the disk has.
+    async fn check(&mut self, group: &Arc<Group>, blocks: &Blocks) {
+        let (checked, part) = (group.clone(), blocks.clone());
+        let checked = tokio::task::spawn_blocking(move || checked.check(&part)).await;
+        for block in checked.unwrap_or_default() {
+            let place = usize::try_from(block.saturating_sub(self.next)).ok();
+            let sender = place.and_then(|place| self.senders.get_mut(place)?.take());
+            let Some(sender) = sender else {
+                continue;
+            };
+            let mut state = self.shared.state.lock();
+            if state.blocks.remove(&(self.content.id, block)).is_some() {
+                state.used = state.used.saturating_sub(1);
+            }
+            drop(state);
+            sender.send_replace(Some(Ok(Piece::Disk(group.clone()))));
+            self.shared.moved.notify_waiters();
+        }
+    }
+
+    /// Takes the next block, and keeps it on the disk, with others of its group: if that is too busy what somebody may wait for
+    /// is not kept, and the rest waits.
     async fn take(&mut self, bytes: Bytes) {
-        let asked = matches!(self.senders.as_slice().first(), Some(Some(_)));
-        let name = self.content.block_name(self.next).filter(|_| asked);
+        let asked = matches!(self.senders.front(), Some(Some(_)));
+        let kept = asked && self.shared.disk.is_some() && self.content.kept_as().is_some();
+        let keeps = kept && (self.purpose == Purpose::Around || self.take_turn());
+        if !keeps {
+            self.keep().await;
+            return self.there(bytes);
+        }
         self.there(bytes.clone());
-        let (Some(disk), Some(name)) = (self.shared.disk.clone(), name) else {
+        self.unkept.push(bytes);
+        if self.next.is_multiple_of(TOGETHER) || self.senders.is_empty() {
+            self.keep().await;
+        }
+    }
+
+    /// Whether one more block may be on its way to the disk.
+    fn take_turn(&mut self) -> bool {
+        let Ok(turn) = self.shared.keeping.clone().try_acquire_owned() else {
+            return false;
+        };
+        match &mut self.turn {
+            Some(taken) => taken.merge(turn),
+            None => self.turn = Some(turn),
+        }
+        true
+    }
+
+    /// Writes what shall be kept to the disk, where nobody waits for it.
+    async fn keep(&mut self) {
+        let blocks = std::mem::take(&mut self.unkept);
+        let (Some(disk), Some(name)) = (self.shared.disk.clone(), self.content.kept_as()) else {
             return;
         };
-        let keeping = self.shared.keeping.clone();
-        let turn = match self.purpose {
-            Purpose::Around => keeping.acquire_owned().await.ok(),
-            Purpose::Sequence | Purpose::Jump => keeping.try_acquire_owned().ok(),
-        };
-        if let Some(turn) = turn {
-            tokio::task::spawn_blocking(move || {
-                disk.put(&name, &bytes);
-                drop(turn);
-            });
+        let count = u32::try_from(blocks.len()).unwrap_or(u32::MAX);
+        if count == 0 {
+            return;
         }
+        let turn = match self.turn.take() {
+            Some(turn) => Some(turn),
+            None => {
+                let keeping = self.shared.keeping.clone();
+                keeping.acquire_many_owned(count).await.ok()
+            }
+        };
+        let (name, first) = (name.clone(), self.next.saturating_sub(u64::from(count)));
+        tokio::task::spawn_blocking(move || {
+            disk.put(&name, first, &blocks);
+            drop((blocks, turn));
+        });
     }
 
     async fn receive(&mut self) -> Result<(), Failure> {
         let content = self.content.clone();
-        let count = u64::try_from(self.senders.len()).unwrap_or(u64::MAX);
         let from = self.next.saturating_mul(BLOCK);
-        let to = self
-            .next
-            .saturating_add(count)
-            .saturating_mul(BLOCK)
-            .min(content.size);
+        let to = self.end().saturating_mul(BLOCK).min(content.size);
         let objects = self.shared.store.objects().clone();
         let reply = objects
             .get_opts(&content.path, content.request(from, to))
@@ -154,7 +212,7 @@ impl Fetch {
 
     /// The next block has come.
     fn there(&mut self, bytes: Bytes) {
-        let sender = self.senders.next();
+        let sender = self.senders.pop_front();
         let key = (self.content.id, self.next);
         self.next = self.next.saturating_add(1);
         let Some(Some(sender)) = sender else {
@@ -169,14 +227,14 @@ impl Fetch {
             state.blocks.make_oldest(&key);
         }
         drop(state);
-        sender.send_replace(Some(Ok(bytes)));
+        sender.send_replace(Some(Ok(Piece::Memory(bytes))));
         self.shared.moved.notify_waiters();
     }
 
     /// The rest does not come.
     fn fail(&mut self, failure: &Failure) {
         let mut state = self.shared.state.lock();
-        for (sender, number) in self.senders.by_ref().zip(self.next..) {
+        for (sender, number) in self.senders.drain(..).zip(self.next..) {
             let Some(sender) = sender else {
                 continue;
             };

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use vfsd_backend::{
     Answer, Attributes, Errno, FallocateRequest, File, LockOwner, OpenFlags, ReadRequest, ReadSink,
-    Result, WriteRequest, WriteSource,
+    Wait, WriteRequest, WriteSource,
 };
 
 use super::blocks::{BLOCK, Wanted};
@@ -15,6 +14,7 @@ use super::body::{Body, FileBody};
 use super::content::Content;
 use super::node::FlatNode;
 use super::readahead::Readahead;
+use super::reading::Reading;
 
 pub(super) struct OpenFile {
     pub(super) node: Arc<FlatNode>,
@@ -82,26 +82,6 @@ impl Drop for OpenFile {
     }
 }
 
-/// Puts `from..to` of the file, which lies in these blocks, into the sink.
-fn put(blocks: &[Bytes], from: u64, to: u64, sink: &mut dyn ReadSink) -> Result<usize> {
-    let usize_of = |value: u64| usize::try_from(value).map_err(|_| Errno::OVERFLOW);
-    let mut skip = usize_of(from % BLOCK)?;
-    let mut left = usize_of(to.saturating_sub(from))?;
-    let mut done = 0_usize;
-    for block in blocks {
-        let end = skip.saturating_add(left).min(block.len());
-        let part = block.get(skip..end).ok_or(Errno::IO)?;
-        let taken = sink.put(part)?;
-        done = done.saturating_add(taken);
-        left = left.saturating_sub(taken);
-        skip = 0;
-        if taken < part.len() {
-            break;
-        }
-    }
-    Ok(done)
-}
-
 impl File for OpenFile {
     fn read<'a>(&'a self, request: ReadRequest, sink: &'a mut dyn ReadSink) -> Answer<'a, usize> {
         if let Some(staged) = self.body().and_then(|file| file.writing.staged()) {
@@ -116,30 +96,40 @@ impl File for OpenFile {
         }
         let expected = self.readahead.lock().was_asked(from);
         let wanted = self.wanted(from, to, content.size);
-        if let Some(blocks) = bucket.blocks.at_once(&content, &wanted) {
-            return Answer::ready(put(&blocks, from, to, sink));
-        }
-        if expected && !bucket.blocks.is_coming(&content, wanted.now.start) {
+        let mut read = Reading::new(from..to);
+        if let Some(pieces) = bucket.blocks.at_once(&content, &wanted) {
+            match read.put(&pieces, sink, Wait::Refused) {
+                Ok(()) if !read.is_done() => {}
+                done => return Answer::ready(done.map(|()| read.length())),
+            }
+        } else if expected && !bucket.blocks.was_kept(&content, wanted.now.start) {
             self.readahead.lock().too_much();
         }
         Answer::later(async move {
-            let (own, used, wanted_now) = (bucket.clone(), content.clone(), wanted.clone());
-            let read = async move { Ok(own.blocks.read(&content, &wanted_now).await?) };
-            let blocks = match bucket.run(read).await {
+            match bucket
+                .blocks
+                .read_into(&content, wanted.clone(), &mut read, sink)
+                .await
+            {
                 // A change of attributes by ourselves may give the same content another version.
                 Err(error) if self.writes() && error.is(Errno::STALE) => {
                     self.node.settle().await;
+                    let done = read.length();
                     if let Some(staged) = self.body().and_then(|file| file.writing.staged()) {
-                        return Self::read_staged(staged, request, sink).await;
+                        let rest = read.rest();
+                        return Self::read_staged(staged, rest, sink)
+                            .await
+                            .map(|more| done.saturating_add(more));
                     }
-                    let content = self.content_after(&used).ok_or(error)?;
-                    let own = bucket.clone();
-                    let read = async move { Ok(own.blocks.read(&content, &wanted).await?) };
-                    bucket.run(read).await?
+                    let content = self.content_after(&content).ok_or(error)?;
+                    bucket
+                        .blocks
+                        .read_into(&content, wanted, &mut read, sink)
+                        .await?;
                 }
-                blocks => blocks?,
-            };
-            put(&blocks, from, to, sink)
+                done => done?,
+            }
+            Ok(read.length())
         })
     }
 

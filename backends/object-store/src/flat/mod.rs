@@ -21,6 +21,7 @@ mod node;
 mod numbers;
 mod posix;
 mod readahead;
+mod reading;
 mod regions;
 #[cfg(test)]
 mod tests;

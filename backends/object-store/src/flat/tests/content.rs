@@ -1,23 +1,21 @@
 //! Which bytes a file has, and what they cost.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::ObjectStoreExt;
-use object_store::memory::InMemory;
 use object_store::path::Path;
 use tokio::time::advance;
 use vfsd_backend::{Backend, Errno, File};
 
-use super::{Scene, lookup, names, open, put, read};
-use crate::flat::{DiskCache, FlatBucket, FlatOptions};
-use crate::store::{Fault, RetryPolicy, Store};
+use super::{Scene, names, open, put, read};
+use crate::flat::FlatOptions;
+use crate::store::Fault;
 
 const MIB: usize = 1 << 20;
 const BLOCK: usize = 128 << 10;
 
 /// Bytes that are different everywhere.
-fn content(length: usize) -> Vec<u8> {
+pub(super) fn content(length: usize) -> Vec<u8> {
     let words =
         (0..u64::MAX).flat_map(|word: u64| word.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
     words.take(length).collect()
@@ -273,55 +271,4 @@ async fn an_outage_is_an_error_after_the_time_limit_and_heals_by_itself() {
     scene.below.outage(false);
     assert_eq!(read(file.as_ref(), 0, 10).await.unwrap(), b"hello");
     assert!(matches!(scene.find("g").await, Err(Errno::NOENT)));
-}
-
-#[tokio::test]
-async fn what_the_disk_keeps_is_not_fetched_again_and_belongs_to_its_version() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = DiskCache::open(dir.path(), 64 << 20).unwrap();
-    let options = || FlatOptions {
-        disk: Some(disk.clone()),
-        ..FlatOptions::default()
-    };
-    let (old, new) = (content(3 * MIB + 5), vec![9; 3 * MIB + 5]);
-    let below = Arc::new(InMemory::new());
-    let scene = || async {
-        let store = Store::over(below.clone(), RetryPolicy::default());
-        let bucket = FlatBucket::open(store, "", options()).await.unwrap();
-        let found = lookup(bucket.root().as_ref(), b"f").await.unwrap();
-        let file = open(found.node.as_ref()).await.unwrap();
-        let mut body = Vec::new();
-        while body.len() < old.len() {
-            body.extend(read(file.as_ref(), body.len(), MIB).await.unwrap());
-        }
-        // What is on its way to the disk has to come there.
-        drop(bucket.bucket.blocks.kept().await);
-        (body, bucket.store().counters().requests().gets)
-    };
-    below
-        .put(&Path::from("f"), old.clone().into())
-        .await
-        .unwrap();
-    let (body, gets) = scene().await;
-    assert!(body == old && gets > 0);
-    let (body, gets) = scene().await;
-    assert!(body == old);
-    assert_eq!(gets, 0);
-    below
-        .put(&Path::from("f"), new.clone().into())
-        .await
-        .unwrap();
-    let (body, gets) = scene().await;
-    assert!(body == new && gets > 0);
-    // A daemon that finds damaged blocks fetches them.
-    for folder in std::fs::read_dir(dir.path()).unwrap() {
-        for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
-            let path = file.unwrap().path();
-            let mut bytes = std::fs::read(&path).unwrap();
-            *bytes.last_mut().unwrap() ^= 1;
-            std::fs::write(path, bytes).unwrap();
-        }
-    }
-    let (body, gets) = scene().await;
-    assert!(body == new && gets > 0);
 }

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod content;
+mod kept;
 mod many;
 mod names;
 mod tree;
