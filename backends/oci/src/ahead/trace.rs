@@ -12,7 +12,7 @@ use crate::blob::Sha256Digest;
 
 const MAGIC: &[u8; 8] = b"vfsdtrac";
 const VERSION: u32 = 1;
-/// The most that is written down: 64 GiB of content in spans of 1 MiB.
+/// The most that is written down: 16 GiB of content in spans of 256 KiB.
 pub(super) const ENTRIES_MAX: usize = 1 << 16;
 const HEAD: usize = 16;
 const ENTRY: usize = 8;

@@ -1,4 +1,4 @@
-//! The SHA-256 of a blob, of what it decodes to, and of its spans, on a thread of its own.
+//! The SHA-256 of a blob, of what it decodes to, and of its spans, on a thread of its own; and how spans begin.
 //!
 //! Every byte is hashed twice, which takes about as long as to inflate it: the two are done at the
 //! same time.
@@ -10,13 +10,17 @@ use std::thread::{Builder, JoinHandle};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{BlobError, Sha256Digest};
+use super::checkpoint::Checkpoint;
+use super::{BlobError, Resume, Sha256Digest};
 
 /// Bytes that are handed over at once, about.
 const BATCH: usize = 256 * 1024;
 
 /// Batches that may wait for the thread: what bounds memory.
 const WAITING: usize = 8;
+
+/// How hard windows are compressed.
+const WINDOW_LEVEL: i32 = 3;
 
 /// Gives the thread its work. Dropped, it ends the thread.
 pub(super) struct Hashing {
@@ -25,7 +29,7 @@ pub(super) struct Hashing {
     /// Whether what is decoded differs from the blob.
     decodes: bool,
     work: SyncSender<Work>,
-    thread: JoinHandle<Hashes>,
+    thread: JoinHandle<Result<Hashes, BlobError>>,
 }
 
 enum Work {
@@ -33,6 +37,8 @@ enum Work {
     Decoded(Vec<u8>),
     /// A span ends. The next one begins with the byte, if there is one.
     Cut(Option<u8>),
+    /// A checkpoint, with all that follows it and counts. They come in the order of their spans.
+    Checkpoint(Checkpoint),
 }
 
 /// What came of it.
@@ -41,6 +47,8 @@ pub(super) struct Hashes {
     pub(super) decoded: Sha256Digest,
     /// For each span that was cut: its compressed and its decoded bytes.
     pub(super) spans: Vec<(Sha256Digest, Sha256Digest)>,
+    /// For each checkpoint: how its span begins.
+    pub(super) checkpoints: Vec<Resume>,
 }
 
 impl Hashing {
@@ -87,11 +95,16 @@ impl Hashing {
         self.send(Work::Cut(shared))
     }
 
+    /// A checkpoint is complete.
+    pub(super) fn checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), BlobError> {
+        self.send(Work::Checkpoint(checkpoint))
+    }
+
     /// The hashes, now that the last span was cut.
     pub(super) fn finish(self) -> Result<Hashes, BlobError> {
         let Self { work, thread, .. } = self;
         drop(work);
-        thread.join().map_err(|_| gone())
+        thread.join().map_err(|_| gone())?
     }
 
     fn send(&self, work: Work) -> Result<(), BlobError> {
@@ -103,10 +116,11 @@ fn gone() -> BlobError {
     BlobError::Io(io::Error::other("the hashing thread is gone"))
 }
 
-fn hash(work: &Receiver<Work>, decodes: bool) -> Hashes {
+fn hash(work: &Receiver<Work>, decodes: bool) -> Result<Hashes, BlobError> {
     let (mut blob, mut all_decoded) = (Sha256::new(), Sha256::new());
     let (mut compressed, mut decoded) = (Sha256::new(), Sha256::new());
-    let mut spans = Vec::new();
+    let (mut spans, mut checkpoints) = (Vec::new(), Vec::new());
+    let mut packer = zstd::bulk::Compressor::new(WINDOW_LEVEL)?;
     for work in work {
         match work {
             Work::Compressed(bytes) => {
@@ -128,12 +142,14 @@ fn hash(work: &Receiver<Work>, decodes: bool) -> Hashes {
                     compressed.update([byte]);
                 }
             }
+            Work::Checkpoint(checkpoint) => checkpoints.push(checkpoint.resume(&mut packer)?),
         }
     }
     let blob = blob.into();
-    Hashes {
+    Ok(Hashes {
         blob,
         decoded: if decodes { all_decoded.into() } else { blob },
         spans,
-    }
+        checkpoints,
+    })
 }

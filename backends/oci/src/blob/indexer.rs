@@ -2,16 +2,17 @@
 
 use std::ops::Range;
 
+use super::checkpoint::Checkpoint;
 use super::decoder::{Decoder, Point};
 use super::hashing::Hashing;
-use super::span::{BlobIndex, Resume, Span, Window};
+use super::span::{BlobIndex, Resume, Span};
 use super::{BlobError, Compression};
 
 /// How a blob is indexed.
 #[derive(Debug, Clone)]
 pub struct BlobOptions {
-    /// Decoded bytes of a span, at least: the next place where decoding can begin ends it. 1 MiB
-    /// unless changed. Between blocks of gzip each span costs the index up to 32 KiB more.
+    /// Decoded bytes of a span, at least: the next place where decoding can begin ends it. 256 KiB
+    /// unless changed. Between blocks of gzip each span costs the index up to 32 KiB more, mostly 1 to 4.
     pub span: u64,
     /// The most bytes that a blob may decode to. 1 TiB unless changed.
     pub max_decoded: u64,
@@ -22,7 +23,7 @@ pub struct BlobOptions {
 impl Default for BlobOptions {
     fn default() -> Self {
         Self {
-            span: 1 << 20,
+            span: 256 << 10,
             max_decoded: 1 << 40,
             max_spans: 1 << 22,
         }
@@ -120,7 +121,6 @@ struct Work {
     options: BlobOptions,
     compression: Compression,
     decoder: Decoder,
-    packer: zstd::bulk::Compressor<'static>,
     hashing: Hashing,
     /// Bytes of the blob that were decoded, and the last of them.
     consumed: u64,
@@ -129,27 +129,29 @@ struct Work {
     decoded: u64,
     span: OpenSpan,
     spans: Vec<ClosedSpan>,
+    /// Where the span began, as long as more of what follows counts.
+    checkpoint: Option<Checkpoint>,
 }
 
 /// The span that is being decoded.
 struct OpenSpan {
     compressed_start: u64,
     decoded_start: u64,
-    resume: Resume,
+    /// Whether it begins at a checkpoint.
+    has_checkpoint: bool,
 }
 
 /// A span whose hashes are not known yet.
 struct ClosedSpan {
     compressed: Range<u64>,
     decoded: Range<u64>,
-    resume: Resume,
+    has_checkpoint: bool,
 }
 
 impl Work {
     fn new(compression: Compression, options: BlobOptions) -> Result<Self, BlobError> {
         Ok(Self {
             decoder: Decoder::new(compression)?,
-            packer: zstd::bulk::Compressor::new(3)?,
             hashing: Hashing::new(compression != Compression::Plain)?,
             options,
             compression,
@@ -159,9 +161,10 @@ impl Work {
             span: OpenSpan {
                 compressed_start: 0,
                 decoded_start: 0,
-                resume: Resume::Fresh,
+                has_checkpoint: false,
             },
             spans: Vec::new(),
+            checkpoint: None,
         })
     }
 
@@ -178,6 +181,12 @@ impl Work {
             let (taken, rest) = input.split_at(step.consumed.min(input.len()));
             input = rest;
             self.hashing.update(taken, step.output)?;
+            if let Some(mut checkpoint) = self.checkpoint.take() {
+                match checkpoint.follow(taken, step.output) {
+                    true => self.hashing.checkpoint(checkpoint)?,
+                    false => self.checkpoint = Some(checkpoint),
+                }
+            }
             self.consumed = self.consumed.saturating_add(size(taken));
             self.last = taken.last().copied().unwrap_or(self.last);
             self.decoded = self.decoded.saturating_add(size(step.output));
@@ -239,31 +248,34 @@ impl Work {
         }
         let mut shared = None;
         let mut compressed_start = self.consumed;
-        let resume = match point {
-            Point::Fresh => Resume::Fresh,
-            Point::Block { bits } => {
-                if bits > 0 {
-                    shared = Some(self.last);
-                    compressed_start = compressed_start.saturating_sub(1);
-                }
-                Resume::Block {
-                    bits,
-                    window: Window::pack(&mut self.packer, self.decoder.window())?,
-                }
+        self.close_checkpoint()?;
+        if let Point::Block { bits } = point {
+            if bits > 0 {
+                shared = Some(self.last);
+                compressed_start = compressed_start.saturating_sub(1);
             }
-        };
+            let window = self.decoder.window();
+            self.checkpoint = Some(Checkpoint::new(bits, self.last, window));
+        }
         let next = OpenSpan {
             compressed_start,
             decoded_start: self.decoded,
-            resume,
+            has_checkpoint: self.checkpoint.is_some(),
         };
         let ended = std::mem::replace(&mut self.span, next);
         self.spans.push(ended.end(self.consumed, self.decoded));
         self.hashing.cut(shared)
     }
 
+    /// What follows a checkpoint counts as far as its span.
+    fn close_checkpoint(&mut self) -> Result<(), BlobError> {
+        let checkpoint = self.checkpoint.take();
+        checkpoint.map_or(Ok(()), |it| self.hashing.checkpoint(it))
+    }
+
     fn finish(mut self) -> Result<BlobIndex, BlobError> {
         self.decoder.finish()?;
+        self.close_checkpoint()?;
         // A plain blob that ends with a span has begun one too many.
         let one_too_many = self.compression == Compression::Plain && self.span_length() == 0;
         if !one_too_many || self.spans.is_empty() {
@@ -271,13 +283,20 @@ impl Work {
             self.hashing.cut(None)?;
         }
         let hashes = self.hashing.finish()?;
+        let mut checkpoints = hashes.checkpoints.into_iter();
         let spans = self.spans.into_iter().zip(hashes.spans);
-        let spans = spans.map(|(span, (compressed_sha256, decoded_sha256))| Span {
-            compressed: span.compressed,
-            decoded: span.decoded,
-            resume: span.resume,
-            compressed_sha256: Some(compressed_sha256),
-            decoded_sha256,
+        let spans = spans.map(|(span, (compressed_sha256, decoded_sha256))| {
+            let checkpoint = match span.has_checkpoint {
+                true => checkpoints.next(),
+                false => None,
+            };
+            Span {
+                compressed: span.compressed,
+                decoded: span.decoded,
+                resume: checkpoint.unwrap_or(Resume::Fresh),
+                compressed_sha256: Some(compressed_sha256),
+                decoded_sha256,
+            }
         });
         Ok(BlobIndex {
             compression: self.compression,
@@ -296,7 +315,7 @@ impl OpenSpan {
         ClosedSpan {
             compressed: self.compressed_start..compressed_end,
             decoded: self.decoded_start..decoded_end,
-            resume: self.resume,
+            has_checkpoint: self.has_checkpoint,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! where decoding can begin anew, and what SHA-256 the bytes up to the next such place have. From
 //! then on a [`SpanReader`] reads any span by itself, and hands nothing out that differs.
 
+mod checkpoint;
 mod compression;
 mod decoder;
 mod digest;

@@ -106,7 +106,7 @@ pub enum Resume {
     },
 }
 
-/// The up to 32 KiB before a checkpoint, kept compressed.
+/// The up to 32 KiB before a checkpoint, kept compressed. What the span does not repeat of it may be zeros.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window(Box<[u8]>);
 

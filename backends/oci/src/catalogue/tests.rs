@@ -359,14 +359,16 @@ fn content_goes_piece_by_piece_and_what_a_start_needs_last() {
     let all = own(&image).resident_spans();
     drop((file, image));
     let evicted = kept.catalogue().evict(disk(&kept) - (2 << 20)).unwrap();
+    // A page that is shared with what stays stays, too.
+    let pages = 2 * 4096;
     assert!(
-        evicted.bytes >= 2 << 20 && evicted.bytes < 4 << 20,
+        evicted.bytes >= (2 << 20) - pages && evicted.bytes < 3 << 20,
         "{evicted:?}"
     );
     assert_eq!(disk(&kept), evicted.left);
     let image = kept.open("a");
     let left = own(&image).resident_spans();
-    assert!(left < all && left >= all - 3, "{left} of {all}");
+    assert!(left < all && left >= all - 9, "{left} of {all}");
     assert!(own(&image).is_resident(0, last));
     assert!(
         own(&image).is_resident(0, 0..1),
@@ -383,7 +385,7 @@ fn what_an_eviction_that_was_cut_off_has_left_goes_with_the_next() {
     // It had said that all is gone, and no more.
     for path in kept.files("layers", ".content") {
         let file = File::options().write(true).open(path).unwrap();
-        file.write_all_at(&[0; 2], 4096).unwrap();
+        file.write_all_at(&[0; 8], 4096).unwrap();
     }
     kept.catalogue().evict(all - 1).unwrap();
     assert!(disk(&kept) <= all - (1 << 20));

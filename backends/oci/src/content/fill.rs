@@ -23,8 +23,11 @@ impl LayerContent {
     /// A span that can't be read, decoded or verified, with the layer's digest and its number; what
     /// the file system answers. Spans before that one are resident; it can be tried again.
     pub fn fill(&self, entry: usize, range: Range<u64>) -> Result<(), ContentError> {
-        let mut spans = self.spans_of(entry, range).flatten();
-        let filled = spans.try_for_each(|span| self.fill_span(span));
+        let mut runs = self.spans_of(entry, range);
+        let filled = runs.try_for_each(|run| {
+            let mut spans = run.clone();
+            spans.try_for_each(|span| self.fill_wanted(span..run.end))
+        });
         self.make_room();
         filled
     }
@@ -34,11 +37,17 @@ impl LayerContent {
     /// # Errors
     /// As for [`fill`](Self::fill).
     pub fn fill_span(&self, span: usize) -> Result<(), ContentError> {
+        self.fill_wanted(span..span.saturating_add(1))
+    }
+
+    /// Makes the first of the `wanted` spans resident, and others with it where that costs little.
+    fn fill_wanted(&self, wanted: Range<usize>) -> Result<(), ContentError> {
+        let span = wanted.start;
         if self.residency.has(span) {
             return Ok(());
         }
         if self.is_distant() {
-            return self.fill_neighbours(span);
+            return self.fill_neighbours(wanted);
         }
         self.flights.join(span, || {
             // Meanwhile, by another thread; or by another daemon.

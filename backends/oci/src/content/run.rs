@@ -1,7 +1,7 @@
 //! Filling many spans with one read of the layer.
 
 use std::io;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use vfsd_backend::Wait;
@@ -11,8 +11,9 @@ use super::flight::{Landing, Outcome};
 use super::{ContentError, LayerContent};
 use crate::blob::{BlobSource, SpanReader};
 
-/// How much of a layer that another host has is asked for at once, for whoever waits for a part of it.
-const ASKED_AT_ONCE: u64 = 1 << 20;
+/// How much of a layer that another host has is asked for at once, for whoever waits for a part of it: at least what a
+/// link carries while a request is on its way, and more only for who has read what is before it.
+const ASKED_AT_ONCE: RangeInclusive<u64> = 256 << 10..=1 << 20;
 
 impl LayerContent {
     /// The first span from `from` on that is not there, and those after it that may be read together with it: at most
@@ -38,10 +39,25 @@ impl LayerContent {
         end
     }
 
-    /// Makes a span resident that another host has, and with the same request those after it that are missing, too.
-    /// Waits for whoever fills it already.
-    pub(super) fn fill_neighbours(&self, span: usize) -> Result<(), ContentError> {
-        let filled = self.fill_missing(span..self.run_end(span, ASKED_AT_ONCE))?;
+    /// How much is asked for at once for who wants the `wanted` spans: these, and as much again as is there before them.
+    fn asked_at_once(&self, wanted: Range<usize>) -> u64 {
+        let (least, most) = (*ASKED_AT_ONCE.start(), *ASKED_AT_ONCE.end());
+        let mut before = wanted.start..wanted.start;
+        while let Some(span) = before.start.checked_sub(1)
+            && self.residency.has(span)
+            && self.size_of_run(before.clone()) < most
+        {
+            before.start = span;
+        }
+        let read = self.size_of_run(before);
+        self.size_of_run(wanted).max(read).clamp(least, most)
+    }
+
+    /// Makes the first of the `wanted` spans resident, which another host has, and with the same request those after it
+    /// that are missing, too. Waits for whoever fills it already.
+    pub(super) fn fill_neighbours(&self, wanted: Range<usize>) -> Result<(), ContentError> {
+        let (span, most) = (wanted.start, self.asked_at_once(wanted));
+        let filled = self.fill_missing(span..self.run_end(span, most))?;
         if let Some((_, outcome)) = filled.into_iter().find(|(filled, _)| *filled == span) {
             return outcome;
         }

@@ -103,10 +103,23 @@ impl Places {
         if are_durable {
             file.sync()?;
         }
-        for span in going {
-            file.punch(self.bytes.get(span).cloned().unwrap_or(0..0))?;
+        going.sort_unstable();
+        for hole in self.holes(&going) {
+            file.punch(hole)?;
         }
         Ok(before.saturating_sub(file.disk()?))
+    }
+
+    /// What spans have, those that touch in one hole: the page that two share goes with both.
+    fn holes(&self, spans: &[usize]) -> Vec<Range<u64>> {
+        let mut holes: Vec<Range<u64>> = Vec::new();
+        for bytes in spans.iter().filter_map(|span| self.bytes.get(*span)) {
+            match holes.last_mut() {
+                Some(hole) if hole.end == bytes.start => hole.end = bytes.end,
+                _ => holes.push(bytes.clone()),
+            }
+        }
+        holes
     }
 
     /// The spans that are absent, but that have left something on the disk: an eviction was cut off, or the host went

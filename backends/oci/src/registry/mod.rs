@@ -3,7 +3,7 @@
 //! A [`Reference`] names an image; [`ImageName::Registry`](crate::image::ImageName::Registry) opens it. The first
 //! time, each layer is one request, whose answer is written to the cache and indexed as it arrives. One that breaks
 //! off is taken up where it was, also by the next process. Layers that are indexed but no longer in the cache are
-//! read by ranges: what a guest waits for and what follows it, up to 1 MiB, each byte once.
+//! read by ranges: what a guest waits for and what follows it, 256 KiB to 1 MiB, each byte once.
 //!
 //! What a tag means is asked each time. Where the registry does not answer, or not without other credentials, it is what
 //! the tag meant before, with a [notice](crate::image::Image::notice). An image that is named by its digest needs no

@@ -71,7 +71,7 @@ pub(crate) fn let_another_host_begin_at_once() {
         let base = root.lookup("only-base").unwrap();
         let middle = base.open(OpenFlags::READ).unwrap().read(4 << 20, 100);
         assert!(middle.unwrap() == noise()[4 << 20..][..100]);
-        // Of the larger layer there is what was read, and what follows it for a mebibyte.
+        // Of the larger layer there is what was read, and a little of what follows it.
         let large = image.contents().next().unwrap();
         let spans = large.blob().spans.len();
         assert!(spans > 8 && large.resident_spans() <= 3, "{spans}");

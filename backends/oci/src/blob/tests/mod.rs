@@ -3,6 +3,7 @@
 
 mod gzip_rows;
 mod hostile;
+mod windows;
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;

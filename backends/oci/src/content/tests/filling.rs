@@ -41,11 +41,47 @@ fn what_another_host_has_is_asked_for_with_what_follows_it_and_each_byte_once() 
     let long = layer.number("long");
     content.fill(long, 95_000..95_001).unwrap();
     assert_eq!(source.reads(), 1);
-    assert!(content.is_resident(long, 95_000..u64::MAX), "in one MiB");
+    assert!(content.is_resident(long, 95_000..u64::MAX), "in 256 KiB");
     assert!(!content.is_resident(long, 0..95_000));
     layer.assert_complete(&content);
-    assert_eq!(source.reads(), 2);
     assert_eq!(source.read.load(Ordering::Relaxed), layer.blob.len());
+}
+
+#[test]
+fn who_reads_on_is_given_more_with_each_request_and_who_wants_more_all_of_it_at_once() {
+    let bytes: Vec<u8> = (0..=250).cycle().take(6 << 20).collect();
+    let block = Block::new("long", b'0', 6 << 20).with(&bytes);
+    let layer = layer_of(vec![(block, bytes)], <[u8]>::to_vec);
+    let source = Arc::new(Source {
+        blob: layer.blob.clone(),
+        is_distant: true,
+        ..Source::default()
+    });
+    let folder = folder();
+    let content = layer.open(&folder, &source);
+    let fetched = |range: Range<u64>| {
+        let before = (source.reads(), source.read.load(Ordering::Relaxed));
+        content.fill(0, range).unwrap();
+        let after = (source.reads(), source.read.load(Ordering::Relaxed));
+        (after.0 - before.0, (after.1 - before.1) >> 10)
+    };
+    let next = || {
+        (0..6 << 20)
+            .step_by(1 << 14)
+            .find(|at| !content.is_resident(0, *at..*at + 1))
+    };
+    for kib in [256, 256, 512, 1024, 1024] {
+        let next = next().unwrap();
+        assert_eq!(fetched(next..next + 1), (1, kib), "at {next}");
+    }
+    assert_eq!(fetched(4 << 20..(4 << 20) + 1), (1, 256));
+    let (reads, kib) = fetched(5 << 20..(5 << 20) + (600 << 10));
+    assert!(reads == 1 && (600..640).contains(&kib), "{reads}, {kib}");
+    assert_eq!(
+        fetched(4 << 20..6 << 20).0,
+        2,
+        "what is missing between and after"
+    );
 }
 
 #[test]

@@ -106,8 +106,12 @@ struct Layer {
 }
 
 fn layer(compress: fn(&[u8]) -> Vec<u8>) -> Layer {
+    layer_of(files(), compress)
+}
+
+fn layer_of(files: Vec<(Vec<u8>, Vec<u8>)>, compress: fn(&[u8]) -> Vec<u8>) -> Layer {
     let (mut tar, mut contents) = (Vec::new(), Vec::new());
-    for (bytes, content) in files() {
+    for (bytes, content) in files {
         tar.extend_from_slice(&bytes);
         contents.push(content);
     }
