@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::artifact::Cache;
-use crate::packages::{self, PYTHON_VENV};
 use crate::process::run_ok;
 use crate::progress::Step;
+use crate::python;
 
 /// The emulator of Google's, and what the one of Azure's runs in.
 const PYTHON: [&str; 2] = [
@@ -40,19 +40,10 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// # Errors
 /// Python or a package cannot be fetched.
 pub(crate) fn fetch(cache: &Cache) -> Result<Vec<(String, String)>> {
-    packages::install(&[PYTHON_VENV])?;
     let recipe = format!("{PYTHON:?}, {NODE}, layout 1");
     let folder = cache.get(NAME, &recipe, |folder| {
         let mut step = Step::begin("install emulators of object stores for tests");
-        let mut install = |command: &Command, what: &'static str| {
-            run_ok(command, LIMIT, &mut |line| step.note(line)).context(what)
-        };
-        let mut venv = Command::new("/usr/bin/python3");
-        venv.args(["-m", "venv"]).arg(folder.join("venv"));
-        install(&venv, "make a Python folder")?;
-        let mut pip = Command::new(folder.join("venv/bin/pip"));
-        pip.args(["install", "-q"]).args(PYTHON);
-        install(&pip, "install Python's packages")?;
+        python::install(folder, &PYTHON, &mut step)?;
         let python = python_packages(folder)?;
         let downloads = folder.join("downloads");
         let mut npm = Command::new(python.join(NODE_PROGRAM));
@@ -61,7 +52,7 @@ pub(crate) fn fetch(cache: &Cache) -> Result<Vec<(String, String)>> {
         npm.args(["--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund"]);
         npm.arg("--cache").arg(&downloads);
         npm.arg("--prefix").arg(folder).arg(NODE);
-        install(&npm, "install Node's packages")?;
+        run_ok(&npm, LIMIT, &mut |line| step.note(line)).context("install Node's packages")?;
         std::fs::remove_dir_all(&downloads).context("remove what was downloaded")?;
         let done = cache.folder().join(NAME);
         let python = done.join(python.strip_prefix(folder)?);

@@ -11,6 +11,7 @@ mod guest;
 mod packages;
 mod process;
 mod progress;
+mod python;
 mod registry;
 mod stores;
 mod suite;

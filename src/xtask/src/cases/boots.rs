@@ -51,6 +51,8 @@ pub(crate) enum Beside {
     WritableBucket,
     /// An empty volume in a bucket of this S3 server.
     BucketVolume(StoreServer),
+    /// The same of SeaweedFS, which the guest's daemon reaches by a proxy that loses requests and replies.
+    BucketVolumeBehindMishaps,
     /// The example plugin that shows an archive.
     Plugin,
     /// An empty file system in memory, in a plugin.
@@ -141,6 +143,14 @@ const SQLITE: Case = case(
 const BUCKET_VOLUME: Case = case(
     "what is written to a volume in a bucket is found on another host",
     include_str!("../../guest/cases/bucket_volume.sh"),
+    300,
+);
+const BUCKET_VOLUME_SYNCED: Case = case(
+    "what is written and synced a hundred times is found on another host",
+    concat!(
+        include_str!("../../guest/cases/bucket_synced.sh"),
+        include_str!("../../guest/cases/bucket_volume.sh")
+    ),
     300,
 );
 const DPKG: Case = case(
@@ -382,6 +392,14 @@ pub(crate) const BOOTS: &[Boot] = &[
         root: Root::Folder,
         beside: Some(Beside::BucketVolume(StoreServer::Moto)),
         cases: &[BUCKET_VOLUME],
+    },
+    Boot {
+        name: "uml, a volume in a bucket behind a faulty proxy beside the root",
+        machine: Machine::of(Kernel::Uml),
+        options: PLAIN,
+        root: Root::Folder,
+        beside: Some(Beside::BucketVolumeBehindMishaps),
+        cases: &[BUCKET_VOLUME_SYNCED],
     },
     Boot {
         name: "uml, a plugin beside the root",

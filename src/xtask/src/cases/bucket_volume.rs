@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
-use vfsd_testkit::servers::{RunningStore, StoreServer};
+use vfsd_testkit::servers::{RunningStore, StoreServer, TIME_LIMIT};
 
 use crate::artifact::Cache;
 use crate::daemon::{Daemon, Options, Program, Storage};
 use crate::guest::rootfs::folder_in;
 use crate::process::{output_of, run, run_ok};
+use crate::python;
 use crate::stores::StorePrograms;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -27,6 +28,12 @@ const KEY_OPTION: &str = "--volume-key-file";
 /// Files with the key of the volume, and with another one.
 const KEY: &str = "key";
 const WRONG_KEY: &str = "wrong-key";
+/// The proxy: the last one for Debian's Python.
+const MITMPROXY: &str = "mitmproxy==11.0.2";
+/// Says what befalls which requests.
+const SEED: u64 = 20_250_521;
+/// Each kind of mishap befell at least so many writes.
+const MISHAPS: usize = 5;
 /// Compares what is there with what the guest has noted.
 const COMPARE: &str = "set -e
 (cd kept && sha256sum --quiet -c ../sums)
@@ -37,6 +44,8 @@ rm /tmp/names.$$";
 /// An empty volume in a bucket, which is encrypted.
 #[derive(Debug)]
 pub(super) struct BucketVolume {
+    /// What stands between the guest's daemon and the store, and goes before it.
+    proxy: Option<RunningStore>,
     store: RunningStore,
     vfsd: PathBuf,
     /// Where each host has its part.
@@ -56,6 +65,7 @@ impl BucketVolume {
         let store = programs.start(server)?;
         programs.make_bucket(&store, "data")?;
         let made = Self {
+            proxy: None,
             store,
             vfsd: vfsd.clone(),
             folder: folder_in(cache.folder()).context("make a folder for the volume")?,
@@ -65,6 +75,20 @@ impl BucketVolume {
         }
         made.volume(&["create", SOURCE])?;
         Ok(made)
+    }
+
+    /// The same, which the guest's daemon reaches by a proxy that loses requests and replies.
+    ///
+    /// # Errors
+    /// The proxy fails.
+    pub(super) fn behind_mishaps(self, cache: &Cache) -> Result<Self> {
+        let programs = python::programs(cache, "proxy", &[MITMPROXY], "install a proxy for tests")?;
+        let mitmdump = programs.join("mitmdump");
+        let proxy = self.store.behind_mishaps(&mitmdump, SEED, TIME_LIMIT);
+        Ok(Self {
+            proxy: Some(proxy.context("start a proxy")?),
+            ..self
+        })
     }
 
     /// Runs `vfsd volume` for one that is encrypted.
@@ -84,12 +108,12 @@ impl BucketVolume {
 
     /// The volume as a host serves it that has its part in a folder of this name.
     pub(super) fn storage(&self, state: &str) -> Storage {
-        self.storage_of(SOURCE, state)
+        self.storage_of(SOURCE, self.proxy.as_ref().unwrap_or(&self.store), state)
     }
 
-    fn storage_of(&self, source: &str, state: &str) -> Storage {
+    fn storage_of(&self, source: &str, store: &RunningStore, state: &str) -> Storage {
         let mut storage = Storage::named("data", source);
-        storage.environment(self.store.environment());
+        storage.environment(store.environment());
         storage
             .argument("--state-dir")
             .argument(self.folder.path().join(state));
@@ -101,16 +125,17 @@ impl BucketVolume {
     }
 
     /// Looks at the volume as another host does, which has nothing of it; in SeaweedFS also at a snapshot of it, and at volumes
-    /// that are made of that and of a dump.
+    /// that are made of that and of a dump, unless that was done without a proxy.
     ///
     /// # Errors
     /// What is missing there.
     pub(super) fn verify(&self) -> Result<()> {
         self.compare(SOURCE, "another-host")?;
         self.volume(&["check", SOURCE])?;
-        match self.store.kind() {
-            StoreServer::SeaweedFs => self.verify_copies(),
-            _ => Ok(()),
+        match (&self.proxy, self.store.kind()) {
+            (Some(proxy), _) => verify_mishaps(&proxy.mishaps()),
+            (None, StoreServer::SeaweedFs) => self.verify_copies(),
+            (None, _) => Ok(()),
         }
     }
 
@@ -158,7 +183,7 @@ impl BucketVolume {
         let point = self.folder.path().join(format!("{host}-mount"));
         std::fs::create_dir(&point).context("make a mount point")?;
         let log = self.folder.path().join(format!("{host}.log"));
-        let storage = self.storage_of(source, host);
+        let storage = self.storage_of(source, &self.store, host);
         let program = Program::Vfsd(self.vfsd.clone());
         // The guest's daemon has given it back.
         let mut daemon = Daemon::mount(&program, &Options::default(), &storage, &point, &log)
@@ -176,4 +201,16 @@ impl BucketVolume {
             ),
         }
     }
+}
+
+/// The guest has written through all kinds of them.
+fn verify_mishaps(told: &[String]) -> Result<()> {
+    for kind in ["refused", "cut", "late", "lost"] {
+        let begin = format!("{kind} PUT ");
+        let met = told.iter().filter(|line| line.starts_with(&begin)).count();
+        if met < MISHAPS {
+            bail!("only {met} of the guest's writes to the bucket were {kind}: {told:#?}");
+        }
+    }
+    Ok(())
 }

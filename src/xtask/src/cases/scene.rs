@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
-use vfsd_testkit::servers::RunningStore;
+use vfsd_testkit::servers::{RunningStore, StoreServer};
 
 use super::boots::{Beside, Root};
 use super::bucket_volume::BucketVolume;
@@ -117,6 +117,11 @@ impl Scene {
             }
             Some(Beside::BucketVolume(server)) => {
                 let volume = BucketVolume::make(server, program, cache)?;
+                (Some(volume.storage("state")), Some(Kept::Volume(volume)))
+            }
+            Some(Beside::BucketVolumeBehindMishaps) => {
+                let volume = BucketVolume::make(StoreServer::SeaweedFs, program, cache)?;
+                let volume = volume.behind_mishaps(cache)?;
                 (Some(volume.storage("state")), Some(Kept::Volume(volume)))
             }
             Some(Beside::Bucket) => {

