@@ -16,10 +16,8 @@ use vfsd_backend::{DirEntry, DirSink, Name, Node, Result};
 
 use crate::listing_budget::{ListingBudget, Share};
 
-/// Entries of a directory that may be listed at its first lookup that has to wait.
+/// Entries of a directory that are listed the first time, at most.
 const FIRST: u32 = 256;
-/// And that one more such lookup lets be listed: about as many as cost what it does.
-const FOR_A_WAIT: u32 = 64;
 /// Names that may come before it is listed anew, because others may have gone.
 const COMING: u32 = 1024;
 
@@ -28,6 +26,25 @@ pub(crate) struct NamesMemory {
     budget: Arc<ListingBudget>,
     /// Keyed at random: which names share a hash is not for the guest to choose.
     hasher: RandomState,
+}
+
+/// What a lookup has cost that might have been spared.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Cost {
+    /// A call, which was answered at once: there is no such name.
+    Miss,
+    /// It has to be waited for.
+    Wait,
+}
+
+impl Cost {
+    /// Entries that cost about as much, when they are listed.
+    fn entries(self) -> u32 {
+        match self {
+            Self::Miss => 32,
+            Self::Wait => 64,
+        }
+    }
 }
 
 /// The hash of a name that is asked for.
@@ -90,15 +107,15 @@ enum State {
 impl Default for State {
     fn default() -> Self {
         Self::Unknown(Patience {
-            entries: FIRST.saturating_sub(FOR_A_WAIT),
-            least: 0,
+            entries: FIRST.saturating_sub(Cost::Wait.entries()),
+            least: FIRST,
         })
     }
 }
 
 /// How much may be spent on a listing.
 struct Patience {
-    /// Entries that what was waited for so far is worth.
+    /// Entries that the lookups so far are worth.
     entries: u32,
     /// A listing of fewer is not begun: so many were not all.
     least: u32,
@@ -242,15 +259,15 @@ impl KnownNames {
         }
     }
 
-    /// After a lookup that has to wait: lists the directory, if all that was waited for is worth it. The names must not
+    /// Lists the directory, if the lookups so far, of which one has just cost so much, are worth it. The names must not
     /// change meanwhile.
-    pub(crate) async fn learn(&self, directory: &Arc<dyn Node>, memory: &NamesMemory) {
+    pub(crate) async fn learn(&self, directory: &Arc<dyn Node>, cost: Cost, memory: &NamesMemory) {
         let Ok(_listing) = self.listing.try_lock() else {
             return;
         };
         let most = match &mut *self.state.lock() {
             State::Unknown(patience) => {
-                patience.entries = patience.entries.saturating_add(FOR_A_WAIT);
+                patience.entries = patience.entries.saturating_add(cost.entries());
                 if patience.entries < patience.least {
                     return;
                 }
@@ -335,16 +352,23 @@ mod tests {
     #[test]
     fn a_long_directory_is_listed_once_enough_was_waited_for() {
         let memory = NamesMemory::new(1 << 20);
-        for (count, most) in [(0, 1), (FIRST, 1), (FIRST + 1, 13), (10_000, 260)] {
+        for (cost, count, most) in [
+            (Cost::Wait, 0, 1),
+            (Cost::Wait, FIRST, 1),
+            (Cost::Wait, FIRST + 1, 13),
+            (Cost::Wait, 10_000, 260),
+            (Cost::Miss, FIRST, 2),
+            (Cost::Miss, 10_000, 520),
+        ] {
             let dir = directory((0..count).map(|number| format!("name-{number}")));
             let known = KnownNames::default();
             let mut waits = 0;
             while !lacks(&known, &memory, "other") {
-                block_on(known.learn(&dir.0, &memory));
+                block_on(known.learn(&dir.0, cost, &memory));
                 waits += 1;
                 assert!(waits <= most, "{count} names");
             }
-            assert!(count <= FIRST + waits * FOR_A_WAIT);
+            assert!(count <= FIRST + waits * cost.entries());
             assert!((0..count).all(|number| !lacks(&known, &memory, &format!("name-{number}"))));
         }
     }
@@ -364,7 +388,7 @@ mod tests {
                 dir.unlink(&made).unwrap();
             }
             if !lacks(&known, &memory, "other") {
-                block_on(known.learn(&dir.0, &memory));
+                block_on(known.learn(&dir.0, Cost::Wait, &memory));
                 learned += 1;
             }
             let earlier = format!("name-{}", number / 7 * 3);
@@ -392,7 +416,7 @@ mod tests {
         let dir = directory(["\u{212a}ey".to_owned()].into_iter());
         let known = KnownNames::default();
         for _ in 0..3 {
-            block_on(known.learn(&dir.0, &memory));
+            block_on(known.learn(&dir.0, Cost::Wait, &memory));
             assert!(!lacks(&known, &memory, "other.txt"));
         }
     }
@@ -402,11 +426,11 @@ mod tests {
         let memory = NamesMemory::new(1 << 10);
         let dir = directory((0..50).map(|number| format!("name-{number}")));
         let (first, second) = (KnownNames::default(), KnownNames::default());
-        block_on(first.learn(&dir.0, &memory));
+        block_on(first.learn(&dir.0, Cost::Wait, &memory));
         assert!(lacks(&first, &memory, "other"));
         let listed = [b"one".as_slice()];
         for _ in 0..3 {
-            block_on(second.learn(&dir.0, &memory));
+            block_on(second.learn(&dir.0, Cost::Wait, &memory));
             assert!(!lacks(&second, &memory, "other"));
         }
         drop(first);

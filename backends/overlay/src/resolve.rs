@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vfsd_backend::{Attributes, Directory, Errno, FileKind, Lookup, Name, Node, Result, Ttl};
 
-use crate::known_names::{KnownNames, NameHash};
+use crate::known_names::{Cost, KnownNames, NameHash};
 use crate::layers::{Layer, Shared};
 use crate::nested;
 use crate::node::OverlayNode;
@@ -307,10 +307,16 @@ async fn looked_up(
         None => base.node.lookup(name),
     };
     let looked = match (answer.into_ready(), known) {
-        (Ok(result), _) => result,
+        (Ok(result), None) => result,
+        (Ok(result), Some((names, _))) => {
+            if matches!(result, Ok(Lookup::Missing { .. })) {
+                names.learn(&base.node, Cost::Miss, memory).await;
+            }
+            result
+        }
         (Err(answer), None) => answer.await,
         (Err(answer), Some(known)) => {
-            known.0.learn(&base.node, memory).await;
+            known.0.learn(&base.node, Cost::Wait, memory).await;
             if lacks(known) {
                 return Ok(MISSING);
             }
