@@ -18,6 +18,7 @@ use crate::new::{New, What};
 use crate::node::OverlayNode;
 use crate::rename::Move;
 use crate::settled::settled;
+use crate::spot::{AtOnce, Spot};
 
 impl OverlayNode {
     /// Opens this regular file; for writing in the upper.
@@ -108,6 +109,15 @@ impl OverlayNode {
         self.real()?.removexattr(stored).await
     }
 
+    fn looked_up(&self, spot: Result<Spot>) -> Result<Lookup> {
+        Ok(match spot?.found {
+            Some((node, attributes)) => Lookup::Found(node.entry(attributes)),
+            None => Lookup::Missing {
+                ttl: self.shared.ttl(),
+            },
+        })
+    }
+
     fn make_new<'a>(&self, name: Name<'a>, new: New) -> Answer<'a, Entry> {
         let name = name.as_bytes().to_vec();
         self.change_with(move |node| async move { node.make(Name::new(&name)?, new).await })
@@ -174,17 +184,22 @@ impl Node for OverlayNode {
     }
 
     fn lookup<'a>(&'a self, name: Name<'a>) -> Answer<'a, Lookup> {
-        Answer::later(async move {
-            self.check_directory()?;
-            let this = self.this()?;
-            let _names = self.shared.names.read().await;
-            Ok(match this.find(name).await? {
-                Some((node, attributes)) => Lookup::Found(node.entry(attributes)),
-                None => Lookup::Missing {
-                    ttl: self.shared.ttl(),
-                },
-            })
-        })
+        if let Err(error) = self.check_directory() {
+            return Answer::error(error);
+        }
+        let Ok(names) = self.shared.names.try_read() else {
+            return Answer::later(async move {
+                let _names = self.shared.names.read().await;
+                self.looked_up(self.this()?.spot(name).await)
+            });
+        };
+        match self.spot_at_once(&[], name) {
+            AtOnce::Done(spot) => Answer::ready(self.looked_up(spot)),
+            AtOnce::Begun(begun) => Answer::later(async move {
+                let _names = names;
+                self.looked_up(self.this()?.spot_later(&[], name, begun).await)
+            }),
+        }
     }
 
     fn readlink(&self) -> Answer<'_, Vec<u8>> {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, OnceCell};
 use vfsd_backend::{
-    Answer, Attributes, DirEntry, DirSink, Directory, EntrySink, Errno, Error, FileKind, Name,
-    Result,
+    Answer, DirEntry, DirSink, Directory, EntrySink, Errno, Error, FileKind, Name, Result,
 };
 
+use crate::ask::OpenPart;
 use crate::listing_budget::{ListingBudget, Share};
 use crate::merge::{Listed, list};
 use crate::node::OverlayNode;
-use crate::resolve::OpenPart;
+use crate::spot::AtOnce;
 
 /// An open directory of the overlay. Its entries are listed in the order of their names' hashes, which
 /// are the cookies: a listing can go on in a list that was made later, or in another open directory.
@@ -75,24 +75,21 @@ impl OverlayDirectory {
         }
     }
 
-    /// What a name is. The names must not change meanwhile.
-    async fn find(&self, name: Name<'_>) -> Result<Option<(Arc<OverlayNode>, Attributes)>> {
-        if self.node.is_removed() {
-            return Ok(None);
-        }
+    /// Those of its layers that are open: all, or none where that is not possible. The names must not change meanwhile.
+    async fn layers(&self) -> &[OpenPart] {
         let open = || async {
-            let upper = self.node.upper().into_iter();
-            let lowers = self.node.lowers().iter().map(|part| &part.node);
             let mut layers = Vec::new();
-            for node in upper.chain(lowers).take(MOST_OPEN) {
-                let open = node.opendir().await?;
-                let node = node.clone();
+            for base in self.node.bases().take(MOST_OPEN) {
+                let open = base.node.opendir().await?;
+                let node = base.node.clone();
                 layers.push(OpenPart { node, open });
             }
             Ok::<_, Error>(layers)
         };
-        let layers = self.layers.get_or_try_init(open).await?;
-        self.node.find_in(layers, name).await
+        match self.layers.get_or_try_init(open).await {
+            Ok(layers) => layers,
+            Err(_) => &[],
+        }
     }
 
     /// The entries, read anew from the layers at the start.
@@ -203,6 +200,7 @@ impl Directory for OverlayDirectory {
     fn read_plus<'a>(&'a self, cookie: u64, sink: &'a mut dyn EntrySink) -> Answer<'a, ()> {
         Answer::later(async move {
             let listing = self.listing(cookie).await?;
+            let mut names = self.node.shared.names.read().await;
             for listed in from(&listing, cookie) {
                 if !sink.has_room(listed.name) {
                     break;
@@ -211,11 +209,18 @@ impl Directory for OverlayDirectory {
                     sink.entry(&listed, None);
                     continue;
                 };
-                let found = {
-                    let _names = self.node.shared.names.read().await;
-                    self.find(name).await
+                let open = self.layers().await;
+                let spot = match self.node.spot_at_once(open, name) {
+                    AtOnce::Done(spot) => spot,
+                    AtOnce::Begun(begun) => {
+                        let spot = self.node.spot_later(open, name, begun).await;
+                        // Who changes names waits for no more than one that takes longer.
+                        drop(names);
+                        names = self.node.shared.names.read().await;
+                        spot
+                    }
                 };
-                match found {
+                match spot.map(|spot| spot.found) {
                     Ok(Some((node, attributes))) => {
                         sink.entry(&listed, Some(node.entry(attributes)));
                     }

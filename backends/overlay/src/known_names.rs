@@ -238,6 +238,11 @@ impl KnownNames {
         }
     }
 
+    /// Whether a lookup in vain is worth to be told.
+    pub(crate) fn may_learn(&self) -> bool {
+        matches!(&*self.state.lock(), State::Unknown(_))
+    }
+
     /// Notes that the directory gets a name, before it has it.
     pub(crate) fn gains(&self, name: Name<'_>, memory: &NamesMemory) {
         let mut state = self.state.lock();

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `options`, `open` | what an overlay is made of, and what is checked before |
 //! | `layers`, `numbers`, `table` | what all nodes have in common |
-//! | `resolve`, `spot`, `whiteout`, `nested`, `xattr` | what a name stands for, and what the layers say of it |
+//! | `ask`, `resolve`, `spot`, `whiteout`, `nested`, `xattr` | what a name stands for, and what the layers say of it |
 //! | `node`, `calls`, `file`, `directory`, `merge`, `listing_budget` | what a file is, and can do |
 //! | `known_names` | what a layer's directory surely lacks |
 //! | `copy_up`, `content`, `origin`, `index`, `links`, `work` | how a file comes into the upper |
@@ -72,6 +72,7 @@
 )]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+mod ask;
 mod calls;
 mod content;
 mod copy_up;

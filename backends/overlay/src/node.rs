@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use vfsd_backend::posix::LockTable;
 use vfsd_backend::{Attributes, Entry, Errno, FileKind, Name, Node, Result};
 
+use crate::ask::Base;
 use crate::known_names::KnownNames;
 use crate::layers::{Layer, Shared};
 use crate::nested;
@@ -184,6 +185,16 @@ impl OverlayNode {
         })
     }
 
+    /// The directories of the layers that it consists of, the topmost first.
+    pub(crate) fn bases(&self) -> impl Iterator<Item = Base<'_>> {
+        let upper = self.upper.get().map(|part| Base {
+            layer: Layer::UPPER,
+            node: &part.node,
+            names: part.names.as_deref(),
+        });
+        upper.into_iter().chain(self.lowers.iter().map(Part::base))
+    }
+
     /// Notes that it was copied up.
     pub(crate) fn is_in_upper(&self, node: Arc<dyn Node>, inode: u64) {
         let key = Key {
@@ -200,6 +211,13 @@ impl OverlayNode {
         if self.upper.set(part).is_ok() {
             self.shared.nodes.add(key, &self.this);
         }
+    }
+
+    /// Whether names in its directory in the upper may be of files that show another number than their own.
+    pub(crate) fn is_impure(&self) -> bool {
+        self.upper
+            .get()
+            .is_some_and(|part| part.marks.lock().impure)
     }
 
     /// Its directory in the upper, which is about to get a name, or to keep it. The names must be locked to change.
@@ -274,10 +292,13 @@ impl OverlayNode {
     }
 
     /// Remembers a name, if none is known.
-    pub(crate) fn is_found_at(&self, parent: &Arc<Self>, name: Name<'_>) {
+    pub(crate) fn is_found_at(&self, parent: &Self, name: Name<'_>) {
         let mut place = self.place.lock();
-        if place.is_none() && self.kind != FileKind::Directory {
-            *place = Some(Place::new(parent, name));
+        if place.is_none()
+            && self.kind != FileKind::Directory
+            && let Ok(parent) = parent.this()
+        {
+            *place = Some(Place::new(&parent, name));
         }
     }
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use vfsd_backend::{Attributes, Directory, Errno, FileKind, Lookup, Name, Node, Result, Ttl};
+use vfsd_backend::{Answer, Attributes, Errno, FileKind, Lookup, Name, Node, Result};
 
-use crate::known_names::{Cost, KnownNames, NameHash};
+use crate::ask::{Base, Begun, OpenPart};
+use crate::known_names::KnownNames;
 use crate::layers::{Layer, Shared};
 use crate::nested;
 use crate::node::OverlayNode;
@@ -30,6 +31,15 @@ impl Part {
         Key {
             layer: self.layer,
             identity: self.node.identity(),
+        }
+    }
+
+    /// As it is asked for names.
+    pub(crate) fn base(&self) -> Base<'_> {
+        Base {
+            layer: self.layer,
+            node: &self.node,
+            names: self.names.as_deref(),
         }
     }
 
@@ -74,12 +84,8 @@ struct Search<'s> {
     /// Whether something was found.
     found: Option<Attributes>,
     open: &'s [OpenPart],
-}
-
-/// A directory of a layer that is open: there a name costs less.
-pub(crate) struct OpenPart {
-    pub(crate) node: Arc<dyn Node>,
-    pub(crate) open: Arc<dyn Directory>,
+    /// The answer to the first lookup.
+    begun: Option<Answer<'s, Lookup>>,
 }
 
 /// What one step found.
@@ -89,8 +95,8 @@ enum Step {
     Known(Arc<OverlayNode>, Attributes),
 }
 
-/// Resolves a name in a directory of the overlay. The names must not change meanwhile. `open` has those of its
-/// layers' directories that are open.
+/// Resolves a name in a directory of the overlay, from where that has [`begun`](crate::ask::begin). The names must not
+/// change meanwhile. `open` has those of its layers' directories that are open.
 ///
 /// # Errors
 /// Those of the layers; EIO for what cannot be understood in one.
@@ -98,6 +104,7 @@ pub(crate) async fn resolve(
     directory: &OverlayNode,
     name: Name<'_>,
     open: &[OpenPart],
+    begun: Begun<'_>,
 ) -> Result<Found> {
     let shared = &directory.shared;
     let mut search = Search {
@@ -108,21 +115,27 @@ pub(crate) async fn resolve(
         whiteout: false,
         found: None,
         open,
+        begun: Some(begun.answer),
     };
     let mut upper = None;
+    let mut above = begun.above;
     if let Some(base) = directory.upper_part() {
-        match search.in_layer(&base).await? {
-            Step::Nothing => {}
-            Step::Part(part) => upper = Some(part),
-            Step::Known(node, attributes) => {
-                return Ok(Found::Known(node, attributes, Layer::UPPER));
-            }
+        match above.checked_sub(1) {
+            // It lacks the name.
+            Some(rest) => above = rest,
+            None => match search.in_layer(&base).await? {
+                Step::Nothing => {}
+                Step::Part(part) => upper = Some(part),
+                Step::Known(node, attributes) => {
+                    return Ok(Found::Known(node, attributes, Layer::UPPER));
+                }
+            },
         }
     }
     let whiteout = search.whiteout;
     let lowers = match search.stop {
         true => Vec::new(),
-        false => match search.in_lowers(directory, upper.is_some()).await? {
+        false => match search.in_lowers(directory, above, upper.is_some()).await? {
             Ok(lowers) => lowers,
             Err((node, attributes, layer)) => return Ok(Found::Known(node, attributes, layer)),
         },
@@ -143,10 +156,13 @@ pub(crate) async fn resolve(
 /// Those of the layers.
 pub(crate) async fn is_in_lowers(directory: &OverlayNode, name: Name<'_>) -> Result<bool> {
     for base in directory.lowers() {
-        let looked = looked_up(&directory.shared, base, name, None).await;
-        if let Lookup::Found(entry) = looked? {
+        let (shared, asked) = (&directory.shared, base.base());
+        let Some(answer) = asked.ask(shared, name, &[]) else {
+            continue;
+        };
+        if let Lookup::Found(entry) = asked.answered(shared, name, answer).await? {
             let marked = base.has_marked_whiteouts();
-            let namespace = directory.shared.namespace;
+            let namespace = shared.namespace;
             return Ok(!is_whiteout(namespace, marked, &entry.node, &entry.attributes).await?);
         }
     }
@@ -154,15 +170,16 @@ pub(crate) async fn is_in_lowers(directory: &OverlayNode, name: Name<'_>) -> Res
 }
 
 impl Search<'_> {
-    /// Goes through the lower layers. A file that turns out to be known ends the search.
+    /// Goes through the lower layers, but so many that lack the name. A file that turns out to be known ends the search.
     async fn in_lowers(
         &mut self,
         directory: &OverlayNode,
+        above: usize,
         in_upper: bool,
     ) -> Result<std::result::Result<Vec<Part>, (Arc<OverlayNode>, Attributes, Layer)>> {
         let mut lowers = Vec::new();
         let root = self.shared.root_lowers();
-        let mut bases = directory.lowers();
+        let mut bases = directory.lowers().get(above..).unwrap_or_default();
         let mut from_root = false;
         if in_upper && self.path.starts_with(b"/") {
             (bases, from_root) = (root, true);
@@ -219,10 +236,15 @@ impl Search<'_> {
     async fn one(&mut self, base: &Part, name: &[u8], start: usize, after: &[u8]) -> Result<Step> {
         let is_last = after.is_empty();
         let name = Name::new(name)?;
-        let mut open = self.open.iter();
-        let open = open.find(|part| Arc::ptr_eq(&part.node, &base.node));
-        let open = open.map(|part| &part.open);
-        let Lookup::Found(entry) = looked_up(self.shared, base, name, open).await? else {
+        let answer = match self.begun.take() {
+            Some(answer) => Some(answer),
+            None => base.base().ask(self.shared, name, self.open),
+        };
+        let Some(answer) = answer else {
+            return Ok(Step::Nothing);
+        };
+        let looked = base.base().answered(self.shared, name, answer).await;
+        let Lookup::Found(entry) = looked? else {
             return Ok(Step::Nothing);
         };
         let namespace = self.shared.namespace;
@@ -287,50 +309,6 @@ impl Search<'_> {
         self.path = [before, redirect, after].concat();
     }
 }
-
-/// A lookup in a directory of a layer, by what is `open` of it, or not at all where it surely lacks the name.
-async fn looked_up(
-    shared: &Shared,
-    base: &Part,
-    name: Name<'_>,
-    open: Option<&Arc<dyn Directory>>,
-) -> Result<Lookup> {
-    shared.check_names_are_locked();
-    let memory = &shared.names_memory;
-    let known = base.names.as_deref().zip(memory.of_asked(name));
-    let lacks = |(names, name): (&KnownNames, NameHash)| names.lacks(name);
-    if known.is_some_and(lacks) {
-        return Ok(MISSING);
-    }
-    let answer = match open.and_then(|open| open.entry(name)) {
-        Some(answer) => answer,
-        None => base.node.lookup(name),
-    };
-    let looked = match (answer.into_ready(), known) {
-        (Ok(result), None) => result,
-        (Ok(result), Some((names, _))) => {
-            if matches!(result, Ok(Lookup::Missing { .. })) {
-                names.learn(&base.node, Cost::Miss, memory).await;
-            }
-            result
-        }
-        (Err(answer), None) => answer.await,
-        (Err(answer), Some(known)) => {
-            known.0.learn(&base.node, Cost::Wait, memory).await;
-            if lacks(known) {
-                return Ok(MISSING);
-            }
-            answer.await
-        }
-    };
-    match looked {
-        // A name that is too long for the layer is missing.
-        Err(error) if error.is(Errno::NOENT) || error.is(Errno::NAMETOOLONG) => Ok(MISSING),
-        other => other,
-    }
-}
-
-const MISSING: Lookup = Lookup::Missing { ttl: Ttl::Policy };
 
 /// Whether a regular file is one whose content is in a layer below: such has a size, but no blocks.
 async fn is_metacopy(shared: &Shared, part: &Part, attributes: &Attributes) -> Result<bool> {
