@@ -10,7 +10,7 @@ use std::thread::{Builder, JoinHandle};
 
 use sha2::{Digest as _, Sha256};
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, Marks};
 use super::{BlobError, Resume, Sha256Digest};
 
 /// Bytes that are handed over at once, about.
@@ -71,13 +71,13 @@ impl Hashing {
     pub(super) fn update(&mut self, compressed: &[u8], decoded: &[u8]) -> Result<(), BlobError> {
         self.compressed.extend_from_slice(compressed);
         if self.compressed.len() >= BATCH {
-            let batch = mem::take(&mut self.compressed);
+            let batch = take(&mut self.compressed);
             self.send(Work::Compressed(batch))?;
         }
         if self.decodes {
             self.decoded.extend_from_slice(decoded);
             if self.decoded.len() >= BATCH {
-                let batch = mem::take(&mut self.decoded);
+                let batch = take(&mut self.decoded);
                 self.send(Work::Decoded(batch))?;
             }
         }
@@ -86,10 +86,7 @@ impl Hashing {
 
     /// Ends a span; the next one begins with `shared`, a byte of this one.
     pub(super) fn cut(&mut self, shared: Option<u8>) -> Result<(), BlobError> {
-        let (compressed, decoded) = (
-            mem::take(&mut self.compressed),
-            mem::take(&mut self.decoded),
-        );
+        let (compressed, decoded) = (take(&mut self.compressed), take(&mut self.decoded));
         self.send(Work::Compressed(compressed))?;
         self.send(Work::Decoded(decoded))?;
         self.send(Work::Cut(shared))
@@ -112,6 +109,12 @@ impl Hashing {
     }
 }
 
+/// What was gathered; what is gathered next has room already, and need not move.
+fn take(gathered: &mut Vec<u8>) -> Vec<u8> {
+    let next = Vec::with_capacity(gathered.len());
+    mem::replace(gathered, next)
+}
+
 fn gone() -> BlobError {
     BlobError::Io(io::Error::other("the hashing thread is gone"))
 }
@@ -121,6 +124,7 @@ fn hash(work: &Receiver<Work>, decodes: bool) -> Result<Hashes, BlobError> {
     let (mut compressed, mut decoded) = (Sha256::new(), Sha256::new());
     let (mut spans, mut checkpoints) = (Vec::new(), Vec::new());
     let mut packer = zstd::bulk::Compressor::new(WINDOW_LEVEL)?;
+    let marks = Marks::new();
     for work in work {
         match work {
             Work::Compressed(bytes) => {
@@ -142,7 +146,9 @@ fn hash(work: &Receiver<Work>, decodes: bool) -> Result<Hashes, BlobError> {
                     compressed.update([byte]);
                 }
             }
-            Work::Checkpoint(checkpoint) => checkpoints.push(checkpoint.resume(&mut packer)?),
+            Work::Checkpoint(checkpoint) => {
+                checkpoints.push(checkpoint.resume(&marks, &mut packer)?)
+            }
         }
     }
     let blob = blob.into();

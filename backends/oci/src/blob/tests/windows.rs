@@ -90,5 +90,5 @@ fn a_window_counts_only_as_far_as_its_span() {
     }
     let index = assert_readable_with(&encoder.finish().unwrap(), &content, 1);
     assert!(index.spans.len() > 100);
-    assert!(blocks(&index).all(|(_, window)| kept(window) <= 100));
+    assert!(blocks(&index).all(|(_, window)| kept(window) <= 110));
 }
