@@ -81,12 +81,7 @@ impl OverlayNode {
         links_changed: i64,
         place: Option<Place>,
     ) -> Arc<Self> {
-        let keys: Vec<Key> = parts
-            .upper
-            .iter()
-            .chain(parts.lowers.first())
-            .map(Part::key)
-            .collect();
+        let keys = [parts.upper.as_ref(), parts.lowers.first()].map(|part| part.map(Part::key));
         let own = parts.lowers.first().or(parts.upper.as_ref());
         let own = own.map_or((Layer::UPPER, 0), |part| (part.layer, part.inode));
         let own = shared.numbers.of(own.0, own.1);
@@ -122,7 +117,7 @@ impl OverlayNode {
             copying: tokio::sync::Mutex::new(()),
             locks: OnceLock::new(),
         });
-        shared.nodes.enter(&keys, node)
+        shared.nodes.enter(keys, node)
     }
 
     /// The node of a file that was just made in the upper, with its attributes as programs see them.
@@ -157,6 +152,15 @@ impl OverlayNode {
     /// Whether it is a program's character device 0/0, which is a regular file in its layer.
     pub(crate) fn is_nested_whiteout(&self) -> bool {
         self.nested_whiteout
+    }
+
+    /// Whether it stands for a file of a layer: that in the upper, or the topmost lower one.
+    pub(crate) fn is(&self, key: Key) -> bool {
+        let node = match key.layer == Layer::UPPER {
+            true => self.upper(),
+            false => self.lowers.first().map(|part| &part.node),
+        };
+        node.is_some_and(|node| node.identity() == key.identity)
     }
 
     /// The inode number that programs see.
@@ -390,12 +394,11 @@ impl OverlayNode {
 
 impl Drop for OverlayNode {
     fn drop(&mut self) {
-        let keys: Vec<Key> = self
-            .upper_part()
-            .iter()
-            .chain(self.lowers.first())
-            .map(Part::key)
-            .collect();
-        self.shared.nodes.forget(&keys, self);
+        let upper = self.upper().map(|node| Key {
+            layer: Layer::UPPER,
+            identity: node.identity(),
+        });
+        let keys = [upper, self.lowers.first().map(Part::key)];
+        self.shared.nodes.forget(keys, self);
     }
 }

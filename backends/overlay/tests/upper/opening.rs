@@ -1,0 +1,69 @@
+//! What is checked and cleaned before an upper is used.
+
+use vfsd_overlay::{OpenError, Options, Overlay};
+use vfsd_testkit::block_on;
+use vfsd_testkit::place::Place;
+
+use crate::Stack;
+use crate::stack::every_store;
+
+#[test]
+fn an_upper_that_the_kernel_has_not_made_durable_is_refused() {
+    every_store(|store| {
+        let stack = Stack::new(store, &|_, _| ());
+        stack.run(|root| root.put("file", b"").map(drop).unwrap());
+        let work = Place(stack.tree.root()).lookup("work").unwrap();
+        let incompatible = work.lookup("work").unwrap().mkdir("incompat").unwrap();
+        incompatible.mkdir("volatile").unwrap();
+        match block_on(Overlay::open(stack.options())) {
+            Err(OpenError::Incompatible { feature }) => assert_eq!(feature, "volatile"),
+            other => panic!("{other:?}"),
+        }
+        incompatible.rmdir("volatile").unwrap();
+        stack.run(|root| assert_eq!(root.names().unwrap(), ["file"]));
+    });
+}
+
+#[test]
+fn what_an_earlier_run_has_left_in_the_work_directory_is_removed() {
+    every_store(|store| {
+        let stack = Stack::new(store, &|_, _| {});
+        stack.run(|_| {});
+        let work = Place(stack.tree.root()).lookup("work").unwrap();
+        let inner = work.lookup("work").unwrap();
+        inner.put("#1", b"left").unwrap();
+        let dir = inner.mkdir("#2").unwrap();
+        dir.mkdir("made").unwrap().put("x", b"").unwrap();
+        stack.run(|root| assert!(root.put("file", b"").is_ok()));
+        assert_eq!(inner.names().unwrap(), [""; 0]);
+    });
+}
+
+#[test]
+fn an_upper_belongs_to_its_lowers() {
+    every_store(|store| {
+        let stack = Stack::new(store, &|_, _| {});
+        let named = |name: &str| Options {
+            lowers_name: Some(name.to_owned()),
+            ..stack.options()
+        };
+        assert!(block_on(Overlay::open(named("these"))).is_ok());
+        let other = block_on(Overlay::open(named("those"))).unwrap_err();
+        assert!(matches!(other, OpenError::OtherLowers { .. }), "{other}");
+        assert!(block_on(Overlay::open(named("these"))).is_ok());
+    });
+}
+
+#[test]
+fn a_work_directory_elsewhere_is_refused() {
+    every_store(|store| {
+        let stack = Stack::new(store, &|_, _| {});
+        let mut options = stack.options();
+        let elsewhere = store.tree("elsewhere");
+        if let Some(upper) = &mut options.upper {
+            upper.work = elsewhere.root();
+        }
+        let refused = block_on(Overlay::open(options)).unwrap_err();
+        assert!(matches!(refused, OpenError::WorkElsewhere), "{refused}");
+    });
+}
