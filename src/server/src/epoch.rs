@@ -13,7 +13,7 @@ use crate::implied::Implied;
 use crate::nodes::NodeTable;
 use crate::options::Budget;
 use crate::shards::ObjectQuota;
-use crate::waits::LockWaits;
+use crate::waits::Waits;
 
 /// The state of a mounted session. Requests hold the one they began with: those of an epoch that
 /// has ended finish on its tables and touch no newer ones.
@@ -23,7 +23,7 @@ pub(crate) struct Epoch {
     pub(crate) nodes: NodeTable,
     pub(crate) handles: HandleTable,
     pub(crate) implied: Implied,
-    pub(crate) waits: Arc<LockWaits>,
+    pub(crate) waits: Arc<Waits>,
     pub(crate) admission: Arc<Admission>,
 }
 
@@ -69,7 +69,7 @@ impl Epoch {
             nodes: NodeTable::new(export, root, nodes, shrunk)?,
             handles: HandleTable::new(Arc::clone(&holdings.handles)),
             implied: Implied::new(holdings.handles.limit()),
-            waits: LockWaits::new(lock_waits, Arc::clone(&holdings.admission)),
+            waits: Waits::new(lock_waits, Arc::clone(&holdings.admission)),
             admission: Arc::clone(&holdings.admission),
         })
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::runtime::Handle;
@@ -24,6 +25,9 @@ use crate::options::{SessionOptions, Transport};
 use crate::responder::{Reply, Responder, Sent};
 use crate::threads::Threads;
 use crate::worker::{RequestWorker, Served, SessionWorker};
+
+/// How long the answer to an INTERRUPT waits for the request that it is about: the kernel asks again at once.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
 
 /// One guest: what it negotiated, knows and has open, and what it is served.
 ///
@@ -79,7 +83,7 @@ impl Session {
     /// Ends all waits for locks; their requests are answered with EAGAIN. For a ring that has to be drained.
     pub fn cancel_waits(&self) {
         if let Some(epoch) = self.epoch.load_full() {
-            epoch.waits.end_all();
+            epoch.waits.end_lock_waits();
         }
     }
 
@@ -101,7 +105,7 @@ impl Session {
                 nodes: epoch.nodes.live(),
                 handles: epoch.handles.live(),
                 implied_files: epoch.implied.files.len(),
-                lock_waits: epoch.waits.count(),
+                lock_waits: epoch.waits.lock_waits(),
                 ..Gauges::default()
             });
         let deferred = self.holdings.admission.count();
@@ -163,16 +167,21 @@ impl Session {
         }
     }
 
-    /// INTERRUPT: wakes the request if it waits for a lock. No other work is broken off.
+    /// INTERRUPT: ends the wait of the request for a lock, or for an answer that changes nothing. No other work is broken
+    /// off.
     ///
-    /// The host's kernel wants EAGAIN for a request that is not known, and then asks again: it may
+    /// The host's kernel wants EAGAIN for a request that is not known, and then asks again at once: it may
     /// have sent the request and the interrupt to different threads.
-    fn interrupt(
+    async fn interrupt(
         &self,
         epoch: &Epoch,
         unique: Unique,
     ) -> (ReplyKind, Result<Reply<'static>, Errno>) {
-        let found = epoch.waits.interrupt(unique);
+        let mut found = epoch.waits.interrupt(unique);
+        if !found && self.options.transport == Transport::HostKernel {
+            Box::pin(tokio::time::sleep(ASK_AGAIN)).await;
+            found = epoch.waits.interrupt(unique);
+        }
         match self.options.transport {
             Transport::HostKernel if !found => (ReplyKind::Empty, Err(Errno::AGAIN)),
             Transport::HostKernel | Transport::Virtio => (ReplyKind::Nothing, Ok(Reply::empty())),
@@ -233,7 +242,7 @@ async fn serve<E: Exchange>(session: Arc<Session>, incoming: Incoming<E>) -> Ser
                 Ok(Reply::empty())
             }
             (Operation::Interrupt { arg }, Some(epoch)) => {
-                let (kind, result) = session.interrupt(epoch, arg.unique);
+                let (kind, result) = session.interrupt(epoch, arg.unique).await;
                 responder.expect(kind);
                 result
             }

@@ -5,10 +5,13 @@ use std::ffi::CString;
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
+use rustix::process::Signal;
 use vfsd_backend::{
     Answer, Attributes, Backend, Capabilities, DirEntry, DirSink, Directory, Entry, FileKind,
     Lookup, Name, Node, NodeIdentity, Ttl,
@@ -17,7 +20,7 @@ use vfsd_hostmount::{HostMount, MountOptions};
 use vfsd_server::{Exports, Session, SessionOptions, Transport};
 
 use crate::mounting::{Mounted, cannot_mount};
-use crate::process::{Place, text};
+use crate::process::{Helper, Place, text, wait_until};
 
 /// A directory of empty files whose cookies are what those of NFS, EFS and many a FUSE file system are:
 /// 64 bits without order.
@@ -196,5 +199,62 @@ fn a_directory_with_any_cookies_is_listed_whole_into_a_small_buffer() {
         let names = list(&mounted.path("."));
         assert_eq!(names.len(), expected.len(), "{options:?}");
         assert_eq!(BTreeSet::from_iter(names), expected, "{options:?}");
+    }
+}
+
+/// A directory that finds no name, and never says so.
+#[derive(Debug, Clone)]
+struct Silent(Arc<AtomicU32>);
+
+impl Backend for Silent {
+    fn root(&self) -> Arc<dyn Node> {
+        Arc::new(self.clone())
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::empty()
+    }
+}
+
+impl Node for Silent {
+    fn identity(&self) -> NodeIdentity {
+        NodeIdentity {
+            device: 0,
+            inode: 1,
+            generation: 0,
+        }
+    }
+
+    fn kind(&self) -> FileKind {
+        FileKind::Directory
+    }
+
+    fn getattr(&self) -> Answer<'_, Attributes> {
+        Answer::ok(Attributes::new(1, FileKind::Directory, 0o755))
+    }
+
+    fn lookup<'a>(&'a self, _name: Name<'a>) -> Answer<'a, Lookup> {
+        Answer::later(async {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            std::future::pending().await
+        })
+    }
+}
+
+#[test]
+fn who_waits_for_a_storage_that_never_answers_can_be_ended() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let asked = Arc::new(AtomicU32::new(0));
+    let hosted = Hosted::new(Silent(asked.clone()), place.path("silent"));
+    for (number, signal) in (1..).zip([Signal::TERM, Signal::KILL]) {
+        let mut waiting = Command::new("stat");
+        waiting.arg(hosted.point.join("name"));
+        let mut waiting = Helper(waiting.spawn().unwrap());
+        wait_until("a lookup", || asked.load(Ordering::SeqCst) == number);
+        // Without an answer to the kernel's INTERRUPT not even SIGKILL would end it.
+        assert!(waiting.ends_by(signal));
     }
 }

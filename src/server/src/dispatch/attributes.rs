@@ -46,12 +46,15 @@ impl<'a> Call<'a> {
         handle: Option<HandleId>,
     ) -> Outcome<'a, Attributes> {
         let from_file = match handle {
-            Some(handle) => supported(self.file(handle)?.getattr().await)?,
+            Some(handle) => {
+                let file = self.file(handle)?;
+                supported(self.interruptible(file.getattr()).await)?
+            }
             None => None,
         };
         let attributes = match from_file {
             Some(attributes) => attributes,
-            None => node.node.getattr().await?,
+            None => self.interruptible(node.node.getattr()).await?,
         };
         Ok(self.shown(&attributes))
     }
@@ -127,7 +130,8 @@ impl<'a> Call<'a> {
     }
 
     pub(super) async fn readlink(&self, room: usize) -> Outcome<'a> {
-        let target = self.node()?.node.readlink().await?;
+        let node = self.node()?;
+        let target = self.interruptible(node.node.readlink()).await?;
         if target.is_empty() || target.len() > room {
             return Err(Errno::IO.into());
         }
@@ -140,12 +144,14 @@ impl<'a> Call<'a> {
         if mask.contains(AccessMask::WRITE) && self.export(&node).readonly {
             return Err(Errno::ROFS.into());
         }
-        node.node.access(self.caller(), mask).await?;
+        self.interruptible(node.node.access(self.caller(), mask))
+            .await?;
         Ok(Reply::empty())
     }
 
     pub(super) async fn statfs(&self) -> Outcome<'a> {
-        let statistics = self.node()?.node.statfs().await?;
+        let node = self.node()?;
+        let statistics = self.interruptible(node.node.statfs()).await?;
         Ok(Reply::structure(&StatfsOut::from(&statistics)))
     }
 

@@ -17,7 +17,7 @@ use crate::responder::Reply;
 impl<'a> Call<'a> {
     pub(super) async fn opendir(&self) -> Outcome<'a> {
         let node = self.directory_node()?;
-        let directory = node.node.opendir().await?;
+        let directory = self.interruptible(node.node.opendir()).await?;
         let steady = self.export(&node).steady;
         let handle = self.epoch.handles.grant(node, Open::Directory(directory))?;
         let open_flags = match self.cache_mode() {
@@ -37,7 +37,8 @@ impl<'a> Call<'a> {
         let directory = self.listing(arg.fh, arg.offset).await?;
         let body = DirentBuffer::new(limit(arg.size, room));
         let mut names = Names { body, full: false };
-        directory.read(arg.offset, &mut names).await?;
+        self.interruptible(directory.read(arg.offset, &mut names))
+            .await?;
         if names.full && names.body.as_bytes().is_empty() {
             // An empty reply would be the end of the directory.
             return Err(Errno::INVAL.into());
@@ -67,7 +68,8 @@ impl<'a> Call<'a> {
             grants: Vec::new(),
             full: false,
         };
-        match directory.read_plus(arg.offset, &mut entries).await {
+        let listed = directory.read_plus(arg.offset, &mut entries);
+        match self.interruptible(listed).await {
             Ok(()) => entries.reply(),
             Err(Error::NotSupported) => {
                 self.readdir_and_lookup(arg, &node, &*directory, limit)
@@ -92,12 +94,13 @@ impl<'a> Call<'a> {
                 room: limit,
                 full: false,
             };
-            directory.read(from, &mut listing).await?;
+            self.interruptible(directory.read(from, &mut listing))
+                .await?;
             if listing.full && listing.entries.is_empty() {
                 return Err(Errno::INVAL.into());
             }
             let last = listing.entries.last().map(|listed| listed.next);
-            let reply = self.resolve_all(node, listing.entries, limit).await;
+            let reply = self.resolve_all(node, listing.entries, limit).await?;
             match (reply, last) {
                 // All of them vanished: an empty reply would be the end of the directory.
                 (None, Some(next)) => from = next,
@@ -109,13 +112,13 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The reply with what is left of these names; none if nothing is.
+    /// The reply with what is left of these names; none if nothing is. An interrupt leaves it with those that came before.
     async fn resolve_all(
         &self,
         node: &NodeRecord,
         entries: Vec<Listed>,
         limit: usize,
-    ) -> Option<Reply<'a>> {
+    ) -> Outcome<'a, Option<Reply<'a>>> {
         let mut body = DirentBuffer::new(limit);
         let mut grants = Vec::new();
         for Listed {
@@ -135,25 +138,31 @@ impl<'a> Call<'a> {
                     body.push_plus(&entry, &name, inode, kind, next);
                 }
                 Resolved::Vanished => {}
+                Resolved::Interrupted if body.as_bytes().is_empty() => {
+                    return Err(Errno::INTR.into());
+                }
+                Resolved::Interrupted => break,
             }
         }
-        (!body.as_bytes().is_empty()).then(|| Reply::bytes(body.into_bytes()).granting_all(grants))
+        let some = !body.as_bytes().is_empty();
+        Ok(some.then(|| Reply::bytes(body.into_bytes()).granting_all(grants)))
     }
 
     /// What a listing tells of one of its names. A name that was removed since is left out; one
-    /// that cannot be looked up is shown without attributes. The listing as a whole never fails.
+    /// that cannot be looked up is shown without attributes: for that the listing as a whole never fails.
     async fn resolve(&self, parent: &NodeRecord, name: &[u8]) -> Resolved<'a> {
         // The guest knows `.` and `..` already, and is not told of them again.
         let Ok(name) = Name::new(name) else {
             return Resolved::NameOnly;
         };
-        match parent.node.lookup(name).await {
+        match self.interruptible(parent.node.lookup(name)).await {
             Ok(Lookup::Found(entry)) => match self.grant_entry(parent, Some(name), &entry) {
                 Ok((grant, out)) => Resolved::Entry(grant, out),
                 Err(_) => Resolved::NameOnly,
             },
             Ok(Lookup::Missing { .. }) => Resolved::Vanished,
             Err(error) if error.is(Errno::NOENT) => Resolved::Vanished,
+            Err(error) if error.is(Errno::INTR) => Resolved::Interrupted,
             Err(_) => Resolved::NameOnly,
         }
     }
@@ -183,6 +192,7 @@ enum Resolved<'a> {
     Entry(Grant<'a>, EntryOut),
     NameOnly,
     Vanished,
+    Interrupted,
 }
 
 /// How long a listing may be.

@@ -47,7 +47,11 @@ impl<'a> Call<'a> {
             },
             kill_privileges,
         };
-        let opened = node.node.open(request).await?;
+        let open = node.node.open(request);
+        let opened = match flags.contains(OpenFlags::TRUNCATE) {
+            true => open.await?,
+            false => self.interruptible(open).await?,
+        };
         if kill_privileges {
             self.content_changes(node.id).await?;
         }
@@ -95,7 +99,9 @@ impl<'a> Call<'a> {
             offset: arg.offset,
             length,
         };
-        let read = file.read(request, responder.sink()?).await?;
+        let read = self
+            .interruptible(file.read(request, responder.sink()?))
+            .await?;
         Ok(Reply::sunk(read.min(length)))
     }
 
@@ -223,7 +229,7 @@ impl<'a> Call<'a> {
         if i64::try_from(arg.offset).is_err() {
             return Err(Errno::NXIO.into());
         }
-        let offset = file.seek(from, arg.offset).await?;
+        let offset = self.interruptible(file.seek(from, arg.offset)).await?;
         Ok(Reply::structure(&LseekOut { offset }))
     }
 

@@ -85,7 +85,7 @@ impl<'a> Call<'a> {
             flags,
             kill_privileges: false,
         };
-        let opened = match node.node.open(request).await {
+        let opened = match self.interruptible(node.node.open(request)).await {
             Err(error) if error.is(Errno::NFILE) || error.is(Errno::MFILE) => {
                 // What is kept open is kept for speed alone.
                 for idle in self.epoch.implied.files.clear() {
@@ -159,7 +159,7 @@ impl<'a> Call<'a> {
             return Ok(known);
         }
         let node = self.directory_node()?;
-        let directory = node.node.opendir().await?;
+        let directory = self.interruptible(node.node.opendir()).await?;
         drop(listings.put(node.id, Arc::clone(&directory), |_| false));
         if self.epoch.nodes.get(node.id).is_err() {
             drop(listings.remove(node.id));

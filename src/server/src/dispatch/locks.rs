@@ -48,7 +48,7 @@ impl<'a> Call<'a> {
             file.setlk(request).await?;
             return Ok(Reply::empty());
         }
-        let mut waiting = self.epoch.waits.enter(self.header.unique)?;
+        let mut waiting = self.epoch.waits.for_lock(self.header.unique)?;
         tokio::select! {
             biased;
             result = file.setlk(request) => result?,

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vfsd_backend::{
-    Attributes, Caller, Capabilities, Entry, Errno, Error, FileKind, Identity, Name, Ttl, one_line,
+    Answer, Attributes, Caller, Capabilities, Entry, Errno, Error, FileKind, Identity, Name, Ttl,
+    one_line,
 };
 use vfsd_fuse::wire::{EntryOut, INVALID_ID, NodeId};
 use vfsd_fuse::{Effect, InitFlags, Opcode, Operation, ReplyKind, RequestHeader};
@@ -31,6 +32,7 @@ use crate::exports::Exports;
 use crate::nodes::{Grant, NodeRecord};
 use crate::options::{CacheMode, SessionOptions};
 use crate::responder::{Reply, Responder};
+use crate::waits::Interruptible;
 
 /// Until the end of time, as far as a guest is concerned: a year.
 const FOREVER: Duration = Duration::from_secs(31_536_000);
@@ -190,6 +192,12 @@ impl<'a> Call<'a> {
             Op::Init { .. } | Op::Destroy {} | Op::Interrupt { .. } => Err(Errno::IO.into()),
             Op::Unsupported(_) => Err(Error::NotSupported),
         }
+    }
+
+    /// An answer that changes nothing: whoever waits for it need not wait for a storage that is out of reach.
+    fn interruptible<'s, 't, T>(&'s self, answer: Answer<'t, T>) -> Interruptible<'s, 't, T> {
+        let waits = &self.epoch.waits;
+        waits.interruptible(self.header.unique, answer)
     }
 
     /// The node that the request is about.

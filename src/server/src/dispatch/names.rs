@@ -10,7 +10,7 @@ use crate::responder::Reply;
 impl<'a> Call<'a> {
     pub(super) async fn lookup(&self, name: Name<'_>) -> Outcome<'a> {
         let parent = self.node()?;
-        match parent.node.lookup(name).await? {
+        match self.interruptible(parent.node.lookup(name)).await? {
             Lookup::Found(entry) => {
                 let (grant, out) = self.grant_entry(&parent, Some(name), &entry)?;
                 Ok(Reply::structure(&out).granting(grant))

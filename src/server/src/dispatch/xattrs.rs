@@ -36,11 +36,13 @@ impl<'a> Call<'a> {
     ) -> Outcome<'a> {
         let node = self.node()?;
         self.check_acl(name)?;
-        sized(arg.size, room, node.node.getxattr(name).await?)
+        let value = self.interruptible(node.node.getxattr(name)).await?;
+        sized(arg.size, room, value)
     }
 
     pub(super) async fn listxattr(&self, arg: GetxattrIn, room: usize) -> Outcome<'a> {
-        let mut names = self.node()?.node.listxattr().await?;
+        let node = self.node()?;
+        let mut names = self.interruptible(node.node.listxattr()).await?;
         if !self.epoch.agreed(InitFlags::POSIX_ACL) {
             names = names
                 .split_inclusive(|byte| *byte == 0)

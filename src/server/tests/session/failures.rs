@@ -16,6 +16,7 @@ use zerocopy::IntoBytes;
 use crate::guest::{Guest, RUNTIME, Wire, memory};
 use crate::tables::read_in;
 
+const EINTR: i32 = 4;
 const EIO: i32 = 5;
 const ENOMEM: i32 = 12;
 const ENFILE: i32 = 23;
@@ -61,13 +62,24 @@ impl Node for Trouble {
             b"late-panic" => Answer::blocking(|| panic!("asked for")),
             b"storage" => Answer::ready(Err(Error::Storage("the disk is on fire".into()))),
             b"descriptors" => Answer::error(Errno::MFILE),
-            b"wait" => Answer::later(async {
-                self.waits.fetch_add(1, Ordering::SeqCst);
-                self.released.notified().await;
-                Err(Errno::NOENT.into())
-            }),
+            b"wait" => self.wait(),
             _ => self.root.lookup(name),
         }
+    }
+
+    fn unlink<'a>(&'a self, _name: Name<'a>) -> Answer<'a, ()> {
+        self.wait()
+    }
+}
+
+impl Trouble {
+    /// An answer that comes when it is let go.
+    fn wait<T: Send + 'static>(&self) -> Answer<'_, T> {
+        Answer::later(async {
+            self.waits.fetch_add(1, Ordering::SeqCst);
+            self.released.notified().await;
+            Err(Errno::NOENT.into())
+        })
     }
 }
 
@@ -99,7 +111,8 @@ fn a_session_with_enough_deferred_requests_has_room_again_when_one_has_ended() {
     let pending: Vec<_> = (0..3)
         .map(|_| {
             assert!(guest.has_room());
-            let answer = guest.submit(Opcode::Lookup, 1, &[b"wait\0"]);
+            // What changes something is not broken off.
+            let answer = guest.submit(Opcode::Unlink, 1, &[b"wait\0"]);
             (answer, guest.last_unique())
         })
         .collect();
@@ -155,34 +168,62 @@ fn failures_of_the_storage_and_of_the_daemon_have_an_errno_of_their_own() {
 fn a_storage_that_waits_holds_up_nobody_and_loses_no_reply_when_the_session_ends() {
     let (guest, released, waits) = trouble();
     let pending: Vec<_> = (0..100)
-        .map(|_| {
-            (
-                guest.submit(Opcode::Lookup, 1, &[b"wait\0"]),
-                guest.last_unique(),
-            )
+        .map(|number| {
+            let opcode = [Opcode::Lookup, Opcode::Unlink][number % 2];
+            let answer = guest.submit(opcode, 1, &[b"wait\0"]);
+            (opcode, answer, guest.last_unique())
         })
         .collect();
     assert_eq!(guest.lookup(1, "none").unwrap_err(), 2);
     while waits.load(Ordering::SeqCst) < 100 {
         std::thread::yield_now();
     }
-    assert!(pending.iter().all(|(answer, _)| answer.try_recv().is_err()));
+    assert!(
+        pending
+            .iter()
+            .all(|(_, answer, _)| answer.try_recv().is_err())
+    );
     guest.session.reset();
     guest.init().unwrap();
-    while Arc::strong_count(&released) > 0 && !pending.is_empty() {
-        released.notify_waiters();
-        if pending
-            .iter()
-            .all(|(answer, unique)| guest.result(answer, *unique) == Err(2))
-        {
-            break;
-        }
+    // What changes nothing is not waited for any more.
+    let of = |wanted| pending.iter().filter(move |(opcode, ..)| *opcode == wanted);
+    for (_, answer, unique) in of(Opcode::Lookup) {
+        assert_eq!(guest.result(answer, *unique), Err(EIO));
+    }
+    assert!(of(Opcode::Unlink).all(|(_, answer, _)| answer.try_recv().is_err()));
+    for _ in of(Opcode::Unlink) {
+        released.notify_one();
+    }
+    for (_, answer, unique) in of(Opcode::Unlink) {
+        assert_eq!(guest.result(answer, *unique), Err(2));
     }
     assert_eq!(
         guest.lookup(1, "none").unwrap_err(),
         2,
         "the new session is untouched"
     );
+}
+
+#[test]
+fn an_interrupt_ends_the_wait_for_an_answer_that_changes_nothing() {
+    let (guest, released, waits) = trouble();
+    let pending = [Opcode::Lookup, Opcode::Lookup, Opcode::Unlink].map(|opcode| {
+        let answer = guest.submit(opcode, 1, &[b"wait\0"]);
+        (answer, guest.last_unique())
+    });
+    while waits.load(Ordering::SeqCst) < 3 {
+        std::thread::yield_now();
+    }
+    let [looked, other, unlinked] = pending;
+    for (_, unique) in [&looked, &unlinked] {
+        guest.submit(Opcode::Interrupt, 0, &[&unique.to_le_bytes()]);
+    }
+    assert_eq!(guest.result(&looked.0, looked.1), Err(EINTR));
+    assert!(other.0.try_recv().is_err() && unlinked.0.try_recv().is_err());
+    released.notify_one();
+    released.notify_one();
+    assert_eq!(guest.result(&other.0, other.1), Err(2));
+    assert_eq!(guest.result(&unlinked.0, unlinked.1), Err(2));
 }
 
 #[test]
@@ -212,7 +253,7 @@ fn what_a_session_before_holds_counts_until_its_last_request_ends() {
     let guest = Guest::with(backend, options);
     let both = || [guest.lookup(1, "a"), guest.lookup(1, "b")].map(|found| found.map(drop));
     assert_eq!(both(), [Ok(()); 2]);
-    let pending = guest.submit(Opcode::Lookup, 1, &[b"wait\0"]);
+    let pending = guest.submit(Opcode::Unlink, 1, &[b"wait\0"]);
     let unique = guest.last_unique();
     while waits.load(Ordering::SeqCst) == 0 {
         std::thread::yield_now();
