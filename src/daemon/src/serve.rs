@@ -109,7 +109,8 @@ fn serve(
             ),
         )?;
     }
-    tracing::info!("waiting for a front end");
+    // In virtiofsd's words: Kata starts its VM when it has read them on standard error.
+    tracing::info!("Waiting for vhost-user socket connection...");
     let served = match device.serve() {
         Ok(End::FrontEndLeft | End::ShutDown) => Ok(()),
         Err(error) => Err(Failure::run(one_line(&error))),

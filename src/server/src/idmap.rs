@@ -48,8 +48,8 @@ impl IdMap {
     /// Reads rules in the language of virtiofsd's `--translate-uid`.
     ///
     /// # Errors
-    /// A rule that is not of the language, has an empty range or one past the last id, or whose
-    /// source overlaps that of another rule.
+    /// A rule that is not of the language, has a range past the last id, or whose source overlaps
+    /// that of another rule. A count of 0 is a rule for no id: managers compute counts.
     pub fn parse<S: AsRef<str>>(rules: &[S]) -> Result<Self, IdMapError> {
         let mut map = Self::default();
         for rule in rules {
@@ -60,9 +60,13 @@ impl IdMap {
 
     fn add(&mut self, rule: &str) -> Result<(), IdMapError> {
         let malformed = || IdMapError(format!("id translation {rule:?} is not a rule: {FORMS}"));
-        let mut fields = rule.split(':');
-        let kind = fields.next().unwrap_or_default();
-        let numbers: Vec<u32> = fields
+        let separator = rule.find(|c: char| !c.is_alphanumeric() && c != '-' && c != '_');
+        let (kind, numbers) = rule.split_at(separator.ok_or_else(malformed)?);
+        let mut characters = numbers.chars();
+        let separator = characters.next().ok_or_else(malformed)?;
+        let numbers: Vec<u32> = characters
+            .as_str()
+            .split(separator)
             .map(|field| field.parse().map_err(|_| malformed()))
             .collect::<Result<_, _>>()?;
         let range = |first: u32, count: u32, target: Target| {
@@ -71,18 +75,19 @@ impl IdMap {
             } else {
                 0
             };
-            let extent = count.checked_sub(1);
-            let last = extent.and_then(|extent| first.checked_add(extent));
-            let fits = extent.is_some_and(|extent| base.checked_add(extent).is_some());
-            match last {
-                Some(last) if fits => Ok(Range {
+            let Some(extent) = count.checked_sub(1) else {
+                return Ok(None);
+            };
+            let last = first.checked_add(extent);
+            match last.filter(|_| base.checked_add(extent).is_some()) {
+                Some(last) => Ok(Some(Range {
                     first,
                     last,
                     target,
-                }),
-                _ => Err(IdMapError(format!(
-                    "id translation {rule:?} has an empty range or one past id 4294967295: \
-                     choose a count from 1 on that fits"
+                })),
+                None => Err(IdMapError(format!(
+                    "id translation {rule:?} has a range past id 4294967295: choose a count that \
+                     fits"
                 ))),
             }
         };
@@ -147,7 +152,10 @@ impl IdMap {
     }
 }
 
-fn insert(ranges: &mut Vec<Range>, new: Range, rule: &str) -> Result<(), IdMapError> {
+fn insert(ranges: &mut Vec<Range>, new: Option<Range>, rule: &str) -> Result<(), IdMapError> {
+    let Some(new) = new else {
+        return Ok(());
+    };
     let at = ranges.partition_point(|range| range.first <= new.first);
     let before = at.checked_sub(1).and_then(|before| ranges.get(before));
     let after = ranges.get(at);
@@ -205,6 +213,25 @@ mod tests {
     }
 
     #[test]
+    fn a_count_of_zero_is_a_rule_for_no_id() {
+        let rules = [
+            "map:0:1000000:1000",
+            "forbid-guest:0:0",
+            "forbid-guest:1000:4294966295",
+        ];
+        let map = IdMap::parse(&rules).unwrap();
+        assert_eq!(map.to_host(0), Ok(1_000_000));
+        assert_eq!(map.to_host(1000), Err(Errno::PERM));
+    }
+
+    #[test]
+    fn another_separator_than_a_colon_is_understood() {
+        let map = IdMap::parse(&["map/0/100000/1000"]).unwrap();
+        assert_eq!(map.to_host(1), Ok(100_001));
+        assert!(IdMap::parse(&["map/0:100000/1000"]).is_err());
+    }
+
+    #[test]
     fn no_identity_is_never_an_id() {
         let map = IdMap::default();
         assert_eq!(map.to_host(u32::MAX), Err(Errno::INVAL));
@@ -229,7 +256,7 @@ mod tests {
                 "{message}"
             );
         }
-        for bad in ["guest:0:0:0", "map:4294967295:0:2", "guest:0:4294967295:2"] {
+        for bad in ["map:4294967295:0:2", "guest:0:4294967295:2"] {
             let message = IdMap::parse(&[bad]).unwrap_err().to_string();
             assert!(message.contains("range"), "{message}");
         }

@@ -76,13 +76,7 @@ pub(crate) struct TreeOptions {
     no_announce_submounts: bool,
 
     /// How files are held that the guest knows but has not open
-    #[arg(
-        long,
-        value_enum,
-        value_name = "WHEN",
-        default_value = "auto",
-        require_equals = true
-    )]
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
     inode_file_handles: FileHandles,
 
     /// Refuse to create device nodes (EPERM)

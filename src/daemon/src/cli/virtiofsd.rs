@@ -47,7 +47,7 @@ const CAPABILITIES: &str = r#"{
     override_usage = "virtiofsd --shared-dir <PATH> --socket-path <PATH> [OPTIONS]"
 )]
 pub(crate) struct VirtiofsdArguments {
-    /// Directory, or regular file, to serve
+    /// Directory to serve
     #[arg(
         long, value_name = "PATH",
         required_unless_present_any = ["compat_options", "print_capabilities"]
@@ -124,7 +124,7 @@ pub(crate) struct VirtiofsdArguments {
     pub(super) no_announce_submounts: bool,
 
     /// How files are held that the guest knows but has not open
-    #[arg(long, value_enum, require_equals = true, default_value = "prefer")]
+    #[arg(long, value_enum, default_value = "prefer")]
     inode_file_handles: FileHandles,
 
     /// What the guest may cache

@@ -251,7 +251,7 @@ fn log_lines_are_json_when_asked_for() {
     assert!(
         lines
             .iter()
-            .any(|line| line["message"] == "waiting for a front end"),
+            .any(|line| line["message"] == "Waiting for vhost-user socket connection..."),
         "{errors}"
     );
 }
