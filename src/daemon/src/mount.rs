@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use vfsd_backend::FileKind;
 use vfsd_hostmount::{Connection, HostMount, MountOptions, Unmounted};
 
 use crate::control;
@@ -19,6 +20,12 @@ use crate::settings::MountSettings;
 use crate::startup::{self, Outside};
 use crate::status::{self, Status};
 use crate::storage::Storages;
+
+/// Where the file system is mounted, for the process that serves it.
+struct Place {
+    connection: Connection,
+    on_directory: bool,
+}
 
 /// Threads that take requests in, at most.
 const READERS: usize = 4;
@@ -72,9 +79,13 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
         Ok(Fork::Child) => {
             // The socket's file is the parent's, who can still reach it, and so is the mount.
             control_file.into_iter().for_each(OwnedFile::leave);
+            let place = Place {
+                connection,
+                on_directory: mount.is_on_directory(),
+            };
             drop(mount);
             inherited.close();
-            return confine_and_serve(settings, storages, connection, control);
+            return confine_and_serve(settings, storages, place, control);
         }
         Err(error) => Err(Failure::run(format!(
             "cannot start the daemon's process: {error}"
@@ -126,19 +137,20 @@ fn unmount(mount: &HostMount, kept_out: bool) -> bool {
 fn confine_and_serve(
     settings: MountSettings,
     storages: Storages,
-    mut connection: Connection,
+    mut place: Place,
     control: Option<UnixListener>,
 ) -> Result<ExitCode, Failure> {
-    connection
+    place
+        .connection
         .spread(readers())
         .map_err(|error| Failure::run(format!("cannot spread the connection: {error}")))?;
     match sandbox::enter(&settings.confinement, &storages.shares(), storages.needs)? {
         Role::Supervisor(child) => {
-            drop((connection, control));
+            drop((place, control));
             // Who stops it is the process that mounted, after the unmount.
             child.wait()
         }
-        Role::Daemon(inside) => serve(settings, storages, inside, connection, control),
+        Role::Daemon(inside) => serve(settings, storages, inside, place, control),
     }
 }
 
@@ -146,11 +158,18 @@ fn serve(
     settings: MountSettings,
     storages: Storages,
     inside: Inside,
-    connection: Connection,
+    place: Place,
     control: Option<UnixListener>,
 ) -> Result<ExitCode, Failure> {
     let started = startup::inside(&settings.confinement, storages, inside, settings.session)?;
     let session = Arc::clone(&started.session);
+    let is_directory = session.root_kind() == FileKind::Directory;
+    if is_directory != place.on_directory {
+        return Err(Failure::usage(match is_directory {
+            true => "a directory is mounted on a directory, and the mount point is a file",
+            false => "a single file is mounted on a file, and the mount point is a directory",
+        }));
+    }
     if let Some(control) = control {
         let exports = status::describe(std::slice::from_ref(&settings.export));
         let figures = Arc::clone(&started.figures);
@@ -160,6 +179,6 @@ fn serve(
         )?;
     }
     tracing::info!("serving {}", settings.mount_point.display());
-    let served = connection.serve(&session);
+    let served = place.connection.serve(&session);
     started.end(served.map_err(|error| Failure::run(format!("/dev/fuse failed: {error}"))))
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
@@ -72,6 +72,7 @@ pub enum MountError {
 #[derive(Debug)]
 pub struct HostMount {
     point: PathBuf,
+    on_directory: bool,
     /// None when it could not be told apart from other mounts at the same place.
     id: Option<MountId>,
     by: Helper,
@@ -121,12 +122,9 @@ impl HostMount {
         let point = std::fs::canonicalize(point)
             .map_err(|error| unusable(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
         let status = rustix::fs::stat(&point).map_err(unusable)?;
+        let kind = FileType::from_raw_mode(status.st_mode);
         let (attached, by) = if rustix::process::geteuid().is_root() {
-            let attached = attach(
-                &point,
-                rustix::fs::FileType::from_raw_mode(status.st_mode),
-                options,
-            )?;
+            let attached = attach(&point, kind, options)?;
             (attached, Helper::Kernel)
         } else {
             let device = fusermount::mount(&point, &options.for_fusermount())?;
@@ -135,6 +133,7 @@ impl HostMount {
         let mount = Self {
             id: attached.id,
             control: attached.control,
+            on_directory: kind == FileType::Directory,
             point,
             by,
         };
@@ -144,6 +143,12 @@ impl HostMount {
     /// The absolute path of the mount point.
     pub fn point(&self) -> &Path {
         &self.point
+    }
+
+    /// Whether the mount point is a directory. The root that is served has to be of the same kind: the kernel answers
+    /// EIO to all that is asked of another.
+    pub fn is_on_directory(&self) -> bool {
+        self.on_directory
     }
 
     /// Unmounts, even if the file system is in use: then what was written is sent to the server first, and programs
@@ -200,7 +205,14 @@ impl HostMount {
 
     /// Whether it is the mount at its place, where something else may be mounted by now.
     fn is_mounted(&self) -> bool {
-        self.id.is_none_or(|id| mount_id::at(&self.point) == Ok(id))
+        let Some(id) = self.id else {
+            return true;
+        };
+        match mount_id::at(&self.point) {
+            Ok(there) => there == id,
+            // The kernel has given up a root whose kind the server has changed, and tells no number of its mount.
+            Err(errno) => errno == Errno::IO,
+        }
     }
 
     fn sync(&self) -> io::Result<()> {

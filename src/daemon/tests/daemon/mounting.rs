@@ -297,6 +297,25 @@ fn a_single_file_is_mounted_on_a_file() {
 }
 
 #[test]
+fn what_is_mounted_on_the_other_kind_is_refused_and_leaves_no_mount() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let (file, directory) = (place.path("file"), place.path("directory"));
+    std::fs::write(&file, "content").unwrap();
+    std::fs::create_dir(&directory).unwrap();
+    for (source, point) in [(&directory, &file), (&file, &directory)] {
+        let mut daemon = Daemon::start(&mut vfsd(["mount", text(source), text(point)]));
+        assert_eq!(daemon.end().code(), Some(2));
+        let errors = daemon.errors();
+        assert!(errors.contains("mount point is a"), "{errors}");
+        assert!(!is_mounted(point));
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), b"content");
+}
+
+#[test]
 fn other_users_have_access_to_roots_mounts_unless_told_otherwise() {
     if cannot_mount() {
         return;
