@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -99,7 +99,7 @@ fn share(path: &Path, readonly: bool) -> Result<Share, Failure> {
         Failure::run(format!(
             "cannot serve {}: {error}; {}",
             path.display(),
-            advice(path)
+            advice(path, error.kind())
         ))
     };
     let absolute = path.canonicalize().map_err(failed)?;
@@ -114,8 +114,12 @@ fn share(path: &Path, readonly: bool) -> Result<Share, Failure> {
     Ok(Share::at(absolute, readonly))
 }
 
-/// What to do about a path at which there is no directory. It may have been meant as a kind of storage.
-fn advice(path: &Path) -> String {
+/// What to do about a path at which there is no directory, or none for this user. It may have been meant as a kind of
+/// storage.
+fn advice(path: &Path, why: ErrorKind) -> String {
+    if why == ErrorKind::PermissionDenied {
+        return "name a directory that this user may read, or start vfsd as one who may".to_owned();
+    }
     let word = path.as_os_str().as_bytes();
     let kind = word.split(|byte| *byte == b':').next().unwrap_or_default();
     let is_kind = kind.len() < word.len()
@@ -143,14 +147,21 @@ mod tests {
             ("oci-archive:file.tar", "'oci-archive:'"),
             ("S3://bucket", "'S3:'"),
         ] {
-            let advice = advice(Path::new(word));
+            let advice = advice(Path::new(word), ErrorKind::NotFound);
             assert!(
                 advice.contains(kind) && advice.contains("plugin:"),
                 "{advice}"
             );
         }
         for word in ["/srv/a:b", "./nfs:x", "c:", "share", ":x", ""] {
-            assert_eq!(advice(Path::new(word)), "name a directory that exists");
+            let advice = advice(Path::new(word), ErrorKind::NotFound);
+            assert_eq!(advice, "name a directory that exists");
         }
+    }
+
+    #[test]
+    fn who_may_not_read_a_directory_is_not_told_that_it_does_not_exist() {
+        let advice = advice(Path::new("/root"), ErrorKind::PermissionDenied);
+        assert!(advice.contains("may read"), "{advice}");
     }
 }
