@@ -67,8 +67,8 @@ enum State {
     AfterLink { content: u64 },
     /// A block of zeros came.
     Zero,
-    /// So many bytes of content and padding are next.
-    Content { left: u64 },
+    /// So many bytes of content and padding are next, the last `padding` of which say nothing.
+    Content { left: u64, padding: u64 },
     /// An extension is next.
     Extension {
         kind: u8,
@@ -128,7 +128,7 @@ impl TarParser {
                     self.offset = self.offset.saturating_add(size(bytes));
                     return Ok(());
                 }
-                State::Content { left } => {
+                State::Content { left, .. } => {
                     let skipped = usize::try_from(*left).unwrap_or(usize::MAX);
                     let (skipped, rest) = bytes.split_at(skipped.min(bytes.len()));
                     *left = left.saturating_sub(size(skipped));
@@ -160,7 +160,8 @@ impl TarParser {
         Ok(())
     }
 
-    /// The contents, now that the tar has ended. The two blocks of zeros at the end may be missing.
+    /// The contents, now that the tar has ended. The two blocks of zeros at the end may be missing, and the padding of
+    /// the last entry: `umoci insert` writes neither, and Go's reader, so docker and containerd, miss neither.
     ///
     /// # Errors
     /// A tar that ends in the middle of an entry.
@@ -168,10 +169,8 @@ impl TarParser {
         let whole = match &self.state {
             State::Header | State::AfterLink { .. } | State::Zero => self.partial.is_empty(),
             State::End => true,
-            State::Content { .. }
-            | State::Extension { .. }
-            | State::GnuMap { .. }
-            | State::PaxMap { .. } => false,
+            State::Content { left, padding } => left <= padding,
+            State::Extension { .. } | State::GnuMap { .. } | State::PaxMap { .. } => false,
         };
         if !whole {
             return Err(self.error("it ends in the middle of an entry"));
@@ -447,9 +446,15 @@ impl TarParser {
 fn content_after(size: u64) -> State {
     match size.checked_next_multiple_of(512) {
         Some(0) => State::Header,
-        Some(left) => State::Content { left },
+        Some(left) => State::Content {
+            left,
+            padding: left.saturating_sub(size),
+        },
         // No tar has so much: it ends before.
-        None => State::Content { left: u64::MAX },
+        None => State::Content {
+            left: u64::MAX,
+            padding: 0,
+        },
     }
 }
 

@@ -27,12 +27,21 @@ fn a_tar_that_ends_in_an_entry_is_refused() {
     let mut whole = 0;
     for length in 0..tar.len() {
         match parse_in(&tar[..length], 700, TarLimits::default()) {
-            // Between entries, and after an extended header.
+            // After an extended header, and from the end of a content to the next header.
             Ok(_) => whole += 1,
             Err(error) => assert_eq!(error.what, "it ends in the middle of an entry"),
         }
     }
-    assert_eq!(whole, 3);
+    assert_eq!(whole, 2 + (1024 - 600 + 1) + (512 - 1));
+}
+
+#[test]
+fn the_padding_of_the_last_entry_may_be_missing() {
+    let tar = file("a", "hello");
+    let found = parse_in(&tar[..512 + 5], 700, TarLimits::default()).unwrap();
+    let data = vec![extent(0, 512, 5)];
+    assert_eq!(found.entries[0].kind, EntryKind::Regular { size: 5, data });
+    assert!(parse_in(&tar[..512 + 4], 700, TarLimits::default()).is_err());
 }
 
 #[test]
