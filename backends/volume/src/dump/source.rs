@@ -11,8 +11,9 @@ use vfsd_backend::{Errno, Result};
 
 use crate::bucket::{Frame, Remote};
 use crate::data::DataFolder;
+use crate::live::extents::Extent;
 use crate::live::holes::all_data;
-use crate::live::shipped::{Extent, Shipped};
+use crate::live::shipped::Shipped;
 
 /// So much is read from a bucket at a time.
 const WINDOW: u64 = 8 << 20;

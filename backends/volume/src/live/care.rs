@@ -9,10 +9,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::Live;
+use super::extents::{live_bytes, objects};
 use super::local::Local;
 use super::open::RemoteOptions;
 use super::retention::Retention;
-use super::shipped::{Shipping, live_bytes, objects};
+use super::shipped::Shipping;
 use crate::bucket::{Checkpoint, Named, ObjectId, Remote, ShipError};
 
 /// A checkpoint is made after this time, if anything was appended to the log.

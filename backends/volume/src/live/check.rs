@@ -5,7 +5,8 @@ use std::path::Path;
 use tokio::runtime::Handle;
 use vfsd_backend::Result;
 
-use super::shipped::{Shipping, frames};
+use super::extents::frames;
+use super::shipped::Shipping;
 use crate::Volume;
 use crate::bucket::{BucketError, BucketReport, BucketStat, CheckLevel, Owner, Point, View};
 use crate::check::{CheckReport, check_rows};

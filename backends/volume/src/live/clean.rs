@@ -7,9 +7,10 @@ use tokio::runtime::Handle;
 
 use super::care;
 use super::check::image;
+use super::extents::objects;
 use super::moving::{Moving, Unmoved};
 use super::open::host_name;
-use super::shipped::{Shipped, Shipping, objects};
+use super::shipped::{Shipped, Shipping};
 use crate::Volume;
 use crate::bucket::{BucketError, CARETAKER, Collected, Named, ObjectId, Opener, Remote, View};
 use crate::error::VolumeError;

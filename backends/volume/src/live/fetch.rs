@@ -15,8 +15,8 @@ use vfsd_backend::{Answer, Errno, Result};
 
 use super::Live;
 use super::dirty::ContentMap;
+use super::extents::Extent;
 use super::ranges::around;
-use super::shipped::Extent;
 use crate::bucket::Frame;
 use crate::inode::Inode;
 

@@ -2,7 +2,7 @@
 //!
 //! The volume is worked on in a directory of this host, as any other. A thread ships what changed:
 //! a [cut] notes the state of an instant, the content of that instant goes into segments, and a log object tells
-//! rows and places of content. [`shipped`] says what the bucket has; what is not here any more, or never was,
+//! rows and places of content. [`shipped`] says what the bucket has, [`extents`] where; what is not here any more, or never was,
 //! is [fetched](fetch) from there. What is left in objects of which little is needed is [moved](moving).
 
 mod cache;
@@ -13,6 +13,7 @@ pub(crate) mod cut;
 pub(crate) mod dirty;
 #[cfg(test)]
 mod dirty_tests;
+pub(crate) mod extents;
 mod fetch;
 mod frozen;
 pub(crate) mod holes;
@@ -20,6 +21,7 @@ mod lag;
 mod local;
 mod moving;
 pub(crate) mod open;
+mod packing;
 pub(crate) mod ranges;
 pub(crate) mod readahead;
 mod retention;

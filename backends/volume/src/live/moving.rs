@@ -10,8 +10,10 @@ use std::ops::Range;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use super::shipped::{Extent, Shipped, Shipping, ranges_in};
-use crate::bucket::{Frame, ObjectId, Piece, Remote, Sealed, Segment, SegmentWriter, ShipError};
+use super::extents::{Extent, ranges_in};
+use super::packing::Packing;
+use super::shipped::{Shipped, Shipping};
+use crate::bucket::{Frame, ObjectId, Piece, Remote, Sealed, Segment, ShipError};
 use crate::failpoint::Failpoints;
 
 /// Content that is moved after one clean-up. The next one goes on.
@@ -58,7 +60,7 @@ impl Unmoved {
 /// Segments that are being filled.
 struct Filling<'a> {
     remote: &'a Remote,
-    writer: Option<SegmentWriter>,
+    packing: Packing,
     full: Vec<Segment>,
     pieces: Vec<Piece>,
 }
@@ -97,7 +99,7 @@ impl Moving {
         failpoints.reach("content to move read");
         let mut filling = Filling {
             remote,
-            writer: None,
+            packing: Packing::default(),
             full: Vec::new(),
             pieces: Vec::new(),
         };
@@ -194,23 +196,14 @@ impl Filling<'_> {
         if let Some((ino, offset, bytes)) = run {
             self.append(ino, offset, &bytes)?;
         }
-        if let Some(mut writer) = self.writer.take() {
-            self.full.push(writer.finish()?);
-        }
+        self.full.extend(self.packing.finish()?);
         Ok(())
     }
 
     fn append(&mut self, ino: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            None => self.writer.insert(self.remote.segment()?),
-        };
-        let frame = writer.append(ino, offset, bytes)?;
-        self.pieces.push(Piece::whole(ino, offset, frame));
-        if writer.is_full() {
-            self.full.push(writer.finish()?);
-            self.writer = None;
-        }
+        let piece = self.packing.append(self.remote, ino, offset, bytes)?;
+        self.pieces.push(piece);
+        self.full.extend(self.packing.full()?);
         Ok(())
     }
 }

@@ -11,9 +11,10 @@ use vfsd_backend::Errno;
 use super::Live;
 use super::cut::Cut;
 use super::dirty::Frozen;
+use super::packing::Packing;
 use super::shipper::Failure;
 use super::uploads::Uploads;
-use crate::bucket::{MAX_INLINE_BYTES, Piece, Remote, Sealed, SegmentWriter, ShipError};
+use crate::bucket::{MAX_INLINE_BYTES, Piece, Remote, Sealed, ShipError};
 use crate::core::Core;
 use crate::meta::journal::Lsn;
 
@@ -38,7 +39,7 @@ pub(super) struct Round {
     pub(super) content: u64,
     /// There is more than a log object takes.
     in_segments: bool,
-    writer: Option<SegmentWriter>,
+    packing: Packing,
     uploads: Uploads,
     pub(super) pieces: Vec<Piece>,
     pub(super) sealed: Option<Sealed>,
@@ -55,7 +56,7 @@ impl Round {
             queued: 0,
             content: 0,
             in_segments: false,
-            writer: None,
+            packing: Packing::default(),
             uploads: Uploads::default(),
             pieces: Vec::new(),
             sealed: None,
@@ -79,7 +80,10 @@ impl Round {
                 core.failpoints.reach("some content read");
                 self.pack(live)?;
             }
-            self.finish_segment(live)?;
+            // Pieces name it.
+            if let Some(segment) = self.packing.finish()? {
+                self.uploads.begin(live, segment)?;
+            }
             core.failpoints.reach("all content read");
             self.uploads.wait(live)?;
             core.failpoints.reach("segments in the bucket");
@@ -136,29 +140,12 @@ impl Round {
         }
         self.in_segments = true;
         while let Some((ino, offset, bytes)) = self.queue.front() {
-            let writer = match &mut self.writer {
-                Some(writer) => writer,
-                None => self.writer.insert(live.remote.segment()?),
-            };
-            let frame = writer.append(*ino, *offset, bytes)?;
-            self.pieces.push(Piece::whole(*ino, *offset, frame));
-            let full = writer.is_full();
+            let piece = self.packing.append(&live.remote, *ino, *offset, bytes)?;
+            self.pieces.push(piece);
             self.queue.pop_front();
-            if full {
-                self.finish_segment(live)?;
+            if let Some(segment) = self.packing.full()? {
+                self.uploads.begin(live, segment)?;
             }
-        }
-        Ok(())
-    }
-
-    /// The segment that is written goes to the bucket: pieces name it.
-    fn finish_segment(&mut self, live: &Live) -> Result<(), Failure> {
-        if let Some(writer) = &mut self.writer
-            && !writer.is_empty()
-        {
-            let segment = writer.finish()?;
-            self.writer = None;
-            self.uploads.begin(live, segment)?;
         }
         Ok(())
     }

@@ -1,254 +1,31 @@
 //! The shipped image: what the bucket says up to a point of its chain, in tables of its own.
 //!
-//! They are the tables of the volume, and `extent`: where content lies in the bucket. Nothing brings them forward
+//! They are the tables of the volume, and [`extent`](extents): where content lies in the bucket. Nothing brings them forward
 //! but log objects that are in the bucket, each in one transaction. The live tables start from them on a host
 //! that never had the volume, and a checkpoint is a copy of them.
 
-use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use vfsd_backend::{Error, Result};
 
-use super::ranges::END;
-use crate::bucket::{ChainHash, Frame, ObjectId, Piece, Point};
+use super::extents::{self, Extent, unsigned};
+use crate::bucket::{ChainHash, Piece, Point};
 use crate::meta::ahead::Ahead;
 use crate::meta::journal::Lsn;
 use crate::meta::{change, schema, tables};
 
-/// No extent is longer: one frame.
-const MAX_EXTENT_BYTES: u64 = crate::bucket::MAX_FRAME_BYTES as u64;
 /// Readers that are kept for the next who needs one.
 const SPARE_READERS: usize = 8;
 
-const TABLES: &str = "
+const CHAIN: &str = "
 CREATE TABLE chain(id INTEGER PRIMARY KEY CHECK(id=1), seq INT NOT NULL, lsn INT NOT NULL, epoch INT NOT NULL, hash BLOB NOT NULL);
-CREATE TABLE extent(
-  ino INT NOT NULL, off INT NOT NULL, len INT NOT NULL, epoch INT, seq INT NOT NULL,
-  at INT NOT NULL, stored INT NOT NULL, raw INT NOT NULL, crc INT NOT NULL, skip INT NOT NULL,
-  PRIMARY KEY(ino, off)) WITHOUT ROWID;
 ";
-
-/// Content of a file that lies in the bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Extent {
-    /// Where it begins in the file.
-    pub(crate) offset: u64,
-    pub(crate) length: u64,
-    pub(crate) frame: Frame,
-    /// Where it begins in the frame's content.
-    pub(crate) skip: u32,
-}
-
-impl Extent {
-    pub(crate) fn range(&self) -> Range<u64> {
-        self.offset..self.offset.saturating_add(self.length)
-    }
-}
 
 fn storage(error: rusqlite::Error) -> Error {
     Error::Storage(Box::new(error))
-}
-
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    row.get::<_, i64>(column).map(i64::cast_unsigned)
-}
-
-/// An extent in columns `off, len, epoch, seq, at, stored, raw, crc, skip`.
-fn extent(row: &Row<'_>) -> rusqlite::Result<Extent> {
-    let epoch: Option<i64> = row.get(2)?;
-    let seq = unsigned(row, 3)?;
-    Ok(Extent {
-        offset: unsigned(row, 0)?,
-        length: unsigned(row, 1)?,
-        frame: Frame {
-            object: match epoch {
-                Some(epoch) => ObjectId::Segment {
-                    epoch: epoch.cast_unsigned(),
-                    seq,
-                },
-                None => ObjectId::Log(seq),
-            },
-            offset: unsigned(row, 4)?,
-            stored: row.get(5)?,
-            length: row.get(6)?,
-            crc: row.get(7)?,
-        },
-        skip: row.get(8)?,
-    })
-}
-
-const COLUMNS: &str = "off, len, epoch, seq, at, stored, raw, crc, skip";
-
-fn put(db: &Transaction<'_>, ino: u64, extent: &Extent) -> rusqlite::Result<()> {
-    let (epoch, seq) = match extent.frame.object {
-        ObjectId::Segment { epoch, seq } => (Some(epoch.cast_signed()), seq),
-        ObjectId::Log(seq) => (None, seq),
-    };
-    let sql = format!(
-        "INSERT INTO extent(ino, {COLUMNS}) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
-    );
-    db.prepare_cached(&sql)?.execute(params![
-        ino.cast_signed(),
-        extent.offset.cast_signed(),
-        extent.length.cast_signed(),
-        epoch,
-        seq.cast_signed(),
-        extent.frame.offset.cast_signed(),
-        extent.frame.stored,
-        extent.frame.length,
-        extent.frame.crc,
-        extent.skip
-    ])?;
-    Ok(())
-}
-
-/// What is left of an extent from an offset on.
-fn tail(extent: &Extent, from: u64) -> Option<Extent> {
-    let less = from.checked_sub(extent.offset)?;
-    let length = extent
-        .length
-        .checked_sub(less)
-        .filter(|&length| length > 0)?;
-    let skip = extent.skip.checked_add(u32::try_from(less).ok()?)?;
-    Some(Extent {
-        offset: from,
-        length,
-        skip,
-        ..*extent
-    })
-}
-
-/// Takes a range out of the extents of a file.
-fn cut(db: &Transaction<'_>, ino: u64, range: &Range<u64>) -> rusqlite::Result<()> {
-    let (file, start, end) = (
-        ino.cast_signed(),
-        range.start.cast_signed(),
-        range.end.cast_signed(),
-    );
-    let sql =
-        format!("SELECT {COLUMNS} FROM extent WHERE ino=?1 AND off<?2 ORDER BY off DESC LIMIT 1");
-    let before = db
-        .prepare_cached(&sql)?
-        .query_row([file, start], extent)
-        .optional()?;
-    if let Some(before) = before.filter(|before| before.range().end > range.start) {
-        let length = range.start.saturating_sub(before.offset);
-        db.prepare_cached("UPDATE extent SET len=?3 WHERE ino=?1 AND off=?2")?
-            .execute([file, before.offset.cast_signed(), length.cast_signed()])?;
-        if let Some(rest) = tail(&before, range.end) {
-            put(db, ino, &rest)?;
-        }
-    }
-    let sql = format!(
-        "SELECT {COLUMNS} FROM extent WHERE ino=?1 AND off>=?2 AND off<?3 ORDER BY off DESC LIMIT 1"
-    );
-    let last = db
-        .prepare_cached(&sql)?
-        .query_row([file, start, end], extent)
-        .optional()?;
-    db.prepare_cached("DELETE FROM extent WHERE ino=?1 AND off>=?2 AND off<?3")?
-        .execute([file, start, end])?;
-    match last.and_then(|last| tail(&last, range.end)) {
-        Some(rest) => put(db, ino, &rest),
-        None => Ok(()),
-    }
-}
-
-fn place(db: &Transaction<'_>, piece: &Piece) -> rusqlite::Result<()> {
-    let end = piece.offset.saturating_add(piece.length);
-    cut(db, piece.ino, &(piece.offset..end))?;
-    match piece.place {
-        Some((frame, skip)) => put(
-            db,
-            piece.ino,
-            &Extent {
-                offset: piece.offset,
-                length: piece.length,
-                frame,
-                skip,
-            },
-        ),
-        None => Ok(()),
-    }
-}
-
-/// All frames that extents name, in the order of their objects.
-pub(crate) fn frames(db: &Connection) -> rusqlite::Result<Vec<Frame>> {
-    let sql = format!("SELECT {COLUMNS} FROM extent ORDER BY epoch, seq, at");
-    let mut frames = Vec::new();
-    let mut statement = db.prepare(&sql)?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let frame = extent(row)?.frame;
-        if frames.last() != Some(&frame) {
-            frames.push(frame);
-        }
-    }
-    Ok(frames)
-}
-
-/// How many stored bytes of each object the extents in a file that [`Shipping::copy`] wrote need, about.
-pub(crate) fn live_bytes(path: &Path) -> std::io::Result<HashMap<ObjectId, u64>> {
-    let read = || -> rusqlite::Result<HashMap<ObjectId, u64>> {
-        let db = schema::reader(path)?;
-        let sql = "SELECT epoch, seq, SUM(len * stored / raw) FROM extent GROUP BY epoch, seq";
-        let mut statement = db.prepare(sql)?;
-        let objects = statement.query_map([], |row| Ok((object(row)?, unsigned(row, 2)?)))?;
-        objects.collect()
-    };
-    read().map_err(std::io::Error::other)
-}
-
-/// Which ranges of files lie in some objects: inode numbers and ranges, until they are `most` bytes of content together.
-pub(crate) fn ranges_in(
-    db: &Connection,
-    objects: &HashSet<ObjectId>,
-    most: u64,
-) -> rusqlite::Result<Vec<(u64, Range<u64>)>> {
-    let mut statement = db.prepare("SELECT epoch, seq, ino, off, len FROM extent")?;
-    let mut rows = statement.query([])?;
-    let mut ranges: Vec<(u64, Range<u64>)> = Vec::new();
-    let mut bytes: u64 = 0;
-    while let Some(row) = rows.next()?
-        && bytes < most
-    {
-        if !objects.contains(&object(row)?) {
-            continue;
-        }
-        let (ino, start, length) = (unsigned(row, 2)?, unsigned(row, 3)?, unsigned(row, 4)?);
-        let end = start.saturating_add(length);
-        // However little it is, it takes room here.
-        bytes = bytes.saturating_add(length.max(4096));
-        match ranges.last_mut() {
-            Some((last, range)) if *last == ino && range.end == start => range.end = end,
-            _ => ranges.push((ino, start..end)),
-        }
-    }
-    Ok(ranges)
-}
-
-/// An object in columns `epoch, seq`.
-fn object(row: &Row<'_>) -> rusqlite::Result<ObjectId> {
-    let seq = unsigned(row, 1)?;
-    let epoch: Option<i64> = row.get(0)?;
-    Ok(match epoch.map(i64::cast_unsigned) {
-        Some(epoch) => ObjectId::Segment { epoch, seq },
-        None => ObjectId::Log(seq),
-    })
-}
-
-/// All objects that the extents in a file that [`Shipping::copy`] wrote name.
-pub(crate) fn objects(path: &Path) -> std::io::Result<Vec<ObjectId>> {
-    let read = || -> rusqlite::Result<Vec<ObjectId>> {
-        let db = schema::reader(path)?;
-        let mut statement = db.prepare("SELECT DISTINCT epoch, seq FROM extent")?;
-        let objects = statement.query_map([], object)?;
-        objects.collect()
-    };
-    read().map_err(std::io::Error::other)
 }
 
 /// Looks into the shipped image.
@@ -282,33 +59,12 @@ impl Shipped {
 
     /// Which ranges of the first `size` bytes of a file the bucket has.
     pub(crate) fn ranges(&self, ino: u64, size: u64) -> Result<Vec<Range<u64>>> {
-        self.read(|db| {
-            let mut statement = db.prepare_cached(
-                "SELECT off, len FROM extent WHERE ino=?1 AND off<?2 ORDER BY off",
-            )?;
-            let ranges =
-                statement.query_map([ino, size.min(END)].map(u64::cast_signed), |row| {
-                    let (offset, length) = (unsigned(row, 0)?, unsigned(row, 1)?);
-                    Ok(offset..offset.saturating_add(length).min(size))
-                })?;
-            ranges.collect()
-        })
+        self.read(|db| extents::ranges(db, ino, size))
     }
 
     /// The extents that have something of a range of a file, in their order.
     pub(crate) fn extents(&self, ino: u64, range: &Range<u64>) -> Result<Vec<Extent>> {
-        let first = range.start.saturating_sub(MAX_EXTENT_BYTES);
-        let bounds = [ino, first, range.end.min(END)].map(u64::cast_signed);
-        let sql = format!(
-            "SELECT {COLUMNS} FROM extent WHERE ino=?1 AND off>=?2 AND off<?3 ORDER BY off"
-        );
-        let mut found: Vec<Extent> = self.read(|db| {
-            db.prepare_cached(&sql)?
-                .query_map(bounds, extent)?
-                .collect()
-        })?;
-        found.retain(|extent| extent.range().end > range.start);
-        Ok(found)
+        self.read(|db| extents::within(db, ino, range))
     }
 }
 
@@ -324,7 +80,8 @@ impl Shipping {
     pub(crate) fn create(path: &Path) -> Result<()> {
         schema::create(path).map_err(storage)?;
         let db = schema::writer(path).map_err(storage)?;
-        db.execute_batch(TABLES).map_err(storage)
+        db.execute_batch(CHAIN).map_err(storage)?;
+        db.execute_batch(extents::TABLE).map_err(storage)
     }
 
     pub(crate) fn open(path: &Path) -> Result<Self> {
@@ -383,12 +140,10 @@ impl Shipping {
         let transaction = self.db.transaction()?;
         tables::apply_within(&transaction, ahead)?;
         for piece in pieces {
-            place(&transaction, piece)?;
+            extents::place(&transaction, piece)?;
         }
         for (ino, _) in ahead.nodes.iter().filter(|(_, row)| row.is_none()) {
-            transaction
-                .prepare_cached("DELETE FROM extent WHERE ino=?1")?
-                .execute([ino.cast_signed()])?;
+            extents::remove(&transaction, *ino)?;
         }
         let Point {
             seq,
@@ -450,6 +205,7 @@ impl Shipping {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bucket::{Frame, ObjectId};
 
     fn frame(seq: u64) -> Frame {
         Frame {

@@ -5,7 +5,7 @@ use std::path::Path;
 use tokio::runtime::Handle;
 
 use super::check::image;
-use super::shipped::objects;
+use super::extents::objects;
 use crate::Volume;
 use crate::bucket::{Amount, BucketError, Snapshot, View};
 use crate::error::VolumeError;

@@ -8,7 +8,8 @@ use super::kills::store;
 use super::scene::{SIZE, Scene, content_in};
 use crate::bucket::{CheckLevel, Point, View};
 use crate::check::{CheckReport, check_rows};
-use crate::live::shipped::{Shipping, frames};
+use crate::live::extents::frames;
+use crate::live::shipped::Shipping;
 
 /// The point of the chain that a local directory knows, and whether the bucket has all content that it names.
 fn shipped(left: &Left) -> (Point, bool) {

@@ -18,7 +18,7 @@ use vfsd_testkit::place::Place;
 use super::kill::{Control, Copy, Left};
 use crate::bucket::CheckLevel;
 use crate::failpoint::with_hook;
-use crate::live::shipped::live_bytes;
+use crate::live::extents::live_bytes;
 use crate::{Bucket, RemoteOptions, Volume, VolumeKey, VolumeOptions};
 
 #[path = "../../../tests/crash/work.rs"]
@@ -40,15 +40,19 @@ const STANDS: [&str; 7] = [
 
 type Tree = BTreeMap<String, Look>;
 
-fn number(variable: &str, usual: u64) -> u64 {
+pub(super) fn number(variable: &str, usual: u64) -> u64 {
     std::env::var(variable).map_or(usual, |text| text.parse().unwrap())
 }
 
 /// SplitMix64.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -6,7 +6,8 @@ use super::kill::Left;
 use super::kills::store;
 use super::scene::{SIZE, Scene, content_in};
 use crate::bucket::{CheckLevel, ObjectId, View};
-use crate::live::shipped::{Shipping, frames, live_bytes};
+use crate::live::extents::{frames, live_bytes};
+use crate::live::shipped::Shipping;
 
 const OTHERS: u8 = 9;
 
