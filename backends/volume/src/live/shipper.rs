@@ -18,9 +18,9 @@ use super::open::Durability;
 use super::round::Round;
 use super::rounds::Next;
 use super::shipped::Shipping;
-use crate::bucket::ShipError;
+use crate::bucket::{Piece, Point, ShipError};
 use crate::core::Core;
-use crate::meta::journal::Cursor;
+use crate::meta::journal::{Cursor, Lsn};
 
 /// After a failure a round is tried again after this time, and then after twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -287,8 +287,24 @@ impl Shipper {
         self.failing.over();
         self.core.failpoints.reach("move in the bucket");
         self.care.logged(moved.sealed.bytes());
-        let point = moved.sealed.point();
-        while let Err(error) = self.shipping.apply(&[], &moved.pieces, point) {
+        if !self.bring_forward(live, &[], &moved.pieces, moved.sealed.point()) {
+            return false;
+        }
+        self.core.failpoints.reach("shipped image knows the move");
+        true
+    }
+
+    /// Tells the shipped image what the bucket has by now, as soon as there is room on the disk. False: it is time to stop.
+    fn bring_forward(
+        &mut self,
+        live: &Live,
+        records: &[(Lsn, Vec<u8>)],
+        pieces: &[Piece],
+        point: Point,
+    ) -> bool {
+        while let Err(error) = self.shipping.apply(records, pieces, point) {
+            // No round begins meanwhile.
+            live.rounds.failed();
             let pause = self.failing.again(&error);
             // The next start finds it in the bucket.
             if live.rounds.pause(pause) == Next::Stop {
@@ -296,7 +312,6 @@ impl Shipper {
             }
         }
         self.failing.over();
-        self.core.failpoints.reach("shipped image knows the move");
         true
     }
 
@@ -309,17 +324,10 @@ impl Shipper {
         live.rounds.done();
         if let Some(sealed) = &round.sealed {
             self.care.logged(sealed.bytes());
-            while let Err(error) =
-                self.shipping
-                    .apply(&round.records, &round.pieces, sealed.point())
-            {
-                let pause = self.failing.again(&error);
-                // The next start finds it in the bucket.
-                if live.rounds.pause(pause) == Next::Stop {
-                    return false;
-                }
+            let (records, pieces) = (&round.records, &round.pieces);
+            if !self.bring_forward(live, records, pieces, sealed.point()) {
+                return false;
             }
-            self.failing.over();
         }
         self.core.failpoints.reach("shipped image forward");
         live.cache.grown(round.content);

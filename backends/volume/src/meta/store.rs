@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
 use vfsd_backend::{Errno, Error, Result};
 
-use super::ahead::Ahead;
+use super::ahead::{self, Ahead};
 use super::change::{self, Change};
 use super::journal::{self, Journal, Lsn, Purpose};
 use super::row::{EntryRow, NodeRow};
@@ -31,7 +31,7 @@ const CHECKPOINT_BYTES: u64 = 64 << 20;
 /// See [`CHECKPOINT_BYTES`].
 const CHECKPOINT_IDLE: Duration = Duration::from_secs(10);
 /// After a failure of SQLite (a full disk) it is tried again after this time.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 1000 });
 /// Readers that are kept for the next who needs one.
 const SPARE_READERS: usize = 8;
 
@@ -254,13 +254,29 @@ impl Meta {
 
     /// Up to `count` entries of a directory after `cookie`, in the order of their cookies.
     pub(crate) fn entries(&self, parent: u64, cookie: u64, count: u64) -> Result<Vec<Named>> {
-        self.catch_up()?;
-        self.read(|db| tables::entries(db, parent, cookie, count))
+        match self.catch_up() {
+            Ok(()) => self.read(|db| tables::entries(db, parent, cookie, count)),
+            Err(_) => {
+                self.read_behind(|db, ahead| ahead::entries_over(db, ahead, parent, cookie, count))
+            }
+        }
     }
 
     pub(crate) fn attributes(&self, ino: u64) -> Result<Vec<Attribute>> {
-        self.catch_up()?;
-        self.read(|db| tables::attributes(db, ino))
+        match self.catch_up() {
+            Ok(()) => self.read(|db| tables::attributes(db, ino)),
+            Err(_) => self.read_behind(|db, ahead| ahead::attributes_over(db, ahead, ino)),
+        }
+    }
+
+    /// Looks into the tables while SQLite cannot bring them forward, as on a full disk, and at what is ahead of them, older
+    /// first. Should an attempt succeed just now, the tables have some of that, too.
+    fn read_behind<T>(
+        &self,
+        look: impl FnOnce(&Connection, [&Ahead; 2]) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let waiting = self.waiting.lock();
+        self.read(|db| look(db, [&waiting.applying, &waiting.next]))
     }
 
     /// The thread's work.

@@ -44,11 +44,16 @@ impl Scene {
     }
 
     pub(super) fn promising(durability: Durability) -> Self {
+        Self::promising_at(durability, None)
+    }
+
+    /// With its local directory at a path.
+    pub(super) fn promising_at(durability: Durability, host: Option<PathBuf>) -> Self {
         let dir = tempfile::tempdir_in(scratch()).unwrap();
         let objects = Arc::new(InMemory::new());
         make_volume(&objects);
         let copy = Copy {
-            host: dir.path().join("host"),
+            host: host.unwrap_or_else(|| dir.path().join("host")),
             objects,
             scratch: dir.path().to_owned(),
             made: Arc::default(),
