@@ -35,6 +35,7 @@ mod error;
 mod helper;
 mod image;
 mod limits;
+mod link;
 mod reference;
 mod referrers;
 mod store;

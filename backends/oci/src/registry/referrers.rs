@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
+use reqwest::Url;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::body;
 use super::client::{Client, Get};
+use super::link;
 use super::{RegistryError, Settings};
 use crate::blob::Sha256Digest;
 use crate::image::JSON_MAX;
@@ -20,6 +22,9 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// How often a tag is written again because somebody else wrote it meanwhile.
 const WRITES: usize = 3;
+
+/// How many pages of a list are asked for at most.
+const PAGES_MAX: usize = 16;
 
 /// What a manifest that refers to another one is made of.
 #[derive(Debug)]
@@ -81,8 +86,8 @@ fn list(client: &Client, artifact: &Artifact, digest: Sha256Digest) -> Result<()
     let is_it = |listed: &Value| listed.get("digest").and_then(Value::as_str) == Some(&digest);
     let what = format!("{}, tag {tag}", client.image());
     for _ in 0..WRITES {
-        let mut index = match document(client, "manifests", &tag, "")? {
-            Some(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        let mut index = match page(client, &what, &client.url("manifests", &tag)?)? {
+            Some(Page { bytes, .. }) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
             None => json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}),
         };
         let listed = index.get_mut("manifests").and_then(Value::as_array_mut);
@@ -114,7 +119,7 @@ fn list(client: &Client, artifact: &Artifact, digest: Sha256Digest) -> Result<()
     })
 }
 
-/// The manifests of a type that refer to `subject`, as far as one answer lists them.
+/// The manifests of a type that refer to `subject`, in the order of the list.
 ///
 /// # Errors
 /// What the registry answers, but not that it has no list.
@@ -124,28 +129,34 @@ pub(super) fn of(
     artifact_type: &str,
 ) -> Result<Vec<Sha256Digest>, RegistryError> {
     // The type has no characters that a query would need otherwise.
-    let query = format!("?artifactType={artifact_type}");
-    let listed = match document(client, "referrers", &subject.to_string(), &query) {
+    let query = format!("{subject}?artifactType={artifact_type}");
+    let what = format!("{}, what refers to {subject}", client.image());
+    let mut page = match page(client, &what, &client.url("referrers", &query)?) {
         // Those that know no such list have various words for it.
         Ok(None) | Err(RegistryError::Status { .. }) => {
-            document(client, "manifests", &tag(subject), "")?
+            page(client, &what, &client.url("manifests", &tag(subject))?)?
         }
         other => other?,
     };
-    let Some(bytes) = listed else {
-        return Ok(Vec::new());
-    };
-    let list: List = serde_json::from_slice(&bytes).map_err(|_| RegistryError::Answer {
-        what: format!("{}, what refers to {subject}", client.image()),
-        reason: "with no list of manifests".to_owned(),
-    })?;
-    let ours = list.manifests.iter().filter(|listed| {
-        let found = listed.artifact_type.as_deref();
-        found == Some(artifact_type)
-    });
-    Ok(ours
-        .filter_map(|listed| listed.digest.parse().ok())
-        .collect())
+    let mut found = Vec::new();
+    let mut pages: usize = 0;
+    while let Some(Page { bytes, next }) = page {
+        pages = pages.saturating_add(1);
+        let list: List = serde_json::from_slice(&bytes).map_err(|_| RegistryError::Answer {
+            what: what.clone(),
+            reason: "with no list of manifests".to_owned(),
+        })?;
+        let ours = list.manifests.iter().filter(|listed| {
+            let found = listed.artifact_type.as_deref();
+            found == Some(artifact_type)
+        });
+        found.extend(ours.filter_map(|listed| listed.digest.parse::<Sha256Digest>().ok()));
+        page = match next.filter(|_| pages < PAGES_MAX) {
+            Some(next) => self::page(client, &what, &next)?,
+            None => None,
+        };
+    }
+    Ok(found)
 }
 
 /// The tag of the list, where the registry keeps none.
@@ -153,26 +164,29 @@ fn tag(subject: Sha256Digest) -> String {
     format!("sha256-{}", subject.hex())
 }
 
-/// A document of the repository; none where it is not there.
-fn document(
-    client: &Client,
-    kind: &str,
-    name: &str,
-    query: &str,
-) -> Result<Option<Vec<u8>>, RegistryError> {
-    let what = format!("{}, {kind} {name}", client.image());
-    let url = client.url(kind, &format!("{name}{query}"))?;
+/// An answer with a list.
+struct Page {
+    bytes: Vec<u8>,
+    /// Where the list goes on.
+    next: Option<Url>,
+}
+
+/// A page of the repository; none where it is not there.
+fn page(client: &Client, what: &str, url: &Url) -> Result<Option<Page>, RegistryError> {
     let fetched = client.retry(|| {
         let answer = client.get(&Get {
-            what: &what,
-            url: &url,
+            what,
+            url,
             accept: Some(INDEX),
             range: None,
         })?;
-        body::document(answer.response, &what, JSON_MAX, client.limits())
+        let from = answer.elsewhere.as_ref().unwrap_or(url);
+        let next = link::next(answer.response.headers(), from);
+        let bytes = body::document(answer.response, what, JSON_MAX, client.limits())?;
+        Ok(Page { bytes, next })
     });
     match fetched {
-        Ok(bytes) => Ok(Some(bytes)),
+        Ok(page) => Ok(Some(page)),
         Err(RegistryError::NotFound(_)) => Ok(None),
         Err(error) => Err(error),
     }

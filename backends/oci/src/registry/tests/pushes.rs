@@ -21,6 +21,9 @@ pub(crate) struct Pushes {
     referring: Mutex<Vec<(String, Value)>>,
 }
 
+/// How many manifests a page of a list has.
+const PAGE: usize = 2;
+
 /// Status, headers, body.
 type Answer = (&'static str, String, Vec<u8>);
 
@@ -28,6 +31,11 @@ impl Pushes {
     /// Knows what refers to what from now on.
     pub(crate) fn begin_to_list(&self) {
         self.lists.store(true, Ordering::SeqCst);
+    }
+
+    /// Has a manifest in the list of what refers to another one.
+    pub(crate) fn refer(&self, subject: &str, listed: Value) {
+        self.referring.lock().push((subject.to_owned(), listed));
     }
 
     /// What a tag that was pushed leads to.
@@ -68,9 +76,18 @@ impl Pushes {
                 );
                 let referring = self.referring.lock();
                 let manifests = referring.iter().filter(|(of, _)| of == subject);
-                let manifests: Vec<&Value> = manifests.map(|(_, listed)| listed).collect();
-                let list = json!({"schemaVersion": 2, "manifests": manifests});
-                ("200 OK", String::new(), list.to_string().into_bytes())
+                let all: Vec<&Value> = manifests.map(|(_, listed)| listed).collect();
+                let (query, first) = query.split_once("&from=").unwrap_or((query, "0"));
+                let first: usize = first.parse().unwrap();
+                let end = all.len().min(first + PAGE);
+                let link = match end < all.len() {
+                    true => format!(
+                        "Link: </v2/a/b/referrers/{subject}?{query}&from={end}>; rel=\"next\"\r\n"
+                    ),
+                    false => String::new(),
+                };
+                let list = json!({"schemaVersion": 2, "manifests": all[first..end]});
+                ("200 OK", link, list.to_string().into_bytes())
             }
             _ => return None,
         })
@@ -98,7 +115,7 @@ impl Pushes {
             let listed = json!({
                 "digest": digest.to_string(), "size": body.len(), "artifactType": manifest["artifactType"],
             });
-            self.referring.lock().push((subject.to_owned(), listed));
+            self.refer(subject, listed);
         }
         ("201 Created", headers, Vec::new())
     }

@@ -90,6 +90,29 @@ fn a_registry_that_lists_what_refers_to_an_image_gets_no_tag() {
 }
 
 #[test]
+fn a_list_in_pages_is_read_to_its_end_and_one_without_end_is_not() {
+    let scene = patient(Scene::new());
+    let pushes = scene.server.pushes();
+    pushes.begin_to_list();
+    let subject = scene.manifest;
+    let numbered = |number: usize| Sha256Digest::of(&number.to_le_bytes());
+    let refer = |number| {
+        let listed =
+            json!({"digest": numbered(number).to_string(), "artifactType": "application/vnd.x"});
+        pushes.refer(&subject.to_string(), listed);
+    };
+    let of = || super::super::referrers::of(&scene.client(), subject, "application/vnd.x").unwrap();
+    assert_eq!(of(), []);
+    (0..5).for_each(refer);
+    scene.server.seen();
+    assert_eq!(of(), (0..5).map(numbered).collect::<Vec<_>>());
+    assert_eq!(scene.server.seen().len(), 3);
+    (5..100).for_each(refer);
+    assert_eq!(of(), (0..32).map(numbered).collect::<Vec<_>>());
+    assert_eq!(scene.server.seen().len(), 16);
+}
+
+#[test]
 fn what_others_have_listed_stays_listed() {
     let scene = patient(Scene::new());
     let other = json!({"digest": "sha512:00", "size": 1, "mediaType": "a/b", "more": {"x": [1]}});
