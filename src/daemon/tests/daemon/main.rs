@@ -12,6 +12,8 @@ mod confinement;
 mod hung;
 mod images;
 mod mount_copies;
+mod mount_locks;
+mod mount_users;
 mod mounting;
 mod plugins;
 mod process;

@@ -1,18 +1,14 @@
 //! Mounts on this host.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
-use crate::process::{
-    Daemon, Helper, Place, ask, children, not_root, outcome, text, vfsd, wait_until,
-};
+use crate::process::{Daemon, Place, ask, children, not_root, outcome, text, vfsd, wait_until};
 
 /// How many file systems are mounted there, one over another.
 fn mounts(point: &Path) -> usize {
@@ -94,7 +90,7 @@ impl Mounted {
     }
 
     /// Waits until as many requests wait for a lock.
-    fn wait_for_lock_waits(&self, count: usize) {
+    pub(crate) fn wait_for_lock_waits(&self, count: usize) {
         let line = format!("lock_waits {count}\n");
         wait_until(&line, || ask(&self.control, "status").contains(&line));
     }
@@ -110,7 +106,7 @@ impl Drop for Mounted {
 }
 
 /// Both storages of this version.
-fn sources(place: &Place) -> [String; 2] {
+pub(crate) fn sources(place: &Place) -> [String; 2] {
     [
         "memory:".to_owned(),
         format!("dir:{}", text(&place.share())),
@@ -333,107 +329,6 @@ fn other_users_have_access_to_roots_mounts_unless_told_otherwise() {
     }
 }
 
-/// How a process asks for a lock.
-const STYLES: [&str; 2] = ["flock", "fcntl"];
-
-fn lock(file: &File, style: &str, operation: FlockOperation) -> rustix::io::Result<()> {
-    match style {
-        "flock" => rustix::fs::flock(file, operation),
-        _ => rustix::fs::fcntl_lock(file, operation),
-    }
-}
-
-/// What [`a_wait_for_a_lock_ends_with_the_process_that_waits`] starts: a process that waits.
-#[test]
-#[ignore = "another test starts it as a process"]
-fn waits_for_a_lock() {
-    let Ok(path) = std::env::var("VFSD_TEST_LOCK_FILE") else {
-        return;
-    };
-    let style = std::env::var("VFSD_TEST_LOCK_STYLE").unwrap();
-    let file = File::options().read(true).write(true).open(path).unwrap();
-    lock(&file, &style, FlockOperation::LockExclusive).unwrap();
-}
-
-fn start_waiting(file: &Path, style: &str) -> Helper {
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "mounting::waits_for_a_lock", "--ignored"])
-        .env("VFSD_TEST_LOCK_FILE", file)
-        .env("VFSD_TEST_LOCK_STYLE", style)
-        .stdout(Stdio::null())
-        .spawn();
-    Helper(child.unwrap())
-}
-
-#[test]
-fn a_wait_for_a_lock_ends_with_the_process_that_waits() {
-    if cannot_mount() {
-        return;
-    }
-    let place = Place::new();
-    for source in sources(&place) {
-        for style in STYLES {
-            // Said, because a tree that is one guest's own leaves locks to it otherwise.
-            let mut mounted = Mounted::new(&place, &["--cache=auto"], &source);
-            let path = mounted.path("f");
-            let file = File::create(&path).unwrap();
-            lock(&file, style, FlockOperation::LockExclusive).unwrap();
-
-            // Without an answer to the kernel's INTERRUPT it could not even be killed.
-            let mut interrupted = start_waiting(&path, style);
-            mounted.wait_for_lock_waits(1);
-            assert!(interrupted.ends_by(Signal::TERM), "{style} on {source}");
-            mounted.wait_for_lock_waits(0);
-
-            // The lock itself is not lost with it: the next waits until it is free, and gets it.
-            let mut next = start_waiting(&path, style);
-            mounted.wait_for_lock_waits(1);
-            lock(&file, style, FlockOperation::Unlock).unwrap();
-            assert!(next.0.wait().unwrap().success(), "{style} on {source}");
-            drop(file);
-            mounted.daemon.stop(Signal::TERM);
-        }
-    }
-}
-
-#[test]
-fn local_locks_exclude_nobody_outside() {
-    if cannot_mount() {
-        return;
-    }
-    let place = Place::new();
-    let source = format!("dir:{}", text(&place.share()));
-    let host = File::create(place.share().join("f")).unwrap();
-    for style in STYLES {
-        lock(&host, style, FlockOperation::NonBlockingLockExclusive).unwrap();
-    }
-    for (options, shared) in [
-        (&[][..], &STYLES[..]),
-        (&["--local-locks"], &[]),
-        (&["--local-locks=flock"], &["fcntl"]),
-        (&["--local-locks=posix"], &["flock"]),
-    ] {
-        let mut mounted = Mounted::new(&place, options, &source);
-        let file = File::options().write(true).open(mounted.path("f")).unwrap();
-        for style in STYLES {
-            let taken = lock(&file, style, FlockOperation::NonBlockingLockExclusive);
-            assert_eq!(
-                taken.is_err(),
-                shared.contains(&style),
-                "{style} {options:?}"
-            );
-        }
-        let other = File::options().write(true).open(mounted.path("f")).unwrap();
-        let taken = lock(&other, "flock", FlockOperation::NonBlockingLockExclusive);
-        assert!(
-            taken.is_err(),
-            "users of the mount exclude each other: {options:?}"
-        );
-        drop((file, other));
-        mounted.daemon.stop(Signal::TERM);
-    }
-}
-
 #[test]
 fn a_tree_in_memory_is_as_large_as_it_was_said_to_be() {
     if cannot_mount() {
@@ -579,105 +474,4 @@ fn the_process_that_mounts_is_not_the_one_that_serves() {
     );
     assert_eq!(crate::process::status(serving, "Seccomp:"), "2");
     mounted.daemon.stop(Signal::TERM);
-}
-
-#[test]
-fn an_ordinary_user_mounts_through_fusermount3_or_is_told_to_install_it() {
-    if cannot_mount() {
-        return;
-    }
-    let place = Place::new();
-    let (point, program) = (place.path("mnt"), nobodys_program(&place));
-    let mut command = as_nobody(&program);
-    command.args(["mount", "memory:"]).arg(&point);
-    let mut daemon = Daemon::start(&mut command);
-    wait_until("the mount, or the end", || {
-        !daemon.runs() || is_mounted(&point)
-    });
-    if !daemon.runs() {
-        let errors = daemon.errors();
-        assert_eq!(daemon.end().code(), Some(1));
-        assert!(
-            errors.lines().last().unwrap().contains("fusermount3"),
-            "{errors}"
-        );
-        eprintln!("skipped in part: {errors}");
-        return;
-    }
-    let (code, _, errors) = outcome(as_nobody("touch").arg(point.join("f")));
-    assert_eq!(code, 0, "{errors}");
-    daemon.stop(Signal::TERM);
-    assert!(!is_mounted(&point));
-}
-
-#[test]
-fn a_volume_that_an_ordinary_user_makes_is_his_to_write_to() {
-    if cannot_mount() {
-        return;
-    }
-    let place = Place::new();
-    let (point, program) = (place.path("mnt"), nobodys_program(&place));
-    let volume = format!("volume:file:{}", place.path("volume").display());
-    let (code, _, errors) = outcome(as_nobody(&program).args(["volume", "create", &volume]));
-    assert_eq!(code, 0, "{errors}");
-    // It is mounted by root, so that this does not depend on fusermount3. Root's daemon may do no more than root's files let it.
-    let moved = outcome(
-        Command::new("chown")
-            .args(["-R", "0:0"])
-            .arg(place.path("volume")),
-    );
-    assert_eq!(moved.0, 0, "{}", moved.2);
-    let mut mounted = Mounted::new(&place, &["--allow-other"], &volume);
-    let (code, _, errors) = outcome(as_nobody("touch").arg(point.join("f")));
-    assert_eq!(code, 0, "{errors}");
-    let owner = std::fs::metadata(&point).unwrap();
-    assert_eq!((owner.uid(), owner.gid()), (NOBODY, NOBODY));
-    mounted.daemon.stop(Signal::TERM);
-}
-
-#[test]
-fn the_root_of_a_volume_is_whose_it_was_said_to_be() {
-    if cannot_mount() {
-        return;
-    }
-    let place = Place::new();
-    let make = |name: &str, words: &[&str]| {
-        let volume = format!("volume:file:{}", place.path(name).display());
-        let (code, _, errors) = outcome(vfsd(["volume", "create", &volume]).args(words));
-        assert_eq!(code, 0, "{errors}");
-        let mut mounted = Mounted::new(&place, &[], &volume);
-        let found = std::fs::metadata(place.path("mnt")).unwrap();
-        mounted.daemon.stop(Signal::TERM);
-        (found.uid(), found.gid(), found.mode() & 0o7777)
-    };
-    assert_eq!(make("usual", &[]), (0, 0, 0o755));
-    let given = make("given", &["--owner", "1000:100", "--mode", "1770"]);
-    assert_eq!(given, (1000, 100, 0o1770));
-}
-
-const NOBODY: u32 = 65_534;
-
-/// A command of an ordinary user.
-fn as_nobody(program: impl AsRef<OsStr>) -> Command {
-    let mut command = Command::new("setpriv");
-    command
-        .args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")])
-        .arg("--clear-groups")
-        .arg(program);
-    command
-}
-
-/// The program where an ordinary user can reach it, in a place that is that user's.
-fn nobodys_program(place: &Place) -> PathBuf {
-    let (point, program) = (place.path("mnt"), place.path("vfsd"));
-    let nobody = rustix::process::Uid::from_raw(NOBODY);
-    for path in [point.parent().unwrap(), &point] {
-        rustix::fs::chown(path, Some(nobody), None).unwrap();
-    }
-    // By another process: one that is forked meanwhile must not have the program open to write it.
-    let copied = Command::new("cp")
-        .args([env!("CARGO_BIN_EXE_vfsd").as_ref(), program.as_os_str()])
-        .status();
-    assert!(copied.unwrap().success());
-    program
 }

@@ -1,0 +1,112 @@
+//! Mounts of ordinary users, and whose files are in them.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::mounting::{Mounted, cannot_mount, is_mounted};
+use crate::process::{Daemon, Place, outcome, vfsd, wait_until};
+
+#[test]
+fn an_ordinary_user_mounts_through_fusermount3_or_is_told_to_install_it() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let (point, program) = (place.path("mnt"), nobodys_program(&place));
+    let mut command = as_nobody(&program);
+    command.args(["mount", "memory:"]).arg(&point);
+    let mut daemon = Daemon::start(&mut command);
+    wait_until("the mount, or the end", || {
+        !daemon.runs() || is_mounted(&point)
+    });
+    if !daemon.runs() {
+        let errors = daemon.errors();
+        assert_eq!(daemon.end().code(), Some(1));
+        assert!(
+            errors.lines().last().unwrap().contains("fusermount3"),
+            "{errors}"
+        );
+        eprintln!("skipped in part: {errors}");
+        return;
+    }
+    let (code, _, errors) = outcome(as_nobody("touch").arg(point.join("f")));
+    assert_eq!(code, 0, "{errors}");
+    daemon.stop(Signal::TERM);
+    assert!(!is_mounted(&point));
+}
+
+#[test]
+fn a_volume_that_an_ordinary_user_makes_is_his_to_write_to() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let (point, program) = (place.path("mnt"), nobodys_program(&place));
+    let volume = format!("volume:file:{}", place.path("volume").display());
+    let (code, _, errors) = outcome(as_nobody(&program).args(["volume", "create", &volume]));
+    assert_eq!(code, 0, "{errors}");
+    // It is mounted by root, so that this does not depend on fusermount3. Root's daemon may do no more than root's files let it.
+    let moved = outcome(
+        Command::new("chown")
+            .args(["-R", "0:0"])
+            .arg(place.path("volume")),
+    );
+    assert_eq!(moved.0, 0, "{}", moved.2);
+    let mut mounted = Mounted::new(&place, &["--allow-other"], &volume);
+    let (code, _, errors) = outcome(as_nobody("touch").arg(point.join("f")));
+    assert_eq!(code, 0, "{errors}");
+    let owner = std::fs::metadata(&point).unwrap();
+    assert_eq!((owner.uid(), owner.gid()), (NOBODY, NOBODY));
+    mounted.daemon.stop(Signal::TERM);
+}
+
+#[test]
+fn the_root_of_a_volume_is_whose_it_was_said_to_be() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let make = |name: &str, words: &[&str]| {
+        let volume = format!("volume:file:{}", place.path(name).display());
+        let (code, _, errors) = outcome(vfsd(["volume", "create", &volume]).args(words));
+        assert_eq!(code, 0, "{errors}");
+        let mut mounted = Mounted::new(&place, &[], &volume);
+        let found = std::fs::metadata(place.path("mnt")).unwrap();
+        mounted.daemon.stop(Signal::TERM);
+        (found.uid(), found.gid(), found.mode() & 0o7777)
+    };
+    assert_eq!(make("usual", &[]), (0, 0, 0o755));
+    let given = make("given", &["--owner", "1000:100", "--mode", "1770"]);
+    assert_eq!(given, (1000, 100, 0o1770));
+}
+
+const NOBODY: u32 = 65_534;
+
+/// A command of an ordinary user.
+fn as_nobody(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")])
+        .arg("--clear-groups")
+        .arg(program);
+    command
+}
+
+/// The program where an ordinary user can reach it, in a place that is that user's.
+fn nobodys_program(place: &Place) -> PathBuf {
+    let (point, program) = (place.path("mnt"), place.path("vfsd"));
+    let nobody = rustix::process::Uid::from_raw(NOBODY);
+    for path in [point.parent().unwrap(), &point] {
+        rustix::fs::chown(path, Some(nobody), None).unwrap();
+    }
+    // By another process: one that is forked meanwhile must not have the program open to write it.
+    let copied = Command::new("cp")
+        .args([env!("CARGO_BIN_EXE_vfsd").as_ref(), program.as_os_str()])
+        .status();
+    assert!(copied.unwrap().success());
+    program
+}
