@@ -14,6 +14,7 @@ use super::content::{Content, Failure};
 use super::disk::{DiskCache, Group, group_of};
 use super::fetch::{Fetch, Purpose};
 use super::known::Bounded;
+use super::pace::Pace;
 use crate::store::Store;
 
 /// The unit in which content is kept: what a guest reads ahead at least.
@@ -53,6 +54,7 @@ pub(super) struct Shared {
     /// A block came or was given up: there may be room.
     pub(super) moved: Notify,
     pub(super) disk: Option<DiskCache>,
+    pub(super) pace: Mutex<Pace>,
     /// Blocks on their way to the disk.
     pub(super) keeping: Arc<Semaphore>,
 }
@@ -96,6 +98,7 @@ impl BlockCache {
                 state: Mutex::default(),
                 moved: Notify::new(),
                 disk: options.disk.clone(),
+                pace: Mutex::default(),
                 keeping: Arc::new(Semaphore::new(KEPT_AT_ONCE)),
             }),
         }

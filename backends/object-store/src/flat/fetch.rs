@@ -2,14 +2,19 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
 
 use super::blocks::{BLOCK, Block, Blocks, Outcome, Piece, Shared, given_up};
 use super::content::{Content, Failure};
 use super::disk::{Group, TOGETHER, group_of};
+
+/// Blocks after the first one of a request that tells how fast they come.
+const LONG: u32 = 7;
 
 /// What blocks are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +62,8 @@ impl Fetch {
         let content = &self.content;
         if self.purpose == Purpose::Jump && content.size <= self.shared.stays() {
             let blocks = content.size.div_ceil(BLOCK);
-            let region = content.regions.lock().single(self.next, blocks);
+            let singles = self.shared.pace.lock().singles();
+            let region = content.regions.lock().single(self.next, blocks, singles);
             if let Some(region) = region {
                 self.shared.ask_around(content, &region);
             }
@@ -173,6 +179,9 @@ impl Fetch {
         let content = self.content.clone();
         let from = self.next.saturating_mul(BLOCK);
         let to = self.end().saturating_mul(BLOCK).min(content.size);
+        let (asked, blocks) = (Instant::now(), self.senders.len());
+        let mut first = None;
+        let mut waited = Duration::ZERO;
         let objects = self.shared.store.objects().clone();
         let reply = objects
             .get_opts(&content.path, content.request(from, to))
@@ -186,7 +195,12 @@ impl Fetch {
         let mut body = reply.into_stream();
         let mut left = to.saturating_sub(from);
         let mut block = BytesMut::new();
-        while let Some(chunk) = body.next().await {
+        loop {
+            let before = Instant::now();
+            let Some(chunk) = body.next().await else {
+                break;
+            };
+            waited = waited.saturating_add(before.elapsed());
             let mut chunk = chunk?;
             while !chunk.is_empty() {
                 let size = usize::try_from(left.min(BLOCK)).unwrap_or(0);
@@ -200,13 +214,27 @@ impl Fetch {
                 block.extend_from_slice(&part);
                 if block.len() == size {
                     left = left.saturating_sub(left.min(BLOCK));
+                    first.get_or_insert_with(|| (asked.elapsed(), waited));
                     self.take(std::mem::take(&mut block).freeze()).await;
                 }
             }
         }
-        match left {
-            0 => Ok(()),
-            _ => Err(given_up()),
+        if left > 0 {
+            return Err(given_up());
+        }
+        if let Some((took, before)) = first {
+            self.learn(blocks, took, waited.saturating_sub(before));
+        }
+        Ok(())
+    }
+
+    /// Notes how long so many blocks took: the first one, and the time that was waited for the others.
+    fn learn(&self, blocks: usize, first: Duration, others: Duration) {
+        let mut pace = self.shared.pace.lock();
+        match u32::try_from(blocks.saturating_sub(1)).unwrap_or(u32::MAX) {
+            0 => pace.single(first),
+            count if count >= LONG => pace.blocks(count, others),
+            _ => {}
         }
     }
 

@@ -19,6 +19,7 @@ mod known;
 mod names;
 mod node;
 mod numbers;
+mod pace;
 mod posix;
 mod readahead;
 mod reading;

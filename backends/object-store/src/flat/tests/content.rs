@@ -127,15 +127,17 @@ async fn jump_over(file: &dyn File, body: &[u8]) {
 
 #[tokio::test(start_paused = true)]
 async fn where_many_reads_jump_to_the_whole_region_comes_with_one_request() {
-    let mut scene = Scene::new(&[]).await;
+    let late = vec![(Fault::Delay(Duration::from_millis(20)), 1000)];
+    let mut scene = Scene::with(&[], FlatOptions::default(), late).await;
     let body = content(32 * MIB);
     put(&scene.below, "f", body.clone()).await;
     let file = scene.open("f").await.unwrap();
     scene.requests();
     jump_over(file.as_ref(), &body).await;
-    // Four blocks of each 8 MiB, and what lies around them.
-    assert_eq!(scene.requests(), (0, 0, 4 * 5));
-    let bytes = u64::try_from(body.len() + 4 * 4 * BLOCK).unwrap();
+    // One to five blocks of each 8 MiB, and what lies around them.
+    let (_, _, gets) = scene.requests();
+    assert!((4 * 2..=4 * 6).contains(&gets), "{gets}");
+    let bytes = u64::try_from(body.len() + 4 * 5 * BLOCK).unwrap();
     assert!(
         scene.seen.bytes_read <= bytes,
         "{} {bytes}",
