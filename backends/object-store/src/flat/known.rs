@@ -306,8 +306,14 @@ impl<K: std::hash::Hash + Eq + Clone, V> Bounded<K, V> {
     }
 
     pub(super) fn remove_oldest(&mut self) -> Option<V> {
+        Some(self.take_oldest()?.1)
+    }
+
+    /// As [`remove_oldest`](Self::remove_oldest), with its key.
+    pub(super) fn take_oldest(&mut self) -> Option<(K, V)> {
         let (_, key) = self.used.pop_first()?;
-        Some(self.entries.remove(&key)?.1)
+        let (_, value) = self.entries.remove(&key)?;
+        Some((key, value))
     }
 
     /// The keys, those used the longest time ago first.

@@ -53,27 +53,42 @@ pub(in crate::flat) struct Group {
     used: AtomicBool,
 }
 
-#[derive(Debug, Default)]
-struct State {
+/// What is known of a file.
+#[derive(Debug, Clone, Default)]
+pub(super) struct State {
     /// When the file was changed last, by this process. When it was by another, nothing of it is known.
-    changed: Option<i128>,
+    changed: Option<Change>,
     /// Blocks that were checked or written. What the kernel read from the device since then is not among them.
     right: u8,
     touched: Option<Instant>,
 }
 
+/// A file, and when it was changed last, by the file system's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Change {
+    inode: u64,
+    seconds: i128,
+    nanoseconds: i128,
+}
+
 impl Group {
-    pub(super) fn new(file: OwnedFd, content: Arc<str>, size: u64) -> Self {
+    /// A file of which this was known when it was closed.
+    pub(super) fn new(file: OwnedFd, content: Arc<str>, size: u64, known: State) -> Self {
         // Nothing comes into memory that is not checked: the kernel is told what to read.
         let _ = fadvise(&file, 0, None, Advice::Random);
         Self {
             file,
             content,
             size,
-            state: Mutex::default(),
+            state: Mutex::new(known),
             changing: Mutex::default(),
             used: AtomicBool::new(false),
         }
+    }
+
+    /// What is known of the file, for when it is opened again.
+    pub(super) fn known(&self) -> State {
+        self.state.lock().clone()
     }
 
     /// Where `offset` of the content is in the file.
@@ -274,11 +289,13 @@ impl Group {
     }
 }
 
-/// When the file was changed last, by the file system's clock.
-fn changed(file: &OwnedFd) -> Option<i128> {
+fn changed(file: &OwnedFd) -> Option<Change> {
     let status = fstat(file).ok()?;
-    let seconds = i128::from(status.st_ctime).saturating_mul(1_000_000_000);
-    Some(seconds.saturating_add(i128::from(status.st_ctime_nsec)))
+    Some(Change {
+        inode: status.st_ino,
+        seconds: status.st_ctime.into(),
+        nanoseconds: status.st_ctime_nsec.into(),
+    })
 }
 
 /// Where the header of a block is.

@@ -28,6 +28,8 @@ const FOLDERS: u8 = 64;
 const LOOK_AFTER: u64 = 16;
 /// Files that are held open at most.
 const OPEN: u64 = 256;
+/// Files of which it is known what was checked: 8 GiB.
+const KNOWN: usize = 8192;
 
 /// A directory that keeps blocks. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -44,6 +46,8 @@ struct Shared {
     limit: u64,
     /// What is removed takes its room as long as it is open.
     open: Mutex<Bounded<Place, Arc<Group>>>,
+    /// Of files that were open.
+    known: Mutex<Bounded<Place, group::State>>,
     /// Since the directory was looked through.
     written: AtomicU64,
     looking: AtomicBool,
@@ -94,6 +98,7 @@ impl DiskCache {
                 directory,
                 limit,
                 open: Mutex::default(),
+                known: Mutex::default(),
                 // The first block that is written has it looked through.
                 written: AtomicU64::new(limit),
                 looking: AtomicBool::new(false),
@@ -115,8 +120,14 @@ impl DiskCache {
     /// The file that a block would be in, if there is one.
     pub(super) fn find(&self, content: &ContentName, block: u64) -> Option<Arc<Group>> {
         let opened = self.opened(content, block);
-        let opened = opened.filter(|group| !group.is_removed());
-        opened.or_else(|| self.open_file(content, block, OFlags::empty()).ok())
+        if let Some(opened) = opened.filter(|group| !group.is_removed()) {
+            return Some(opened);
+        }
+        match self.open_file(content, block, OFlags::RDWR) {
+            // It may be read at least.
+            Err(Errno::ROFS | Errno::ACCESS) => self.open_file(content, block, OFlags::RDONLY).ok(),
+            found => found.ok(),
+        }
     }
 
     fn open_file(
@@ -126,26 +137,38 @@ impl DiskCache {
         flags: OFlags,
     ) -> rustix::io::Result<Arc<Group>> {
         let shared = &self.shared;
-        let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let mode = Mode::RUSR | Mode::WUSR;
         let path = content.path(group_of(block));
         let file = openat(&shared.directory, path, flags, mode)?;
-        let group = Arc::new(Group::new(file, content.name.clone(), content.size));
-        let key = (content.name.clone(), group_of(block));
-        let mut open = shared.open.lock();
-        open.insert(key, group.clone());
+        let place = (content.name.clone(), group_of(block));
+        let known = shared.known.lock().remove(&place).unwrap_or_default();
+        let group = Group::new(file, content.name.clone(), content.size, known);
+        let group = Arc::new(group);
         let most = (shared.limit / LOOK_AFTER / group::SIZE).clamp(1, OPEN);
-        let mut closed = None;
-        if u64::try_from(open.len()).unwrap_or(u64::MAX) > most {
-            closed = open.remove_oldest();
-        }
+        let mut open = shared.open.lock();
+        open.insert(place, group.clone());
+        let closed = match u64::try_from(open.len()).is_ok_and(|count| count > most) {
+            true => open.take_oldest(),
+            false => None,
+        };
         drop(open);
-        if let Some(closed) = closed
-            && closed.was_used()
-        {
-            closed.touch();
+        if let Some((place, closed)) = closed {
+            self.close(place, &closed);
         }
         Ok(group)
+    }
+
+    /// Notes what was known of a file that is no longer held open.
+    fn close(&self, place: Place, group: &Group) {
+        if group.was_used() {
+            group.touch();
+        }
+        let mut known = self.shared.known.lock();
+        known.insert(place, group.known());
+        if known.len() > KNOWN {
+            known.remove_oldest();
+        }
     }
 
     /// Keeps blocks in a row of one group. Waits for the disk; what cannot be written is not kept, nor what comes
@@ -179,7 +202,7 @@ impl DiskCache {
         let opened = self.opened(content, first);
         let group = match opened.filter(|group| !group.is_removed()) {
             Some(group) => group,
-            None => self.open_file(content, first, OFlags::CREATE)?,
+            None => self.open_file(content, first, OFlags::RDWR | OFlags::CREATE)?,
         };
         group.write(first, blocks)
     }

@@ -142,6 +142,26 @@ fn a_block_is_right_when_it_was_written_or_checked_and_until_it_is_forgotten() {
 }
 
 #[test]
+fn what_was_checked_is_known_of_a_file_that_was_closed_and_not_of_one_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    // One file is held open.
+    let cache = DiskCache::open(dir.path(), 16 << 20).unwrap();
+    put(&cache, "a", b"123456789");
+    put(&cache, "b", b"123456789");
+    let name = content("a", 9);
+    assert!(cache.opened(&name, 0).is_none());
+    assert!(cache.find(&name, 0).unwrap().is_right(0));
+
+    put(&cache, "b", b"123456789");
+    let path = dir.path().join(name.path(0));
+    let bytes = std::fs::read(&path).unwrap();
+    let _held = std::fs::File::open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    assert!(!cache.find(&name, 0).unwrap().is_right(0));
+}
+
+#[test]
 fn blocks_in_a_row_share_a_file_and_stand_by_themselves() {
     let dir = tempfile::tempdir().unwrap();
     let open = || DiskCache::open(dir.path(), 1 << 30).unwrap();
