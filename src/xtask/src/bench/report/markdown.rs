@@ -101,8 +101,42 @@ pub(crate) fn full(results: &Results) -> String {
         }
         text.push_str("\n\n");
         text.push_str(&table(&rows));
+        if level == Level::Roots {
+            text.push_str(&means(&rows));
+        }
     }
     text
+}
+
+/// The geometric means of the ratios of rows that are alike.
+fn means(rows: &[&Row]) -> String {
+    let only_reads = |row: &Row| {
+        rows.iter()
+            .any(|other| other.name == row.name && other.setting == "warm")
+    };
+    let mut text = String::from("\nGeometric means of the ratios:");
+    for (words, setting, reads) in [
+        ("what reads, cold", "cold", true),
+        ("what writes, cold", "cold", false),
+        ("what reads, warm", "warm", true),
+    ] {
+        let alike = rows
+            .iter()
+            .filter(|row| row.setting == setting && only_reads(row) == reads);
+        let (peer, bare): (Vec<_>, Vec<_>) = alike.map(|row| (row.ratio(), row.of_bare())).unzip();
+        let [peer, bare] = [peer, bare].map(|ratios| times(geometric_mean(&ratios)));
+        let _ = write!(text, " {words} {peer} to virtiofsd and {bare} to bare;");
+    }
+    text.truncate(text.len().saturating_sub(1));
+    text.push_str(".\n");
+    text
+}
+
+/// Of those that are there.
+fn geometric_mean(ratios: &[Option<f64>]) -> Option<f64> {
+    let known: Vec<f64> = ratios.iter().flatten().map(|ratio| ratio.ln()).collect();
+    let count = u32::try_from(known.len()).ok().filter(|&count| count > 0)?;
+    Some((known.iter().sum::<f64>() / f64::from(count)).exp())
 }
 
 fn of_level(rows: &[Row], level: Level) -> impl Iterator<Item = &Row> {
@@ -283,6 +317,29 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains(heading(Level::Scale)));
+    }
+
+    #[test]
+    fn a_root_has_the_means_of_rows_that_are_alike() {
+        let timed = |name, setting: &str, vfsd, bare| {
+            let mut row = row(Level::Roots, name, &[vfsd], &[2.0 * vfsd]);
+            row.setting = setting.to_owned();
+            row.bare = vec![bare];
+            row
+        };
+        let rows = [
+            timed("walk", "cold", 1.0, 1.0),
+            timed("walk", "warm", 1.0, 3.0),
+            timed("read", "cold", 1.0, 4.0),
+            timed("read", "warm", 1.0, 3.0),
+            timed("write", "cold", 2.0, 1.0),
+        ];
+        let text = means(&rows.iter().collect::<Vec<_>>());
+        assert_eq!(
+            text,
+            "\nGeometric means of the ratios: what reads, cold 2.00 to virtiofsd and 2.00 to bare; what writes, cold \
+             2.00 to virtiofsd and 0.50 to bare; what reads, warm 2.00 to virtiofsd and 3.00 to bare.\n"
+        );
     }
 
     #[test]
