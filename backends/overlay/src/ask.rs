@@ -40,8 +40,10 @@ impl<'a> Base<'a> {
         name: Name<'a>,
         open: &'a [OpenPart],
     ) -> Option<Answer<'a, Lookup>> {
-        let known = self.names.zip(shared.names_memory.of_asked(name));
-        if known.is_some_and(|(names, name)| names.lacks(name)) {
+        if let Some(names) = self.names
+            && let Some(asked) = shared.names_memory.of_asked(name)
+            && names.lacks(asked)
+        {
             return None;
         }
         let open = open.iter().find(|part| Arc::ptr_eq(&part.node, self.node));

@@ -92,8 +92,8 @@ impl OverlayDirectory {
         }
     }
 
-    /// The entries, read anew from the layers at the start.
-    async fn listing(&self, cookie: u64) -> Result<Arc<[Placed]>> {
+    /// The entries, read anew from the layers at the start. `opens` says that the names will be looked up, too.
+    async fn listing(&self, cookie: u64, opens: bool) -> Result<Arc<[Placed]>> {
         let mut listing = self.listing.lock().await;
         if let Some(known) = listing.as_ref()
             && cookie != 0
@@ -106,6 +106,11 @@ impl OverlayDirectory {
             Some(place) => place.parent.number(),
             None => self.node.number(),
         };
+        // One that is open for longer may list what was there when it was opened.
+        let open = match opens && self.layers.get().is_none() {
+            true => self.layers().await,
+            false => &[],
+        };
         let mut dots = Vec::new();
         if self.node.is_removed() {
             return Err(Errno::NOENT.into());
@@ -117,7 +122,7 @@ impl OverlayDirectory {
                 kind: Some(FileKind::Directory),
             });
         }
-        let all: Arc<[Placed]> = placed(dots, list(&self.node).await?).into();
+        let all: Arc<[Placed]> = placed(dots, list(&self.node, open).await?).into();
         // What was kept before makes room.
         drop(listing.take());
         *listing = Kept::new(&all, cookie, &self.node.shared.listing_budget);
@@ -187,7 +192,7 @@ fn from(listing: &[Placed], cookie: u64) -> impl Iterator<Item = DirEntry<'_>> {
 impl Directory for OverlayDirectory {
     fn read<'a>(&'a self, cookie: u64, sink: &'a mut dyn DirSink) -> Answer<'a, ()> {
         Answer::later(async move {
-            let listing = self.listing(cookie).await?;
+            let listing = self.listing(cookie, false).await?;
             for entry in from(&listing, cookie) {
                 if sink.entry(&entry).is_break() {
                     break;
@@ -199,7 +204,7 @@ impl Directory for OverlayDirectory {
 
     fn read_plus<'a>(&'a self, cookie: u64, sink: &'a mut dyn EntrySink) -> Answer<'a, ()> {
         Answer::later(async move {
-            let listing = self.listing(cookie).await?;
+            let listing = self.listing(cookie, true).await?;
             let mut names = self.node.shared.names.read().await;
             for listed in from(&listing, cookie) {
                 if !sink.has_room(listed.name) {

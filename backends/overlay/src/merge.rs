@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use vfsd_backend::{DirEntry, DirSink, FileKind, Lookup, Name, Node, Result};
+use vfsd_backend::{DirEntry, DirSink, Directory, FileKind, Lookup, Name, Node, Result};
 
+use crate::ask::OpenPart;
 use crate::layers::Layer;
 use crate::nested;
 use crate::node::OverlayNode;
@@ -46,7 +47,11 @@ impl DirSink for Collect {
 /// # Errors
 /// Those of the storage.
 pub(crate) async fn entries_of(directory: &Arc<dyn Node>) -> Result<Vec<Listed>> {
-    let open = directory.opendir().await?;
+    entries_in(directory.opendir().await?.as_ref()).await
+}
+
+/// As [`entries_of`], of a directory that is open.
+async fn entries_in(open: &dyn Directory) -> Result<Vec<Listed>> {
     let mut all = Collect::default();
     loop {
         let from = all.last;
@@ -57,13 +62,14 @@ pub(crate) async fn entries_of(directory: &Arc<dyn Node>) -> Result<Vec<Listed>>
     }
 }
 
-/// All entries of a directory of the overlay but `.` and `..`. The names must not change meanwhile.
+/// All entries of a directory of the overlay but `.` and `..`. The names must not change meanwhile. `open` has those of
+/// its layers' directories that are open.
 ///
 /// The whole list is in memory: that is how each name is listed once, and how cookies stay.
 ///
 /// # Errors
 /// Those of the layers.
-pub(crate) async fn list(directory: &Arc<OverlayNode>) -> Result<Vec<Listed>> {
+pub(crate) async fn list(directory: &Arc<OverlayNode>, open: &[OpenPart]) -> Result<Vec<Listed>> {
     if directory.is_removed() {
         return Ok(Vec::new());
     }
@@ -74,7 +80,11 @@ pub(crate) async fn list(directory: &Arc<OverlayNode>) -> Result<Vec<Listed>> {
     let mut seen: HashSet<Box<[u8]>> = HashSet::new();
     let last = parts.len().saturating_sub(1);
     for (index, part) in parts.into_iter().enumerate() {
-        let entries = entries_of(&part.node).await?;
+        let open = open.iter().find(|open| Arc::ptr_eq(&open.node, &part.node));
+        let entries = match open {
+            Some(part) => entries_in(part.open.as_ref()).await?,
+            None => entries_of(&part.node).await?,
+        };
         if index < last
             && let Some(known) = &part.names
         {

@@ -154,15 +154,6 @@ impl OverlayNode {
         self.nested_whiteout
     }
 
-    /// Whether it stands for a file of a layer: that in the upper, or the topmost lower one.
-    pub(crate) fn is(&self, key: Key) -> bool {
-        let node = match key.layer == Layer::UPPER {
-            true => self.upper(),
-            false => self.lowers.first().map(|part| &part.node),
-        };
-        node.is_some_and(|node| node.identity() == key.identity)
-    }
-
     /// The inode number that programs see.
     pub(crate) fn number(&self) -> u64 {
         self.number.shown

@@ -51,7 +51,7 @@ impl OverlayNode {
         match (self.kind == FileKind::Directory, directory) {
             (true, false) => Err(Errno::ISDIR.into()),
             (false, true) => Err(Errno::NOTDIR.into()),
-            (true, true) if !list(self).await?.is_empty() => Err(Errno::NOTEMPTY.into()),
+            (true, true) if !list(self, &[]).await?.is_empty() => Err(Errno::NOTEMPTY.into()),
             _ => Ok(()),
         }
     }

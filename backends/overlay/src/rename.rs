@@ -106,7 +106,7 @@ impl Move<'_> {
         if let Some((other, _)) = &other
             && !self.exchanges()
             && other.kind == FileKind::Directory
-            && !list(other).await?.is_empty()
+            && !list(other, &[]).await?.is_empty()
         {
             return Err(Errno::NOTEMPTY.into());
         }

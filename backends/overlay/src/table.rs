@@ -39,8 +39,13 @@ impl Key {
 /// Those of one node: by its file in the upper, and by its topmost lower one.
 pub(crate) type Keys = [Option<Key>; 2];
 
-/// By inode number.
-type Numbered = HashMap<u64, Weak<OverlayNode>, Near>;
+/// By inode number. One whose number was given to a new file is found no more.
+type Numbered = HashMap<u64, Known, Near>;
+
+struct Known {
+    node: Weak<OverlayNode>,
+    generation: u64,
+}
 
 /// The nodes that are alive. It does not keep them so. A node that was copied up is found by its file in
 /// the upper and by the one it was copied from.
@@ -52,33 +57,24 @@ pub(crate) struct NodeTable {
 impl NodeTable {
     /// The live node of a file.
     pub(crate) fn get(&self, key: Key) -> Option<Arc<OverlayNode>> {
-        let nodes = self.nodes.lock();
-        let node = alive(&nodes, key);
-        // The lock is released before a node is dropped, which takes it.
-        drop(nodes);
-        node.filter(|node| node.is(key))
+        alive(&self.nodes.lock(), key)
     }
 
     /// Enters a node under its keys, unless one is alive under the first: then that one is answered.
     pub(crate) fn enter(&self, keys: Keys, node: Arc<OverlayNode>) -> Arc<OverlayNode> {
         let mut nodes = self.nodes.lock();
-        let mut all = keys.into_iter().flatten();
-        let first = all.next();
-        // One whose number was given to a new file is found no more.
-        let (alive, stale) = match first.and_then(|key| alive(&nodes, key).map(|node| (key, node)))
-        {
-            Some((key, other)) if other.is(key) => (Some(other), None),
-            Some((_, other)) => (None, Some(other)),
-            None => (None, None),
-        };
-        if alive.is_none() {
-            for key in first.into_iter().chain(all) {
-                insert(&mut nodes, key, Arc::downgrade(&node));
-            }
+        let mut keys = keys.into_iter().flatten();
+        let first = keys.next();
+        if let Some(alive) = first.and_then(|key| alive(&nodes, key)) {
+            // The lock is released before `node` is dropped, which takes it.
+            drop(nodes);
+            return alive;
+        }
+        for key in first.into_iter().chain(keys) {
+            insert(&mut nodes, key, Arc::downgrade(&node));
         }
         drop(nodes);
-        drop(stale);
-        alive.unwrap_or(node)
+        node
     }
 
     /// Enters a node under one more key.
@@ -96,7 +92,7 @@ impl NodeTable {
             let number = key.identity.inode;
             if numbered
                 .get(&number)
-                .is_some_and(|known| std::ptr::eq(known.as_ptr(), node))
+                .is_some_and(|known| std::ptr::eq(known.node.as_ptr(), node))
             {
                 numbered.remove(&number);
             }
@@ -112,12 +108,17 @@ impl NodeTable {
 
 fn alive(nodes: &HashMap<Device, Numbered>, key: Key) -> Option<Arc<OverlayNode>> {
     let known = nodes.get(&key.device())?.get(&key.identity.inode)?;
-    known.upgrade()
+    let same = known.generation == key.identity.generation;
+    same.then(|| known.node.upgrade()).flatten()
 }
 
 fn insert(nodes: &mut HashMap<Device, Numbered>, key: Key, node: Weak<OverlayNode>) {
+    let known = Known {
+        node,
+        generation: key.identity.generation,
+    };
     let numbered = nodes.entry(key.device()).or_default();
-    numbered.insert(key.identity.inode, node);
+    numbered.insert(key.identity.inode, known);
 }
 
 /// Inode numbers in a row, as files of one directory often have them, whose places in a table are neighbours: they come
