@@ -6,13 +6,14 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, OnceCell};
 use vfsd_backend::{
     Answer, DirEntry, DirSink, Directory, EntrySink, Errno, Error, FileKind, Name, Result,
+    blocking_section,
 };
 
-use crate::ask::OpenPart;
+use crate::ask::{Begun, OpenPart};
 use crate::listing_budget::{ListingBudget, Share};
 use crate::merge::{Listed, list};
 use crate::node::OverlayNode;
-use crate::spot::AtOnce;
+use crate::spot::{AtOnce, Spot};
 
 /// An open directory of the overlay. Its entries are listed in the order of their names' hashes, which
 /// are the cookies: a listing can go on in a list that was made later, or in another open directory.
@@ -92,6 +93,30 @@ impl OverlayDirectory {
         }
     }
 
+    /// Tells what entries are, for as long as the layers tell at once and there is room. The names must not change
+    /// meanwhile.
+    fn pass<'a>(
+        &'a self,
+        entries: &mut impl Iterator<Item = DirEntry<'a>>,
+        sink: &mut dyn EntrySink,
+        open: &'a [OpenPart],
+    ) -> Option<Unfinished<'a>> {
+        for listed in entries {
+            if !sink.has_room(listed.name) {
+                break;
+            }
+            let Ok(name) = Name::new(listed.name) else {
+                sink.entry(&listed, None);
+                continue;
+            };
+            match self.node.spot_at_once(open, name) {
+                AtOnce::Done(spot) => pass_one(sink, &listed, spot),
+                AtOnce::Begun(begun) => return Some((listed, name, begun)),
+            }
+        }
+        None
+    }
+
     /// The entries, read anew from the layers at the start. `opens` says that the names will be looked up, too.
     async fn listing(&self, cookie: u64, opens: bool) -> Result<Arc<[Placed]>> {
         let mut listing = self.listing.lock().await;
@@ -129,6 +154,9 @@ impl OverlayDirectory {
         Ok(all)
     }
 }
+
+/// An entry of which more has to be asked, and what was found of it so far.
+type Unfinished<'a> = (DirEntry<'a>, Name<'a>, Begun<'a>);
 
 /// An entry and its cookie.
 #[derive(Clone)]
@@ -189,6 +217,15 @@ fn from(listing: &[Placed], cookie: u64) -> impl Iterator<Item = DirEntry<'_>> {
     })
 }
 
+/// Tells what an entry was found to be.
+fn pass_one(sink: &mut dyn EntrySink, listed: &DirEntry<'_>, spot: Result<Spot>) {
+    match spot.map(|spot| spot.found) {
+        Ok(Some((node, attributes))) => sink.entry(listed, Some(node.entry(attributes))),
+        Ok(None) => {}
+        Err(_) => sink.entry(listed, None),
+    }
+}
+
 impl Directory for OverlayDirectory {
     fn read<'a>(&'a self, cookie: u64, sink: &'a mut dyn DirSink) -> Answer<'a, ()> {
         Answer::later(async move {
@@ -205,35 +242,20 @@ impl Directory for OverlayDirectory {
     fn read_plus<'a>(&'a self, cookie: u64, sink: &'a mut dyn EntrySink) -> Answer<'a, ()> {
         Answer::later(async move {
             let listing = self.listing(cookie, true).await?;
-            let mut names = self.node.shared.names.read().await;
-            for listed in from(&listing, cookie) {
-                if !sink.has_room(listed.name) {
-                    break;
-                }
-                let Ok(name) = Name::new(listed.name) else {
-                    sink.entry(&listed, None);
-                    continue;
-                };
+            let mut entries = from(&listing, cookie);
+            loop {
+                let _names = self.node.shared.names.read().await;
                 let open = self.layers().await;
-                let spot = match self.node.spot_at_once(open, name) {
-                    AtOnce::Done(spot) => spot,
-                    AtOnce::Begun(begun) => {
-                        let spot = self.node.spot_later(open, name, begun).await;
-                        // Who changes names waits for no more than one that takes longer.
-                        drop(names);
-                        names = self.node.shared.names.read().await;
-                        spot
-                    }
+                let pass = || self.pass(&mut entries, sink, open);
+                // One section, where a layer would enter one for each name.
+                let begun = blocking_section(pass).unwrap_or_else(|mut pass| pass());
+                let Some((listed, name, begun)) = begun else {
+                    return Ok(());
                 };
-                match spot.map(|spot| spot.found) {
-                    Ok(Some((node, attributes))) => {
-                        sink.entry(&listed, Some(node.entry(attributes)));
-                    }
-                    Ok(None) => {}
-                    Err(_) => sink.entry(&listed, None),
-                }
+                // Who changes names waits for no more than one that takes longer.
+                let spot = self.node.spot_later(open, name, begun).await;
+                pass_one(sink, &listed, spot);
             }
-            Ok(())
         })
     }
 
