@@ -286,8 +286,9 @@ impl Meta {
         let mut kept: u64 = 0;
         loop {
             let (ahead, stop) = self.next_to_apply(journal_at_checkpoint);
-            if !ahead.is_empty() {
-                self.apply(&mut db, &ahead);
+            // What comes after that must not be in the tables without it.
+            if !ahead.is_empty() && !self.apply(&mut db, &ahead) {
+                return;
             }
             let applied = self.waiting.lock().applied;
             let idle = ahead.is_empty() && applied > journal_at_checkpoint;
@@ -346,7 +347,8 @@ impl Meta {
         (waiting.applying.clone(), waiting.stop)
     }
 
-    fn apply(&self, db: &mut Connection, ahead: &Ahead) {
+    /// Brings the tables forward. False: SQLite fails, and it is time to stop; the journal has it for the next start.
+    fn apply(&self, db: &mut Connection, ahead: &Ahead) -> bool {
         loop {
             match tables::apply(db, ahead) {
                 Ok(()) => break,
@@ -357,7 +359,7 @@ impl Meta {
                     waiting.failing = true;
                     self.applied.notify_all();
                     if waiting.stop {
-                        return;
+                        return false;
                     }
                     drop(waiting);
                     std::thread::sleep(RETRY);
@@ -369,6 +371,7 @@ impl Meta {
         waiting.applying = Arc::default();
         waiting.failing = false;
         self.applied.notify_all();
+        true
     }
 
     /// Brings the tables to the disk, and lets go of the journal's files that they replace.

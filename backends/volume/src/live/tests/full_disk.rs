@@ -6,16 +6,16 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
+use object_store::memory::InMemory;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 use vfsd_backend::{Backend, Errno, FallocateMode};
 use vfsd_testkit::place::{Outcome, Place, wait};
 
-use super::kills::{Random, number};
+use super::kills::{Random, number, store};
 use super::scene::Scene;
-use crate::Durability;
-use crate::Volume;
 use crate::bucket::CheckLevel;
+use crate::{Durability, Volume};
 
 /// What the local directory has room for.
 const DISK: &std::ffi::CStr = c"size=12m";
@@ -90,6 +90,15 @@ struct Work {
 }
 
 impl Work {
+    fn new(seed: u64) -> Self {
+        Self {
+            random: Random::new(seed),
+            files: Files::new(),
+            failed: 0,
+            seed,
+        }
+    }
+
     fn name(&mut self) -> String {
         format!("f{}", self.random.below(FILES))
     }
@@ -188,7 +197,12 @@ impl Work {
                 let at = is
                     .zip(was)
                     .and_then(|(is, was)| is.iter().zip(was).position(|(is, was)| is != was));
-                told += &format!("\n  {name}: {lengths:?}, differs at {at:?}");
+                let there = |content: Option<&Vec<u8>>| content.zip(at).map(|(c, at)| c[at]);
+                told += &format!(
+                    "\n  {name}: {lengths:?}, differs at {at:?}: {:?} for {:?}",
+                    there(is),
+                    there(was)
+                );
             }
         }
         panic!("VFSD_SEED={}, {what}:{told}", self.seed);
@@ -199,10 +213,10 @@ fn is_synced(scene: &Scene) -> bool {
     (0..50).any(|_| wait(scene.volume.root().syncfs()).is_ok())
 }
 
-fn check(scene: &Scene, objects: &object_store::memory::InMemory) {
+fn check(scene: &Scene, objects: &InMemory) {
     let scratch = scene.fresh();
     std::fs::create_dir(&scratch).unwrap();
-    let bucket = super::kills::store(objects.fork());
+    let bucket = store(objects.fork());
     let runtime = vfsd_testkit::runtime().handle();
     let report =
         Volume::check_remote(&bucket, "vol", &scratch, CheckLevel::Content, runtime).unwrap();
@@ -213,12 +227,7 @@ fn check(scene: &Scene, objects: &object_store::memory::InMemory) {
 fn fill_and_go_on(seed: u64, durability: Durability) -> Option<u32> {
     let disk = Disk::mount()?;
     let scene = Scene::promising_at(durability, Some(disk.0.path().join("host")));
-    let mut work = Work {
-        random: Random::new(seed),
-        files: Files::new(),
-        failed: 0,
-        seed,
-    };
+    let mut work = Work::new(seed);
     let mut failed = 0;
     for round in 0..4 {
         for _ in 0..25 {
