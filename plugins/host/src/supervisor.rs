@@ -168,7 +168,7 @@ fn greet(
     let limits = options.limits;
     let hello = HostHello::new(MAX_DATA, limits.in_flight.max(1), limits.descriptors)
         .with_area(area.map_or(0, Area::size));
-    send_all(stream, &[hello.as_bytes()], None).map_err(StartError::Connect)?;
+    send_all(stream, &[hello.as_bytes()], None).map_err(unheard)?;
     let mut answer = PluginHello::new_zeroed();
     receiver.exactly(answer.as_mut_bytes()).map_err(silent)?;
     answer.check(hello.features())?;
@@ -215,7 +215,7 @@ fn ask<T: FromZeros + FromBytes + IntoBytes>(
 ) -> Result<T, StartError> {
     const UNIQUE: Unique = Unique(1);
     let request = request.numbered(UNIQUE);
-    send_all(stream, &[&request], descriptor).map_err(StartError::Connect)?;
+    send_all(stream, &[&request], descriptor).map_err(unheard)?;
     let mut answer = OutHeader::new_zeroed();
     receiver.exactly(answer.as_mut_bytes()).map_err(silent)?;
     let length = size_of::<T>().saturating_add(REPLY_HEADER);
@@ -228,12 +228,21 @@ fn ask<T: FromZeros + FromBytes + IntoBytes>(
     Ok(out)
 }
 
+/// What it says of a plugin that nothing can be sent to it.
+fn unheard(error: io::Error) -> StartError {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => StartError::Left,
+        _ => StartError::Connect(error),
+    }
+}
+
 fn silent(error: ReceiveError) -> StartError {
     match error {
         ReceiveError::Socket(error) if error.kind() == io::ErrorKind::WouldBlock => {
             StartError::Silent
         }
         ReceiveError::Cut => StartError::Left,
+        ReceiveError::Socket(error) => unheard(error),
         error => StartError::Connect(io::Error::other(error)),
     }
 }
