@@ -13,11 +13,11 @@ pub enum VolumeError {
     #[error("{} is not empty: choose a new or an empty directory for the volume", .0.display())]
     NotEmpty(PathBuf),
     /// Another process has the volume open.
-    #[error("the volume in {} is in use by process {pid}: stop that first", .path.display())]
+    #[error("the volume in {} is in use by {}: stop that first", .path.display(), process(*.pid))]
     Locked {
         /// The volume's directory.
         path: PathBuf,
-        /// The process.
+        /// The process; 0 where it is not seen from here.
         pid: u32,
     },
     /// The volume was made by a newer program.
@@ -108,5 +108,12 @@ impl VolumeError {
                 other => Box::new(other),
             },
         }
+    }
+}
+
+fn process(pid: u32) -> String {
+    match pid {
+        0 => "another process".to_owned(),
+        pid => format!("process {pid}"),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! volume.json    format and identity, written last: without it there is no volume
-//! lock           locked by who has the volume open, with its process id
+//! lock           locked by who has the volume open
 //! meta.sqlite    the tables (and SQLite's -wal and -shm beside it)
 //! journal/       redo records that the tables may not have yet
 //! data/xx/       data files
@@ -11,9 +11,11 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::VolumeError;
@@ -144,38 +146,39 @@ impl Layout {
 
     /// Keeps other processes from opening the volume.
     pub(crate) fn lock(&self) -> Result<Lock, VolumeError> {
-        let mut file = File::options()
+        let file = File::options()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
             .open(self.0.join("lock"))
             .map_err(VolumeError::failed(&self.0, "cannot open the lock"))?;
-        let lock = || match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut text = String::new();
-                (&file).take(32).read_to_string(&mut text)?;
-                Ok(Some(text.trim().parse().unwrap_or(0)))
-            }
-            other => Ok(other.map(|()| None)?),
-        };
-        let failed = VolumeError::failed(&self.0, "cannot lock it");
-        match lock() {
-            Ok(Some(pid)) => Err(VolumeError::Locked {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock { _file: file.into() }),
+            Err(Errno::WOULDBLOCK) => Err(VolumeError::Locked {
                 path: self.0.clone(),
-                pid,
+                pid: holder(&file),
             }),
-            Ok(None) => {
-                let mut write = || {
-                    file.set_len(0)?;
-                    writeln!(file, "{}", std::process::id())
-                };
-                write().map_err(failed)?;
-                Ok(Lock { _file: file.into() })
-            }
-            Err(error) => Err(failed(error)),
+            Err(errno) => Err(VolumeError::failed(&self.0, "cannot lock it")(errno.into())),
         }
     }
+}
+
+/// Who has locked a file, as `/proc/locks` tells whoever reads it: `1: FLOCK ADVISORY WRITE 1234 fd:01:5678 0 EOF`. The
+/// number that a process knows of itself is another one in a sandbox. 0 where it is not seen.
+fn holder(file: &File) -> u32 {
+    let Ok(inode) = file.metadata().map(|metadata| metadata.ino()) else {
+        return 0;
+    };
+    let suffix = format!(":{inode}");
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let mut holders = locks.lines().filter_map(|line| {
+        match line.split_whitespace().collect::<Vec<_>>().as_slice() {
+            [_, "FLOCK", _, _, pid, file, ..] if file.ends_with(&suffix) => pid.parse().ok(),
+            _ => None,
+        }
+    });
+    holders.next().unwrap_or(0)
 }
 
 fn is_nothing(error: &io::Error) -> bool {

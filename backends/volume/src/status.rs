@@ -26,7 +26,7 @@ pub struct VolumeStatus {
     pub allocated: u64,
     /// Bytes of the journal on the host's disk.
     pub journal: u64,
-    /// The process that has the volume open, if there is one.
+    /// The process that has the volume open, if there is one; 0 where it is not seen from here.
     pub used_by: Option<u32>,
 }
 

@@ -382,6 +382,7 @@ fn told(volume: &VolumeSource, status: &VolumeStatus) -> String {
     match status {
         VolumeStatus::Directory(status) => {
             let user = match status.used_by {
+                Some(0) => "another process".to_owned(),
                 Some(pid) => format!("process {pid}"),
                 None => "nobody".to_owned(),
             };

@@ -65,6 +65,31 @@ fn a_volume_that_an_ordinary_user_makes_is_his_to_write_to() {
 }
 
 #[test]
+fn who_has_a_volume_open_is_told_by_the_number_that_the_host_knows() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let volume = format!("volume:file:{}", place.path("volume").display());
+    let (code, _, errors) = outcome(&mut vfsd(["volume", "create", &volume]));
+    assert_eq!(code, 0, "{errors}");
+    let mut mounted = Mounted::new(&place, &[], &volume);
+    let process = format!("process {}", mounted.serving().as_raw_nonzero());
+    let (_, told, errors) = outcome(&mut vfsd(["volume", "stat", &volume]));
+    assert!(
+        told.contains(&format!("used_by {process}\n")),
+        "{told}{errors}"
+    );
+    let (code, _, errors) = outcome(&mut vfsd(["volume", "check", &volume]));
+    assert_eq!(code, 1, "{errors}");
+    assert!(
+        errors.contains(&format!("in use by {process}: stop")),
+        "{errors}"
+    );
+    mounted.daemon.stop(Signal::TERM);
+}
+
+#[test]
 fn the_root_of_a_volume_is_whose_it_was_said_to_be() {
     if cannot_mount() {
         return;
