@@ -48,10 +48,9 @@ impl Storages {
             ));
         }
         let mut sources = exports.iter().map(|export| &export.source);
-        let key = options.volume.key_file.is_some();
-        if key && !sources.any(|source| source.is_volume_in_bucket()) {
+        if options.volume.is_given() && !sources.any(|source| source.is_volume_in_bucket()) {
             return Err(Failure::usage(
-                "--volume-key-file is for volume:s3://, volume:gs:// and volume:az://, and none of them is served",
+                "--volume-key-file, --durability and --takeover are for volume:s3://, volume:gs:// and volume:az://, and none of them is served",
             ));
         }
         let mut sources = exports.iter().map(|export| &export.source);

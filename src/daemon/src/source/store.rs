@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vfsd_object_store::{Overwrite, RetryPolicy, Store, StoreOptions, StoreUrl};
+use vfsd_object_store::{OpenError, Overwrite, RetryPolicy, Store, StoreOptions, StoreUrl};
 
 use crate::exit::Failure;
 use crate::figures::{Figure, Value};
@@ -28,7 +28,10 @@ impl StoreSettings {
     /// When an option is none, or the credentials cannot be read.
     pub(crate) fn open(&self, url: &StoreUrl) -> Result<Store, Failure> {
         let policy = RetryPolicy::new(self.timeout, ATTEMPT);
-        Store::open(url, &self.store_options()?, policy).map_err(Failure::run)
+        Store::open(url, &self.store_options()?, policy).map_err(|error| match error {
+            OpenError::Option { .. } => Failure::usage(error),
+            _ => Failure::run(error),
+        })
     }
 
     fn store_options(&self) -> Result<StoreOptions, Failure> {

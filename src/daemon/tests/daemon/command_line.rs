@@ -54,6 +54,18 @@ fn usage_errors_end_with_2_and_name_what_is_wrong() {
             "--flat-write is for s3://, gs:// and az://",
         ),
         (
+            vec!["mount", "--takeover", "memory:", "/mnt"],
+            "--takeover are for volume:s3://",
+        ),
+        (
+            vec!["mount", "--durability=local", "memory:", "/mnt"],
+            "--takeover are for volume:s3://",
+        ),
+        (
+            vec!["mount", "--store-option=x=y", "s3://bucket", "/mnt"],
+            "no such key",
+        ),
+        (
             vec!["serve", "--socket-path", "s", "--plugin-network", "memory:"],
             "--plugin-network are for plugin:exec:",
         ),

@@ -47,6 +47,13 @@ pub(crate) struct VolumeSettings {
     pub(crate) key_file: Option<PathBuf>,
 }
 
+impl VolumeSettings {
+    /// Whether there is something that only a volume in a bucket is asked for.
+    pub(crate) fn is_given(&self) -> bool {
+        self.key_file.is_some() || self.takeover || self.durability != Durability::default()
+    }
+}
+
 /// What is known of a volume.
 #[derive(Debug)]
 pub(crate) enum Status {
