@@ -29,6 +29,8 @@ pub(super) fn start(program: &Path, limit: Duration) -> Result<RunningStore> {
             flag("-admin.ui", "false"),
             flag("-webdav", "false"),
             flag("-master.telemetry", "false"),
+            // As many as there are of 128 MiB in the free room otherwise, and each bucket takes seven.
+            flag("-volume.max", "4096"),
             flag("-s3.port.iceberg", "0"),
             flag("-s3.port.lance", "0"),
             // It would listen at one name in /tmp for each port otherwise.
