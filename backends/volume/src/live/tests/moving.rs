@@ -109,7 +109,8 @@ fn content_that_was_moved_is_read_where_it_is_now() {
     let scene = sparse();
     let before = move_all(&scene, || ());
     let now = objects(&scene);
-    assert!(now.is_disjoint(&before) && now.len() <= 2, "{now:?}");
+    // A part each, should it have begun before the removed files were gone.
+    assert!(now.is_disjoint(&before) && now.len() <= 4, "{now:?}");
     scene.evict();
     assert!(scene.content() == content(0));
     // The objects of before are no longer needed.
