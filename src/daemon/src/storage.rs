@@ -11,7 +11,7 @@ use crate::exit::Failure;
 use crate::figures::Figures;
 use crate::sandbox::{Inside, Needs, Share};
 use crate::settings::{Confinement, ExportSettings};
-use crate::source::{Given, Prepared, StorageOptions};
+use crate::source::{Given, Kind, Prepared, StorageOptions};
 
 /// The storages of a daemon, as far as they are known before the sandbox is entered.
 pub(crate) struct Storages {
@@ -23,6 +23,57 @@ pub(crate) struct Storages {
     descriptors: usize,
     /// What all of them need of root's power.
     pub(crate) needs: Needs,
+}
+
+/// Refuses options that none of the exports has a use for.
+fn check_all_are_used(exports: &[ExportSettings], options: &StorageOptions) -> Result<(), Failure> {
+    let told = [
+        (
+            options.store.write.is_some(),
+            "--flat-write is",
+            "s3://, gs:// and az://",
+            &[Kind::ObjectsToWrite][..],
+        ),
+        (
+            !options.store.options.is_empty(),
+            "--store-option is",
+            "buckets, and volumes in them",
+            &[Kind::Objects, Kind::VolumeInBucket],
+        ),
+        (
+            options.volume.is_given(),
+            "--volume-key-file, --durability and --takeover are",
+            "volume:s3://, volume:gs:// and volume:az://",
+            &[Kind::VolumeInBucket],
+        ),
+        (
+            options.plugin.is_given(),
+            "--plugin-user, --plugin-path, --plugin-fds and --plugin-network are",
+            "plugin:exec:PROGRAM",
+            &[Kind::StartedPlugin],
+        ),
+        (
+            options.image.is_given(),
+            "--platform, --registry-..., --offline, --no-background-fill and --index-from are",
+            "docker://, oci: and docker-archive:",
+            &[Kind::Image],
+        ),
+        (
+            options.cache.is_given(),
+            "--cache-dir and --cache-size are",
+            "images, buckets, and volumes in them",
+            &[Kind::Image, Kind::Objects, Kind::VolumeInBucket],
+        ),
+    ];
+    for (given, options, sources, kinds) in told {
+        let is_served = |kind: &Kind| exports.iter().any(|export| export.source.is(*kind));
+        if given && !kinds.iter().any(is_served) {
+            return Err(Failure::usage(format!(
+                "{options} for {sources}, and none is served"
+            )));
+        }
+    }
+    Ok(())
 }
 
 struct PreparedExport {
@@ -41,24 +92,7 @@ impl Storages {
         options: &StorageOptions,
         descriptors: usize,
     ) -> Result<Self, Failure> {
-        let mut sources = exports.iter().map(|export| &export.source);
-        if options.store.write.is_some() && !sources.any(|source| source.is_flat_bucket()) {
-            return Err(Failure::usage(
-                "--flat-write is for s3://, gs:// and az://, and none of them is served",
-            ));
-        }
-        let mut sources = exports.iter().map(|export| &export.source);
-        if options.volume.is_given() && !sources.any(|source| source.is_volume_in_bucket()) {
-            return Err(Failure::usage(
-                "--volume-key-file, --durability and --takeover are for volume:s3://, volume:gs:// and volume:az://, and none of them is served",
-            ));
-        }
-        let mut sources = exports.iter().map(|export| &export.source);
-        if options.plugin.is_given() && !sources.any(|source| source.is_started_plugin()) {
-            return Err(Failure::usage(
-                "--plugin-user, --plugin-path, --plugin-fds and --plugin-network are for plugin:exec:PROGRAM, and none is served",
-            ));
-        }
+        check_all_are_used(exports, options)?;
         let shares = exports.iter().map(|export| export.source.memory_shares());
         let options = &StorageOptions {
             memory_shares: shares.sum(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use vfsd_object_store::{DiskCache, FlatBucket, FlatOptions, Staging, StoreUrl, WriteOptions};
 
-use super::{Prepared, SourceError, Storage, StorageOptions};
+use super::{Kind, Prepared, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
 
@@ -48,8 +48,8 @@ impl Storage for Bucket {
         options.store.write.is_none()
     }
 
-    fn is_flat_bucket(&self) -> bool {
-        true
+    fn is(&self, kind: Kind) -> bool {
+        matches!(kind, Kind::Objects | Kind::ObjectsToWrite)
     }
 
     fn prepare(&self, options: &StorageOptions, readonly: bool) -> Result<Prepared, Failure> {

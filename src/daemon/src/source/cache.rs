@@ -6,7 +6,7 @@ use super::folder;
 use crate::exit::Failure;
 
 /// What an operator decides about it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct CacheSettings {
     /// Where; by default the system's cache for root, and the user's own for others.
     pub(crate) dir: Option<PathBuf>,

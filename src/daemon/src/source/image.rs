@@ -14,7 +14,7 @@ use vfsd_oci::registry::{self, AuthFiles, BadReference, Reference};
 use vfsd_oci::{OciImage, Progress};
 
 use super::image_upkeep::{Bound, Upkeep};
-use super::{CacheSettings, Prepared, SourceError, Storage, StorageOptions};
+use super::{CacheSettings, Kind, Prepared, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
 
@@ -23,7 +23,7 @@ use crate::sandbox::{Needs, Share};
 pub(crate) struct ImageSource(ImageName);
 
 /// What an operator decides about images.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ImageSettings {
     /// Where indexes, trees and content are kept.
     pub(crate) cache: CacheSettings,
@@ -43,7 +43,32 @@ pub(crate) struct ImageSettings {
     pub(crate) background_fill: bool,
 }
 
+impl Default for ImageSettings {
+    /// What holds when nothing is said.
+    fn default() -> Self {
+        Self {
+            cache: CacheSettings::default(),
+            platform: None,
+            insecure: Vec::new(),
+            auth_file: None,
+            mirrors: Vec::new(),
+            offline: false,
+            index_from: IndexFrom::default(),
+            background_fill: true,
+        }
+    }
+}
+
 impl ImageSettings {
+    /// Whether there is something that only an image is asked for.
+    pub(crate) fn is_given(&self) -> bool {
+        let usual = Self {
+            cache: self.cache.clone(),
+            ..Self::default()
+        };
+        *self != usual
+    }
+
     /// The catalogue of the cache.
     ///
     /// # Errors
@@ -263,6 +288,10 @@ impl fmt::Display for ImageSource {
 impl Storage for ImageSource {
     fn is_read_only(&self, _: &StorageOptions) -> bool {
         true
+    }
+
+    fn is(&self, kind: Kind) -> bool {
+        kind == Kind::Image
     }
 
     fn prepare(&self, options: &StorageOptions, _: bool) -> Result<Prepared, Failure> {

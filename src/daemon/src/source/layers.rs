@@ -8,7 +8,7 @@ use vfsd_backend::{Answer, Backend, Capabilities, Locator, Node};
 use vfsd_overlay::{Namespace, Overlay};
 
 use super::upper::{Place, Upper};
-use super::{Given, Open, Prepared, Root, Source, Storage, StorageOptions};
+use super::{Given, Kind, Open, Prepared, Root, Source, Storage, StorageOptions};
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
 
@@ -38,6 +38,11 @@ fn shown_list(lowers: &[Source]) -> String {
 impl Storage for Layers {
     fn is_read_only(&self, _: &StorageOptions) -> bool {
         self.upper.is_none()
+    }
+
+    fn is(&self, kind: Kind) -> bool {
+        // What is below is never written to.
+        kind != Kind::ObjectsToWrite && self.lowers.iter().any(|lower| lower.is(kind))
     }
 
     fn memory_shares(&self) -> u64 {

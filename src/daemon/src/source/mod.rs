@@ -68,20 +68,25 @@ pub(crate) trait Storage: fmt::Debug + fmt::Display + Send + Sync {
         false
     }
 
-    /// Whether its files are the objects of a bucket, one each.
-    fn is_flat_bucket(&self) -> bool {
+    /// Whether it is, or stands on, what some options are about.
+    fn is(&self, kind: Kind) -> bool {
+        let _ = kind;
         false
     }
+}
 
-    /// Whether it is a volume in a bucket.
-    fn is_volume_in_bucket(&self) -> bool {
-        false
-    }
-
-    /// Whether it is a program that the daemon starts.
-    fn is_started_plugin(&self) -> bool {
-        false
-    }
+/// What some options are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The objects of a bucket as files.
+    Objects,
+    /// As [`Self::Objects`], where the guest itself may change them.
+    ObjectsToWrite,
+    /// A volume in a bucket.
+    VolumeInBucket,
+    Image,
+    /// A program that the daemon starts.
+    StartedPlugin,
 }
 
 /// What an operator decides about storages, whichever they are.
@@ -257,19 +262,9 @@ impl Source {
         self.0.is_host_directory()
     }
 
-    /// As [`Storage::is_flat_bucket`].
-    pub(crate) fn is_flat_bucket(&self) -> bool {
-        self.0.is_flat_bucket()
-    }
-
-    /// As [`Storage::is_volume_in_bucket`].
-    pub(crate) fn is_volume_in_bucket(&self) -> bool {
-        self.0.is_volume_in_bucket()
-    }
-
-    /// As [`Storage::is_started_plugin`].
-    pub(crate) fn is_started_plugin(&self) -> bool {
-        self.0.is_started_plugin()
+    /// As [`Storage::is`].
+    pub(crate) fn is(&self, kind: Kind) -> bool {
+        self.0.is(kind)
     }
 
     /// As [`Storage::prepare`].

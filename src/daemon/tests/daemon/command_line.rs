@@ -62,6 +62,34 @@ fn usage_errors_end_with_2_and_name_what_is_wrong() {
             "--takeover are for volume:s3://",
         ),
         (
+            vec!["mount", "--store-option=region=x", "memory:", "/mnt"],
+            "--store-option is for buckets",
+        ),
+        (
+            vec!["mount", "--offline", "memory:", "/mnt"],
+            "--offline, --no-background-fill and --index-from are for docker://",
+        ),
+        (
+            vec!["mount", "--platform=linux/arm64", "memory:", "/mnt"],
+            "for docker://, oci: and docker-archive:",
+        ),
+        (
+            vec!["mount", "--index-from=referrers", "memory:", "/mnt"],
+            "for docker://, oci: and docker-archive:",
+        ),
+        (
+            vec!["mount", "--registry-insecure=host", "memory:", "/mnt"],
+            "for docker://, oci: and docker-archive:",
+        ),
+        (
+            vec!["mount", "--no-background-fill", "memory:", "/mnt"],
+            "for docker://, oci: and docker-archive:",
+        ),
+        (
+            vec!["mount", "--cache-size=1G", "memory:", "/mnt"],
+            "--cache-dir and --cache-size are for images",
+        ),
+        (
             vec!["mount", "--store-option=x=y", "s3://bucket", "/mnt"],
             "no such key",
         ),

@@ -19,7 +19,7 @@ use vfsd_plugin_host::{
 };
 
 pub(crate) use self::user::PluginUser;
-use super::{Prepared, SourceError, Storage, StorageOptions};
+use super::{Kind, Prepared, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
 use crate::sandbox::{self, Needs};
 
@@ -131,9 +131,14 @@ impl fmt::Display for PluginSource {
 }
 
 impl PluginSource {
+    /// Whether the daemon starts it.
+    fn is_program(&self) -> bool {
+        matches!(self, Self::Program { .. })
+    }
+
     /// Gets connections for the other end of `stream`, until that is closed. The work of a process of its own.
     fn serve(&self, mut stream: &UnixStream, confinement: Confinement) -> Result<(), Failure> {
-        if self.is_started_plugin()
+        if self.is_program()
             && let Err(error) = enter_namespaces()
         {
             tracing::warn!("{self} can have no namespaces of its own: {error}");
@@ -183,8 +188,8 @@ impl PluginSource {
 }
 
 impl Storage for PluginSource {
-    fn is_started_plugin(&self) -> bool {
-        matches!(self, Self::Program { .. })
+    fn is(&self, kind: Kind) -> bool {
+        kind == Kind::StartedPlugin && self.is_program()
     }
 
     fn prepare(&self, options: &StorageOptions, _: bool) -> Result<Prepared, Failure> {

@@ -22,7 +22,7 @@ use vfsd_volume::{
 
 pub(crate) use self::reach::Reach;
 use self::snapshot::SnapshotSource;
-use super::{Prepared, SourceError, Storage, StorageOptions};
+use super::{Kind, Prepared, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
 
 /// A volume, and where it is.
@@ -328,8 +328,8 @@ impl fmt::Display for VolumeSource {
 }
 
 impl Storage for VolumeSource {
-    fn is_volume_in_bucket(&self) -> bool {
-        matches!(self, Self::Bucket(_))
+    fn is(&self, kind: Kind) -> bool {
+        kind == Kind::VolumeInBucket && matches!(self, Self::Bucket(_))
     }
 
     fn prepare(&self, options: &StorageOptions, _: bool) -> Result<Prepared, Failure> {

@@ -13,7 +13,7 @@ use super::{VolumeSource, bucket, reach};
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
 use crate::source::store::requests;
-use crate::source::{Prepared, SourceError, Storage, StorageOptions};
+use crate::source::{Kind, Prepared, SourceError, Storage, StorageOptions};
 
 /// What stands between a volume and the name of its snapshot.
 const SNAPSHOT: &str = "?snapshot=";
@@ -85,8 +85,8 @@ impl Storage for SnapshotSource {
         true
     }
 
-    fn is_volume_in_bucket(&self) -> bool {
-        true
+    fn is(&self, kind: Kind) -> bool {
+        kind == Kind::VolumeInBucket
     }
 
     fn prepare(&self, options: &StorageOptions, _: bool) -> Result<Prepared, Failure> {
