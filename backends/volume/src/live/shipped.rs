@@ -111,13 +111,19 @@ impl Shipping {
     /// Takes in what a log object says, which makes it the image of `point`.
     ///
     /// # Errors
-    /// A record is of an unknown form, or SQLite failed: then nothing is different.
+    /// It is not the next one, a record is of an unknown form, or SQLite failed: then nothing is different.
     pub(crate) fn apply(
         &mut self,
         records: &[(Lsn, Vec<u8>)],
         pieces: &[Piece],
         point: Point,
     ) -> Result<()> {
+        // What is left out once is never missed again.
+        if point.seq != self.point.seq.saturating_add(1) {
+            let (seq, known) = (point.seq, self.point.seq);
+            let error = format!("log object {seq} of the volume does not follow {known}");
+            return Err(std::io::Error::other(error).into());
+        }
         let mut ahead = Ahead::default();
         for (lsn, record) in records {
             let changes = change::decode(record).map_err(|_| {

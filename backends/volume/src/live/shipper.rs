@@ -54,6 +54,13 @@ pub(super) struct Shipper {
     local: Local,
     failing: Failing,
     care: Care,
+    /// What was found at a cut whose records could not be read yet.
+    cut: Option<Cut>,
+    /// The round that is under way, until the shipped image has it. Without it the bucket has a log object, or may have, that the
+    /// shipped image misses: then nothing else may be appended.
+    round: Option<Round>,
+    /// As `round`, of content that is moved.
+    move_under_way: Option<Moved>,
     /// Content that is moved when there is time.
     moving: Option<Moving>,
     /// When some was moved last.
@@ -103,6 +110,9 @@ impl Shipper {
             local,
             failing: Failing::default(),
             care,
+            cut: None,
+            round: None,
+            move_under_way: None,
             moving: None,
             moved: Instant::now(),
         }
@@ -146,6 +156,9 @@ impl Shipper {
 
     /// Brings what is left into the bucket and gives the volume back. False: not everything.
     fn finish(&mut self, live: &Live) -> bool {
+        if !self.finish_what_was_begun(live) {
+            return false;
+        }
         loop {
             if !self.round(live) {
                 return false;
@@ -175,23 +188,42 @@ impl Shipper {
         }
     }
 
-    /// Everything up to a new cut. False: it is time to stop, or another daemon took the volume over.
+    /// What the stop came in between of. False: it is time to stop still, or another daemon took the volume over.
+    fn finish_what_was_begun(&mut self, live: &Live) -> bool {
+        if let Some(moved) = self.move_under_way.take()
+            && !self.append_moved(live, moved)
+        {
+            return false;
+        }
+        !self.is_under_way() || self.round(live)
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.cut.is_some() || self.round.is_some()
+    }
+
+    /// The round that is under way, or else everything up to a new cut. False: it is time to stop, or another daemon took the
+    /// volume over.
     fn round(&mut self, live: &Live) -> bool {
-        live.rounds.begin();
-        let mut cut = None;
-        let mut round = None;
+        if !self.is_under_way() {
+            live.rounds.begin();
+        }
         loop {
-            match self.attempt(live, &mut cut, &mut round) {
+            match self.attempt(live) {
                 Ok(()) => break,
                 Err(error) if self.goes_on_after(live, &error) => {}
                 Err(_) => return false,
             }
         }
         self.failing.over();
-        let Some(round) = round else {
+        let Some(round) = self.round.take() else {
             return false;
         };
-        self.arrived(live, round)
+        let known = self.arrived(live, &round);
+        if !known {
+            self.round = Some(round);
+        }
+        known
     }
 
     /// Waits until what has failed is to be tried again. False: it is time to stop, or another daemon took the volume over.
@@ -206,27 +238,22 @@ impl Shipper {
     }
 
     /// Goes on with a round from where it is.
-    fn attempt(
-        &mut self,
-        live: &Live,
-        cut: &mut Option<Cut>,
-        round: &mut Option<Round>,
-    ) -> Result<(), Failure> {
-        if round.is_none() {
-            let made = match cut.take() {
+    fn attempt(&mut self, live: &Live) -> Result<(), Failure> {
+        if self.round.is_none() {
+            let made = match self.cut.take() {
                 Some(cut) => cut,
                 None => live.make_cut(&self.core).map_err(std::io::Error::other)?,
             };
             match self.records.read_to(made.last) {
-                Ok(records) => *round = Some(Round::new(made, records)),
+                Ok(records) => self.round = Some(Round::new(made, records)),
                 Err(error) => {
-                    *cut = Some(made);
+                    self.cut = Some(made);
                     return Err(error.into());
                 }
             }
         }
         self.core.failpoints.reach("cut made");
-        match round {
+        match &mut self.round {
             Some(round) if !round.is_empty() => round.ship(live, &self.core),
             _ => Ok(()),
         }
@@ -258,7 +285,7 @@ impl Shipper {
         );
         self.moved = Instant::now();
         match part {
-            Ok(Some(moved)) => self.append_moved(live, &moved),
+            Ok(Some(moved)) => self.append_moved(live, moved),
             Ok(None) => {
                 self.moving = None;
                 true
@@ -274,8 +301,17 @@ impl Shipper {
         }
     }
 
-    /// Tells where content lies now. Nothing else can be appended before the bucket has answered.
-    fn append_moved(&mut self, live: &Live, moved: &Moved) -> bool {
+    /// Tells where content lies now. Nothing else can be appended before the bucket has answered, and the shipped image knows.
+    /// False: it is time to stop, or another daemon took the volume over.
+    fn append_moved(&mut self, live: &Live, moved: Moved) -> bool {
+        let known = self.try_append_moved(live, &moved);
+        if !known {
+            self.move_under_way = Some(moved);
+        }
+        known
+    }
+
+    fn try_append_moved(&mut self, live: &Live, moved: &Moved) -> bool {
         loop {
             let appended = live.runtime.block_on(live.remote.append(&moved.sealed));
             match appended.map_err(Failure::from) {
@@ -286,10 +322,10 @@ impl Shipper {
         }
         self.failing.over();
         self.core.failpoints.reach("move in the bucket");
-        self.care.logged(moved.sealed.bytes());
         if !self.bring_forward(live, &[], &moved.pieces, moved.sealed.point()) {
             return false;
         }
+        self.care.logged(moved.sealed.bytes());
         self.core.failpoints.reach("shipped image knows the move");
         true
     }
@@ -316,18 +352,18 @@ impl Shipper {
     }
 
     /// The bucket has it: wakes who waits, and brings the shipped image forward.
-    fn arrived(&mut self, live: &Live, round: Round) -> bool {
+    fn arrived(&mut self, live: &Live, round: &Round) -> bool {
         self.core.failpoints.reach("in the bucket");
         for file in &round.cut.files {
             self.keep_through_power_cut(live, file.ino);
         }
         live.rounds.done();
         if let Some(sealed) = &round.sealed {
-            self.care.logged(sealed.bytes());
             let (records, pieces) = (&round.records, &round.pieces);
             if !self.bring_forward(live, records, pieces, sealed.point()) {
                 return false;
             }
+            self.care.logged(sealed.bytes());
         }
         self.core.failpoints.reach("shipped image forward");
         live.cache.grown(round.content);

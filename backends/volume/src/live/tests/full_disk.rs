@@ -280,3 +280,47 @@ fn on_a_full_disk_changes_fail_nothing_acknowledged_is_lost_and_it_goes_on_with_
         );
     }
 }
+
+/// Ends without room and starts again, without room where it can.
+fn fill_and_start_again(seed: u64, durability: Durability) -> Option<()> {
+    let disk = Disk::mount()?;
+    let mut scene = Scene::promising_at(durability, Some(disk.0.path().join("host")));
+    let mut work = Work::new(seed);
+    for round in 0..4 {
+        for _ in 0..25 {
+            work.step(&scene.root());
+        }
+        disk.fill();
+        for _ in 0..60 {
+            work.step(&scene.root());
+        }
+        work.compare(&found_in(&scene.root()), "without room");
+        scene = scene.restarted(|| disk.make_room());
+        work.compare(&found_in(&scene.root()), "after a start");
+        if disk.ballast().exists() {
+            disk.make_room();
+        }
+        assert!(
+            is_synced(&scene),
+            "VFSD_SEED={seed}, round {round}: it heals"
+        );
+        work.compare(&found_in(&scene.root()), "with room again");
+        let elsewhere = scene.elsewhere(&scene.copy.objects);
+        work.compare(&found_in(&Place(elsewhere.root())), "on another host");
+    }
+    check(&scene, &scene.copy.objects);
+    Some(())
+}
+
+#[test]
+fn a_volume_that_ends_on_a_full_disk_starts_with_all_that_was_acknowledged() {
+    let first = number("VFSD_SEED", 6368);
+    for seed in first..first + number("VFSD_SEEDS", 4) {
+        println!("VFSD_SEED={seed}");
+        let durability =
+            [Durability::Bucket, Durability::Local][usize::try_from(seed % 2).unwrap()];
+        if fill_and_start_again(seed, durability).is_none() {
+            return;
+        }
+    }
+}

@@ -68,6 +68,10 @@ impl Scene {
     }
 
     fn open(dir: TempDir, copy: Copy, options: RemoteOptions) -> Self {
+        Self::open_with(dir, copy, options, || ())
+    }
+
+    fn open_with(dir: TempDir, copy: Copy, options: RemoteOptions, help: impl FnOnce()) -> Self {
         let watch: Arc<Mutex<Watch>> = Arc::default();
         let hook: Hook = {
             let (watch, copy) = (watch.clone(), copy.clone());
@@ -89,8 +93,14 @@ impl Scene {
             std::time::Duration::from_millis(200),
         );
         let bucket = Store::over(faults.clone(), policy);
+        let open = || Volume::open_remote(&bucket, "vol", &copy.host, &options);
         let volume = with_hook(hook, || {
-            Volume::open_remote(&bucket, "vol", &copy.host, &options).unwrap()
+            let opened = open().or_else(|error| {
+                println!("opened again: {error}");
+                help();
+                open()
+            });
+            opened.unwrap()
         });
         Self {
             volume,
@@ -191,6 +201,19 @@ impl Scene {
             ..copy
         };
         Self::open(dir, copy, options)
+    }
+
+    /// What comes after it was ended. Where it cannot be opened so, it is once `help` was had.
+    pub(super) fn restarted(self, help: impl FnOnce()) -> Self {
+        let Self {
+            volume,
+            dir,
+            copy,
+            options,
+            ..
+        } = self;
+        drop(volume);
+        Self::open_with(dir, copy, options, help)
     }
 
     /// The volume as a kill left it, opened by nobody who looks at it further.

@@ -1,9 +1,9 @@
-//! Content of many segments on its way into a bucket that fails now and then.
+//! Content on its way into a bucket that fails now and then.
 
 use vfsd_backend::{Backend, Errno};
-use vfsd_testkit::place::wait;
+use vfsd_testkit::place::{Place, wait};
 
-use super::scene::{Scene, content_in};
+use super::scene::{SIZE, Scene, content_in};
 
 /// Five segments of what cannot be compressed.
 fn content() -> Vec<u8> {
@@ -15,6 +15,28 @@ fn content() -> Vec<u8> {
         state.to_le_bytes()
     });
     words.take(10 << 20).flatten().collect()
+}
+
+#[test]
+fn what_a_round_had_is_in_the_bucket_though_the_volume_is_ended_while_it_fails() {
+    let scene = Scene::with_file();
+    scene.faults.outage(true);
+    scene.file().write_all(0, &[2; SIZE]).unwrap();
+    scene.root().put("other", b"other").unwrap();
+    assert_eq!(wait(scene.volume.root().syncfs()), Err(Errno::IO));
+    // Of the next round.
+    scene.file().write_all(8192, &[3; 4096]).unwrap();
+    scene.root().mkdir("more").unwrap();
+    assert_eq!(wait(scene.volume.root().syncfs()), Err(Errno::IO));
+    scene.faults.outage(false);
+    let scene = scene.restarted(|| ());
+    let expected = [[2; 8192].as_slice(), &[3; 4096], &[2; SIZE - 12_288]].concat();
+    assert!(scene.content() == expected, "here");
+    let elsewhere = scene.elsewhere(&scene.copy.objects);
+    assert!(content_in(&elsewhere).unwrap() == expected, "elsewhere");
+    let root = Place(elsewhere.root());
+    assert_eq!(root.names().unwrap(), ["file", "more", "other"]);
+    assert_eq!(root.lookup("other").unwrap().content().unwrap(), b"other");
 }
 
 #[test]
