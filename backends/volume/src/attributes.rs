@@ -119,8 +119,12 @@ impl Inode {
         if size < self.state.read().row.size {
             elsewhere = self.missing(&(up(size)..END));
             let end = up(size)..END;
-            self.keep_order(|| self.note_holes(&end, &elsewhere, Purpose::Freeing))?;
-            self.about_to_change(file, &(size..END), false)?;
+            let ready = self.keep_order(|| self.note_holes(&end, &elsewhere, Purpose::Freeing));
+            let ready = ready.and_then(|()| Ok(self.about_to_change(file, &(size..END), false)?));
+            if ready.is_err() {
+                self.noted_in_vain(&end, &elsewhere);
+            }
+            ready?;
         }
         if let Err(errno) = rustix::fs::ftruncate(file, size) {
             self.give_back(Some(file), &elsewhere, 0)?;

@@ -39,8 +39,12 @@ impl OpenFile {
         if let Some(hole) = &hole {
             elsewhere = inode.missing(&around(hole));
             inode.note_holes(hole, &elsewhere, Purpose::Freeing)?;
-            inode.keep_order(|| Ok(()))?;
-            inode.about_to_change(file, hole, false)?;
+            let ready = inode.keep_order(|| Ok(()));
+            let ready = ready.and_then(|()| Ok(inode.about_to_change(file, hole, false)?));
+            if ready.is_err() {
+                inode.noted_in_vain(hole, &elsewhere);
+            }
+            ready?;
         }
         let done = match inode.missing(&range) {
             missing if missing.is_empty() => allocate(file, mode, &range),
@@ -53,6 +57,8 @@ impl OpenFile {
         inode.content.changed();
         let stat = fstat(file)?;
         let mut txn = Txn::within(&inode.core);
+        // It has happened.
+        txn.gives_space_back();
         // What was here is noted already.
         if let Some(hole) = hole.filter(|_| done.is_ok() && !elsewhere.is_empty()) {
             txn.note_hole(inode, &around(&hole));
