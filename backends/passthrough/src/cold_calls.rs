@@ -4,26 +4,18 @@
 //! whole file system does. To move such a call to another thread takes longer than the call itself. Where a disk is
 //! waited for, many of them are better made at once, elsewhere. Which of the two it is shows when one is made.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use vfsd_backend::BackOff;
 
 /// Longer than such a call takes without a disk, shorter than the answer of the fastest disk.
 const SHORT: Duration = Duration::from_micros(50);
 
-/// So many calls are made elsewhere after a long one; each time in a row it is twice as many. The thread may also just have
-/// been put aside on a busy host.
-const FIRST_BACK_OFF: u32 = 4;
-
-/// The most of them.
-const LONGEST_BACK_OFF: u32 = 256;
-
 /// How long such calls took lately.
 #[derive(Debug, Default)]
 pub(crate) struct ColdCalls {
-    /// Calls that are still made elsewhere.
-    back_off: AtomicU32,
-    /// How many were the last time; none after a short one.
-    last_back_off: AtomicU32,
+    /// Has calls made elsewhere after a long one.
+    back_off: BackOff,
 }
 
 impl ColdCalls {
@@ -39,28 +31,13 @@ impl ColdCalls {
     }
 
     fn is_short_likely(&self) -> bool {
-        let left = self.back_off.load(Ordering::Relaxed);
-        if left > 0 {
-            // What threads lose of each other's counting is a few calls.
-            self.back_off
-                .store(left.saturating_sub(1), Ordering::Relaxed);
-        }
-        left == 0
+        !self.back_off.refuses()
     }
 
     fn took(&self, time: Duration) {
-        let last = self.last_back_off.load(Ordering::Relaxed);
-        let next = match time < SHORT {
-            true => 0,
-            false => last
-                .saturating_mul(2)
-                .clamp(FIRST_BACK_OFF, LONGEST_BACK_OFF),
-        };
-        if next != last {
-            self.last_back_off.store(next, Ordering::Relaxed);
-        }
-        if next > 0 {
-            self.back_off.store(next, Ordering::Relaxed);
+        match time < SHORT {
+            true => self.back_off.in_time(),
+            false => self.back_off.late(),
         }
     }
 }

@@ -61,7 +61,7 @@ pub use lock::{HeldLock, LockKind, LockOwner, LockRange, LockRequest, LockStyle}
 pub use name::{LinkTarget, Name, XattrName};
 pub use node::{Node, NodeIdentity, OpenRequest};
 pub use payload::{ReadSink, Wait, WriteSource};
-pub use vfsd_exec::{blocking_section, is_worker};
+pub use vfsd_exec::{BackOff, blocking_section, is_worker};
 
 use std::sync::Arc;
 

@@ -1,14 +1,7 @@
 //! Which thread serves a queue.
 
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
-/// After a hand-off, so many pieces of work that may block are refused their section, because a
-/// storage that was slow once often is again. Each time in a row it is twice as many: the thread
-/// may also just have been put aside on a busy host.
-const FIRST_BACK_OFF: u32 = 4;
-
-/// The most of them.
-const LONGEST_BACK_OFF: u32 = 256;
+use crate::back_off::BackOff;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The state of a queue that one thread serves at a time: whether that thread is in a blocking
 /// section, in which another can claim the queue.
@@ -16,10 +9,8 @@ const LONGEST_BACK_OFF: u32 = 256;
 pub struct HandOff {
     /// Counts how often a section was entered, and ended by its thread or by a claim: odd within one.
     turns: AtomicU64,
-    /// Sections that are still refused.
-    back_off: AtomicU32,
-    /// How many were refused the last time; none after a section that ended in time.
-    last_back_off: AtomicU32,
+    /// Refuses sections after a hand-off.
+    back_off: BackOff,
 }
 
 /// One blocking section of the thread that serves a queue.
@@ -30,10 +21,7 @@ impl HandOff {
     /// The thread that serves the queue turns to something that may last; none if it should not.
     #[inline]
     pub(crate) fn enter(&self) -> Option<BlockingSection> {
-        let back_off = self.back_off.load(Ordering::Relaxed);
-        if back_off > 0 {
-            self.back_off
-                .store(back_off.saturating_sub(1), Ordering::Relaxed);
+        if self.back_off.refuses() {
             return None;
         }
         // Nobody else changes the count outside of a section.
@@ -56,8 +44,8 @@ impl HandOff {
     #[inline]
     pub(crate) fn exit(&self, section: BlockingSection) -> bool {
         let in_time = self.end(section);
-        if in_time && self.last_back_off.load(Ordering::Relaxed) > 0 {
-            self.last_back_off.store(0, Ordering::Relaxed);
+        if in_time {
+            self.back_off.in_time();
         }
         in_time
     }
@@ -73,12 +61,7 @@ impl HandOff {
     pub fn claim(&self, section: BlockingSection) -> bool {
         let claimed = self.end(section);
         if claimed {
-            let last = self.last_back_off.load(Ordering::Relaxed);
-            let back_off = last
-                .saturating_mul(2)
-                .clamp(FIRST_BACK_OFF, LONGEST_BACK_OFF);
-            self.last_back_off.store(back_off, Ordering::Relaxed);
-            self.back_off.store(back_off, Ordering::Relaxed);
+            self.back_off.late();
         }
         claimed
     }
@@ -87,6 +70,7 @@ impl HandOff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::back_off::FIRST;
 
     fn in_shuttle(test: fn()) {
         shuttle::check_dfs(test, None);
@@ -118,12 +102,12 @@ mod tests {
                 assert!(!queue.exit(section));
             };
             claimed(0);
-            claimed(FIRST_BACK_OFF);
-            assert!((0..2 * FIRST_BACK_OFF).all(|_| queue.enter().is_none()));
+            claimed(FIRST);
+            assert!((0..2 * FIRST).all(|_| queue.enter().is_none()));
             let section = queue.enter().unwrap();
             assert!(queue.exit(section), "all is well again");
             claimed(0);
-            claimed(FIRST_BACK_OFF);
+            claimed(FIRST);
         });
     }
 }

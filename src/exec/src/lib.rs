@@ -7,6 +7,7 @@
 //! [blocking section](blocking_section): if that lasts, the queue is handed off to another thread,
 //! as Go's scheduler hands off the processor of a thread that stays in a system call.
 //!
+//! - `back_off`: what is left alone for a while after it took long
 //! - `worker`: the calling thread as a worker, and its blocking sections
 //! - `hand_off`: which thread serves a queue
 //! - `monitor`: the thread that sees a blocking section last
@@ -28,6 +29,7 @@
     allow(clippy::arithmetic_side_effects, clippy::unwrap_used, clippy::panic)
 )]
 
+mod back_off;
 mod hand_off;
 mod in_flight;
 mod monitor;
@@ -42,6 +44,7 @@ use std::{sync, thread};
 #[cfg(test)]
 use {shuttle::sync, shuttle::thread};
 
+pub use back_off::BackOff;
 pub use hand_off::{BlockingSection, HandOff};
 pub use in_flight::InFlightCount;
 pub use monitor::{Monitor, MonitoredQueue, MonitoredWorker};
