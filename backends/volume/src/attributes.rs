@@ -119,12 +119,10 @@ impl Inode {
         if size < self.state.read().row.size {
             elsewhere = self.missing(&(up(size)..END));
             let end = up(size)..END;
-            let ready = self.keep_order(|| self.note_holes(&end, &elsewhere, Purpose::Freeing));
-            let ready = ready.and_then(|()| Ok(self.about_to_change(file, &(size..END), false)?));
-            if ready.is_err() {
-                self.noted_in_vain(&end, &elsewhere);
-            }
-            ready?;
+            self.ready_for_holes(&end, &elsewhere, || {
+                self.keep_order(|| self.note_holes(&end, &elsewhere, Purpose::Freeing))?;
+                Ok(self.about_to_change(file, &(size..END), false)?)
+            })?;
         }
         if let Err(errno) = rustix::fs::ftruncate(file, size) {
             self.give_back(Some(file), &elsewhere, 0)?;

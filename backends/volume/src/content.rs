@@ -233,16 +233,27 @@ impl Inode {
         Ok(())
     }
 
-    /// After [holes were noted](Self::note_holes) that are not made after all: the bucket is told what is there. Until then the
-    /// data file may not make room, since a start after a kill would find the holes.
-    pub(crate) fn noted_in_vain(&self, range: &Range<u64>, elsewhere: &[Range<u64>]) {
-        if let Some((live, map)) = self.live() {
-            let elsewhere: RangeSet = elsewhere.iter().cloned().collect();
-            for hole in elsewhere.gaps(&around(range)) {
-                map.was_hole(&live.dirty, &hole);
+    /// Gets ready for holes that [were noted](Self::note_holes) by what `ready` does. Where that fails they are not made after
+    /// all, and the bucket is told what is there. Until then the data file may not make room, since a start after a kill would find
+    /// the holes.
+    ///
+    /// # Errors
+    /// Those of `ready`.
+    pub(crate) fn ready_for_holes(
+        &self,
+        range: &Range<u64>,
+        elsewhere: &[Range<u64>],
+        ready: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        ready().inspect_err(|_| {
+            if let Some((live, map)) = self.live() {
+                let elsewhere: RangeSet = elsewhere.iter().cloned().collect();
+                for hole in elsewhere.gaps(&around(range)) {
+                    map.was_hole(&live.dirty, &hole);
+                }
+                live.rounds.touched();
             }
-            live.rounds.touched();
-        }
+        })
     }
 
     /// Whether content that was synced here is here alone. Before the data file loses any of it, the record of that

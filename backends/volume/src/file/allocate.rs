@@ -39,12 +39,10 @@ impl OpenFile {
         if let Some(hole) = &hole {
             elsewhere = inode.missing(&around(hole));
             inode.note_holes(hole, &elsewhere, Purpose::Freeing)?;
-            let ready = inode.keep_order(|| Ok(()));
-            let ready = ready.and_then(|()| Ok(inode.about_to_change(file, hole, false)?));
-            if ready.is_err() {
-                inode.noted_in_vain(hole, &elsewhere);
-            }
-            ready?;
+            inode.ready_for_holes(hole, &elsewhere, || {
+                inode.keep_order(|| Ok(()))?;
+                Ok(inode.about_to_change(file, hole, false)?)
+            })?;
         }
         let done = match inode.missing(&range) {
             missing if missing.is_empty() => allocate(file, mode, &range),

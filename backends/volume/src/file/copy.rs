@@ -55,12 +55,10 @@ impl OpenFile {
         to.settle_later();
         // Holes may be copied as such.
         to.note_holes(&range, &[], Purpose::Usual)?;
-        let ready = to.keep_order(|| Ok(()));
-        let ready = ready.and_then(|()| Ok(to.about_to_change(sink, &range, true)?));
-        if ready.is_err() {
-            to.noted_in_vain(&range, &[]);
-        }
-        ready?;
+        to.ready_for_holes(&range, &[], || {
+            to.keep_order(|| Ok(()))?;
+            Ok(to.about_to_change(sink, &range, true)?)
+        })?;
         let mut done: u64 = 0;
         let (mut read_at, mut write_at) = (copy.offset, copy.target_offset);
         let result = loop {
