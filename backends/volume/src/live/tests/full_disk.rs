@@ -223,6 +223,24 @@ fn check(scene: &Scene, objects: &InMemory) {
     assert!(report.is_clean(), "{report:#?}");
 }
 
+/// The seeds of a run, the usual ones from `first` on, each with what it is promised by.
+fn seeds(first: u64) -> impl Iterator<Item = (u64, Durability)> {
+    let first = number("VFSD_SEED", first);
+    (first..first + number("VFSD_SEEDS", 4)).map(|seed| {
+        println!("VFSD_SEED={seed}");
+        let durability = [Durability::Bucket, Durability::Local];
+        (seed, durability[usize::try_from(seed % 2).unwrap()])
+    })
+}
+
+/// With room again all comes into the bucket, and from there to another host.
+fn heals(scene: &Scene, work: &Work, when: &str) {
+    assert!(is_synced(scene), "{when}: it heals");
+    work.compare(&found_in(&scene.root()), "with room again");
+    let elsewhere = scene.elsewhere(&scene.copy.objects);
+    work.compare(&found_in(&Place(elsewhere.root())), "on another host");
+}
+
 /// Works with room and without, and looks at what kills leave.
 fn fill_and_go_on(seed: u64, durability: Durability) -> Option<u32> {
     let disk = Disk::mount()?;
@@ -252,13 +270,7 @@ fn fill_and_go_on(seed: u64, durability: Durability) -> Option<u32> {
         std::fs::remove_dir_all(&left.host).unwrap();
         disk.make_room();
         failed += std::mem::take(&mut work.failed);
-        assert!(
-            is_synced(&scene),
-            "VFSD_SEED={seed}, round {round}: it heals"
-        );
-        work.compare(&found_in(&scene.root()), "with room again");
-        let elsewhere = scene.elsewhere(&scene.copy.objects);
-        work.compare(&found_in(&Place(elsewhere.root())), "on another host");
+        heals(&scene, &work, &format!("VFSD_SEED={seed}, round {round}"));
     }
     check(&scene, &scene.copy.objects);
     Some(failed)
@@ -266,11 +278,7 @@ fn fill_and_go_on(seed: u64, durability: Durability) -> Option<u32> {
 
 #[test]
 fn on_a_full_disk_changes_fail_nothing_acknowledged_is_lost_and_it_goes_on_with_room() {
-    let first = number("VFSD_SEED", 99);
-    for seed in first..first + number("VFSD_SEEDS", 4) {
-        println!("VFSD_SEED={seed}");
-        let durability =
-            [Durability::Bucket, Durability::Local][usize::try_from(seed % 2).unwrap()];
+    for (seed, durability) in seeds(99) {
         let Some(failed) = fill_and_go_on(seed, durability) else {
             return;
         };
@@ -300,13 +308,7 @@ fn fill_and_start_again(seed: u64, durability: Durability) -> Option<()> {
         if disk.ballast().exists() {
             disk.make_room();
         }
-        assert!(
-            is_synced(&scene),
-            "VFSD_SEED={seed}, round {round}: it heals"
-        );
-        work.compare(&found_in(&scene.root()), "with room again");
-        let elsewhere = scene.elsewhere(&scene.copy.objects);
-        work.compare(&found_in(&Place(elsewhere.root())), "on another host");
+        heals(&scene, &work, &format!("VFSD_SEED={seed}, round {round}"));
     }
     check(&scene, &scene.copy.objects);
     Some(())
@@ -314,11 +316,7 @@ fn fill_and_start_again(seed: u64, durability: Durability) -> Option<()> {
 
 #[test]
 fn a_volume_that_ends_on_a_full_disk_starts_with_all_that_was_acknowledged() {
-    let first = number("VFSD_SEED", 6368);
-    for seed in first..first + number("VFSD_SEEDS", 4) {
-        println!("VFSD_SEED={seed}");
-        let durability =
-            [Durability::Bucket, Durability::Local][usize::try_from(seed % 2).unwrap()];
+    for (seed, durability) in seeds(6368) {
         if fill_and_start_again(seed, durability).is_none() {
             return;
         }
