@@ -8,67 +8,30 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use parking_lot::Mutex;
-use vfsd_backend::{
-    Answer, Attributes, Backend, Capabilities, Errno, FileKind, Lookup, Name, Node, NodeIdentity,
-    Ttl,
-};
+use vfsd_backend::{Answer, Backend, Errno, Lookup, Name, Node, Ttl};
 use vfsd_plugin_host::{Connector, Options, Plugin};
+use vfsd_testkit::lookups::Lookups;
 
-/// A directory without files, where to look for one of them takes long.
-#[derive(Debug)]
-struct Slow {
-    /// Which thread looks for what.
-    looking: Mutex<Sender<(Vec<u8>, String)>>,
-    /// Ends a long look.
-    end: Mutex<Receiver<()>>,
-}
-
-/// The root of it.
-#[derive(Debug, Clone)]
-struct Root(Arc<Slow>);
-
-impl Backend for Root {
-    fn root(&self) -> Arc<dyn Node> {
-        Arc::new(self.clone())
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::empty()
-    }
-}
-
-impl Node for Root {
-    fn identity(&self) -> NodeIdentity {
-        NodeIdentity {
-            device: 0,
-            inode: 1,
-            generation: 0,
-        }
-    }
-
-    fn kind(&self) -> FileKind {
-        FileKind::Directory
-    }
-
-    fn getattr(&self) -> Answer<'_, Attributes> {
-        Answer::ok(Attributes::new(1, FileKind::Directory, 0o755))
-    }
-
-    fn lookup<'a>(&'a self, name: Name<'a>) -> Answer<'a, Lookup> {
+/// A directory without files, where to look for one of them takes long, until that is ended. It tells which thread looks for
+/// what.
+fn slow(looking: Sender<(Vec<u8>, String)>, end: Receiver<()>) -> Lookups {
+    let (looking, end) = (Arc::new(Mutex::new(looking)), Arc::new(Mutex::new(end)));
+    Lookups::new(move |name| {
+        let (looking, end) = (Arc::clone(&looking), Arc::clone(&end));
         Answer::brief(move || {
             let thread = std::thread::current().name().unwrap().to_owned();
             let looked = (name.as_bytes().to_vec(), thread);
-            self.0.looking.lock().send(looked).unwrap();
+            looking.lock().send(looked).unwrap();
             if name.as_bytes() == b"slow" {
-                self.0.end.lock().recv().map_err(|_| Errno::IO)?;
+                end.lock().recv().map_err(|_| Errno::IO)?;
             }
             Ok(Lookup::Missing { ttl: Ttl::Policy })
         })
-    }
+    })
 }
 
 /// The plugin in this process.
-struct Inside(Root);
+struct Inside(Lookups);
 
 impl Connector for Inside {
     fn connect(&mut self) -> io::Result<UnixStream> {
@@ -93,11 +56,7 @@ fn look(root: &dyn Node, name: &str) {
 #[test]
 fn brief_work_is_done_by_the_reader_and_another_reads_on_when_it_lasts() {
     let ((looking, looks), (release, end)) = (channel(), channel());
-    let storage = Arc::new(Slow {
-        looking: Mutex::new(looking),
-        end: Mutex::new(end),
-    });
-    let plugin = Plugin::new(Inside(Root(storage)), Options::default()).unwrap();
+    let plugin = Plugin::new(Inside(slow(looking, end)), Options::default()).unwrap();
     let root = plugin.root();
     look(root.as_ref(), "first");
     let held_up = Arc::clone(&root);

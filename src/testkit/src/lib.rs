@@ -7,6 +7,7 @@ pub mod conformance;
 pub mod faults;
 pub mod frontend;
 pub mod host;
+pub mod lookups;
 pub mod model;
 pub mod place;
 mod runtime;

@@ -18,6 +18,7 @@ use vfsd_backend::{
 };
 use vfsd_hostmount::{HostMount, MountOptions};
 use vfsd_server::{Exports, Session, SessionOptions, Transport};
+use vfsd_testkit::lookups::Lookups;
 
 use crate::mounting::{Mounted, cannot_mount};
 use crate::process::{Helper, Place, text, wait_until};
@@ -202,45 +203,6 @@ fn a_directory_with_any_cookies_is_listed_whole_into_a_small_buffer() {
     }
 }
 
-/// A directory that finds no name, and never says so.
-#[derive(Debug, Clone)]
-struct Silent(Arc<AtomicU32>);
-
-impl Backend for Silent {
-    fn root(&self) -> Arc<dyn Node> {
-        Arc::new(self.clone())
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::empty()
-    }
-}
-
-impl Node for Silent {
-    fn identity(&self) -> NodeIdentity {
-        NodeIdentity {
-            device: 0,
-            inode: 1,
-            generation: 0,
-        }
-    }
-
-    fn kind(&self) -> FileKind {
-        FileKind::Directory
-    }
-
-    fn getattr(&self) -> Answer<'_, Attributes> {
-        Answer::ok(Attributes::new(1, FileKind::Directory, 0o755))
-    }
-
-    fn lookup<'a>(&'a self, _name: Name<'a>) -> Answer<'a, Lookup> {
-        Answer::later(async {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            std::future::pending().await
-        })
-    }
-}
-
 #[test]
 fn who_waits_for_a_storage_that_never_answers_can_be_ended() {
     if cannot_mount() {
@@ -248,7 +210,12 @@ fn who_waits_for_a_storage_that_never_answers_can_be_ended() {
     }
     let place = Place::new();
     let asked = Arc::new(AtomicU32::new(0));
-    let hosted = Hosted::new(Silent(asked.clone()), place.path("silent"));
+    let lookups = asked.clone();
+    let silent = Lookups::new(move |_| {
+        lookups.fetch_add(1, Ordering::SeqCst);
+        Answer::later(std::future::pending())
+    });
+    let hosted = Hosted::new(silent, place.path("silent"));
     for (number, signal) in (1..).zip([Signal::TERM, Signal::KILL]) {
         let mut waiting = Command::new("stat");
         waiting.arg(hosted.point.join("name"));
