@@ -33,6 +33,21 @@ pub(crate) const QEMU: Package = Package {
     name: "qemu-system-x86",
     provides: "/usr/bin/qemu-system-x86_64",
 };
+/// What manages virtual machines on a host.
+pub(crate) const LIBVIRT: Package = Package {
+    name: "libvirt-daemon",
+    provides: "/usr/sbin/libvirtd",
+};
+/// Its way to the machine emulator.
+pub(crate) const LIBVIRT_QEMU: Package = Package {
+    name: "libvirt-daemon-driver-qemu",
+    provides: "/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so",
+};
+/// Its client.
+pub(crate) const VIRSH: Package = Package {
+    name: "libvirt-clients",
+    provides: "/usr/bin/virsh",
+};
 /// Reads what is said of an image, for the example that runs one.
 pub(crate) const JQ: Package = Package {
     name: "jq",

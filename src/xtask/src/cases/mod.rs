@@ -9,6 +9,7 @@ pub(crate) mod host_role;
 pub(crate) mod image;
 pub(crate) mod judge;
 mod layers;
+pub(crate) mod libvirt;
 pub(crate) mod native_front_end;
 pub(crate) mod plugin;
 pub(crate) mod registry;

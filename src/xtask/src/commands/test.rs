@@ -10,7 +10,7 @@ use super::DaemonArguments;
 use crate::artifact::Cache;
 use crate::cases::boots::{BOOTS, Boot, Case};
 use crate::cases::guest::{full_name, run_boot};
-use crate::cases::{host_mount, native_front_end, registry, run_image, two_guests};
+use crate::cases::{host_mount, libvirt, native_front_end, registry, run_image, two_guests};
 use crate::checks::{CARGO_TEST, CHECKS, cargo_test};
 use crate::daemon::Program;
 use crate::emulators;
@@ -80,6 +80,7 @@ fn list(arguments: &Arguments) {
             [
                 native_front_end::NAME,
                 run_image::NAME,
+                libvirt::NAME,
                 two_guests::NAME,
                 registry::NAME,
             ]
@@ -163,9 +164,10 @@ fn with_a_front_end(
         .collect();
     let front_end = arguments.wants(native_front_end::NAME);
     let example = arguments.wants(run_image::NAME);
+    let managed = arguments.wants(libvirt::NAME);
     let two = arguments.wants(two_guests::NAME);
     let in_registry = arguments.wants(registry::NAME);
-    let alone = front_end || example || two || in_registry;
+    let alone = front_end || example || managed || two || in_registry;
     if boots.is_empty() && mounts.is_empty() && !alone {
         return Ok(());
     }
@@ -184,6 +186,11 @@ fn with_a_front_end(
         let (verdict, elapsed) = run_image::run_case(&program, workspace, &cache)
             .unwrap_or_else(|error| (failed(error), Duration::ZERO));
         results.tell(run_image::NAME, &verdict, elapsed);
+    }
+    if managed {
+        let (verdict, elapsed) = libvirt::run_case(&program, workspace, &cache)
+            .unwrap_or_else(|error| (failed(error), Duration::ZERO));
+        results.tell(libvirt::NAME, &verdict, elapsed);
     }
     if two {
         let (verdict, elapsed) = two_guests::run_case(&program, &cache)
