@@ -410,3 +410,6 @@ fn recover(db: &mut Connection, folder: &Path) -> Result<Lsn> {
     }
     Ok(last)
 }
+
+#[cfg(test)]
+mod tests;
