@@ -1,17 +1,23 @@
-//! Requests that wait, and how their waits are ended from outside: for a lock, or for an answer that changes nothing.
+//! Requests that wait, and how their waits are ended from outside: for a lock, or for an answer that nobody has to wait for.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::Sleep;
 use vfsd_backend::{Answer, Errno};
 use vfsd_fuse::wire::Unique;
 
 use crate::admission::{Admission, Uncounted};
+
+/// A sync that is interrupted is waited for so much longer: programs take an error of `fsync` for lost data, and many use
+/// signals that end nothing. One that is not done by then waits for a storage that is out of reach.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The waiting requests of a session.
 #[derive(Debug)]
@@ -65,6 +71,8 @@ pub(crate) struct Wait {
     key: (Unique, u64),
     cause: Cause,
     ended: oneshot::Receiver<Errno>,
+    /// What is left of the wait since it was interrupted.
+    rest: Option<Pin<Box<Sleep>>>,
 }
 
 /// A request that waits for a lock.
@@ -107,6 +115,20 @@ impl Waits {
             waits: self,
             unique,
             wait: None,
+            is_sync: false,
+        }
+    }
+
+    /// As [`interruptible`](Self::interruptible), for one that makes durable what was changed: the storage goes on with that, and
+    /// the wait ends only if it takes long after the interrupt.
+    pub(crate) fn interruptible_sync<'w, 'a>(
+        self: &'w Arc<Self>,
+        unique: Unique,
+        answer: Answer<'a, ()>,
+    ) -> Interruptible<'w, 'a, ()> {
+        Interruptible {
+            is_sync: true,
+            ..self.interruptible(unique, answer)
         }
     }
 
@@ -130,6 +152,7 @@ impl Waits {
             key,
             cause,
             ended,
+            rest: None,
         })
     }
 
@@ -177,6 +200,11 @@ impl Waits {
 
 impl Wait {
     fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Errno> {
+        if let Some(rest) = &mut self.rest
+            && rest.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Errno::INTR);
+        }
         let ended = ready!(Pin::new(&mut self.ended).poll(context));
         Poll::Ready(ended.unwrap_or(self.cause.without_interrupt()))
     }
@@ -207,6 +235,37 @@ pub(crate) struct Interruptible<'w, 'a, T> {
     unique: Unique,
     /// Since it was not ready at once.
     wait: Option<Box<Wait>>,
+    /// An interrupt does not end the wait at once.
+    is_sync: bool,
+}
+
+impl<T> Interruptible<'_, '_, T> {
+    /// Ready when the wait was ended from outside.
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Errno> {
+        let Some(wait) = &mut self.wait else {
+            return Poll::Pending;
+        };
+        let errno = ready!(wait.poll_ended(context));
+        if errno != Errno::INTR || !self.is_sync || wait.rest.is_some() {
+            return Poll::Ready(errno);
+        }
+        self.begin_to_wait(Some(Box::pin(tokio::time::sleep(PATIENCE))), context)
+    }
+
+    /// As [`poll_ended`](Self::poll_ended), of a wait that begins now.
+    fn begin_to_wait(
+        &mut self,
+        rest: Option<Pin<Box<Sleep>>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Errno> {
+        match self.waits.enter(self.unique, Cause::Answer) {
+            Ok(mut wait) => {
+                wait.rest = rest;
+                self.wait.insert(Box::new(wait)).poll_ended(context)
+            }
+            Err(errno) => Poll::Ready(errno),
+        }
+    }
 }
 
 impl<T> Future for Interruptible<'_, '_, T> {
@@ -214,23 +273,16 @@ impl<T> Future for Interruptible<'_, '_, T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Some(wait) = &mut this.wait
-            && let Poll::Ready(errno) = wait.poll_ended(context)
-        {
+        if let Poll::Ready(errno) = this.poll_ended(context) {
             return Poll::Ready(Err(errno.into()));
         }
         if let Poll::Ready(result) = Pin::new(&mut this.answer).poll(context) {
             return Poll::Ready(result);
         }
-        if this.wait.is_none() {
-            let mut wait = match this.waits.enter(this.unique, Cause::Answer) {
-                Ok(wait) => Box::new(wait),
-                Err(errno) => return Poll::Ready(Err(errno.into())),
-            };
-            if let Poll::Ready(errno) = wait.poll_ended(context) {
-                return Poll::Ready(Err(errno.into()));
-            }
-            this.wait = Some(wait);
+        if this.wait.is_none()
+            && let Poll::Ready(errno) = this.begin_to_wait(None, context)
+        {
+            return Poll::Ready(Err(errno.into()));
         }
         Poll::Pending
     }
@@ -290,6 +342,38 @@ mod tests {
         assert!(poll_once(&mut answer).is_pending());
         assert!(waits.interrupt(Unique(1)));
         assert!(answer.await.unwrap_err().is(Errno::INTR));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sync_that_is_interrupted_is_waited_for_a_little_longer() {
+        let waits = Waits::new(2, Admission::new(1));
+        let (done, answer) = oneshot::channel::<()>();
+        let done_soon = Answer::later(async { answer.await.map_err(|_| Errno::IO.into()) });
+        let mut soon = waits.interruptible_sync(Unique(1), done_soon);
+        let never = || Answer::<()>::later(std::future::pending());
+        let mut out_of_reach = waits.interruptible_sync(Unique(2), never());
+        assert!(poll_once(&mut soon).is_pending() && poll_once(&mut out_of_reach).is_pending());
+        assert!(waits.interrupt(Unique(1)) && waits.interrupt(Unique(2)));
+        assert!(poll_once(&mut soon).is_pending() && poll_once(&mut out_of_reach).is_pending());
+        tokio::time::advance(PATIENCE / 2).await;
+        assert!(poll_once(&mut out_of_reach).is_pending());
+        done.send(()).unwrap();
+        soon.await.unwrap();
+        assert!(out_of_reach.await.unwrap_err().is(Errno::INTR));
+        assert!(!waits.interrupt(Unique(1)) && !waits.interrupt(Unique(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sync_that_was_interrupted_ends_with_its_session() {
+        let waits = Waits::new(2, Admission::new(1));
+        let never = Answer::<()>::later(std::future::pending());
+        let mut sync = waits.interruptible_sync(Unique(1), never);
+        assert!(poll_once(&mut sync).is_pending());
+        assert!(waits.interrupt(Unique(1)));
+        assert!(poll_once(&mut sync).is_pending());
+        waits.close();
+        let ended = poll_once(&mut sync).map(|result| result.unwrap_err().is(Errno::IO));
+        assert_eq!(ended, Poll::Ready(true));
     }
 
     fn poll_once<T>(answer: &mut Interruptible<'_, '_, T>) -> Poll<vfsd_backend::Result<T>> {

@@ -203,6 +203,73 @@ fn a_directory_with_any_cookies_is_listed_whole_into_a_small_buffer() {
     }
 }
 
+/// A directory that is never synced: its storage is out of reach.
+#[derive(Clone)]
+struct Unsynced {
+    asked: Arc<AtomicU32>,
+}
+
+impl Backend for Unsynced {
+    fn root(&self) -> Arc<dyn Node> {
+        Arc::new(self.clone())
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::empty()
+    }
+}
+
+impl Node for Unsynced {
+    fn identity(&self) -> NodeIdentity {
+        NodeIdentity {
+            device: 0,
+            inode: 1,
+            generation: 0,
+        }
+    }
+
+    fn kind(&self) -> FileKind {
+        FileKind::Directory
+    }
+
+    fn getattr(&self) -> Answer<'_, Attributes> {
+        Answer::ok(Attributes::new(1, FileKind::Directory, 0o755))
+    }
+
+    fn opendir(&self) -> Answer<'_, Arc<dyn Directory>> {
+        Answer::ok(Arc::new(self.clone()))
+    }
+}
+
+impl Directory for Unsynced {
+    fn read<'a>(&'a self, _from: u64, _sink: &'a mut dyn DirSink) -> Answer<'a, ()> {
+        Answer::ok(())
+    }
+
+    fn fsync(&self, _data_only: bool) -> Answer<'_, ()> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Answer::later(std::future::pending())
+    }
+}
+
+#[test]
+fn who_syncs_to_a_storage_that_never_answers_can_be_killed() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let asked = Arc::new(AtomicU32::new(0));
+    let unsynced = Unsynced {
+        asked: asked.clone(),
+    };
+    let hosted = Hosted::new(unsynced, place.path("unsynced"));
+    let mut syncing = Command::new("sync");
+    syncing.arg(&hosted.point);
+    let mut syncing = Helper(syncing.spawn().unwrap());
+    wait_until("a sync", || asked.load(Ordering::SeqCst) == 1);
+    assert!(syncing.ends_by(Signal::KILL));
+}
+
 #[test]
 fn who_waits_for_a_storage_that_never_answers_can_be_ended() {
     if cannot_mount() {

@@ -156,7 +156,8 @@ impl<'a> Call<'a> {
     }
 
     pub(super) async fn syncfs(&self) -> Outcome<'a> {
-        self.node()?.node.syncfs().await?;
+        let node = self.node()?;
+        self.interruptible_sync(node.node.syncfs()).await?;
         Ok(Reply::empty())
     }
 }

@@ -181,9 +181,8 @@ impl<'a> Call<'a> {
             true => self.directory_node()?.node.opendir().await?,
             false => self.epoch.handles.directory(self.header.node, arg.fh)?,
         };
-        directory
-            .fsync(arg.fsync_flags & FSYNC_FDATASYNC != 0)
-            .await?;
+        let data_only = arg.fsync_flags & FSYNC_FDATASYNC != 0;
+        self.interruptible_sync(directory.fsync(data_only)).await?;
         Ok(Reply::empty())
     }
 }

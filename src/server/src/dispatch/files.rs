@@ -177,10 +177,9 @@ impl<'a> Call<'a> {
     }
 
     pub(super) async fn fsync(&self, arg: FsyncIn) -> Outcome<'a> {
-        self.file_for(arg.fh, Need::Read)
-            .await?
-            .fsync(arg.fsync_flags & FSYNC_FDATASYNC != 0)
-            .await?;
+        let file = self.file_for(arg.fh, Need::Read).await?;
+        let data_only = arg.fsync_flags & FSYNC_FDATASYNC != 0;
+        self.interruptible_sync(file.fsync(data_only)).await?;
         Ok(Reply::empty())
     }
 

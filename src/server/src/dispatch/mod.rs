@@ -200,6 +200,12 @@ impl<'a> Call<'a> {
         waits.interruptible(self.header.unique, answer)
     }
 
+    /// An answer that makes durable what was changed: the storage goes on with that when nobody waits any more.
+    fn interruptible_sync<'s, 't>(&'s self, answer: Answer<'t, ()>) -> Interruptible<'s, 't, ()> {
+        let waits = &self.epoch.waits;
+        waits.interruptible_sync(self.header.unique, answer)
+    }
+
     /// The node that the request is about.
     fn node(&self) -> Result<Arc<NodeRecord>, Errno> {
         self.epoch.nodes.get(self.header.node)
