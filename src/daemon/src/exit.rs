@@ -12,6 +12,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// Anything else. Exit code 1.
     Run(String),
+    /// It was told to stop, which is no failure. Exit code 0.
+    Stopped,
 }
 
 impl Failure {
@@ -41,6 +43,7 @@ impl Failure {
                 eprintln!("vfsd: {}", one_line(&advice));
                 ExitCode::FAILURE
             }
+            Self::Stopped => ExitCode::SUCCESS,
         }
     }
 }

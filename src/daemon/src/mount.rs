@@ -3,20 +3,24 @@
 //! Three processes at most: one that mounts, and unmounts whatever becomes of the others; the
 //! sandbox's supervisor; and the one that serves.
 
+use std::io::Read;
+use std::net::Shutdown;
 use std::num::NonZeroUsize;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::thread::available_parallelism;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, available_parallelism};
 
 use vfsd_backend::FileKind;
 use vfsd_hostmount::{Connection, HostMount, MountOptions, Unmounted};
+use vfsd_server::Session;
 
 use crate::control;
 use crate::exit::Failure;
 use crate::listener::OwnedFile;
 use crate::sandbox::{self, Fork, Inside, Role};
 use crate::settings::MountSettings;
+use crate::signals::Signals;
 use crate::startup::{self, Outside};
 use crate::status::{self, Status};
 use crate::storage::Storages;
@@ -25,6 +29,8 @@ use crate::storage::Storages;
 struct Place {
     connection: Connection,
     on_directory: bool,
+    /// Where the process that has mounted it says that it is over.
+    over: UnixStream,
 }
 
 /// Threads that take requests in, at most.
@@ -70,22 +76,31 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
     };
     let (mount, connection) =
         HostMount::mount(&settings.mount_point, &options).map_err(Failure::run)?;
+    let (tells, over) = UnixStream::pair()
+        .map_err(|error| Failure::run(format!("cannot make a pair of sockets: {error}")))?;
     let outcome = match sandbox::fork() {
         Ok(Fork::Parent(child)) => {
             // Users of a mount whose server has ended are not to wait for this process.
-            drop((connection, control));
-            child.outlive(signals, || unmount(&mount, kept_out))
+            drop((connection, control, over));
+            child.outlive(signals, || {
+                if !unmount(&mount, kept_out) {
+                    // It fails only when the server has ended.
+                    let _ = tells.shutdown(Shutdown::Both);
+                }
+            })
         }
         Ok(Fork::Child) => {
+            drop(tells);
             // The socket's file is the parent's, who can still reach it, and so is the mount.
             control_file.into_iter().for_each(OwnedFile::leave);
             let place = Place {
                 connection,
                 on_directory: mount.is_on_directory(),
+                over,
             };
             drop(mount);
             inherited.close();
-            return confine_and_serve(settings, storages, place, control);
+            return confine_and_serve(settings, storages, place, control, signals);
         }
         Err(error) => Err(Failure::run(format!(
             "cannot start the daemon's process: {error}"
@@ -126,6 +141,8 @@ fn unmount(mount: &HostMount, kept_out: bool) -> bool {
             );
             how == Unmounted::Cut
         }
+        // The server has not begun to serve, and has ended because of the same signal: it is unmounted after that.
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => true,
         // Tried again when the server has ended.
         Err(error) => {
             tracing::warn!("cannot unmount {}: {error}", mount.point().display());
@@ -139,6 +156,7 @@ fn confine_and_serve(
     storages: Storages,
     mut place: Place,
     control: Option<UnixListener>,
+    signals: Signals,
 ) -> Result<ExitCode, Failure> {
     place
         .connection
@@ -147,10 +165,9 @@ fn confine_and_serve(
     match sandbox::enter(&settings.confinement, &storages.shares(), storages.needs)? {
         Role::Supervisor(child) => {
             drop((place, control));
-            // Who stops it is the process that mounted, after the unmount.
-            child.wait()
+            child.supervise(signals)
         }
-        Role::Daemon(inside) => serve(settings, storages, inside, place, control),
+        Role::Daemon(inside) => serve(settings, storages, inside, place, control, signals),
     }
 }
 
@@ -160,8 +177,15 @@ fn serve(
     inside: Inside,
     place: Place,
     control: Option<UnixListener>,
+    signals: Signals,
 ) -> Result<ExitCode, Failure> {
-    let started = startup::inside(&settings.confinement, storages, inside, settings.session)?;
+    let started = startup::inside(
+        &settings.confinement,
+        storages,
+        inside,
+        settings.session,
+        signals,
+    )?;
     let session = Arc::clone(&started.session);
     let is_directory = session.root_kind() == FileKind::Directory;
     if is_directory != place.on_directory {
@@ -179,6 +203,38 @@ fn serve(
         )?;
     }
     tracing::info!("serving {}", settings.mount_point.display());
-    let served = place.connection.serve(&session);
-    started.end(served.map_err(|error| Failure::run(format!("/dev/fuse failed: {error}"))))
+    // A signal changes nothing from here on: who has mounted unmounts, and by that it ends.
+    started.end(serve_until_over(place, session))
+}
+
+/// Serves until the file system is unmounted, or whoever mounted it says that it is over: a mount that others have copies
+/// of goes on, and so does the server's own.
+fn serve_until_over(place: Place, session: Arc<Session>) -> Result<(), Failure> {
+    let (ended, ends) = mpsc::channel();
+    let told = ended.clone();
+    let Place {
+        connection,
+        mut over,
+        ..
+    } = place;
+    let serve = move || {
+        let served = connection.serve(&session);
+        let served = served.map_err(|error| Failure::run(format!("/dev/fuse failed: {error}")));
+        // The other one may have been first.
+        let _ = ended.send(served);
+    };
+    let listen = move || {
+        // Nothing is ever sent: it is over when the other end is.
+        let _ = over.read(&mut [0]);
+        let _ = told.send(Ok(()));
+    };
+    let start = |name: &str, work: Box<dyn FnOnce() + Send>| {
+        let started = thread::Builder::new().name(name.to_owned()).spawn(work);
+        started
+            .map(drop)
+            .map_err(|error| Failure::run(format!("cannot start a thread: {error}")))
+    };
+    start("fuse", Box::new(serve))?;
+    start("over", Box::new(listen))?;
+    ends.recv().unwrap_or(Ok(()))
 }

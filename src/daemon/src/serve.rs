@@ -76,7 +76,13 @@ fn serve(
     control: Option<UnixListener>,
     signals: Signals,
 ) -> Result<ExitCode, Failure> {
-    let started = startup::inside(&settings.confinement, storages, inside, settings.session)?;
+    let started = startup::inside(
+        &settings.confinement,
+        storages,
+        inside,
+        settings.session,
+        signals,
+    )?;
     let session = Arc::clone(&started.session);
     if session.root_kind() != FileKind::Directory {
         return Err(Failure::usage(
@@ -94,9 +100,7 @@ fn serve(
         .map(Arc::new)
         .map_err(|error| Failure::run(one_line(&error)))?;
     let shutdown = device.shutdown_handle();
-    signals
-        .on_stop(move || shutdown.shut_down())
-        .map_err(|error| Failure::run(format!("cannot wait for signals: {error}")))?;
+    started.stop.by(move || shutdown.shut_down());
     if let Some(control) = control {
         let exports = status::describe(&settings.exports);
         control::start(

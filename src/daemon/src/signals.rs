@@ -5,6 +5,10 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The signals that tell to end.
+const STOPS: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
 /// What a signal says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,8 +19,8 @@ pub(crate) enum Signal {
     Child,
 }
 
-/// Signals that are no longer delivered, but waited for. No handler ever runs, so none can meet
-/// the program in a state that it must not see.
+/// Signals that are no longer delivered, but waited for. No handler runs that comes back, so none can
+/// meet the program in a state that it must not see.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Signals(libc::sigset_t);
 
@@ -40,7 +44,7 @@ impl Signals {
             libc::sigemptyset(set.as_mut_ptr());
             set.assume_init()
         };
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD] {
+        for signal in STOPS.into_iter().chain([libc::SIGCHLD]) {
             // SAFETY: the set is initialised, the signals exist.
             unsafe { libc::sigaddset(&raw mut set, signal) };
         }
@@ -72,21 +76,117 @@ impl Signals {
 }
 
 impl Signals {
-    /// Runs `stop`, on a thread of its own, each time this process is told to stop.
+    /// Waits for them on a thread of its own. What is to be done is said later.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub(crate) fn on_stop(self, stop: impl Fn() + Send + 'static) -> io::Result<()> {
+    pub(crate) fn watch(self) -> io::Result<Stop> {
+        let stop = Stop::default();
+        let told = stop.clone();
         let wait = move || {
             loop {
                 if self.wait() == Signal::Stop {
-                    stop();
+                    told.tell();
                 }
             }
         };
         std::thread::Builder::new()
             .name("signals".to_owned())
-            .spawn(wait)
-            .map(drop)
+            .spawn(wait)?;
+        Ok(stop)
+    }
+}
+
+/// What is done when this process is told to stop, which is another thing once it serves.
+#[derive(Clone, Default)]
+pub(crate) struct Stop(Arc<Mutex<Told>>);
+
+#[derive(Default)]
+struct Told {
+    already: bool,
+    action: Option<Box<dyn Fn() + Send>>,
+}
+
+impl Stop {
+    /// From now on it is `action`, and nothing else. Where the process was told to stop already, it is done at once.
+    pub(crate) fn by(&self, action: impl Fn() + Send + 'static) {
+        let mut told = self.lock();
+        if told.already {
+            action();
+        }
+        told.action = Some(Box::new(action));
+    }
+
+    fn tell(&self) {
+        let mut told = self.lock();
+        told.already = true;
+        if let Some(action) = &told.action {
+            action();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs `work`, which may wait for long, while a signal to stop ends the process, with success: nothing was begun that
+/// has to be finished. Called between [`Signals::take_over`] and the first thread that stays.
+pub(crate) fn ending_at_once<T>(work: impl FnOnce() -> T) -> T {
+    extern "C" fn end(_: libc::c_int) {
+        // SAFETY: it may be called in a handler, and ends the process.
+        unsafe { libc::_exit(0) }
+    }
+    /// Takes the signals over again.
+    struct Again;
+    impl Drop for Again {
+        fn drop(&mut self) {
+            change(libc::SIG_BLOCK, libc::SIG_DFL);
+        }
+    }
+    fn change(how: libc::c_int, handler: libc::sighandler_t) {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset writes a whole set to the place it is given; the signals exist; the handler does nothing
+        // that must not be done in one; no old mask is asked for.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            for signal in STOPS {
+                libc::signal(signal, handler);
+                libc::sigaddset(set.as_mut_ptr(), signal);
+            }
+            libc::pthread_sigmask(how, set.as_ptr(), std::ptr::null_mut());
+        }
+    }
+    let handler: extern "C" fn(libc::c_int) = end;
+    change(libc::SIG_UNBLOCK, handler as libc::sighandler_t);
+    let _again = Again;
+    work()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn who_was_told_to_stop_before_there_was_anything_to_do_does_it_then() {
+        let stop = Stop::default();
+        let done = [0, 1].map(|_| Arc::new(AtomicUsize::new(0)));
+        let doing = |index: usize| {
+            let done = Arc::clone(&done[index]);
+            move || {
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let counts = || [0, 1].map(|index: usize| done[index].load(Ordering::Relaxed));
+        stop.tell();
+        assert_eq!(counts(), [0, 0]);
+        stop.by(doing(0));
+        assert_eq!(counts(), [1, 0]);
+        stop.by(doing(1));
+        assert_eq!(counts(), [1, 1]);
+        stop.tell();
+        assert_eq!(counts(), [1, 2]);
     }
 }

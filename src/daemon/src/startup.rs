@@ -3,7 +3,9 @@
 
 use std::os::fd::RawFd;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
 use tokio::runtime::Runtime;
@@ -17,10 +19,14 @@ use crate::logging::LogSettings;
 use crate::runtime::ThreadCounts;
 use crate::sandbox::{self, Inside};
 use crate::settings::{Confinement, ExportSettings};
-use crate::signals::Signals;
+use crate::signals::{Signals, Stop};
 use crate::source::StorageOptions;
 use crate::storage::{Closing, Storages};
 use crate::{allocator, limits, logging, runtime};
+
+/// How long what is being opened is waited for when the process is told to stop: what has all that it needs is opened and
+/// closed again, what waits for a network is not.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What is there before the sandbox is entered.
 pub(crate) struct Outside {
@@ -70,6 +76,8 @@ pub(crate) struct Started {
     pub(crate) session: Arc<Session>,
     /// What the storages tell of themselves.
     pub(crate) figures: Arc<Figures>,
+    /// What is done when this process is told to stop: nothing, until it is said.
+    pub(crate) stop: Stop,
     runtime: Runtime,
     closing: Closing,
 }
@@ -91,12 +99,14 @@ impl Started {
 /// Gives up what is not needed to serve, and opens the storages.
 ///
 /// # Errors
-/// When the kernel does not take it, or a storage cannot be opened.
+/// When the kernel does not take it, or a storage cannot be opened; [`Failure::Stopped`] when the process is told to
+/// stop meanwhile.
 pub(crate) fn inside(
     confinement: &Confinement,
     storages: Storages,
     inside: Inside,
     options: SessionOptions,
+    signals: Signals,
 ) -> Result<Started, Failure> {
     // Whoever makes a file says which permissions it has.
     rustix::process::umask(Mode::empty());
@@ -104,8 +114,30 @@ pub(crate) fn inside(
     let threads = ThreadCounts::new(confinement.thread_pool_size, storages.len());
     let runtime = runtime::start(threads)?;
     let figures = Arc::new(Figures::default());
-    let threads = threads.for_each_export;
-    let (exports, closing) = storages.open(inside, runtime.handle(), threads, &figures)?;
+    let stop = signals
+        .watch()
+        .map_err(|error| Failure::run(format!("cannot wait for signals: {error}")))?;
+    let (handle, known, closing) = (
+        runtime.handle().clone(),
+        Arc::clone(&figures),
+        Closing::default(),
+    );
+    let opened = closing.clone();
+    let exports = unless_stopped(&stop, move || {
+        storages.open(inside, &handle, threads.for_each_export, &known, &opened)
+    });
+    let exports = match exports {
+        Ok(exports) => exports,
+        Err(failure) => {
+            if let Err(Failure::Run(advice)) = closing.close() {
+                tracing::error!("{advice}");
+            }
+            // A storage that is being opened may wait on it still, until the process ends.
+            std::mem::forget(runtime);
+            return Err(failure);
+        }
+    };
+    stop.by(|| {});
     allocator::give_back();
     let session = Session::new(exports, options, runtime.handle().clone());
     allocator::give_back_after(Arc::clone(&session), runtime.handle());
@@ -113,6 +145,48 @@ pub(crate) fn inside(
         runtime,
         session,
         figures,
+        stop,
         closing,
     })
+}
+
+/// What came first.
+enum Event<T> {
+    Done(T),
+    Stop,
+}
+
+/// Does `work` on a thread of its own. Where the process is told to stop it gets [`GRACE`], and is then left to itself.
+///
+/// # Errors
+/// What `work` answers; [`Failure::Stopped`].
+fn unless_stopped<T: Send + 'static>(
+    stop: &Stop,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let (sender, events) = mpsc::channel();
+    let told = sender.clone();
+    // Nobody listens any more when the work is done.
+    stop.by(move || drop(told.send(Event::Stop)));
+    thread::Builder::new()
+        .name("open".to_owned())
+        .spawn(move || drop(sender.send(Event::Done(work()))))
+        .map_err(|error| Failure::run(format!("cannot start a thread: {error}")))?;
+    match events.recv() {
+        Ok(Event::Done(done)) => return done,
+        Ok(Event::Stop) => {}
+        Err(_) => return Err(Failure::run("cannot open the storages")),
+    }
+    let end = Instant::now().checked_add(GRACE);
+    let left = || end.map(|end| end.saturating_duration_since(Instant::now()));
+    while let Ok(event) = events.recv_timeout(left().unwrap_or_default()) {
+        match event {
+            // Why it could not be opened is what its operator asks in the log.
+            Event::Done(Err(failure)) => return Err(failure),
+            Event::Done(Ok(_)) => break,
+            Event::Stop => {}
+        }
+    }
+    tracing::info!("told to stop before all was open");
+    Err(Failure::Stopped)
 }

@@ -1,7 +1,7 @@
 //! The storages of a daemon together: looked at outside the sandbox, opened inside.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 use vfsd_backend::{Answer, Backend, Capabilities, Locator, Node, one_line};
@@ -152,7 +152,7 @@ impl Storages {
     }
 
     /// Opens them, from inside the sandbox. `runtime` is what they wait on, each with so many `threads`; `figures` is where
-    /// they say what can be told of them.
+    /// they say what can be told of them; `opened` has what is open so far, to be closed whatever comes after.
     ///
     /// # Errors
     /// When a storage cannot be opened.
@@ -162,10 +162,10 @@ impl Storages {
         runtime: &Handle,
         threads: usize,
         figures: &Figures,
-    ) -> Result<(Exports, Closing), Failure> {
+        opened: &Closing,
+    ) -> Result<Exports, Failure> {
         let mut roots = inside.roots.into_iter();
-        let mut opened = Vec::new();
-        let mut closing = Vec::new();
+        let mut exports = Vec::new();
         for export in self.exports {
             let given = Given {
                 roots: roots.by_ref().take(export.storage.shares.len()).collect(),
@@ -185,16 +185,13 @@ impl Storages {
                 shown.added |= Capabilities::PRIVATE;
             }
             let backend: Arc<dyn Backend> = Arc::new(shown);
-            closing.push((
-                export.name.clone().unwrap_or_default(),
-                Arc::clone(&backend),
-            ));
+            opened.add(export.name.as_deref().unwrap_or_default(), &backend);
             let is_root = export.name.is_none();
             let name = export.name.unwrap_or_default();
             let export = Export::new(name, backend, export.readonly);
-            opened.push((is_root, export.with_threads(threads)));
+            exports.push((is_root, export.with_threads(threads)));
         }
-        Ok((join(opened)?, Closing(closing)))
+        join(exports)
     }
 }
 
@@ -236,16 +233,30 @@ impl Backend for Shown {
 }
 
 /// Storages that are open, to be closed when nobody uses them any more.
-pub(crate) struct Closing(Vec<(String, Arc<dyn Backend>)>);
+#[derive(Clone, Default)]
+pub(crate) struct Closing(Arc<Mutex<Opened>>);
+
+/// Each with its name.
+type Opened = Vec<(String, Arc<dyn Backend>)>;
 
 impl Closing {
+    fn add(&self, name: &str, backend: &Arc<dyn Backend>) {
+        let opened = (name.to_owned(), Arc::clone(backend));
+        self.lock().push(opened);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Opened> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Closes all of them, whatever becomes of the others.
     ///
     /// # Errors
     /// The first that failed.
-    pub(crate) fn close(self) -> Result<(), Failure> {
+    pub(crate) fn close(&self) -> Result<(), Failure> {
         let mut result = Ok(());
-        for (name, backend) in self.0 {
+        let opened = std::mem::take(&mut *self.lock());
+        for (name, backend) in opened {
             if let Err(error) = backend.close() {
                 let which = match name.as_str() {
                     "" => "the storage".to_owned(),
@@ -298,11 +309,12 @@ mod tests {
             ("b", Err(Errno::IO)),
             ("c", Err(Errno::NOSPC)),
         ];
-        let closing = results.map(|(name, result)| {
+        let closing = Closing::default();
+        for (name, result) in results {
             let closes: Arc<dyn Backend> = Arc::new(Closes(Arc::clone(&count), result));
-            (name.to_owned(), closes)
-        });
-        let failure = Closing(closing.into()).close();
+            closing.add(name, &closes);
+        }
+        let failure = closing.close();
         assert_eq!(count.load(Ordering::Relaxed), 3);
         assert!(
             matches!(&failure, Err(Failure::Run(advice)) if advice.starts_with("the storage of b was not closed: ")),

@@ -39,6 +39,7 @@ fn refused(line: &str) -> (i32, String) {
         Err(Failure::CommandLine(error)) => (error.exit_code(), error.to_string()),
         Err(Failure::Usage(text)) => (2, text),
         Err(Failure::Run(text)) => (1, text),
+        Err(Failure::Stopped) => (0, String::new()),
         Ok(task) => panic!("{line} is accepted: {task:?}"),
     }
 }

@@ -9,8 +9,8 @@ use std::thread;
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal as Kill, WaitOptions, WaitStatus, getpid, kill_process,
-    set_parent_process_death_signal, waitpid,
+    Pid, Signal as Kill, WaitOptions, WaitStatus, kill_process, set_parent_process_death_signal,
+    waitpid,
 };
 
 use crate::exit::Failure;
@@ -81,19 +81,6 @@ impl Child {
         Ok(status.is_some_and(|(_, status)| status.exit_status() == Some(0)))
     }
 
-    /// Waits until it has ended, and says how. What this process is told to do is the child's
-    /// business only where the child is told, too.
-    ///
-    /// # Errors
-    /// When a signal has ended the child.
-    pub(crate) fn wait(self) -> Result<ExitCode, Failure> {
-        match waitpid(Some(self.0), WaitOptions::empty()) {
-            Ok(Some((_, status))) => verdict(status),
-            Ok(None) => Ok(ExitCode::FAILURE),
-            Err(errno) => Err(cannot_wait(errno)),
-        }
-    }
-
     /// Waits until it has ended, and says how. When this process is told to stop, so is the child.
     ///
     /// # Errors
@@ -108,27 +95,24 @@ impl Child {
         }
     }
 
-    /// Waits until it has ended, or this process is told to stop: then it runs `last`, for which
-    /// the child still works. If `last` says that the child ends by itself, it is waited for; otherwise it is ended,
-    /// as it is when this process is told once more to stop, which also ends a `last` that waits for the child in vain.
+    /// Waits until it has ended, or this process is told to stop: then so is the child, and this one runs `last`. A
+    /// child that serves by then still works for it, and ends because of what it does; one that does not yet ends by
+    /// itself. It is killed when this process is told once more to stop, which also ends a `last` that waits for the
+    /// child in vain.
     ///
     /// # Errors
     /// When another's signal has ended the child.
     pub(crate) fn outlive(
         self,
         signals: Signals,
-        last: impl FnOnce() -> bool + Send,
+        last: impl FnOnce() + Send,
     ) -> Result<ExitCode, Failure> {
         if let Event::Ended(status) = self.next(signals)? {
             return verdict(status);
         }
+        // As in `supervise`.
+        let _ = kill_process(self.0, Kill::TERM);
         thread::scope(|scope| {
-            let last = || {
-                if !last() {
-                    // A process may signal itself.
-                    let _ = kill_process(getpid(), Kill::TERM);
-                }
-            };
             thread::Builder::new()
                 .spawn_scoped(scope, last)
                 .map_err(|error| Failure::run(format!("cannot start a thread: {error}")))?;

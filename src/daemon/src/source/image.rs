@@ -17,6 +17,7 @@ use super::image_upkeep::{Bound, Upkeep};
 use super::{CacheSettings, Kind, Prepared, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
+use crate::signals::ending_at_once;
 
 /// An image, as the command line names it.
 #[derive(Debug, Clone)]
@@ -297,7 +298,7 @@ impl Storage for ImageSource {
     fn prepare(&self, options: &StorageOptions, _: bool) -> Result<Prepared, Failure> {
         // An image that is not there is told by its name on the host, before there is a socket; and
         // only here are the operator's credentials to be had.
-        let found = self.find(&options.image)?;
+        let found = ending_at_once(|| self.find(&options.image))?;
         let cache = cache(&options.image)?;
         let canonical = self.canonical()?;
         let entered = Catalogue::new(&cache).enter(Some(&canonical.to_string()), &found);

@@ -131,7 +131,7 @@ pub(crate) struct Prepared {
 }
 
 /// The last step of opening a storage.
-type Open = Box<dyn FnOnce(Given<'_>) -> Result<Arc<dyn Backend>, Failure>>;
+type Open = Box<dyn FnOnce(Given<'_>) -> Result<Arc<dyn Backend>, Failure> + Send>;
 
 /// What a storage is given inside the sandbox.
 #[derive(Debug)]

@@ -18,4 +18,5 @@ mod mounting;
 mod plugins;
 mod process;
 mod serving;
+mod stopping;
 mod strange_hosts;

@@ -2,13 +2,12 @@
 
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::process::Command;
 
 use rustix::process::Signal;
 
 use crate::mounting::{Mounted, cannot_mount, is_mounted};
-use crate::process::{Daemon, Place, outcome, vfsd, wait_until};
+use crate::process::{Daemon, NOBODY, Place, nobodys_program, outcome, vfsd, wait_until};
 
 #[test]
 fn an_ordinary_user_mounts_through_fusermount3_or_is_told_to_install_it() {
@@ -109,8 +108,6 @@ fn the_root_of_a_volume_is_whose_it_was_said_to_be() {
     assert_eq!(given, (1000, 100, 0o1770));
 }
 
-const NOBODY: u32 = 65_534;
-
 /// A command of an ordinary user.
 fn as_nobody(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
@@ -119,19 +116,4 @@ fn as_nobody(program: impl AsRef<OsStr>) -> Command {
         .arg("--clear-groups")
         .arg(program);
     command
-}
-
-/// The program where an ordinary user can reach it, in a place that is that user's.
-fn nobodys_program(place: &Place) -> PathBuf {
-    let (point, program) = (place.path("mnt"), place.path("vfsd"));
-    let nobody = rustix::process::Uid::from_raw(NOBODY);
-    for path in [point.parent().unwrap(), &point] {
-        rustix::fs::chown(path, Some(nobody), None).unwrap();
-    }
-    // By another process: one that is forked meanwhile must not have the program open to write it.
-    let copied = Command::new("cp")
-        .args([env!("CARGO_BIN_EXE_vfsd").as_ref(), program.as_os_str()])
-        .status();
-    assert!(copied.unwrap().success());
-    program
 }

@@ -237,3 +237,21 @@ pub(crate) fn not_root() -> bool {
     }
     missing
 }
+
+/// An ordinary user.
+pub(crate) const NOBODY: u32 = 65_534;
+
+/// The program where an ordinary user can reach it, in a place that is that user's.
+pub(crate) fn nobodys_program(place: &Place) -> PathBuf {
+    let (point, program) = (place.path("mnt"), place.path("vfsd"));
+    let nobody = rustix::process::Uid::from_raw(NOBODY);
+    for path in [point.parent().unwrap(), &point] {
+        rustix::fs::chown(path, Some(nobody), None).unwrap();
+    }
+    // By another process: one that is forked meanwhile must not have the program open to write it.
+    let copied = Command::new("cp")
+        .args([env!("CARGO_BIN_EXE_vfsd").as_ref(), program.as_os_str()])
+        .status();
+    assert!(copied.unwrap().success());
+    program
+}
