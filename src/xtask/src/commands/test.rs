@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every test there is, in order, on this machine.
 
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -50,8 +51,11 @@ impl Arguments {
 /// in the exit code.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.list {
-        list(arguments);
-        return Ok(ExitCode::SUCCESS);
+        return match list(arguments, &mut std::io::stdout().lock()) {
+            // Whoever reads it has seen enough.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(ExitCode::SUCCESS),
+        };
     }
     let started = Instant::now();
     let workspace = Workspace::find()?;
@@ -61,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(results.close(started.elapsed()))
 }
 
-fn list(arguments: &Arguments) {
+fn list(arguments: &Arguments, to: &mut impl Write) -> io::Result<()> {
     let checks = CHECKS
         .iter()
         .map(|check| check.name.to_owned())
@@ -90,8 +94,9 @@ fn list(arguments: &Arguments) {
         .chain(mounts)
         .filter(|name| arguments.wants(name))
     {
-        println!("{name}");
+        writeln!(to, "{name}")?;
     }
+    Ok(())
 }
 
 fn source_checks(arguments: &Arguments, workspace: &Workspace, results: &mut Results) {
