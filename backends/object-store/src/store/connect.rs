@@ -1,6 +1,7 @@
 //! The client library's store for an address and options.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -167,8 +168,9 @@ fn profile(options: &StoreOptions) -> Result<aws_files::Profile, OpenError> {
     Ok(profile)
 }
 
-/// Everything that was set, the most important last: files, environment, command line.
-fn settings<K: FromStr>(
+/// Everything that was set, the most important last: files, environment, command line. Where none of them says whether
+/// plain http is allowed, it is to an endpoint on this host.
+fn settings<K: FromStr + PartialEq>(
     prefix: &str,
     profile: &aws_files::Profile,
     options: &StoreOptions,
@@ -189,7 +191,35 @@ fn settings<K: FromStr>(
             .map_err(|_| OpenError::option(key, unknown(prefix)))?;
         settings.push((known, value.to_owned()));
     }
+    let set = |name: &str| {
+        let key: K = name.parse().ok()?;
+        let mut latest = settings.iter().rev();
+        latest.find_map(|(other, value)| (*other == key).then_some(value.as_str()))
+    };
+    let mut endpoints = ["aws_endpoint_url_s3", "endpoint", "base_url"].into_iter();
+    let is_here = endpoints.find_map(set).is_some_and(is_plain_loopback);
+    if let (true, None, Ok(key)) = (is_here, set(ALLOW_HTTP), ALLOW_HTTP.parse()) {
+        settings.push((key, "true".to_owned()));
+    }
     Ok(settings)
+}
+
+const ALLOW_HTTP: &str = "allow_http";
+
+/// Whether an endpoint is plain http to a loopback address: what is sent there does not leave this host.
+fn is_plain_loopback(endpoint: &str) -> bool {
+    let Some((scheme, rest)) = endpoint.split_once("://") else {
+        return false;
+    };
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or(rest);
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => host,
+        _ => authority,
+    };
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |address: IpAddr| address.is_loopback();
+    let on_this_host = host == "localhost" || address.parse().is_ok_and(is_loopback);
+    scheme.eq_ignore_ascii_case("http") && on_this_host
 }
 
 fn unknown(prefix: &str) -> String {
@@ -264,6 +294,64 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(refused.contains("perhaps"), "{refused}");
+    }
+
+    #[test]
+    fn an_endpoint_on_this_host_is_told_from_names_that_look_like_it() {
+        for endpoint in [
+            "http://localhost",
+            "http://localhost:9000/",
+            "HTTP://127.0.0.1:9000",
+            "http://127.1.2.3/path:1",
+            "http://[::1]:9000",
+        ] {
+            assert!(is_plain_loopback(endpoint), "{endpoint}");
+        }
+        for endpoint in [
+            "https://localhost",
+            "localhost:9000",
+            "http://localhost.example",
+            "http://127.0.0.1.example",
+            "http://127.0.0.1@store.example",
+            "http://10.0.0.1:9000",
+            "http://[::2]:1",
+            "http://store.example/localhost",
+            "",
+        ] {
+            assert!(!is_plain_loopback(endpoint), "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn plain_http_is_allowed_to_this_host_unless_it_is_said() {
+        fn allowed<K: FromStr + PartialEq>(prefix: &str, given: &[String]) -> Option<String> {
+            let mut options = StoreOptions::default();
+            for option in given {
+                options.set(option).unwrap();
+            }
+            let settings = settings::<K>(prefix, &Vec::new(), &options).unwrap();
+            let key: K = ALLOW_HTTP.parse().ok()?;
+            let last = settings.into_iter().rfind(|(other, _)| *other == key);
+            last.map(|(_, value)| value)
+        }
+        let here = |name: &str| format!("{name}=http://127.0.0.1:1");
+        let yes = Some("true".to_owned());
+        assert_eq!(
+            allowed::<AmazonS3ConfigKey>("aws_", &[here("endpoint")]),
+            yes
+        );
+        let base = [here("base_url")];
+        assert_eq!(allowed::<GoogleConfigKey>("google_", &base), yes);
+        assert_eq!(
+            allowed::<AzureConfigKey>("azure_", &[here("endpoint")]),
+            yes
+        );
+        let refused = [here("endpoint"), "allow_http=false".to_owned()];
+        let said = allowed::<AmazonS3ConfigKey>("aws_", &refused);
+        assert_eq!(said.as_deref(), Some("false"));
+        let elsewhere = ["endpoint=http://store.example".to_owned()];
+        assert_eq!(allowed::<AmazonS3ConfigKey>("aws_", &elsewhere), None);
+        assert_eq!(allowed::<AmazonS3ConfigKey>("aws_", &[]), None);
     }
 
     #[test]

@@ -139,7 +139,8 @@ fn advice(error: &object_store::Error) -> String {
             "the bucket is in another region; set AWS_REGION"
         }
         _ if found("plain http is not allowed") => {
-            "plain http is refused unless AWS_ALLOW_HTTP=true is set"
+            "plain http is refused to other hosts unless AWS_ALLOW_HTTP=true or --store-option allow_http=true \
+             is set"
         }
         _ if found("certificate") => {
             "its certificate is not trusted; add the authority to the host's certificates"

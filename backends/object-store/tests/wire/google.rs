@@ -55,7 +55,6 @@ fn replace(address: SocketAddr, etag: &str) -> Result<PutResult> {
     let mut options = StoreOptions::default();
     for option in [
         format!("base_url=http://{address}"),
-        "allow_http=true".into(),
         "skip_signature=true".into(),
     ] {
         options.set(&option).unwrap();

@@ -12,11 +12,12 @@ mod google;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use vfsd_object_store::{RetryPolicy, Store, StoreOptions, StoreUrl};
+use vfsd_object_store::{FlatBucket, FlatOptions, RetryPolicy, Store, StoreOptions, StoreUrl};
 
 /// What becomes of one request.
 #[derive(Clone, Copy)]
@@ -30,16 +31,23 @@ enum Fate {
     Silent,
     /// The connection is closed without a reply.
     Closed,
+    /// All of a large object, whatever was asked for.
+    Everything,
 }
+
+/// Bytes of that object.
+const LARGE: usize = 400 << 20;
 
 fn body() -> Vec<u8> {
     (0..50_000_u32).flat_map(u32::to_le_bytes).collect()
 }
 
-/// Answers each connection's one request with the next fate, and with all of it after the last.
-fn service(fates: Vec<Fate>) -> SocketAddr {
+/// Answers each connection's one request with the next fate, and with all of it after the last. Says of each whether the
+/// client took it.
+fn service(fates: Vec<Fate>) -> (SocketAddr, Receiver<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let (done, taken) = channel();
     std::thread::spawn(move || {
         // Silent connections have to stay open.
         let mut open = Vec::new();
@@ -48,13 +56,14 @@ fn service(fates: Vec<Fate>) -> SocketAddr {
             let mut connection = connection.unwrap();
             let fate = fates.next().unwrap_or(Fate::Whole);
             // The client may be gone already.
-            let _ = answer(&mut connection, fate);
+            let answered = answer(&mut connection, fate);
+            let _ = done.send(answered.is_ok());
             if matches!(fate, Fate::Silent) {
                 open.push(connection);
             }
         }
     });
-    address
+    (address, taken)
 }
 
 fn answer(connection: &mut TcpStream, fate: Fate) -> std::io::Result<()> {
@@ -72,6 +81,17 @@ fn answer(connection: &mut TcpStream, fate: Fate) -> std::io::Result<()> {
     let part = &body[first..=last];
     match fate {
         Fate::Closed => return Ok(()),
+        Fate::Everything => {
+            write!(
+                connection,
+                "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nLast-Modified: Sat, 01 Jan 2022 00:00:00 GMT\r\n\
+                 Content-Length: {LARGE}\r\n\r\n"
+            )?;
+            for _ in 0..LARGE >> 20 {
+                connection.write_all(&[0; 1 << 20])?;
+            }
+            return Ok(());
+        }
         Fate::Busy => {
             let busy = "HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
             return connection.write_all(busy.as_bytes());
@@ -93,11 +113,14 @@ fn answer(connection: &mut TcpStream, fate: Fate) -> std::io::Result<()> {
 }
 
 fn read(fates: Vec<Fate>, policy: RetryPolicy) -> object_store::Result<Vec<u8>> {
-    let address = service(fates);
+    let (address, _taken) = service(fates);
+    read_from(address, policy)
+}
+
+fn read_from(address: SocketAddr, policy: RetryPolicy) -> object_store::Result<Vec<u8>> {
     let mut options = StoreOptions::default();
     for option in [
         format!("endpoint=http://{address}"),
-        "allow_http=true".into(),
         "skip_signature=true".into(),
     ] {
         options.set(&option).unwrap();
@@ -130,4 +153,35 @@ fn a_body_is_whole_however_often_its_connection_breaks() {
 fn a_service_that_is_always_busy_is_given_up() {
     let policy = RetryPolicy::new(Duration::from_secs(1), Duration::from_millis(500));
     assert!(read(vec![Fate::Busy; 1000], policy).is_err());
+}
+
+#[test]
+fn all_of_an_object_in_place_of_a_part_is_refused_at_once_and_not_read() {
+    let (address, taken) = service(vec![Fate::Everything]);
+    let error = read_from(address, RetryPolicy::default()).unwrap_err();
+    let words = error.to_string();
+    let told = "all of an object, where a part was asked for";
+    let store = format!("http://{address}/bucket/k");
+    assert!(words.contains(told) && words.contains(&store), "{words}");
+    // The connection is closed long before the service has sent it.
+    assert!(!taken.recv().unwrap());
+}
+
+#[test]
+fn plain_http_to_another_host_is_refused_with_what_allows_it() {
+    let mut options = StoreOptions::default();
+    for option in ["endpoint=http://store.invalid", "skip_signature=true"] {
+        options.set(option).unwrap();
+    }
+    let url: StoreUrl = "s3://bucket".parse().unwrap();
+    let store = Store::open(&url, &options, RetryPolicy::default()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let opened = runtime.block_on(FlatBucket::open(store, "", FlatOptions::default()));
+    let refusal = opened.unwrap_err().to_string();
+    for named in ["s3://bucket", "AWS_ALLOW_HTTP", "allow_http=true"] {
+        assert!(refusal.contains(named), "{refusal}");
+    }
 }
