@@ -40,7 +40,7 @@ pub(super) struct Bucket {
     pub(super) options: FlatOptions,
     /// Where it is written to.
     pub(super) writer: Option<Writer>,
-    runtime: Handle,
+    pub(super) runtime: Handle,
     pub(super) numbers: Numbers,
     pub(super) known: Known,
     pub(super) blocks: BlockCache,

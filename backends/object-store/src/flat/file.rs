@@ -150,7 +150,9 @@ impl File for OpenFile {
     }
 
     fn flush(&self, _: LockOwner) -> Answer<'_, ()> {
-        match self.body().is_some_and(|file| file.writing.is_dirty()) {
+        let writes = self.flags.contains(OpenFlags::WRITE);
+        let waits = |file: &FileBody| file.writing.is_dirty() || (writes && file.writing.is_lost());
+        match self.body().is_some_and(waits) {
             true => Answer::later(self.commit()),
             false => Answer::ok(()),
         }

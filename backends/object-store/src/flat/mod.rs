@@ -133,6 +133,13 @@ impl FlatBucket {
         self.bucket.hidden.load(Ordering::Relaxed)
     }
 
+    async fn finish(&self) -> vfsd_backend::Result<()> {
+        match &self.bucket.writer {
+            Some(writer) => writer.finish().await,
+            None => Ok(()),
+        }
+    }
+
     /// Bytes of content in memory or on their way, in either direction.
     pub fn memory(&self) -> u64 {
         let sending = self.bucket.writer.as_ref().map_or(0, Writer::held);
@@ -158,5 +165,9 @@ impl Backend for FlatBucket {
             Some(_) => Capabilities::XATTR,
             None => Capabilities::empty(),
         }
+    }
+
+    fn close(&self) -> vfsd_backend::Result<()> {
+        self.bucket.runtime.block_on(self.finish())
     }
 }

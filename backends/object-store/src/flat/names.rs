@@ -134,6 +134,15 @@ fn is_after_directory_of(key: &str, object: &str) -> bool {
     }
 }
 
+/// The key of a file's or directory's parent, and its name in there.
+pub(super) fn split(key: &str) -> (&str, &str) {
+    let stem = key.strip_suffix('/').unwrap_or(key);
+    match stem.rfind('/') {
+        Some(slash) => stem.split_at(slash.saturating_add(1)),
+        None => ("", stem),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,7 @@ use super::bucket::{Bucket, failed};
 use super::directory::OpenDirectory;
 use super::file::OpenFile;
 use super::known::Found;
+use super::names::split;
 use super::posix::{Posix, timestamp};
 use super::write::answers;
 
@@ -55,20 +56,19 @@ impl FlatNode {
         self.key.read().clone()
     }
 
-    /// It has another key from now on.
-    pub(super) fn set_key(&self, key: &Arc<str>) {
-        *self.key.write() = key.clone();
-        self.bucket.numbers.rename(self.number, key);
+    /// It has another key from now on. Answers the one that it had; its number is [kept](Self::keep_number) next.
+    pub(super) fn set_key(&self, key: &Arc<str>) -> Arc<str> {
+        std::mem::replace(&mut *self.key.write(), key.clone())
+    }
+
+    /// It keeps its number although its key is another.
+    pub(super) fn keep_number(&self) {
+        self.bucket.numbers.rename(self.number, &self.key());
     }
 
     /// The key of the directory that holds it; the root's own is the root.
     pub(super) fn parent_key(&self) -> String {
-        let key = self.key();
-        let stem = key.strip_suffix('/').unwrap_or(&key);
-        match stem.rfind('/') {
-            Some(slash) => stem.get(..=slash).unwrap_or_default().to_owned(),
-            None => String::new(),
-        }
+        split(&self.key()).0.to_owned()
     }
 
     pub(super) fn attributes(&self) -> Attributes {

@@ -4,6 +4,7 @@ mod attributes;
 mod content;
 mod kept;
 mod many;
+mod meanwhile;
 mod names;
 mod tree;
 mod writable;

@@ -22,7 +22,7 @@ impl vfsd_exec::Worker for Patient {
 pub(super) struct Writable {
     pub(super) scene: Scene,
     pub(super) staging: Staging,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Writable {
@@ -48,7 +48,7 @@ impl Writable {
         Self {
             scene: Scene::with(objects, options, faults).await,
             staging,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -67,6 +67,14 @@ impl Writable {
             now.copies - before.copies,
             reads(&now) - reads(&before),
         )
+    }
+
+    /// What was kept of files that could not be uploaded at the end.
+    pub(super) fn kept(&self) -> Vec<String> {
+        let files = std::fs::read_dir(self.folder.path()).unwrap();
+        files
+            .map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap())
+            .collect()
     }
 
     /// What another client reads.

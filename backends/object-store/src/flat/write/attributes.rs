@@ -64,7 +64,7 @@ impl FlatNode {
             return Ok(false);
         }
         match self.know_metadata(file).await {
-            Err(error) if error.is(Errno::STALE) => return Err(self.another_came(file)),
+            Err(error) if error.is(Errno::STALE) => return self.another_came(file),
             known => known?,
         }
         let (metadata, changes) = self.metadata(file);
@@ -80,7 +80,7 @@ impl FlatNode {
         let replaced = match replaced.await {
             Ok(etag) => etag,
             Err(Error::Precondition { .. } | Error::NotFound { .. }) => {
-                return Err(self.another_came(file));
+                return self.another_came(file);
             }
             Err(Error::NotImplemented { .. }) => return Ok(false),
             Err(error) => return Err(failed(error)),
@@ -94,7 +94,7 @@ impl FlatNode {
             // One that was sent in parts has another ETag then.
             false => match self.bucket.look(&key).await? {
                 Some((now, _)) if now.size == object.size => now,
-                _ => return Err(self.another_came(file)),
+                _ => return self.another_came(file),
             },
         };
         let done = Done {
@@ -105,26 +105,29 @@ impl FlatNode {
         Ok(true)
     }
 
-    /// The object is another client's by now: it stays as it is, and this file is none any more.
-    fn another_came(self: &Arc<Self>, file: &FileBody) -> vfsd_backend::Error {
+    /// The object is another client's by now: it stays as it is, and this file is none any more. EIO; false where the
+    /// guest has written to it, too, which takes an upload.
+    fn another_came(self: &Arc<Self>, file: &FileBody) -> Result<bool> {
+        if !file.writing.lose_unless_written() {
+            return Ok(false);
+        }
         let key = self.key();
         tracing::warn!(
             key = %key.escape_debug(),
             "another client has written this object; the attributes that the guest gave it are not applied"
         );
-        self.lose(file);
-        Errno::IO.into()
+        self.give_up(file);
+        Err(Errno::IO.into())
     }
 
-    /// The name is another's file by now.
-    pub(super) fn lose(&self, file: &FileBody) {
-        file.writing.state().gone = true;
+    /// What follows from the name being another's file.
+    pub(super) fn give_up(&self, file: &FileBody) {
         file.version().1.replace();
         if let Some(writer) = &self.bucket.writer {
             writer.remove(self);
         }
         let key = self.key();
-        let (directory, _) = super::names::split(&key);
+        let (directory, _) = crate::flat::names::split(&key);
         self.bucket.known.unlearn(directory, &key);
     }
 

@@ -55,7 +55,7 @@ impl FlatNode {
     /// Makes the object what the file is. Does nothing if it is so already.
     ///
     /// # Errors
-    /// EIO after a conflict: the file is another by now. After all else the file stays as it is, to be
+    /// EIO after a conflict: the file is another by now, and stays so. After all else the file stays as it is, to be
     /// uploaded later.
     pub(in crate::flat) async fn commit(self: &Arc<Self>) -> Result<()> {
         let (file, _) = match &self.body {
@@ -68,6 +68,9 @@ impl FlatNode {
 
     /// As [`commit`](Self::commit), for who has the turn.
     pub(super) async fn commit_in_turn(self: &Arc<Self>, file: &FileBody) -> Result<()> {
+        if file.writing.is_lost() {
+            return Err(Errno::IO.into());
+        }
         if !file.writing.is_dirty() {
             return Ok(());
         }
@@ -152,7 +155,7 @@ impl FlatNode {
             writer.remove(self);
         }
         drop(state);
-        let (directory, name) = super::names::split(&key);
+        let (directory, name) = crate::flat::names::split(&key);
         self.bucket
             .known
             .change(directory, name, &key, Found::File(object, posix));
@@ -188,13 +191,15 @@ impl FlatNode {
             drop(hold);
             aside.parts(staged, size).await.map_err(failed)?;
         }
+        // What is written from now on is in no copy.
+        file.writing.lose();
         drop(alone);
         tracing::warn!(
             key = %key.escape_debug(), copy = %copy.escape_debug(),
             "another client has written this object; what the guest wrote has another name"
         );
-        self.lose(file);
-        let (directory, _) = super::names::split(&key);
+        self.give_up(file);
+        let (directory, _) = crate::flat::names::split(&key);
         self.bucket.known.unlearn(directory, &copy);
         Ok(())
     }

@@ -66,9 +66,15 @@ impl OpenFile {
         let appends = self.flags.contains(OpenFlags::APPEND) && !request.cached;
         let offset = (!appends).then_some(request.offset);
         let written = staged.write(offset, source)?;
-        self.node
-            .touch_content(|posix| posix.modified = Some(vfsd_backend::Timestamp::now()))?;
+        self.was_written()?;
         Ok(written)
+    }
+
+    /// Its content was changed now. EIO when its name is another client's file.
+    fn was_written(&self) -> Result<()> {
+        let now = vfsd_backend::Timestamp::now();
+        let touched = self.node.touch_content(|posix| posix.modified = Some(now));
+        Ok(touched.map_err(|_| Errno::IO)?)
     }
 
     /// The staged file, with the whole object in it.
@@ -127,8 +133,7 @@ impl OpenFile {
             let _shared = file.writing.gate.read().await;
             if mode.is_empty() && end > staged.size() {
                 staged.resize(end)?;
-                self.node
-                    .touch_content(|posix| posix.modified = Some(vfsd_backend::Timestamp::now()))?;
+                self.was_written()?;
             }
             Ok(())
         })

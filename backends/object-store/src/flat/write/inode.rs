@@ -54,6 +54,8 @@ pub(super) struct State {
     pub(super) new: bool,
     /// It has no name any more.
     pub(super) gone: bool,
+    /// Its name is another client's file by now: what is written to it goes nowhere.
+    lost: bool,
     /// When it was changed.
     pub(super) changed: Option<Timestamp>,
     /// What the object's metadata says besides what we know of it, once that was asked.
@@ -65,6 +67,10 @@ pub(super) struct State {
 impl State {
     pub(super) fn is_dirty(&self) -> bool {
         self.changes != self.committed && !self.gone
+    }
+
+    fn is_written(&self) -> bool {
+        self.new || self.written > self.committed
     }
 
     /// What the bucket has is enough from now on.
@@ -105,12 +111,38 @@ impl Writing {
 
     /// Whether the bucket has another content, or none.
     pub(super) fn is_written(&self) -> bool {
-        let state = self.state.lock();
-        state.new || state.written > state.committed
+        self.state.lock().is_written()
     }
 
     pub(in crate::flat) fn is_gone(&self) -> bool {
         self.state.lock().gone
+    }
+
+    /// Whether its name is another client's file by now.
+    pub(in crate::flat) fn is_lost(&self) -> bool {
+        self.state.lock().lost
+    }
+
+    /// Its name is another client's file by now.
+    pub(super) fn lose(&self) {
+        let mut state = self.state.lock();
+        state.gone = true;
+        state.lost = true;
+    }
+
+    /// As [`lose`](Self::lose), unless there is content that is nowhere else.
+    pub(super) fn lose_unless_written(&self) -> bool {
+        let mut state = self.state.lock();
+        let written = state.is_written();
+        state.gone |= !written;
+        state.lost |= !written;
+        !written
+    }
+
+    /// Keeps what is staged of it, as an open file does.
+    pub(super) fn hold(&self) -> Held<'_> {
+        self.opened(false);
+        Held(self)
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -140,6 +172,15 @@ impl Writing {
     }
 }
 
+/// As an open file that only reads.
+pub(super) struct Held<'a>(&'a Writing);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.closed(false);
+    }
+}
+
 impl FlatNode {
     /// Its body, and what all written files have in common. EROFS where nothing is written.
     pub(super) fn to_write(&self) -> Result<(&FileBody, &Writer), Errno> {
@@ -150,7 +191,7 @@ impl FlatNode {
         }
     }
 
-    /// It was changed: it is pending.
+    /// It was changed: it is pending. ESTALE when its name is another client's file.
     pub(super) fn touch(self: &Arc<Self>, change: impl FnOnce(&mut Posix)) -> Result<(), Errno> {
         self.changed(false, change)
     }
@@ -170,6 +211,9 @@ impl FlatNode {
     ) -> Result<(), Errno> {
         let (file, writer) = self.to_write()?;
         let mut state = file.writing.state();
+        if state.lost {
+            return Err(Errno::STALE);
+        }
         if state.gone {
             return Ok(());
         }
@@ -180,7 +224,7 @@ impl FlatNode {
         state.changed = Some(Timestamp::now());
         state.touched = Some(Instant::now());
         file.change_posix(change);
-        drop(state);
+        // Who counts these changes as uploaded has the state first, too.
         writer.insert(self);
         Ok(())
     }
@@ -283,6 +327,8 @@ impl FlatNode {
         }
         self.know_posix(file).await?;
         if let Some(size) = changes.size {
+            // An upload that ends meanwhile would let go of it, and the change with it.
+            let _held = file.writing.hold();
             let staged = self.stage(size).await?;
             let _shared = file.writing.gate.read().await;
             staged.resize(size)?;

@@ -5,10 +5,11 @@
 //! one that was changed. [Names](names) change at once, with a request each; [moves](rename) are copies.
 //!
 //! What changed and is not in the bucket is *pending*. A file stays pending, and can be read, until an upload
-//! succeeds: every second those that nobody has open for writing are tried again.
+//! succeeds: every second those that nobody has open for writing are tried again, and all at the [end](finish).
 
 mod attributes;
 mod commit;
+mod finish;
 mod handle;
 mod inode;
 mod names;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex as Turn, Semaphore, SemaphorePermit};
 
 pub(super) use self::inode::Writing;
 pub(super) mod answers {
@@ -32,6 +33,7 @@ pub(super) mod answers {
     pub(in crate::flat) use super::xattrs::{change_xattr, getxattr, listxattr};
 }
 pub use self::staging::Staging;
+use super::body::FileBody;
 use super::bucket::Bucket;
 use super::node::FlatNode;
 
@@ -73,6 +75,8 @@ pub(super) struct Writer {
     kept: Mutex<HashSet<Arc<str>>>,
     /// What uploads may still hold in memory, in KiB.
     sending: Semaphore,
+    /// Held by who moves names, which takes the turns of several files.
+    moving: Turn<()>,
 }
 
 impl Writer {
@@ -82,6 +86,7 @@ impl Writer {
             pending: Mutex::default(),
             kept: Mutex::default(),
             sending: Semaphore::new(usize::try_from(SENDING).unwrap_or(0)),
+            moving: Turn::default(),
         }
     }
 
@@ -136,6 +141,26 @@ impl Writer {
         {
             pending.remove(&key);
         }
+    }
+
+    /// A file has another key from now on, in the place of the one that had it. Who calls has its turn.
+    fn rename(&self, node: &Arc<FlatNode>, file: &FileBody, key: &Arc<str>) {
+        // What changes meanwhile is pending under the one key or the other.
+        let state = file.writing.state();
+        let mut pending = self.pending.lock();
+        let before = node.set_key(key);
+        if pending
+            .get(&before)
+            .is_some_and(|there| Arc::ptr_eq(there, node))
+        {
+            pending.remove(&before);
+        }
+        if state.is_dirty() {
+            pending.insert(key.clone(), node.clone());
+        }
+        drop(pending);
+        drop(state);
+        node.keep_number();
     }
 
     /// A directory of which the last object may be gone.

@@ -21,15 +21,6 @@ use crate::store::ListRequest;
 /// The longest key that services take, in bytes.
 const LONGEST_KEY: usize = 1024;
 
-/// The key of a file's or directory's parent, and its name in there.
-pub(super) fn split(key: &str) -> (&str, &str) {
-    let stem = key.strip_suffix('/').unwrap_or(key);
-    match stem.rfind('/') {
-        Some(slash) => stem.split_at(slash.saturating_add(1)),
-        None => ("", stem),
-    }
-}
-
 /// Who owns a new file, and what may be done with it.
 fn posix_of(caller: Caller, inode: &NewInode<'_>) -> Posix {
     let identity = caller.identity.unwrap_or_default();

@@ -32,6 +32,7 @@ impl FlatNode {
         if flags.intersects(RenameFlags::EXCHANGE | RenameFlags::WHITEOUT) {
             return Err(Errno::INVAL.into());
         }
+        let _alone = self.directory_to_write()?.moving.lock().await;
         let node = self.find_node(&name).await?.ok_or(Errno::NOENT)?;
         let target = parent.find_node(&new_name).await?;
         if target.is_some() && flags.contains(RenameFlags::NOREPLACE) {
@@ -114,24 +115,23 @@ impl FlatNode {
         }
         bucket.delete(&from).await?;
         let key: Arc<str> = to.into();
-        node.set_key(&key);
+        self.directory_to_write()?.rename(node, file, &key);
         bucket.set_version(file, &key, &object);
         file.confirm(Some(posix), at);
-        // What was written meanwhile is pending under the new name.
-        if let Some(writer) = &bucket.writer
-            && file.writing.is_dirty()
-        {
-            writer.pending.lock().remove(&from);
-            writer.insert(node);
-        }
         Ok(())
     }
 
     async fn move_directory(&self, from: &str, to: &str) -> Result<()> {
         let bucket = &self.bucket;
         let writer = self.directory_to_write()?;
-        for node in writer.pending_below(from) {
-            node.commit().await?;
+        // What is written meanwhile waits for its upload, and has the new name then.
+        let nodes = bucket.numbers.known(from);
+        let mut turns = Vec::new();
+        for node in &nodes {
+            if let Body::File(file) = &node.body {
+                turns.push(file.writing.turn.lock().await);
+                node.commit_in_turn(file).await?;
+            }
         }
         let objects = bucket.all_below(from).await?.ok_or(Errno::XDEV)?;
         if objects.iter().any(|(_, size)| *size > LARGEST_COPY) {
@@ -203,22 +203,35 @@ impl FlatNode {
             .unmark(&bucket.full_key(from))
             .await
             .map_err(failed)?;
-        for node in bucket.numbers.known(from) {
-            let key = node.key();
-            if let Some(rest) = key.strip_prefix(from) {
-                let key: Arc<str> = format!("{to}{rest}").into();
-                node.set_key(&key);
-                // A copy may have another ETag. Who has it open goes on with that; others look it up anew.
-                if let Body::File(file) = &node.body
-                    && file.writing.is_open()
-                    && let Some((object, _)) = bucket.look(&key).await?
-                {
-                    bucket.set_version(file, &key, &object);
-                }
-            }
+        for node in &nodes {
+            self.follow(node, from, to).await?;
         }
+        drop(turns);
         writer.let_go(from);
         bucket.known.forget_all();
+        Ok(())
+    }
+
+    /// A file or directory that was moved with the directory that it is in.
+    async fn follow(&self, node: &Arc<FlatNode>, from: &str, to: &str) -> Result<()> {
+        let (bucket, writer) = (&self.bucket, self.directory_to_write()?);
+        let before = node.key();
+        let Some(rest) = before.strip_prefix(from) else {
+            return Ok(());
+        };
+        let key: Arc<str> = format!("{to}{rest}").into();
+        let Body::File(file) = &node.body else {
+            node.set_key(&key);
+            node.keep_number();
+            return Ok(());
+        };
+        writer.rename(node, file, &key);
+        // A copy may have another ETag. Who has it open, or changed it, goes on with that; others look it up anew.
+        if (file.writing.is_open() || file.writing.is_dirty())
+            && let Some((object, _)) = bucket.look(&key).await?
+        {
+            bucket.set_version(file, &key, &object);
+        }
         Ok(())
     }
 }

@@ -1,9 +1,10 @@
 //! Files of the host in which content is until it is an object.
 //!
-//! They have no name: a daemon that ends leaves nothing behind, and what it had not uploaded is gone. All together
+//! They have no name: a daemon that is killed leaves nothing behind, and what it had not uploaded is gone. All together
 //! they are held below a limit.
 
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -170,6 +171,18 @@ impl Staged {
             return Ok(0);
         }
         sink.put_from(self.file.as_fd(), offset, length, Wait::Allowed)
+    }
+
+    /// Gives the content a name, for whoever looks for it when this process has ended.
+    pub(super) fn keep(&self, name: &str) -> std::io::Result<()> {
+        let flags =
+            OFlags::WRONLY | OFlags::CLOEXEC | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let mut kept = File::from(openat(&self.shared.directory, name, flags, mode)?);
+        let mut staged = &self.file;
+        staged.seek(SeekFrom::Start(0))?;
+        std::io::copy(&mut staged.take(self.size()), &mut kept)?;
+        kept.sync_all()
     }
 
     /// A part of the content. It has to be there.
