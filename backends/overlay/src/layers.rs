@@ -110,6 +110,12 @@ impl Shared {
         }
     }
 
+    /// Whether there is no layer below.
+    pub(crate) fn is_lowest(&self, layer: Layer) -> bool {
+        let count = self.lowers.len();
+        layer == Layer::lower(count.saturating_sub(1), count)
+    }
+
     /// The writable layer.
     ///
     /// # Errors

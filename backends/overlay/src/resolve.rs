@@ -281,7 +281,11 @@ impl Search<'_> {
         }
         if !is_directory {
             if is_metacopy(self.shared, &part, &attributes).await? {
-                tracing::warn!("a file of a layer is a metacopy, without its content");
+                tracing::warn!(
+                    "the file {} of a layer has its content in a layer below (metacopy): EIO; the kernel's overlay of \
+                     the same directories copies it when it is written to",
+                    self.path.escape_ascii()
+                );
                 return Err(Errno::IO.into());
             }
             return Ok(Step::Part(part));
@@ -310,9 +314,23 @@ impl Search<'_> {
     }
 }
 
-/// Whether a regular file is one whose content is in a layer below: such has a size, but no blocks.
+/// Blocks that a file system counts to a file for its extended attributes, at most: ext4 has a block of 64 KiB for them
+/// where it has such blocks.
+const ATTRIBUTE_BLOCKS: u64 = 128;
+
+/// Whether a file may be one whose content is in a layer below: such has a size, and no blocks but for its attributes.
+/// The lowest layer has nothing below, and is asked where there can be no content.
+pub(crate) fn may_be_metacopy(shared: &Shared, layer: Layer, attributes: &Attributes) -> bool {
+    let most = match shared.is_lowest(layer) {
+        true => 0,
+        false => ATTRIBUTE_BLOCKS,
+    };
+    attributes.kind == FileKind::Regular && attributes.size > 0 && attributes.blocks <= most
+}
+
+/// Whether a regular file is one whose content is in a layer below.
 async fn is_metacopy(shared: &Shared, part: &Part, attributes: &Attributes) -> Result<bool> {
-    if attributes.kind != FileKind::Regular || attributes.size == 0 || attributes.blocks > 0 {
+    if !may_be_metacopy(shared, part.layer, attributes) {
         return Ok(false);
     }
     let mark = shared.namespace.get(part.node.as_ref(), METACOPY).await?;

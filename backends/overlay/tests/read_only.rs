@@ -377,3 +377,35 @@ fn only_what_all_layers_can_do_is_offered() {
         "memory can be changed"
     );
 }
+
+#[test]
+fn a_file_whose_content_is_in_a_layer_below_is_an_error_and_never_zeros() {
+    every_store(|store| {
+        let root = store.overlay(&[
+            &|top, store| {
+                for name in ["metacopy", "attributes", "sparse"] {
+                    let file = top.put(name, b"").unwrap();
+                    file.truncate(7).unwrap();
+                    if name != "sparse" {
+                        file.setxattr(&store.own("metacopy"), b"").unwrap();
+                    }
+                    if name == "attributes" {
+                        // They take a block of their own on ext4.
+                        file.setxattr("user.large", &[b'x'; 600]).unwrap();
+                    }
+                }
+                top.put("whole", b"content").unwrap();
+            },
+            &|bottom, _| {
+                for name in ["metacopy", "attributes", "sparse", "whole"] {
+                    bottom.put(name, b"below..").unwrap();
+                }
+            },
+        ]);
+        for name in ["metacopy", "attributes"] {
+            refused(root.lookup(name), Errno::IO);
+        }
+        assert_eq!(content(&root, "sparse").unwrap(), "\0\0\0\0\0\0\0");
+        assert_eq!(content(&root, "whole").unwrap(), "content");
+    });
+}
