@@ -333,7 +333,7 @@ impl Remote {
             .candidates(&self.objects, &live, &mut collected)
             .await?;
         // After the listing: what was listed and is named only now is found here, or is not named yet.
-        let unnamed = self.unnamed.lock().clone();
+        let unnamed = self.unnamed.ids();
         self.add_live(end, &mut live).await?;
         candidates.retain(|candidate| match candidate.kind {
             Kind::Content(id) => !unnamed.contains(&id) && !live.contains(&id),

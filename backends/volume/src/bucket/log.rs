@@ -15,6 +15,7 @@
 //!
 //! Integers are little-endian. Inline frames come before the body, so that their places are known before that is.
 
+mod complete;
 mod inline;
 
 use std::borrow::Cow;
@@ -54,9 +55,9 @@ pub struct LogObject {
     pub epoch: u64,
     /// The record that comes next after those of the object before.
     pub first: Lsn,
-    /// The last record, also if that is not in [`records`](Self::records); `first - 1` where there are none.
+    /// The last record; `first - 1` where there are none.
     pub last: Lsn,
-    /// Redo records with ascending numbers in `first..=last`.
+    /// Redo records with the numbers `first..=last`.
     pub records: Vec<(Lsn, Vec<u8>)>,
     /// What content is after these records, in the order in which to apply them.
     pub pieces: Vec<Piece>,
@@ -189,46 +190,6 @@ impl LogObject {
         };
         object.check()?;
         Ok((object, link))
-    }
-
-    /// Whether it agrees with itself.
-    fn check(&self) -> Result<(), Damage> {
-        if self.seq == 0 || self.first == 0 || self.last < self.first.saturating_sub(1) {
-            return Err(Damage("its numbers make no sense"));
-        }
-        let range = self.first..=self.last;
-        let ascending = self.records.is_sorted_by(|(one, _), (next, _)| one < next);
-        if !ascending || !self.records.iter().all(|(lsn, _)| range.contains(lsn)) {
-            return Err(Damage("its records are not in order"));
-        }
-        let fits = |piece: &Piece| piece.is_sound() && self.may_name(piece);
-        if !self.pieces.iter().all(fits) {
-            return Err(Damage("a piece lies where no content can be"));
-        }
-        let nothing_new = self.records.is_empty() && self.last < self.first;
-        if self.moves && !(nothing_new && self.pieces.iter().all(|piece| piece.place.is_some())) {
-            return Err(Damage("it moves content and changes something else"));
-        }
-        if self.inline.len() > MAX_INLINE_BYTES {
-            return Err(Damage("it carries too much content"));
-        }
-        Ok(())
-    }
-
-    /// Whether the object that a piece names was there before this one, or is this one.
-    fn may_name(&self, piece: &Piece) -> bool {
-        let Some((frame, _)) = piece.place else {
-            return true;
-        };
-        let start = header_bytes();
-        let inline = u64::try_from(self.inline.len()).unwrap_or(u64::MAX);
-        match frame.object {
-            ObjectId::Segment { epoch, .. } => epoch <= self.epoch,
-            ObjectId::Log(seq) if seq == self.seq => {
-                frame.offset >= start && frame.end() <= start.saturating_add(inline)
-            }
-            ObjectId::Log(seq) => (1..self.seq).contains(&seq) && frame.offset >= start,
-        }
     }
 }
 

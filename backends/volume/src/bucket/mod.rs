@@ -77,6 +77,7 @@ mod snapshot;
 mod stat;
 #[cfg(test)]
 mod tests;
+mod unnamed;
 mod view;
 
 pub use check::{BucketReport, CheckLevel};

@@ -1,6 +1,5 @@
 //! The bucket's side of a volume that this daemon owns.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,6 +20,7 @@ use super::objects::Objects;
 use super::place::{ChainHash, ObjectId, Piece, Point};
 use super::read;
 use super::segment::{Segment, SegmentWriter};
+use super::unnamed::Unnamed;
 use crate::meta::journal::Lsn;
 
 /// After so long without a look at HEAD an append looks again before it counts.
@@ -65,7 +65,7 @@ pub struct Remote {
     head: tokio::sync::Mutex<KnownHead>,
     next_segment: AtomicU64,
     /// Segments that no appended log object names yet.
-    pub(super) unnamed: Mutex<BTreeSet<ObjectId>>,
+    pub(super) unnamed: Unnamed,
     /// Held by a checkpoint and by a clean-up: one at a time.
     pub(super) care: tokio::sync::Mutex<()>,
 }
@@ -131,7 +131,7 @@ impl Remote {
                 verified,
             }),
             next_segment: AtomicU64::new(0),
-            unnamed: Mutex::default(),
+            unnamed: Unnamed::default(),
             care: tokio::sync::Mutex::new(()),
         }
     }
@@ -195,31 +195,33 @@ impl Remote {
         if self.is_fenced() {
             return Err(ShipError::Fenced);
         }
-        self.unnamed.lock().insert(segment.id);
+        self.unnamed.begin(segment);
         let key = self.objects.names.object(segment.id);
-        if self.objects.create(&key, segment.bytes.clone()).await? {
-            return Ok(());
+        if !self.objects.create(&key, segment.bytes.clone()).await? {
+            // An earlier attempt of this daemon: nobody else has its epoch.
+            let limit = u64::try_from(segment.bytes.len()).unwrap_or(u64::MAX);
+            match self.objects.read(&key, limit).await? {
+                Some((bytes, _)) if bytes == segment.bytes => {}
+                _ => {
+                    let another = Damage("another segment of this name is there");
+                    return Err(ShipError::Store(BucketError::damaged(key)(another)));
+                }
+            }
         }
-        // An earlier attempt of this daemon: nobody else has its epoch.
-        let limit = u64::try_from(segment.bytes.len()).unwrap_or(u64::MAX);
-        match self.objects.read(&key, limit).await? {
-            Some((bytes, _)) if bytes == segment.bytes => Ok(()),
-            _ => Err(ShipError::Store(BucketError::damaged(key)(Damage(
-                "another segment of this name is there",
-            )))),
-        }
+        self.unnamed.stored(segment.id);
+        Ok(())
     }
 
     /// Lets clean-ups remove a segment that no log object will name.
     pub fn forget_segment(&self, id: ObjectId) {
-        self.unnamed.lock().remove(&id);
+        self.unnamed.remove(id);
     }
 
     /// The log object that comes next: all redo records up to `last` that are not in the chain yet, where content lies
-    /// after them, and small content itself. Segments that `pieces` name have to be stored before this one is appended.
+    /// after them, and small content itself. Segments that `pieces` name have to be stored before.
     ///
     /// # Errors
-    /// What was given is too much for one object, or makes no sense.
+    /// What was given is too much for one object, or it is not all: a record is missing, or content that was stored.
     pub fn seal(
         &self,
         last: Lsn,
@@ -239,7 +241,7 @@ impl Remote {
     }
 
     /// The log object that comes next and says where content lies now that was moved. Nothing else changes. Segments that `pieces`
-    /// name have to be stored before this one is appended.
+    /// name have to be stored before.
     ///
     /// # Errors
     /// As those of [`seal`](Self::seal).
@@ -265,6 +267,8 @@ impl Remote {
     }
 
     fn seal_object(&self, object: &LogObject, before: Point) -> Result<Sealed, Unwritable> {
+        let stored = self.unnamed.check(&object.pieces);
+        stored.map_err(Unwritable::Unsound)?;
         let link = Link {
             uuid: self.uuid,
             nonce: self.nonce,
@@ -334,9 +338,8 @@ impl Remote {
     fn reach(&self, end: Point, named: &[ObjectId]) {
         // In this order: a clean-up reads what has no name yet, then the chain.
         *self.end.lock() = end;
-        let mut unnamed = self.unnamed.lock();
         for id in named {
-            unnamed.remove(id);
+            self.unnamed.remove(*id);
         }
     }
 

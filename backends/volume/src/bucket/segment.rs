@@ -4,6 +4,8 @@
 //! footer of 64 bytes. What lies where is told by log objects and checkpoints; the map at the end is for
 //! whoever has lost these, and to check a segment by itself.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::cipher::{Cipher, ObjectCipher, Sealed};
@@ -50,6 +52,7 @@ pub struct SegmentWriter {
 #[derive(Debug, Clone)]
 pub struct Segment {
     pub(super) id: ObjectId,
+    pub(super) entries: Arc<[Entry]>,
     pub(super) bytes: Bytes,
 }
 
@@ -139,7 +142,7 @@ impl SegmentWriter {
         }
         let stored = self.cipher.seal(&about_map(map), to.0.into())?;
         let map_crc = crc32fast::hash(&stored);
-        let entries = std::mem::take(&mut self.entries).len();
+        let entries = std::mem::take(&mut self.entries);
         let mut bytes = std::mem::take(&mut self.frames.bytes);
         bytes.extend_from_slice(&stored);
         let whole = bytes.len().saturating_add(FOOTER_BYTES);
@@ -149,7 +152,7 @@ impl SegmentWriter {
         footer.u64(seq);
         footer.u64(u64::try_from(whole).unwrap_or(u64::MAX));
         footer.u64(u64::try_from(map).unwrap_or(u64::MAX));
-        footer.u32(u32::try_from(entries).unwrap_or(u32::MAX));
+        footer.u32(u32::try_from(entries.len()).unwrap_or(u32::MAX));
         footer.u32(map_crc);
         footer.u32(0);
         let crc = crc32fast::hash(&footer.0);
@@ -157,6 +160,7 @@ impl SegmentWriter {
         bytes.extend_from_slice(&footer.0);
         Ok(Segment {
             id: self.id,
+            entries: entries.into(),
             bytes: bytes.into(),
         })
     }

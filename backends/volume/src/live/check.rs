@@ -79,12 +79,12 @@ pub(super) fn image(view: &View, path: &Path, runtime: &Handle) -> Result<Shippi
     let mut failed = None;
     runtime.block_on(view.follow(after, |object, point: Point| {
         if failed.is_none() {
-            failed = shipping.apply(&object.records, &object.pieces, point).err();
+            failed = shipping.take_in(&object, point).err();
         }
         Ok::<(), BucketError>(())
     }))?;
     match failed {
-        Some(error) => Err(storage()(error)),
+        Some(error) => Err(storage()(error.into())),
         None => Ok(shipping),
     }
 }

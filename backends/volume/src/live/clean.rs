@@ -122,12 +122,12 @@ fn move_out_of(
         Unmoved::Io(error) => VolumeError::failed(image, "cannot be used for a clean-up")(error),
     };
     while let Some(moved) = moving
-        .part(remote, &shipped, runtime, &failpoints)
+        .part(remote, (&shipped, shipping), runtime, &failpoints)
         .map_err(failed)?
     {
-        let point = runtime.block_on(remote.append(&moved.sealed))?;
-        let applied = shipping.apply(&[], &moved.pieces, point);
-        applied.map_err(storage())?;
+        runtime.block_on(remote.append(&moved.sealed))?;
+        let applied = shipping.apply(&moved.step, &moved.pieces);
+        applied.map_err(|refused| storage()(refused.into()))?;
         any = true;
     }
     Ok(any)

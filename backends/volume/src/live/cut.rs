@@ -5,7 +5,9 @@ use std::sync::Arc;
 use vfsd_backend::Result;
 
 use super::Live;
+use super::complete::Defect;
 use super::dirty::ContentMap;
+use super::shipper::Failure;
 use crate::core::Core;
 use crate::meta::journal::Lsn;
 
@@ -32,12 +34,17 @@ impl Live {
     ///
     /// # Errors
     /// As the journal says. Then nothing is frozen.
-    pub(super) fn make_cut(&self, core: &Core) -> Result<Cut> {
+    pub(super) fn make_cut(&self, core: &Core) -> Result<Cut, Failure> {
         // Most of it before everybody has to wait.
         settle(core, &self.dirty.all(), || self.pass_now())?;
         let alone = self.cut.write();
         self.rounds.cut();
         let mut all = self.dirty.all();
+        if let Some((ino, _)) = all.iter().find(|(_, map)| map.is_frozen()) {
+            return Err(
+                Defect::of_inode(*ino, "content of an earlier round was not shipped").into(),
+            );
+        }
         // Files that were made one after the other lie so in a segment, and mostly are read so.
         all.sort_unstable_by_key(|(ino, _)| *ino);
         settle(core, &all, || ())?;

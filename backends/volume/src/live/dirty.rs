@@ -101,7 +101,7 @@ impl Dirty {
     /// Whether content of a file is on its way.
     pub(crate) fn is_frozen(&self, ino: u64) -> bool {
         let map = self.files.lock().get(&ino).cloned();
-        map.is_some_and(|map| !map.ranges.lock().frozen.is_empty())
+        map.is_some_and(|map| map.is_frozen())
     }
 
     /// Whether a file has dirty or frozen ranges.
@@ -141,6 +141,22 @@ impl ContentMap {
             return Vec::new();
         }
         self.ranges.lock().missing_in(range)
+    }
+
+    /// Whether content is on its way.
+    pub(super) fn is_frozen(&self) -> bool {
+        !self.ranges.lock().frozen.is_empty()
+    }
+
+    /// Whether these ranges are frozen, and no others.
+    pub(super) fn froze(&self, ranges: &RangeSet) -> bool {
+        self.ranges.lock().frozen == *ranges
+    }
+
+    /// Forgets that frozen content is to be read, as no shipper may.
+    #[cfg(test)]
+    pub(super) fn lose_frozen(&self) {
+        self.ranges.lock().unread = RangeSet::default();
     }
 
     /// Whether there is data that the bucket does not have.

@@ -9,6 +9,7 @@ mod cache;
 mod care;
 mod check;
 mod clean;
+mod complete;
 pub(crate) mod cut;
 pub(crate) mod dirty;
 #[cfg(test)]
@@ -127,9 +128,9 @@ impl Live {
     /// Whether changes still get into the bucket.
     ///
     /// # Errors
-    /// EROFS when another daemon took the volume over, and in a snapshot.
+    /// EROFS when another daemon took the volume over, when it is not known how to ship it whole, and in a snapshot.
     pub(crate) fn check_owned(&self) -> Result<(), Errno> {
-        match self.frozen || self.rounds.is_fenced() {
+        match self.frozen || self.rounds.halted().is_some() {
             true => Err(Errno::ROFS),
             false => Ok(()),
         }

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use super::extents::{Extent, ranges_in};
 use super::packing::Packing;
-use super::shipped::{Shipped, Shipping};
+use super::shipped::{Refused, Shipped, Shipping, Step};
 use crate::bucket::{Frame, ObjectId, Piece, Remote, Sealed, Segment, ShipError};
 use crate::failpoint::Failpoints;
 
@@ -36,6 +36,7 @@ pub(super) struct Moving {
 pub(super) struct Moved {
     pub(super) sealed: Sealed,
     pub(super) pieces: Vec<Piece>,
+    pub(super) step: Step,
 }
 
 /// Why content is not moved.
@@ -47,6 +48,12 @@ pub(super) enum Unmoved {
     Local(#[from] vfsd_backend::Error),
     #[error("{0}")]
     Io(#[from] io::Error),
+}
+
+impl From<Refused> for Unmoved {
+    fn from(refused: Refused) -> Self {
+        Self::Local(refused.into())
+    }
 }
 
 impl Unmoved {
@@ -87,7 +94,7 @@ impl Moving {
     pub(super) fn part(
         &mut self,
         remote: &Remote,
-        shipped: &Shipped,
+        (shipped, shipping): (&Shipped, &Shipping),
         runtime: &Handle,
         failpoints: &Failpoints,
     ) -> Result<Option<Moved>, Unmoved> {
@@ -109,22 +116,26 @@ impl Moving {
             for segment in &full {
                 remote.put_segment(segment).await?;
             }
-            Ok(())
+            Ok::<_, ShipError>(())
         });
         failpoints.reach("moved content in the bucket");
-        let sealed = stored.and_then(|()| {
+        let seal = || -> Result<Moved, Unmoved> {
+            stored?;
             let sealed = remote.seal_moved(pieces.clone());
-            sealed.map_err(ShipError::from)
-        });
-        match sealed {
-            Ok(sealed) => Ok(Some(Moved { sealed, pieces })),
-            Err(error) => {
-                for segment in &full {
-                    remote.forget_segment(segment.id());
-                }
-                Err(error.into())
+            let sealed = sealed.map_err(ShipError::from)?;
+            Ok(Moved {
+                step: shipping.prepare(&[], &pieces, sealed.point())?,
+                sealed,
+                pieces,
+            })
+        };
+        let moved = seal();
+        if moved.is_err() {
+            for segment in &full {
+                remote.forget_segment(segment.id());
             }
         }
+        moved.map(Some)
     }
 
     /// What is still there of the next ranges.

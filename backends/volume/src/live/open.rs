@@ -271,9 +271,8 @@ impl Opening<'_> {
             .block_on(remote.follow(after, |object, point| {
                 let empty = object.records.is_empty() && object.pieces.is_empty();
                 *foreign |= !empty && !object.moves && Some(object.epoch) != mine;
-                shipping
-                    .apply(&object.records, &object.pieces, point)
-                    .map_err(Following::Local)
+                let taken = shipping.take_in(&object, point);
+                taken.map_err(|refused| Following::Local(refused.into()))
             }))?;
         Ok(())
     }

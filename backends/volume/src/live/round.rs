@@ -9,9 +9,11 @@ use std::os::fd::OwnedFd;
 use vfsd_backend::Errno;
 
 use super::Live;
+use super::complete::check_content;
 use super::cut::Cut;
 use super::dirty::Frozen;
 use super::packing::Packing;
+use super::shipped::{Shipping, Step};
 use super::shipper::Failure;
 use super::uploads::Uploads;
 use crate::bucket::{MAX_INLINE_BYTES, Piece, Remote, Sealed, ShipError};
@@ -43,6 +45,8 @@ pub(super) struct Round {
     uploads: Uploads,
     pub(super) pieces: Vec<Piece>,
     pub(super) sealed: Option<Sealed>,
+    /// What it changes in the shipped image, since it is sealed.
+    pub(super) step: Option<Step>,
 }
 
 impl Round {
@@ -60,6 +64,7 @@ impl Round {
             uploads: Uploads::default(),
             pieces: Vec::new(),
             sealed: None,
+            step: None,
         }
     }
 
@@ -70,8 +75,13 @@ impl Round {
     /// Goes on from where it is until the bucket has all of it.
     ///
     /// # Errors
-    /// It is worth another call, unless another daemon took the volume over.
-    pub(super) fn ship(&mut self, live: &Live, core: &Core) -> Result<(), Failure> {
+    /// It is worth another call, unless another daemon took the volume over, or it is a defect.
+    pub(super) fn ship(
+        &mut self,
+        live: &Live,
+        core: &Core,
+        shipping: &Shipping,
+    ) -> Result<(), Failure> {
         let remote = &*live.remote;
         if self.sealed.is_none() {
             self.uploads.resume(live);
@@ -87,7 +97,7 @@ impl Round {
             core.failpoints.reach("all content read");
             self.uploads.wait(live)?;
             core.failpoints.reach("segments in the bucket");
-            self.seal(remote)?;
+            self.seal(remote, shipping)?;
         }
         if let Some(sealed) = &self.sealed {
             live.runtime.block_on(remote.append(sealed))?;
@@ -150,17 +160,19 @@ impl Round {
         Ok(())
     }
 
-    fn seal(&mut self, remote: &Remote) -> Result<(), Failure> {
+    fn seal(&mut self, remote: &Remote, shipping: &Shipping) -> Result<(), Failure> {
         let mut inline = remote.inline()?;
         let mut pieces = self.pieces.clone();
         for (ino, offset, bytes) in &self.queue {
             let frame = inline.append(bytes)?;
             pieces.push(Piece::whole(*ino, *offset, frame));
         }
+        check_content(&self.cut.files, &pieces)?;
         let records = self.records.clone();
         let sealed = remote
             .seal(self.cut.last, records, pieces.clone(), inline)
             .map_err(ShipError::from)?;
+        self.step = Some(shipping.prepare(&self.records, &pieces, sealed.point())?);
         self.pieces = pieces;
         self.queue.clear();
         self.sealed = Some(sealed);

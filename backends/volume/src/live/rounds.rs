@@ -1,5 +1,6 @@
 //! Rounds: when the next cut is due, who waits for it, and how far the bucket has come.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,7 @@ pub(crate) struct Rounds {
     touched: AtomicBool,
     /// Enough changed for a round.
     plenty: AtomicBool,
-    fenced: AtomicBool,
+    halted: OnceLock<Halt>,
     /// Everything is in the bucket, and the volume was given back.
     closed: AtomicBool,
     /// Bytes of redo records since the last cut, about.
@@ -60,6 +61,25 @@ struct State {
     to_remove: Vec<(u64, bool)>,
 }
 
+/// Why nothing is shipped any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Halt {
+    /// Another daemon took the volume over.
+    Fenced,
+    /// What is to be shipped is not complete.
+    Defect,
+}
+
+impl Halt {
+    /// What who waits for the bucket is told.
+    fn errno(self) -> Errno {
+        match self {
+            Self::Fenced => Errno::STALE,
+            Self::Defect => Errno::IO,
+        }
+    }
+}
+
 /// What the shipper is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
@@ -78,7 +98,7 @@ impl Rounds {
             news: watch::Sender::new(0),
             touched: AtomicBool::new(false),
             plenty: AtomicBool::new(false),
-            fenced: AtomicBool::new(false),
+            halted: OnceLock::new(),
             closed: AtomicBool::new(false),
             recorded: AtomicU64::new(0),
         }
@@ -116,7 +136,7 @@ impl Rounds {
         }
         self.hurry();
         let mut state = self.state.lock();
-        while full() && !state.stop && !self.is_fenced() {
+        while full() && !state.stop && self.halted().is_none() {
             self.room.wait(&mut state);
         }
     }
@@ -130,9 +150,9 @@ impl Rounds {
         }
     }
 
-    /// Another daemon took the volume over.
-    pub(super) fn is_fenced(&self) -> bool {
-        self.fenced.load(Ordering::Acquire)
+    /// Whether nothing is shipped any more, and why.
+    pub(super) fn halted(&self) -> Option<Halt> {
+        self.halted.get().copied()
     }
 
     pub(super) fn close(&self) {
@@ -144,8 +164,9 @@ impl Rounds {
         self.closed.load(Ordering::Acquire)
     }
 
-    pub(super) fn fence(&self) {
-        self.fenced.store(true, Ordering::Release);
+    /// Nothing is shipped any more.
+    pub(super) fn halt(&self, why: Halt) {
+        let _ = self.halted.set(why);
         self.tell(|_| ());
     }
 
@@ -162,13 +183,14 @@ impl Rounds {
     /// Waits until all that was done before is in the bucket.
     ///
     /// # Errors
-    /// EIO when an attempt fails meanwhile; the next one may succeed. ESTALE when another daemon took the volume over.
+    /// EIO when an attempt fails meanwhile; the next one may succeed. ESTALE when another daemon took the volume over, and
+    /// EIO for good when what is to be shipped is not complete.
     pub(super) async fn shipped(&self) -> Result<()> {
         let mut news = self.news.subscribe();
         let (ticket, failures) = {
             let mut state = self.state.lock();
-            if self.is_fenced() {
-                return Err(Errno::STALE.into());
+            if let Some(halt) = self.halted() {
+                return Err(halt.errno().into());
             }
             // Nothing since the last cut: then that one will do.
             let more = u64::from(self.touched.load(Ordering::Acquire));
@@ -186,8 +208,8 @@ impl Rounds {
                 if state.done >= ticket {
                     return Ok(());
                 }
-                if self.is_fenced() {
-                    return Err(Errno::STALE.into());
+                if let Some(halt) = self.halted() {
+                    return Err(halt.errno().into());
                 }
                 if state.failures != failures {
                     return Err(Errno::IO.into());
@@ -277,7 +299,7 @@ impl Rounds {
             age: oldest.map_or(Duration::ZERO, |since| since.elapsed()),
             rounds: state.done,
             failures: state.failures,
-            fenced: self.is_fenced(),
+            fenced: self.halted() == Some(Halt::Fenced),
         }
     }
 

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
-use vfsd_backend::{Error, Result};
+use vfsd_backend::{Error, FileKind, Result};
 
+use super::complete::Defect;
 use super::extents::{self, Extent, unsigned};
-use crate::bucket::{ChainHash, Piece, Point};
+use crate::bucket::{ChainHash, LogObject, Piece, Point};
 use crate::meta::ahead::Ahead;
 use crate::meta::journal::Lsn;
-use crate::meta::{change, schema, tables};
+use crate::meta::{NodeRow, change, schema, tables};
 
 /// Readers that are kept for the next who needs one.
 const SPARE_READERS: usize = 8;
@@ -68,6 +69,31 @@ impl Shipped {
     }
 }
 
+/// What a log object changes in the image, which is found to be complete.
+#[derive(Debug)]
+pub(crate) struct Step {
+    ahead: Ahead,
+    point: Point,
+}
+
+/// Why a log object cannot be taken in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("{0}")]
+    Defect(#[from] Defect),
+    #[error("{0}")]
+    Storage(#[from] Error),
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Defect(defect) => std::io::Error::other(defect).into(),
+            Refused::Storage(error) => error,
+        }
+    }
+}
+
 /// Brings the shipped image forward. There is one of it.
 #[derive(Debug)]
 pub(crate) struct Shipping {
@@ -108,33 +134,91 @@ impl Shipping {
         self.point
     }
 
-    /// Takes in what a log object says, which makes it the image of `point`.
+    /// Looks whether what a log object says, which would make this the image of `point`, is complete and fits.
     ///
     /// # Errors
-    /// It is not the next one, a record is of an unknown form, or SQLite failed: then nothing is different.
-    pub(crate) fn apply(
-        &mut self,
+    /// It is not the next one, a record is missing or of an unknown form, a piece is of no file or behind its end, or SQLite failed.
+    pub(crate) fn prepare(
+        &self,
         records: &[(Lsn, Vec<u8>)],
         pieces: &[Piece],
         point: Point,
-    ) -> Result<()> {
-        // What is left out once is never missed again.
-        if point.seq != self.point.seq.saturating_add(1) {
-            let (seq, known) = (point.seq, self.point.seq);
-            let error = format!("log object {seq} of the volume does not follow {known}");
-            return Err(std::io::Error::other(error).into());
-        }
+    ) -> Result<Step, Refused> {
+        self.check_follows(point)?;
+        let defect = |what| Defect(format!("log object {} of the volume: {what}", point.seq));
+        let mut expected = self.point.lsn.saturating_add(1)..=point.lsn;
         let mut ahead = Ahead::default();
         for (lsn, record) in records {
-            let changes = change::decode(record).map_err(|_| {
-                std::io::Error::other(format!("record {lsn} of the volume has an unknown form"))
-            })?;
+            if expected.next() != Some(*lsn) {
+                return Err(defect(format!("record {lsn} does not follow the one before")).into());
+            }
+            let changes = change::decode(record)
+                .map_err(|_| defect(format!("record {lsn} has an unknown form")))?;
             ahead.add(*lsn, changes);
         }
+        if let Some(lsn) = expected.next() {
+            return Err(defect(format!("record {lsn} is missing")).into());
+        }
         ahead.last = point.lsn;
-        self.bring_forward(&ahead, pieces, point).map_err(storage)?;
-        self.point = point;
+        let mut last: Option<(u64, Option<NodeRow>)> = None;
+        for piece in pieces {
+            let row = match &last {
+                Some((ino, row)) if *ino == piece.ino => row,
+                _ => {
+                    &last
+                        .insert((piece.ino, self.row_after(&ahead, piece.ino)?))
+                        .1
+                }
+            };
+            if !is_in_its_file(piece, row.as_ref()) {
+                let what = format!(
+                    "there is no place for content of inode {} at {}",
+                    piece.ino, piece.offset
+                );
+                return Err(defect(what).into());
+            }
+        }
+        Ok(Step { ahead, point })
+    }
+
+    /// The row of an inode as it will be.
+    fn row_after(&self, ahead: &Ahead, ino: u64) -> Result<Option<NodeRow>> {
+        match ahead.node(ino) {
+            Some(row) => Ok(row.clone()),
+            None => tables::node(&self.db, ino).map_err(storage),
+        }
+    }
+
+    /// What is left out once is never missed again.
+    fn check_follows(&self, point: Point) -> Result<(), Defect> {
+        let (seq, known) = (point.seq, self.point.seq);
+        match seq == known.saturating_add(1) {
+            true => Ok(()),
+            false => Err(Defect(format!(
+                "log object {seq} of the volume does not follow {known}"
+            ))),
+        }
+    }
+
+    /// Takes in what a log object says.
+    ///
+    /// # Errors
+    /// It is not the next one, or SQLite failed: then nothing is different.
+    pub(crate) fn apply(&mut self, step: &Step, pieces: &[Piece]) -> Result<(), Refused> {
+        self.check_follows(step.point)?;
+        self.bring_forward(&step.ahead, pieces, step.point)
+            .map_err(storage)?;
+        self.point = step.point;
         Ok(())
+    }
+
+    /// Takes in a log object, which makes this the image of `point`.
+    ///
+    /// # Errors
+    /// As those of [`prepare`](Self::prepare): then nothing is different.
+    pub(crate) fn take_in(&mut self, object: &LogObject, point: Point) -> Result<(), Refused> {
+        let step = self.prepare(&object.records, &object.pieces, point)?;
+        self.apply(&step, &object.pieces)
     }
 
     fn bring_forward(
@@ -208,81 +292,15 @@ impl Shipping {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bucket::{Frame, ObjectId};
-
-    fn frame(seq: u64) -> Frame {
-        Frame {
-            object: if seq.is_multiple_of(2) {
-                ObjectId::Log(seq)
-            } else {
-                ObjectId::Segment { epoch: 3, seq }
-            },
-            offset: 64,
-            stored: 10,
-            length: 4096,
-            crc: u32::MAX,
-        }
-    }
-
-    /// Random pieces and holes, against an array that says for each byte where it lies.
-    #[test]
-    fn extents_are_what_the_pieces_say_and_never_overlap() {
-        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-        let path = dir.path().join("shipped.sqlite");
-        Shipping::create(&path).unwrap();
-        let mut shipping = Shipping::open(&path).unwrap();
-        let shipped = Shipped::new(&path);
-        let mut random = 5_u64;
-        let mut next = |bound: u64| {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (random >> 33) % bound
-        };
-        let mut places: Vec<Option<(Frame, u32)>> = vec![None; 5000];
-        for seq in 1..400 {
-            let offset = next(4900);
-            let length = next(100.min(4900 - offset) + 1) + 1;
-            let skip = u32::try_from(next(1000)).unwrap();
-            let place = (next(4) > 0).then(|| (frame(seq), skip));
-            let piece = Piece {
-                ino: 7,
-                offset,
-                length,
-                place,
-            };
-            let point = Point {
-                seq,
-                lsn: seq,
-                epoch: 3,
-                hash: ChainHash([9; 32]),
-            };
-            shipping.apply(&[], &[piece], point).unwrap();
-            for at in 0..length {
-                let slot = usize::try_from(offset + at).unwrap();
-                places[slot] =
-                    place.map(|(frame, skip)| (frame, skip + u32::try_from(at).unwrap()));
-            }
-            let mut told = vec![None; 5000];
-            let mut end = 0;
-            for extent in shipped.extents(7, &(0..5000)).unwrap() {
-                assert!(extent.offset >= end && extent.length > 0);
-                end = extent.range().end;
-                for at in extent.range() {
-                    let skip = extent.skip + u32::try_from(at - extent.offset).unwrap();
-                    told[usize::try_from(at).unwrap()] = Some((extent.frame, skip));
-                }
-            }
-            assert!(told == places, "{piece:?}");
-        }
-        drop(shipping);
-        let again = Shipping::open(&path).unwrap();
-        assert_eq!(
-            (again.point().seq, again.point().hash),
-            (399, ChainHash([9; 32]))
-        );
-    }
+/// Whether content may be where a piece says, in a file that is as its row says. A hole may be behind the end, and the size
+/// of what has no name is not written while it is open.
+fn is_in_its_file(piece: &Piece, row: Option<&NodeRow>) -> bool {
+    let end = piece.offset.saturating_add(piece.length);
+    row.is_some_and(|row| {
+        row.kind == FileKind::Regular
+            && (piece.place.is_none() || end <= row.size || row.links == 0)
+    })
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,16 +11,17 @@ use vfsd_backend::Errno;
 use super::Live;
 use super::cache;
 use super::care::Care;
+use super::complete::Defect;
 use super::cut::Cut;
 use super::local::Local;
 use super::moving::{Moved, Moving};
 use super::open::Durability;
 use super::round::Round;
-use super::rounds::Next;
-use super::shipped::Shipping;
-use crate::bucket::{Piece, Point, ShipError};
+use super::rounds::{Halt, Next};
+use super::shipped::{Refused, Shipping, Step};
+use crate::bucket::{Piece, ShipError, Unwritable};
 use crate::core::Core;
-use crate::meta::journal::{Cursor, Lsn};
+use crate::meta::journal::Cursor;
 
 /// After a failure a round is tried again after this time, and then after twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -38,6 +39,38 @@ pub(super) enum Failure {
     Bucket(#[from] ShipError),
     #[error("{0}")]
     Local(#[from] std::io::Error),
+    #[error("{0}")]
+    Defect(#[from] Defect),
+}
+
+impl Failure {
+    /// Whether no further attempt mends it: what is to be appended is not complete, or in no place of the chain.
+    fn is_defect(&self) -> bool {
+        use ShipError::{Earlier, Stale};
+        use Unwritable::{TooLarge, Unsound};
+        matches!(
+            self,
+            Self::Defect(_)
+                | Self::Bucket(
+                    Earlier(..) | Stale | ShipError::Unwritable(Unsound(_) | TooLarge { .. })
+                )
+        )
+    }
+}
+
+impl From<vfsd_backend::Error> for Failure {
+    fn from(error: vfsd_backend::Error) -> Self {
+        Self::Local(std::io::Error::other(error))
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Defect(defect) => Self::Defect(defect),
+            Refused::Storage(error) => error.into(),
+        }
+    }
 }
 
 impl From<Errno> for Failure {
@@ -140,11 +173,7 @@ impl Shipper {
                 break;
             }
         }
-        if live.rounds.is_fenced() {
-            tracing::error!(
-                directory = %self.local.path().display(),
-                "volume: another daemon took it over; nothing more is written, and what was not in the bucket stays here"
-            );
+        if live.rounds.halted().is_some() {
             live.rounds.wait_for_stop();
         } else if self.finish(live) {
             live.rounds.close();
@@ -228,8 +257,23 @@ impl Shipper {
 
     /// Waits until what has failed is to be tried again. False: it is time to stop, or another daemon took the volume over.
     fn goes_on_after(&mut self, live: &Live, error: &Failure) -> bool {
+        let directory = self.local.path().display();
         if let Failure::Bucket(ShipError::Fenced) = error {
-            live.rounds.fence();
+            tracing::error!(
+                %directory,
+                "volume: another daemon took it over; nothing more is written, and what was not in the bucket stays here"
+            );
+            live.rounds.halt(Halt::Fenced);
+            return false;
+        }
+        if error.is_defect() {
+            tracing::error!(
+                %error,
+                %directory,
+                "volume: what is to be stored is not whole, which is a defect of vfsd; nothing more is written, and what was not in \
+                 the bucket stays here until vfsd is started again"
+            );
+            live.rounds.halt(Halt::Defect);
             return false;
         }
         live.rounds.failed();
@@ -242,7 +286,7 @@ impl Shipper {
         if self.round.is_none() {
             let made = match self.cut.take() {
                 Some(cut) => cut,
-                None => live.make_cut(&self.core).map_err(std::io::Error::other)?,
+                None => live.make_cut(&self.core)?,
             };
             match self.records.read_to(made.last) {
                 Ok(records) => self.round = Some(Round::new(made, records)),
@@ -254,7 +298,7 @@ impl Shipper {
         }
         self.core.failpoints.reach("cut made");
         match &mut self.round {
-            Some(round) if !round.is_empty() => round.ship(live, &self.core),
+            Some(round) if !round.is_empty() => round.ship(live, &self.core, &self.shipping),
             _ => Ok(()),
         }
     }
@@ -279,7 +323,7 @@ impl Shipper {
         };
         let part = moving.part(
             &live.remote,
-            &live.shipped,
+            (&live.shipped, &self.shipping),
             &live.runtime,
             &self.core.failpoints,
         );
@@ -322,7 +366,7 @@ impl Shipper {
         }
         self.failing.over();
         self.core.failpoints.reach("move in the bucket");
-        if !self.bring_forward(live, &[], &moved.pieces, moved.sealed.point()) {
+        if !self.bring_forward(live, &moved.step, &moved.pieces) {
             return false;
         }
         self.care.logged(moved.sealed.bytes());
@@ -331,19 +375,10 @@ impl Shipper {
     }
 
     /// Tells the shipped image what the bucket has by now, as soon as there is room on the disk. False: it is time to stop.
-    fn bring_forward(
-        &mut self,
-        live: &Live,
-        records: &[(Lsn, Vec<u8>)],
-        pieces: &[Piece],
-        point: Point,
-    ) -> bool {
-        while let Err(error) = self.shipping.apply(records, pieces, point) {
-            // No round begins meanwhile.
-            live.rounds.failed();
-            let pause = self.failing.again(&error);
-            // The next start finds it in the bucket.
-            if live.rounds.pause(pause) == Next::Stop {
+    fn bring_forward(&mut self, live: &Live, step: &Step, pieces: &[Piece]) -> bool {
+        // No round begins meanwhile. The next start finds it in the bucket.
+        while let Err(refused) = self.shipping.apply(step, pieces) {
+            if !self.goes_on_after(live, &refused.into()) {
                 return false;
             }
         }
@@ -358,9 +393,8 @@ impl Shipper {
             self.keep_through_power_cut(live, file.ino);
         }
         live.rounds.done();
-        if let Some(sealed) = &round.sealed {
-            let (records, pieces) = (&round.records, &round.pieces);
-            if !self.bring_forward(live, records, pieces, sealed.point()) {
+        if let (Some(sealed), Some(step)) = (&round.sealed, &round.step) {
+            if !self.bring_forward(live, step, &round.pieces) {
                 return false;
             }
             self.care.logged(sealed.bytes());

@@ -13,6 +13,7 @@ use vfsd_backend::{Backend, FallocateMode, FileKind, OpenFlags};
 use vfsd_object_store::{RetryPolicy, Store};
 use vfsd_testkit::place::{Place, wait};
 
+mod complete;
 mod full_disk;
 mod invariants;
 mod kill;

@@ -32,11 +32,11 @@ fn of_everything() -> LogObject {
         seq: 9,
         epoch: 3,
         first: 100,
-        last: 110,
+        last: 102,
         records: vec![
             (100, b"first".repeat(30)),
-            (103, Vec::new()),
-            (110, vec![1]),
+            (101, Vec::new()),
+            (102, vec![1]),
         ],
         pieces: vec![
             piece(4, 0, 12, Some((small, 0))),
@@ -166,12 +166,18 @@ fn a_piece_in_an_object_that_is_not_there_yet_is_refused() {
 }
 
 #[test]
-fn records_out_of_order_or_range_are_refused() {
-    for records in [
-        vec![(99, vec![])],
-        vec![(111, vec![])],
-        vec![(101, vec![]), (101, vec![])],
+fn records_that_are_not_all_there_in_their_order_are_refused() {
+    for lsns in [
+        &[][..],
+        &[100, 101],
+        &[101, 102],
+        &[100, 102],
+        &[100, 102, 101],
+        &[100, 101, 101, 102],
+        &[99, 100, 101, 102],
+        &[100, 101, 102, 103],
     ] {
+        let records = lsns.iter().map(|lsn| (*lsn, vec![])).collect();
         let object = LogObject {
             records,
             ..of_everything()
@@ -186,11 +192,69 @@ fn records_out_of_order_or_range_are_refused() {
     assert!(object.encode(&LINK, &Cipher::default()).is_err());
 }
 
+/// What `change` makes of a sound object, and of the content that it carries.
+fn refusal(change: impl FnOnce(&mut LogObject)) -> String {
+    let mut object = of_everything();
+    change(&mut object);
+    let refused = object.encode(&LINK, &Cipher::default());
+    refused.unwrap_err().to_string()
+}
+
+#[test]
+fn content_that_an_object_carries_is_named_whole_and_is_what_its_checksums_say() {
+    let no_place = "not where it should be";
+    let first_left_out = refusal(|object| object.pieces = object.pieces[1..].to_vec());
+    assert!(first_left_out.contains(no_place), "{first_left_out}");
+    let last_left_out = refusal(|object| object.pieces.truncate(1));
+    assert!(last_left_out.contains("of no file"), "{last_left_out}");
+    let cut_off = refusal(|object| object.inline.truncate(9));
+    assert!(cut_off.contains(no_place), "{cut_off}");
+    let longer = refusal(|object| object.inline.push(0));
+    assert!(longer.contains("of no file"), "{longer}");
+    for at in 0..of_everything().inline.len() {
+        let changed = refusal(|object| object.inline[at] ^= 1);
+        assert!(changed.contains("checksum"), "{at}: {changed}");
+    }
+}
+
+/// With a checksum of the whole that fits.
+fn read_changed(at: usize, change: impl FnOnce(u8) -> u8) -> Damage {
+    let mut bytes = of_everything()
+        .encode(&LINK, &Cipher::default())
+        .unwrap()
+        .to_vec();
+    bytes.truncate(bytes.len() - TRAILER_BYTES);
+    bytes[at] = change(bytes[at]);
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    decode(&bytes).unwrap_err()
+}
+
+#[test]
+fn an_object_that_a_writer_left_incomplete_is_refused_by_who_reads_it() {
+    let first = 16 + 32 + 16;
+    let last = first + 8;
+    for at in [first, last] {
+        for change in [1, -1_i8] {
+            let damage = read_changed(at, |lsn| lsn.wrapping_add_signed(change));
+            assert!(damage.0.contains("not all there"), "{at}: {damage}");
+        }
+    }
+    for at in 0..of_everything().inline.len() {
+        let damage = read_changed(HEADER_BYTES + at, |byte| byte ^ 1);
+        assert!(
+            damage.0.contains("carries has a wrong checksum"),
+            "{at}: {damage}"
+        );
+    }
+}
+
 #[test]
 fn more_than_an_object_takes_is_refused_before_it_is_written() {
     let record = vec![0; MAX_BODY_BYTES];
     let object = LogObject {
         records: vec![(100, record)],
+        last: 100,
         ..of_everything()
     };
     let refused = object

@@ -82,7 +82,7 @@ async fn a_log_object_of_another_branch_is_refused() {
         let body = bucket.0.get(key).await.unwrap().bytes().await.unwrap();
         let (object, link) = LogObject::decode(&body, &Cipher::default()).unwrap();
         let object = LogObject {
-            records: Vec::new(),
+            records: vec![(object.first, b"another".to_vec())],
             ..object
         };
         let body = object.encode(&link, &Cipher::default()).unwrap();

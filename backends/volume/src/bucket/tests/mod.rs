@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod collect;
+mod complete;
 mod damage;
 mod failures;
 mod model;

@@ -17,6 +17,9 @@ pub(super) fn content(text: &str) -> Vec<u8> {
     text.repeat(40).into_bytes()
 }
 
+/// Where content lies that nobody looks at.
+const BEHIND: u64 = 1 << 20;
+
 impl State {
     fn apply(&mut self, object: LogObject) {
         for (lsn, record) in object.records {
@@ -162,11 +165,13 @@ impl Daemon {
     ) -> Result<Point, ShipError> {
         let raw = content(text);
         let mut small = self.remote.inline().unwrap();
+        let mut pieces = Vec::new();
         let frame = match inline {
             true => small.append(&raw).unwrap(),
             false => {
                 let mut writer = self.remote.segment().unwrap();
-                writer.append(99, 0, b"what comes before it").unwrap();
+                let before = writer.append(ino, BEHIND, b"what comes before it").unwrap();
+                pieces.push(Piece::whole(ino, BEHIND, before));
                 let frame = writer.append(ino, 0, &raw).unwrap();
                 let segment = writer.finish().unwrap();
                 insist(|| self.remote.put_segment(&segment)).await?;
@@ -174,16 +179,13 @@ impl Daemon {
             }
         };
         let lsn = self.remote.end().lsn + 1;
-        let piece = Piece {
-            ino,
-            offset: 0,
-            length: u64::from(frame.length),
-            place: Some((frame, 0)),
-        };
+        let piece = Piece::whole(ino, 0, frame);
+        // The last one of a file counts here.
+        pieces.push(piece);
         let records = vec![(lsn, text.as_bytes().to_vec())];
         let sealed = self
             .remote
-            .seal(lsn, records.clone(), vec![piece], small)
+            .seal(lsn, records.clone(), pieces, small)
             .unwrap();
         let point = insist(|| self.remote.append(&sealed)).await?;
         assert_eq!(point, sealed.point());

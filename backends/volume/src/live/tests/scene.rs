@@ -20,12 +20,16 @@ use crate::{Durability, RemoteOptions, Volume};
 pub(super) const SIZE: usize = 20_000;
 const LONG: std::time::Duration = std::time::Duration::from_secs(3600);
 
+type Then = Box<dyn FnOnce() + Send>;
+
 /// Which places are looked at, and what kills there would leave.
 #[derive(Default)]
 struct Watch {
     at: Option<&'static str>,
     everywhere: bool,
     left: Vec<Left>,
+    /// What is to happen at a place, once.
+    then: Option<(&'static str, Then)>,
 }
 
 /// A volume that is killed now and then. Nothing gets into the bucket but by a sync.
@@ -84,6 +88,11 @@ impl Scene {
                 if watch.everywhere || watch.at == Some(place) {
                     watch.at = None;
                     watch.left.push(copy.make(place));
+                }
+                let then = watch.then.take_if(|(at, _)| *at == place);
+                drop(watch);
+                if let Some((_, then)) = then {
+                    then();
                 }
             })
         };
@@ -155,6 +164,11 @@ impl Scene {
         let mut watch = self.watch.lock();
         watch.everywhere = false;
         std::mem::take(&mut watch.left)
+    }
+
+    /// Does something at the place when it is reached next.
+    pub(super) fn then_at(&self, place: &'static str, then: impl FnOnce() + Send + 'static) {
+        self.watch.lock().then = Some((place, Box::new(then)));
     }
 
     /// What comes after a kill at a place that `work` reaches.
