@@ -90,24 +90,21 @@ fn index(
         return Ok(index);
     }
     if kept.is_none()
-        && let Some(borrower) = borrower
+        && let Some(borrower) = borrower.filter(|borrower| !borrower.is_last_resort())
         && let Some(index) = borrower.index(layer)?
     {
         return Ok(index);
     }
     let index = match kept {
         Some(index) => index,
-        None => {
-            let index = match build(image, number, layer, options) {
-                // What had been fetched before may have been wrong, or what was sent now.
-                Err(error) if error.is_of_content() && image.discard_layer(layer) => {
-                    build(image, number, layer, options)?
-                }
-                other => other?,
-            };
-            index.store(&path).map_err(cache_error(&path))?;
-            index
-        }
+        None => match make(image, number, layer, (&path, options)) {
+            Err(error) if !error.is_of_content() => {
+                let last = borrower.filter(|borrower| borrower.is_last_resort());
+                let borrowed = last.map(|borrower| borrower.index(layer)).transpose()?;
+                return borrowed.flatten().ok_or(error);
+            }
+            made => made?,
+        },
     };
     match index.blob.diff_id == layer.diff_id {
         true => Ok(index),
@@ -117,6 +114,24 @@ fn index(
             found: index.blob.diff_id,
         }),
     }
+}
+
+/// The index of a layer, made here and kept at `path`.
+fn make(
+    image: &Image,
+    number: usize,
+    layer: &Layer,
+    (path, options): (&Path, &Options),
+) -> Result<LayerIndex, OpenError> {
+    let index = match build(image, number, layer, options) {
+        // What had been fetched before may have been wrong, or what was sent now.
+        Err(error) if error.is_of_content() && image.discard_layer(layer) => {
+            build(image, number, layer, options)?
+        }
+        other => other?,
+    };
+    index.store(path).map_err(cache_error(path))?;
+    Ok(index)
 }
 
 /// An index that was kept, of the layer as a whole or from a table of contents. One that is damaged, or another layer's,

@@ -22,7 +22,8 @@ const ARTIFACTS_MAX: usize = 4;
 /// is so. An index that is borrowed is therefore believed, until the layer has been read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum IndexFrom {
-    /// It is made here, of the whole layer.
+    /// It is made here, of the whole layer. Where the layer is not here and no registry is to be asked, it is one that was
+    /// borrowed before.
     #[default]
     Off,
     /// The registry's list of what refers to the image. Whoever may push to the repository is believed.
@@ -57,15 +58,21 @@ pub(crate) struct Borrower<'a> {
 }
 
 impl<'a> Borrower<'a> {
-    /// One that has asked nobody yet; none where nobody is to be asked.
+    /// One that has asked nobody yet; none where nobody is to be asked, and layers can be had.
     pub(crate) fn new(image: &'a Image, folder: &'a Path, options: &'a Options) -> Option<Self> {
-        (options.index_from != IndexFrom::Off).then(|| Self {
+        let wanted = options.index_from != IndexFrom::Off || options.registries.offline;
+        wanted.then(|| Self {
             image,
             from: options.index_from,
             folder,
             options: &options.index,
             found: Mutex::new(None),
         })
+    }
+
+    /// Whether it is for layers alone of which no index can be made.
+    pub(crate) fn is_last_resort(&self) -> bool {
+        self.from == IndexFrom::Off
     }
 
     /// The index of a layer, as it was borrowed before or is now; none where there is none that could be right.
@@ -106,11 +113,10 @@ impl<'a> Borrower<'a> {
             (is_it && self.why_not(layer, &index).is_none()).then_some(index)
         };
         match self.from {
-            IndexFrom::Off => None,
             IndexFrom::Artifact(artifact) => {
                 load(&path(self.folder, layer.digest, artifact), artifact)
             }
-            IndexFrom::Referrers => {
+            IndexFrom::Off | IndexFrom::Referrers => {
                 let start = format!("{}-", layer.digest.hex());
                 std::fs::read_dir(self.folder).ok()?.find_map(|entry| {
                     let entry = entry.ok()?;

@@ -154,6 +154,38 @@ fn with_an_index_from_the_registry_no_layer_is_read_before_the_first_file_is() {
 }
 
 #[test]
+fn offline_an_index_that_was_borrowed_is_used_where_none_can_be_made() {
+    let host = Borrowing::right();
+    let mut options = host.options();
+    let image = OciImage::open(&options).unwrap();
+    assert_eq!(content(&Arc::new(image), "small").unwrap(), b"top");
+    options.index_from = IndexFrom::Off;
+    options.registries.offline = true;
+    host.scene.server.seen();
+    let image = Arc::new(OciImage::open(&options).unwrap());
+    assert_eq!(image.doubted_layers(), 2);
+    assert_eq!(content(&image, "small").unwrap(), b"top");
+    assert!(host.scene.server.seen().is_empty());
+    drop(image);
+    // Layers that are here are read instead.
+    options.registries.offline = false;
+    assert_eq!(OciImage::open(&options).unwrap().doubted_layers(), 0);
+    for entry in std::fs::read_dir(host.host.path().join("layers")).unwrap() {
+        let path = entry.unwrap().path();
+        let is_own = |name: &str| name.ends_with(".index") && !name.contains('-');
+        if path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(is_own)
+        {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    options.registries.offline = true;
+    assert_eq!(OciImage::open(&options).unwrap().doubted_layers(), 0);
+}
+
+#[test]
 fn the_registry_is_asked_what_refers_to_the_image_only_when_it_is_to_be_believed() {
     for lists in [false, true] {
         let scene = Scene::in_spans();
