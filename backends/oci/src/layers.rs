@@ -12,6 +12,7 @@ use crate::index::{IndexProgress, LayerIndex, build_index};
 use crate::open::cache_error;
 use crate::referrer::Borrower;
 use crate::toc::{TocLayer, read_toc};
+use crate::turn::Turn;
 use crate::{OpenError, Options, Progress};
 
 /// The most layers that are indexed at once: each may take 128 MiB for its decoder.
@@ -97,7 +98,7 @@ fn index(
     }
     let index = match kept {
         Some(index) => index,
-        None => match make(image, number, layer, (&path, options)) {
+        None => match make(image, number, layer, (folder, options)) {
             Err(error) if !error.is_of_content() => {
                 let last = borrower.filter(|borrower| borrower.is_last_resort());
                 let borrowed = last.map(|borrower| borrower.index(layer)).transpose()?;
@@ -116,13 +117,18 @@ fn index(
     }
 }
 
-/// The index of a layer, made here and kept at `path`.
+/// The index of a layer, made here and kept in `folder`, by one process at a time: the others find it.
 fn make(
     image: &Image,
     number: usize,
     layer: &Layer,
-    (path, options): (&Path, &Options),
+    (folder, options): (&Path, &Options),
 ) -> Result<LayerIndex, OpenError> {
+    let path = LayerIndex::own_path(folder, layer.digest);
+    let _turn = Turn::take(folder, layer.digest).map_err(cache_error(folder))?;
+    if let Some(index) = kept(&path, layer, None) {
+        return Ok(index);
+    }
     let index = match build(image, number, layer, options) {
         // What had been fetched before may have been wrong, or what was sent now.
         Err(error) if error.is_of_content() && image.discard_layer(layer) => {
@@ -130,7 +136,7 @@ fn make(
         }
         other => other?,
     };
-    index.store(path).map_err(cache_error(path))?;
+    index.store(&path).map_err(cache_error(&path))?;
     Ok(index)
 }
 

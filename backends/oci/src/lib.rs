@@ -43,6 +43,7 @@ pub mod tar;
 mod testing;
 pub mod toc;
 pub mod tree;
+mod turn;
 
 pub use ahead::Stopped;
 pub use backend::OciImage;

@@ -40,6 +40,34 @@ fn layers_are_indexed_once_and_read_from_the_cache_without_their_blobs() {
 }
 
 #[test]
+fn of_many_who_open_an_image_at_once_one_indexes_each_layer() {
+    let served = Served::new(&tars(), gzip);
+    let of_one = told_while_opened(&[&served]);
+    let again = Served::new(&tars(), gzip);
+    assert_eq!(told_while_opened(&[&again; 8]), of_one);
+}
+
+/// How often progress is told while these are opened at the same time.
+fn told_while_opened(served: &[&Served]) -> u64 {
+    let told = Arc::new(AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for served in served {
+            let told = told.clone();
+            scope.spawn(move || {
+                let options = Options {
+                    progress: Box::new(move |_| {
+                        told.fetch_add(1, Ordering::Relaxed);
+                    }),
+                    ..served.options()
+                };
+                OciImage::open(&options).unwrap();
+            });
+        }
+    });
+    told.load(Ordering::Relaxed)
+}
+
+#[test]
 fn content_that_is_not_what_it_was_is_an_error_and_never_data() {
     let served = Served::new(&tars(), gzip);
     drop(served.open().unwrap());

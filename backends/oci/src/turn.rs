@@ -1,0 +1,85 @@
+//! Turns at a layer: what takes long and is of use to all who share a cache is done by one of them.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::blob::Sha256Digest;
+
+/// The turn of one process, or thread, which others wait for. It ends with its holder, whatever ends that.
+///
+/// Its file is one of those that a cache removes when it finds them.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _file: File,
+    path: PathBuf,
+}
+
+impl Turn {
+    /// Waits for the turn at a layer of the cache's `folder`.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub(crate) fn take(folder: &Path, layer: Sha256Digest) -> io::Result<Self> {
+        let path = folder.join(format!(".tmp-turn-{}", layer.hex()));
+        loop {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)?;
+            flock(&file, FlockOperation::LockExclusive)?;
+            let held = file.metadata()?;
+            let named = std::fs::metadata(&path);
+            // Whoever had it before has removed it.
+            if named.is_ok_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino())) {
+                return Ok(Self { _file: file, path });
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // One that stays is taken, or removed, by the next.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn one_has_a_turn_at_a_time_and_nothing_is_left_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let layer = Sha256Digest::of(b"layer");
+        let taken = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let _turn = Turn::take(folder.path(), layer).unwrap();
+                        assert!(!taken.swap(true, Ordering::SeqCst));
+                        std::thread::yield_now();
+                        taken.store(false, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn turns_at_several_layers_are_had_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let turns = [b"a", b"b"].map(|layer| Turn::take(folder.path(), Sha256Digest::of(layer)));
+        assert!(turns.iter().all(Result::is_ok));
+    }
+}
