@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -109,8 +109,13 @@ impl BlockCache {
         self.shared.most
     }
 
-    /// The blocks that are needed now, if they are all there. Then what may follow is asked for as well.
-    pub(super) fn at_once(&self, content: &Arc<Content>, wanted: &Wanted) -> Option<Vec<Piece>> {
+    /// The blocks that these bytes are in, if they are all there. Then what may follow is asked for as well.
+    pub(super) fn at_once(
+        &self,
+        content: &Arc<Content>,
+        wanted: &Wanted,
+        range: &Range<u64>,
+    ) -> Option<Vec<Piece>> {
         let mut state = self.shared.state.lock();
         let mut there = Vec::new();
         let mut opened = None;
@@ -124,7 +129,9 @@ impl BlockCache {
                         opened = Some((group_of(number), self.shared.opened(content, number)?));
                     }
                     let (_, group) = opened.as_ref()?;
-                    match group.is_right(number) {
+                    let block = number.saturating_mul(BLOCK);
+                    let end = block.saturating_add(BLOCK).min(range.end);
+                    match group.is_right(&(block.max(range.start)..end)) {
                         true => Piece::Disk(group.clone()),
                         false => return None,
                     }
@@ -142,6 +149,12 @@ impl BlockCache {
         let state = self.shared.state.lock();
         state.blocks.contains(&(content.id, number))
             || self.shared.opened(content, number).is_some()
+    }
+
+    /// The file of the disk that a block may be in.
+    pub(super) fn kept_in(&self, content: &Content, block: u64) -> Option<Arc<Group>> {
+        let found = self.shared.disk.as_ref()?.find(content.kept_as()?, block)?;
+        found.may_have(block).then_some(found)
     }
 
     /// The blocks that are needed now, once they are there.
@@ -268,9 +281,19 @@ impl State {
     pub(super) fn memory(&mut self, length: usize) -> BytesMut {
         let mut memory = match self.spare.pop() {
             Some(memory) if memory.capacity() >= length => memory,
-            _ => BytesMut::with_capacity(length),
+            _ => pages(length),
         };
         memory.clear();
+        memory
+    }
+
+    /// Memory of this length for a block, which begins with a page, with any content.
+    pub(super) fn pages(&mut self, length: usize) -> BytesMut {
+        let mut memory = match self.spare.pop() {
+            Some(memory) if memory.capacity() >= length && is_at_page(&memory) => memory,
+            _ => pages(length),
+        };
+        memory.resize(length, 0);
         memory
     }
 }
@@ -365,6 +388,22 @@ impl Shared {
             None => self.most.saturating_mul(BLOCK) / 2,
         }
     }
+}
+
+/// What the largest devices read at least, and where.
+const PAGE: usize = 4096;
+
+/// Memory that begins with a page.
+fn pages(length: usize) -> BytesMut {
+    let mut memory = BytesMut::zeroed(length.saturating_add(PAGE));
+    let before = memory.as_ptr().align_offset(PAGE);
+    memory.advance(before.min(PAGE));
+    memory.truncate(length);
+    memory
+}
+
+fn is_at_page(memory: &BytesMut) -> bool {
+    memory.as_ptr().align_offset(PAGE) == 0
 }
 
 fn count<T>(things: &[T]) -> u64 {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::blocks::{BLOCK, Block, Blocks, Outcome, Piece, Shared, given_up};
 use super::content::{Content, Failure};
-use super::disk::{Group, TOGETHER, group_of};
+use super::disk::{DiskCache, Group, TOGETHER, group_of};
 
 /// Blocks after the first one of a request that tells how fast they come.
 const LONG: u32 = 7;
@@ -83,7 +83,7 @@ impl Fetch {
                 .saturating_mul(TOGETHER);
             let part = blocks.start..end.min(blocks.end);
             if let Some(group) = disk.find(name, part.start) {
-                self.check(&group, &part).await;
+                self.load(&disk, &group, &part).await;
             }
             blocks.start = part.end;
         }
@@ -102,24 +102,40 @@ impl Fetch {
         self.next.saturating_add(count)
     }
 
-    /// Looks which of these blocks a file of the disk has.
-    async fn check(&mut self, group: &Arc<Group>, blocks: &Blocks) {
-        let (checked, part) = (group.clone(), blocks.clone());
-        let checked = tokio::task::spawn_blocking(move || checked.check(&part)).await;
-        for block in checked.unwrap_or_default() {
-            let place = usize::try_from(block.saturating_sub(self.next)).ok();
-            let sender = place.and_then(|place| self.senders.get_mut(place)?.take());
-            let Some(sender) = sender else {
+    /// The sender for a block.
+    fn sender(&mut self, block: u64) -> Option<&mut Option<watch::Sender<Option<Outcome>>>> {
+        let place = usize::try_from(block.checked_sub(self.next)?).ok()?;
+        self.senders.get_mut(place)
+    }
+
+    /// Takes of these blocks what a file of the disk has.
+    async fn load(&mut self, disk: &DiskCache, group: &Arc<Group>, blocks: &Blocks) {
+        let (content, shared) = (self.content.clone(), self.shared.clone());
+        let is_wanted = |block: &u64| self.sender(*block).is_some_and(|sender| sender.is_some());
+        let wanted: Vec<u64> = blocks.clone().filter(is_wanted).collect();
+        let (disk, from) = (disk.clone(), group.clone());
+        let loaded = tokio::task::spawn_blocking(move || {
+            let first = wanted.first().copied().unwrap_or_default();
+            let direct = || disk.direct(content.kept_as()?, first);
+            from.load(&wanted, direct, |length| shared.state.lock().pages(length))
+        });
+        for (block, bytes) in loaded.await.unwrap_or_default() {
+            let Some(sender) = self.sender(block).and_then(Option::take) else {
                 continue;
             };
-            let mut state = self.shared.state.lock();
-            if state.blocks.remove(&(self.content.id, block)).is_some() {
-                state.used = state.used.saturating_sub(1);
+            match bytes {
+                Some(bytes) => self.place(block, &sender, bytes),
+                None => {
+                    let mut state = self.shared.state.lock();
+                    if state.blocks.remove(&(self.content.id, block)).is_some() {
+                        state.used = state.used.saturating_sub(1);
+                    }
+                    drop(state);
+                    sender.send_replace(Some(Ok(Piece::Disk(group.clone()))));
+                }
             }
-            drop(state);
-            sender.send_replace(Some(Ok(Piece::Disk(group.clone()))));
-            self.shared.moved.notify_waiters();
         }
+        self.shared.moved.notify_waiters();
     }
 
     /// Takes the next block, and keeps it on the disk, with others of its group: if that is too busy what somebody may wait for
@@ -241,11 +257,17 @@ impl Fetch {
     /// The next block has come.
     fn there(&mut self, bytes: Bytes) {
         let sender = self.senders.pop_front();
-        let key = (self.content.id, self.next);
+        let block = self.next;
         self.next = self.next.saturating_add(1);
-        let Some(Some(sender)) = sender else {
-            return;
-        };
+        if let Some(Some(sender)) = sender {
+            self.place(block, &sender, bytes);
+            self.shared.moved.notify_waiters();
+        }
+    }
+
+    /// A block is in memory.
+    fn place(&self, block: u64, sender: &watch::Sender<Option<Outcome>>, bytes: Bytes) {
+        let key = (self.content.id, block);
         let mut state = self.shared.state.lock();
         if let Some(block) = state.blocks.get(&key) {
             *block = Block::There(bytes.clone());
@@ -256,7 +278,6 @@ impl Fetch {
         }
         drop(state);
         sender.send_replace(Some(Ok(Piece::Memory(bytes))));
-        self.shared.moved.notify_waiters();
     }
 
     /// The rest does not come.

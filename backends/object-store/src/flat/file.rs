@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 use vfsd_backend::{
     Answer, Attributes, Errno, FallocateRequest, File, LockOwner, OpenFlags, ReadRequest, ReadSink,
-    Wait, WriteRequest, WriteSource,
+    WriteRequest, WriteSource,
 };
 
 use super::blocks::{BLOCK, Wanted};
@@ -97,8 +97,8 @@ impl File for OpenFile {
         let expected = self.readahead.lock().was_asked(from);
         let wanted = self.wanted(from, to, content.size);
         let mut read = Reading::new(from..to);
-        if let Some(pieces) = bucket.blocks.at_once(&content, &wanted) {
-            match read.put(&pieces, sink, Wait::Refused) {
+        if let Some(pieces) = bucket.blocks.at_once(&content, &wanted, &(from..to)) {
+            match read.put(&pieces, sink) {
                 Ok(()) if !read.is_done() => {}
                 done => return Answer::ready(done.map(|()| read.length())),
             }
@@ -106,6 +106,12 @@ impl File for OpenFile {
             self.readahead.lock().too_much();
         }
         Answer::later(async move {
+            if wanted.jumps {
+                bucket.blocks.read_kept(&content, &mut read, sink).await?;
+                if read.is_done() {
+                    return Ok(read.length());
+                }
+            }
             match bucket
                 .blocks
                 .read_into(&content, wanted.clone(), &mut read, sink)

@@ -7,7 +7,7 @@ use vfsd_backend::{Answer, Errno, Error, ReadRequest, ReadSink, Result, Wait};
 
 use super::blocks::{BLOCK, BlockCache, Piece, Wanted};
 use super::content::Content;
-use super::disk::Group;
+use super::disk::{Group, group_of};
 
 /// How often blocks are asked for of which the disk says that it has them, and then has not.
 const ATTEMPTS: usize = 3;
@@ -46,16 +46,11 @@ impl Reading {
     }
 
     /// Puts the rest into the sink, which lies in these blocks: from the first one that is not read to the last. Where that would
-    /// have to wait and must not, or the disk fails, it ends early, and the blocks have to be asked for again.
+    /// have to wait, or the disk fails, it ends early, and the blocks have to be asked for again.
     ///
     /// # Errors
     /// The sink takes nothing.
-    pub(super) fn put(
-        &mut self,
-        pieces: &[Piece],
-        sink: &mut dyn ReadSink,
-        wait: Wait,
-    ) -> Result<()> {
+    pub(super) fn put(&mut self, pieces: &[Piece], sink: &mut dyn ReadSink) -> Result<()> {
         let first = self.left.start / BLOCK;
         while !self.left.is_empty() {
             let place = usize_of((self.left.start / BLOCK).saturating_sub(first));
@@ -72,7 +67,7 @@ impl Reading {
                 Some(Piece::Disk(group)) => {
                     let same = |piece: &&Piece| matches!(piece, Piece::Disk(other) if Arc::ptr_eq(group, other));
                     let count = rest.iter().take_while(same).count();
-                    if !self.put_from(group, count, sink, wait)? {
+                    if !self.put_from(group, count, sink)? {
                         return Ok(());
                     }
                 }
@@ -82,28 +77,36 @@ impl Reading {
     }
 
     /// Puts as much as lies in so many blocks of a file of the disk. False when it has to be asked for again.
-    fn put_from(
-        &mut self,
-        group: &Group,
-        count: usize,
-        sink: &mut dyn ReadSink,
-        wait: Wait,
-    ) -> Result<bool> {
+    fn put_from(&mut self, group: &Group, count: usize, sink: &mut dyn ReadSink) -> Result<bool> {
         let first = self.left.start / BLOCK;
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         let end = first.saturating_add(count);
         let to = end.saturating_mul(BLOCK).min(self.left.end);
         let length = usize_of(to.saturating_sub(self.left.start));
         let place = group.place(self.left.start);
-        match sink.put_from(group.descriptor(), place, length, wait) {
+        match sink.put_from(group.descriptor(), place, length, Wait::Refused) {
             Ok(0) => {}
             Ok(taken) => return self.advance(taken).map(|()| true),
             Err(error) if error.is(Errno::FAULT) => return Err(error),
             Err(error) if error.is(Errno::INTR) => return Ok(true),
             Err(_) => {}
         }
-        group.forget(&(first..end));
+        group.forget(&(self.left.start..to));
         Ok(false)
+    }
+
+    /// Puts what is in the next block, if a file of the disk has that. Waits for it. False if it has not.
+    ///
+    /// # Errors
+    /// The sink takes nothing.
+    fn put_kept(&mut self, group: &Group, sink: &mut dyn ReadSink) -> Result<bool> {
+        let block = self.left.start / BLOCK;
+        let end = block.saturating_add(1).saturating_mul(BLOCK);
+        let range = self.left.start..end.min(self.left.end);
+        match group.read(&range) {
+            Some(bytes) => self.advance(sink.put(&bytes)?).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     fn advance(&mut self, taken: usize) -> Result<()> {
@@ -128,18 +131,43 @@ impl BlockCache {
         for _ in 0..ATTEMPTS {
             wanted.now.start = reading.left.start / BLOCK;
             let pieces = self.read(content, &wanted).await?;
-            reading.put(&pieces, sink, Wait::Refused)?;
+            reading.put(&pieces, sink)?;
             if !reading.is_done() {
                 // What was just checked is out of memory again, or the file system always waits.
-                let skip = usize_of((reading.left.start / BLOCK).saturating_sub(wanted.now.start));
-                let rest = pieces.get(skip..).unwrap_or_default();
-                Answer::blocking(|| reading.put(rest, sink, Wait::Allowed)).await?;
+                self.read_kept(content, reading, sink).await?;
             }
             if reading.is_done() {
                 return Ok(());
             }
         }
         Err(Error::from(Errno::IO))
+    }
+
+    /// Reads into the sink what the disk has, up to the first block that it has not.
+    pub(super) async fn read_kept(
+        &self,
+        content: &Content,
+        reading: &mut Reading,
+        sink: &mut dyn ReadSink,
+    ) -> Result<()> {
+        let mut is_there = true;
+        while is_there && !reading.is_done() {
+            let block = reading.left.start / BLOCK;
+            let Some(group) = self.kept_in(content, block) else {
+                return Ok(());
+            };
+            is_there = Answer::blocking(|| {
+                while !reading.is_done() && group_of(reading.left.start / BLOCK) == group_of(block)
+                {
+                    if !reading.put_kept(&group, sink)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            })
+            .await?;
+        }
+        Ok(())
     }
 }
 

@@ -1,37 +1,29 @@
 //! Eight blocks in a row of a content, in a file.
 //!
-//! The file begins with a page of headers; each block has its place behind it, so that blocks in a row are read at once.
+//! The file begins with a page of [`headers`](super::headers); each block has its place behind it, so that blocks in a row
+//! are read at once.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use crc_fast::{CrcAlgorithm, Digest};
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use rustix::fs::{Advice, Timespec, Timestamps, UTIME_NOW, fadvise, fstat, futimens};
-use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwrite, pwritev};
-use sha2::{Digest as _, Sha256};
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv, preadv2, pwrite, pwritev};
 
-use super::super::blocks::{BLOCK, Blocks};
+use super::super::blocks::BLOCK;
+use super::ContentName;
+use super::headers::{
+    self, BLOCKS, Checksums, FIRST, Headers, Owner, PAGE, PAGES, are_right, place,
+};
 
 /// Blocks that share a file: to make and to remove one costs as much as to write them.
 pub(in crate::flat) const TOGETHER: u64 = 8;
 /// Bytes of them.
 pub(super) const SIZE: u64 = TOGETHER * BLOCK;
-/// Begins each header; the last byte is the version of the format.
-const MAGIC: &[u8; 8] = b"vfsdblk3";
-/// Magic, whose block it is, checksum of its bytes.
-const HEADER: usize = 8 + 32 + 8;
-/// From one header to the next.
-const HEADER_STRIDE: usize = 64;
-/// Where the first block begins: at a page.
-const FIRST: u64 = 4096;
-/// What is read at once to be checked: stays in the processor's cache.
-const PIECE: usize = 32 << 10;
 /// How long a file that is used is not marked as used again.
 const TOUCH_AFTER: Duration = Duration::from_secs(10);
 
@@ -44,7 +36,9 @@ pub(in crate::flat) fn group_of(block: u64) -> u64 {
 #[derive(Debug)]
 pub(in crate::flat) struct Group {
     file: OwnedFd,
-    content: Arc<str>,
+    owner: Owner,
+    /// The number of the first block.
+    first: u64,
     /// Bytes of the whole content.
     size: u64,
     state: Mutex<State>,
@@ -58,8 +52,9 @@ pub(in crate::flat) struct Group {
 pub(super) struct State {
     /// When the file was changed last, by this process. When it was by another, nothing of it is known.
     changed: Option<Change>,
-    /// Blocks that were checked or written. What the kernel read from the device since then is not among them.
-    right: u8,
+    /// Pages that were checked or written, a bit for each. What the kernel read from the device since then is not among them.
+    right: [u32; BLOCKS],
+    headers: Option<Box<Headers>>,
     touched: Option<Instant>,
 }
 
@@ -71,15 +66,38 @@ struct Change {
     nanoseconds: i128,
 }
 
+impl State {
+    /// Forgets what was known of the file before it was changed by another process.
+    fn now(&mut self, changed: Option<Change>) {
+        if self.changed != changed {
+            self.changed = changed;
+            self.right = [0; BLOCKS];
+            self.headers = None;
+        }
+    }
+
+    fn set_right(&mut self, block: u64, pages: u32, right: bool) {
+        if let Some(bits) = self.right.get_mut(place(block)) {
+            *bits = if right { *bits | pages } else { *bits & !pages };
+        }
+    }
+
+    fn is_right(&self, block: u64, pages: u32) -> bool {
+        let bits = self.right.get(place(block)).copied();
+        bits.unwrap_or(0) & pages == pages
+    }
+}
+
 impl Group {
-    /// A file of which this was known when it was closed.
-    pub(super) fn new(file: OwnedFd, content: Arc<str>, size: u64, known: State) -> Self {
+    /// The file that a block of a content is in, of which this was known when it was closed.
+    pub(super) fn new(file: OwnedFd, content: &ContentName, block: u64, known: State) -> Self {
         // Nothing comes into memory that is not checked: the kernel is told what to read.
         let _ = fadvise(&file, 0, None, Advice::Random);
         Self {
             file,
-            content,
-            size,
+            owner: Owner::new(&content.name),
+            first: group_of(block).saturating_mul(TOGETHER),
+            size: content.size,
             state: Mutex::new(known),
             changing: Mutex::default(),
             used: AtomicBool::new(false),
@@ -88,7 +106,9 @@ impl Group {
 
     /// What is known of the file, for when it is opened again.
     pub(super) fn known(&self) -> State {
-        self.state.lock().clone()
+        let mut state = self.state.lock().clone();
+        state.headers = None;
+        state
     }
 
     /// Where `offset` of the content is in the file.
@@ -100,90 +120,181 @@ impl Group {
         self.file.as_fd()
     }
 
-    /// Whether a block was checked, and can be read as far as it is in memory. Does not wait.
-    pub(in crate::flat) fn is_right(&self, block: u64) -> bool {
+    /// Whether these bytes of the content were checked, and can be read as far as they are in memory. Does not wait.
+    pub(in crate::flat) fn is_right(&self, range: &Range<u64>) -> bool {
         let Some(state) = self.state.try_lock() else {
             return false;
         };
-        let right = state.right & bit(block) != 0 && state.changed == changed(&self.file);
+        let right = parts(range).all(|(block, pages)| state.is_right(block, pages))
+            && state.changed == changed(&self.file);
         if right {
             self.used.store(true, Ordering::Relaxed);
         }
         right
     }
 
-    /// Blocks have to be checked again: they are no longer in memory.
-    pub(in crate::flat) fn forget(&self, blocks: &Blocks) {
-        self.state.lock().right &= !bits(blocks);
+    /// Bytes have to be checked again: they are no longer in memory.
+    pub(in crate::flat) fn forget(&self, range: &Range<u64>) {
+        let mut state = self.state.lock();
+        for (block, pages) in parts(range) {
+            state.set_right(block, pages, false);
+        }
     }
 
-    /// Reads blocks into the kernel's memory, and answers which of them are there and whole. Waits for the disk.
-    pub(in crate::flat) fn check(&self, blocks: &Blocks) -> Vec<u64> {
+    /// Whether a block may be in the file: false only where that is known.
+    pub(in crate::flat) fn may_have(&self, block: u64) -> bool {
+        let Some(state) = self.state.try_lock() else {
+            return true;
+        };
+        let headers = state.headers.as_ref();
+        headers.is_none_or(|headers| headers.get(block).is_some())
+            || state.changed != changed(&self.file)
+    }
+
+    /// Reads bytes of one block of the content, if they are there and right. Waits for the disk, for no more than the pages
+    /// that they are on.
+    pub(in crate::flat) fn read(&self, range: &Range<u64>) -> Option<Bytes> {
+        let block = range.start / BLOCK;
+        let (before, checksums) = self.look(&[block]);
+        let checksums = checksums.first().copied().flatten()?;
+        let from = range.start.checked_sub(range.start % PAGE)?;
+        let end = range.end.next_multiple_of(PAGE).min(self.size);
+        let mut bytes = vec![0; usize::try_from(end.checked_sub(from)?).ok()?];
+        let mut filled = 0;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let at = self.place(from).checked_add(u64::try_from(filled).ok()?)?;
+            match pread(&self.file, rest, at) {
+                Ok(0) => return None,
+                Ok(read) => filled = filled.saturating_add(read),
+                Err(Errno::INTR) => {}
+                Err(_) => return None,
+            }
+        }
+        let page = usize::try_from(from % BLOCK / PAGE).ok()?;
+        let right = are_right(&checksums, page, &bytes);
+        self.note(before, &[(block, pages_of(&(from..end)), right)]);
+        let skip = usize::try_from(range.start.checked_sub(from)?).ok()?;
+        let length = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
+        let bytes = Bytes::from(bytes);
+        right.then(|| bytes.slice(skip..skip.saturating_add(length).min(bytes.len())))
+    }
+
+    /// Looks which of these blocks are there and right, in ascending order. Those that are in the kernel's memory, where
+    /// they were checked, can be read by the descriptor; the others come with their bytes. Waits for the disk.
+    ///
+    /// What has to come from the device is read around the kernel's memory, by `direct`: that takes a fifth of the
+    /// processor's time, and what is read only once leaves that memory to others. A page comes there all the same: from
+    /// that who comes next sees that it is not only once.
+    pub(in crate::flat) fn load(
+        &self,
+        blocks: &[u64],
+        direct: impl FnOnce() -> Option<OwnedFd>,
+        mut memory: impl FnMut(usize) -> BytesMut,
+    ) -> Vec<(u64, Option<Bytes>)> {
+        let (before, checksums) = self.look(blocks);
+        let known = self.state.lock().right;
+        let mut found = Vec::new();
+        let mut wanted: Vec<(u64, Checksums)> = Vec::new();
+        for (&block, checksums) in blocks.iter().zip(checksums) {
+            let pages = pages_of(&self.range(block));
+            let bits = known.get(place(block)).copied().unwrap_or(0);
+            match checksums {
+                Some(_) if bits & pages == pages && self.is_in_memory(block) => {
+                    found.push((block, None));
+                }
+                Some(checksums) => {
+                    self.forget(&self.range(block));
+                    wanted.push((block, checksums));
+                }
+                None => {}
+            }
+        }
+        let Some((first, _)) = wanted.first() else {
+            return found;
+        };
+        let direct = match self.has_page(self.place(first.saturating_mul(BLOCK))) {
+            true => None,
+            false => direct().filter(|other| self.is_file(other)),
+        };
+        let mut notes = Vec::new();
+        for run in wanted.chunk_by(|one, next| one.0.checked_add(1) == Some(next.0)) {
+            let mut parts: Vec<BytesMut> = run
+                .iter()
+                .map(|(block, _)| memory(self.room(*block)))
+                .collect();
+            let first = run.first().map_or(0, |(block, _)| *block);
+            let mut through_memory = true;
+            let mut read = None;
+            if let Some(direct) = &direct {
+                read = self.fill(direct.as_fd(), first, &mut parts);
+                through_memory = read.is_none();
+            }
+            let read = read.or_else(|| self.fill(self.file.as_fd(), first, &mut parts));
+            let mut left = read.unwrap_or(0);
+            for ((block, checksums), mut bytes) in run.iter().zip(parts) {
+                let length = self.length(*block);
+                let is_there = left >= length;
+                left = left.saturating_sub(bytes.len());
+                bytes.truncate(length);
+                let right = is_there && are_right(checksums, 0, &bytes);
+                if through_memory {
+                    notes.push((*block, pages_of(&self.range(*block)), right));
+                }
+                if right {
+                    found.push((*block, Some(bytes.freeze())));
+                }
+            }
+        }
+        self.note(before, &notes);
+        found
+    }
+
+    /// What the headers say of blocks, and since when. Marks the file as used.
+    fn look(&self, blocks: &[u64]) -> (Option<Change>, Vec<Option<Checksums>>) {
+        self.used.store(true, Ordering::Relaxed);
         let is_due =
             |touched: Option<Instant>| touched.is_none_or(|at| at.elapsed() >= TOUCH_AFTER);
         if is_due(self.state.lock().touched) {
             self.touch();
         }
-        self.used.store(true, Ordering::Relaxed);
-        let before = changed(&self.file);
-        let known = {
-            let state = self.state.lock();
-            if state.changed == before {
-                state.right
-            } else {
-                0
-            }
-        };
-        let is_known = |block: &u64| known & bit(*block) != 0 && self.is_in_memory(*block);
-        let (mut right, mut unknown): (Vec<u64>, Vec<u64>) = blocks.clone().partition(is_known);
-        let mut headers = [0; HEADER_STRIDE * 8];
-        let filled = pread(&self.file, &mut headers, 0).unwrap_or(0);
-        let checksum = |block: &u64| {
-            let header = headers.get(..filled)?.get(header_range(*block))?;
-            let (owner, checksum) = header.split_last_chunk()?;
-            (owner == self.owner(*block)).then(|| u64::from_le_bytes(*checksum))
-        };
-        unknown.retain(|block| checksum(block).is_some());
-        self.read_ahead(&unknown);
-        let mut piece = vec![0; PIECE];
-        unknown.retain(|block| checksum(block) == self.checksum(*block, &mut piece));
-        right.extend(unknown);
-        let whole = right.iter().fold(0, |whole, block| whole | bit(*block));
         let mut state = self.state.lock();
-        let after = changed(&self.file);
-        if before == after && state.changed != after {
-            state.changed = after;
-            state.right = whole;
-        } else if before == after {
-            state.right = state.right & !bits(blocks) | whole;
-        } else {
-            // What was written meanwhile by this process is right.
-            state.right &= !bits(blocks) | whole;
+        let now = changed(&self.file);
+        state.now(now);
+        let read = || Box::new(Headers::read(&self.file, &self.owner, self.first));
+        let headers = state.headers.get_or_insert_with(read);
+        let checksums = blocks.iter().map(|block| headers.get(*block).copied());
+        (now, checksums.collect())
+    }
+
+    /// Notes which pages of blocks turned out to be right, unless the file was changed since `before`.
+    fn note(&self, before: Option<Change>, found: &[(u64, u32, bool)]) {
+        let mut state = self.state.lock();
+        let same = before == changed(&self.file) && before == state.changed;
+        for (block, pages, right) in found {
+            if same || !right {
+                state.set_right(*block, *pages, *right);
+            }
         }
-        right
+    }
+
+    /// Reads as much as fits, from the beginning of a block on, and answers how many bytes that were.
+    fn fill(&self, file: BorrowedFd<'_>, first: u64, parts: &mut [BytesMut]) -> Option<usize> {
+        let at = self.place(first.saturating_mul(BLOCK));
+        let mut slices: Vec<_> = parts.iter_mut().map(|part| IoSliceMut::new(part)).collect();
+        preadv(file, &mut slices, at).ok()
     }
 
     /// Writes blocks in a row. Waits for the disk.
     pub(super) fn write(&self, first: u64, blocks: &[Bytes]) -> rustix::io::Result<()> {
         let parts: Vec<IoSlice<'_>> = blocks.iter().map(|block| IoSlice::new(block)).collect();
         let length: usize = blocks.iter().map(Bytes::len).sum();
-        let mut headers = Vec::new();
-        let mut written = 0;
-        for (block, bytes) in (first..).zip(blocks) {
-            let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
-            digest.update(bytes);
-            headers.resize(headers.len().next_multiple_of(HEADER_STRIDE), 0);
-            headers.extend(self.owner(block));
-            headers.extend(digest.finalize().to_le_bytes());
-            written |= bit(block);
-        }
-        let at = u64::try_from(header_range(first).start).unwrap_or(u64::MAX);
-        self.change(written, || {
+        let headers = headers::written(&self.owner, first, blocks);
+        self.change(first, &headers.checksums, || {
             let place = self.place(first.saturating_mul(BLOCK));
             if pwritev(&self.file, &parts, place)? != length {
                 return Err(Errno::NOSPC);
             }
-            match pwrite(&self.file, &headers, at)? == headers.len() {
+            match pwrite(&self.file, &headers.bytes, headers.at)? == headers.bytes.len() {
                 true => Ok(()),
                 false => Err(Errno::NOSPC),
             }
@@ -206,7 +317,7 @@ impl Group {
             last_access: now,
             last_modification: now,
         };
-        let _ = self.change(0, || futimens(&self.file, &times));
+        let _ = self.change(0, &[], || futimens(&self.file, &times));
     }
 
     /// Whether nobody finds the file any more.
@@ -214,22 +325,34 @@ impl Group {
         fstat(&self.file).is_ok_and(|status| status.st_nlink == 0)
     }
 
-    /// Changes the file, after which these blocks are right.
+    /// Whether another descriptor is of the same file.
+    fn is_file(&self, other: &OwnedFd) -> bool {
+        let both = (fstat(&self.file), fstat(other));
+        matches!(both, (Ok(one), Ok(other)) if (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+    }
+
+    /// Changes the file, after which blocks from `first` on have these checksums and are right.
     fn change(
         &self,
-        right: u8,
+        first: u64,
+        written: &[Checksums],
         work: impl FnOnce() -> rustix::io::Result<()>,
     ) -> rustix::io::Result<()> {
         let _changing = self.changing.lock();
         let before = changed(&self.file);
         let done = work();
         let mut state = self.state.lock();
-        if before != state.changed {
-            state.right = 0;
+        state.now(before);
+        if state.headers.is_none() && !written.is_empty() {
+            let headers = Headers::read(&self.file, &self.owner, self.first);
+            state.headers = Some(Box::new(headers));
         }
-        match done {
-            Ok(()) => state.right |= right,
-            Err(_) => state.right &= !right,
+        for (block, checksums) in (first..).zip(written) {
+            state.set_right(block, u32::MAX, done.is_ok());
+            match &mut state.headers {
+                Some(headers) if done.is_ok() => headers.set(block, *checksums),
+                headers => *headers = None,
+            }
         }
         state.changed = changed(&self.file);
         done
@@ -239,53 +362,33 @@ impl Group {
     fn is_in_memory(&self, block: u64) -> bool {
         let from = self.place(block.saturating_mul(BLOCK));
         let last = u64::try_from(self.length(block).saturating_sub(1)).unwrap_or(0);
-        [from, from.saturating_add(last)].into_iter().all(|at| {
-            let mut byte = [0];
-            let parts = &mut [IoSliceMut::new(&mut byte)];
-            preadv2(&self.file, parts, at, ReadWriteFlags::NOWAIT) == Ok(1)
-        })
+        [from, from.saturating_add(last)]
+            .into_iter()
+            .all(|at| self.has_page(at))
     }
 
-    /// Has the kernel begin to read all of these.
-    fn read_ahead(&self, blocks: &[u64]) {
-        if let (Some(first), Some(last)) = (blocks.first(), blocks.last()) {
-            let from = self.place(first.saturating_mul(BLOCK));
-            let count = last.saturating_sub(*first).saturating_add(1);
-            let length = NonZeroU64::new(count.saturating_mul(BLOCK));
-            let _ = fadvise(&self.file, from, length, Advice::WillNeed);
-        }
+    /// Whether the kernel has a byte of the file in memory. If not it begins to read the page.
+    fn has_page(&self, at: u64) -> bool {
+        let mut byte = [0];
+        let parts = &mut [IoSliceMut::new(&mut byte)];
+        preadv2(&self.file, parts, at, ReadWriteFlags::NOWAIT) == Ok(1)
     }
 
     fn length(&self, block: u64) -> usize {
-        let left = self.size.saturating_sub(block.saturating_mul(BLOCK));
-        usize::try_from(left.min(BLOCK)).unwrap_or(0)
+        let range = self.range(block);
+        usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0)
     }
 
-    /// Of a block's bytes in the file, if they are all there.
-    fn checksum(&self, block: u64, piece: &mut [u8]) -> Option<u64> {
-        let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
-        let mut place = self.place(block.saturating_mul(BLOCK));
-        let mut left = self.length(block);
-        while left > 0 {
-            let length = left.min(piece.len());
-            let read = pread(&self.file, piece.get_mut(..length)?, place).ok()?;
-            if read == 0 {
-                return None;
-            }
-            digest.update(piece.get(..read)?);
-            left = left.saturating_sub(read);
-            place = place.saturating_add(u64::try_from(read).ok()?);
-        }
-        Some(digest.finalize())
+    /// Bytes that are read for a block: whole pages.
+    fn room(&self, block: u64) -> usize {
+        let page = usize::try_from(PAGE).unwrap_or(usize::MAX);
+        self.length(block).next_multiple_of(page)
     }
 
-    /// How the header of a block begins.
-    fn owner(&self, block: u64) -> Vec<u8> {
-        let mut hash = Sha256::new();
-        hash.update(self.content.as_bytes());
-        hash.update([0]);
-        hash.update(block.to_le_bytes());
-        [&MAGIC[..], &hash.finalize()].concat()
+    /// The bytes of the content that are a block.
+    fn range(&self, block: u64) -> Range<u64> {
+        let from = block.saturating_mul(BLOCK);
+        from..from.saturating_add(BLOCK).min(self.size).max(from)
     }
 }
 
@@ -298,17 +401,26 @@ fn changed(file: &OwnedFd) -> Option<Change> {
     })
 }
 
-/// Where the header of a block is.
-fn header_range(block: u64) -> std::ops::Range<usize> {
-    let number = usize::try_from(block % TOGETHER).unwrap_or(0);
-    let from = number.saturating_mul(HEADER_STRIDE);
-    from..from.saturating_add(HEADER)
+/// The blocks that bytes of a content are in, each with the pages that they are on.
+fn parts(range: &Range<u64>) -> impl Iterator<Item = (u64, u32)> {
+    let Range { start, end } = *range;
+    (start / BLOCK..end.div_ceil(BLOCK)).map(move |block| {
+        let from = block.saturating_mul(BLOCK);
+        let part = start.max(from)..end.min(from.saturating_add(BLOCK));
+        (block, pages_of(&part))
+    })
 }
 
-fn bit(block: u64) -> u8 {
-    1 << (block % TOGETHER)
-}
-
-fn bits(blocks: &Blocks) -> u8 {
-    blocks.clone().fold(0, |bits, block| bits | bit(block))
+/// The pages that bytes of one block are on, a bit for each.
+fn pages_of(range: &Range<u64>) -> u32 {
+    let first = range.start % BLOCK / PAGE;
+    let length = range.end.saturating_sub(range.start);
+    let end = (range.start % BLOCK).saturating_add(length).div_ceil(PAGE);
+    let below = |page: u64| match u32::try_from(page) {
+        Ok(page) if usize::try_from(page).is_ok_and(|page| page < PAGES) => 1_u32
+            .checked_shl(page)
+            .map_or(u32::MAX, |bit| bit.wrapping_sub(1)),
+        _ => u32::MAX,
+    };
+    below(end) & !below(first)
 }

@@ -1,12 +1,15 @@
 //! Blocks on a disk of the host, for the next time.
 //!
 //! Blocks in a row share a file, each in its place if it is there. What a killed daemon or a power cut left half written is found
-//! out by a checksum, which is looked at whenever a block comes from the device. From then on it is read from the kernel's
-//! memory by whoever has the file open. Several daemons may share a directory, and each of them holds it below its own limit.
+//! out by a checksum of each page, which is looked at whenever it comes from the device. From then on it is read from the
+//! kernel's memory by whoever has the file open. Several daemons may share a directory, and each of them holds it below its
+//! own limit.
 //!
 //! - [`group`]: such a file
+//! - [`headers`]: what its first page says
 
 mod group;
+mod headers;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -66,7 +69,7 @@ impl ContentName {
     fn path(&self, group: u64) -> String {
         let mut hash = Sha256::new();
         hash.update(self.name.as_bytes());
-        hash.update([0, 3]);
+        hash.update([0, 4]);
         hash.update(group.to_le_bytes());
         let hash = hash.finalize();
         let name: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -123,11 +126,19 @@ impl DiskCache {
         if let Some(opened) = opened.filter(|group| !group.is_removed()) {
             return Some(opened);
         }
-        match self.open_file(content, block, OFlags::RDWR) {
+        match self.open_group(content, block, OFlags::RDWR) {
             // It may be read at least.
-            Err(Errno::ROFS | Errno::ACCESS) => self.open_file(content, block, OFlags::RDONLY).ok(),
+            Err(Errno::ROFS | Errno::ACCESS) => {
+                self.open_group(content, block, OFlags::RDONLY).ok()
+            }
             found => found.ok(),
         }
+    }
+
+    /// The file that a block would be in, to be read around the kernel's memory. `None` where the file system does not have that.
+    pub(super) fn direct(&self, content: &ContentName, block: u64) -> Option<OwnedFd> {
+        self.open_file(content, block, OFlags::RDONLY | OFlags::DIRECT)
+            .ok()
     }
 
     fn open_file(
@@ -135,15 +146,23 @@ impl DiskCache {
         content: &ContentName,
         block: u64,
         flags: OFlags,
+    ) -> rustix::io::Result<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let path = content.path(group_of(block));
+        openat(&self.shared.directory, path, flags, Mode::RUSR | Mode::WUSR)
+    }
+
+    fn open_group(
+        &self,
+        content: &ContentName,
+        block: u64,
+        flags: OFlags,
     ) -> rustix::io::Result<Arc<Group>> {
         let shared = &self.shared;
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let path = content.path(group_of(block));
-        let file = openat(&shared.directory, path, flags, mode)?;
+        let file = self.open_file(content, block, flags)?;
         let place = (content.name.clone(), group_of(block));
         let known = shared.known.lock().remove(&place).unwrap_or_default();
-        let group = Group::new(file, content.name.clone(), content.size, known);
+        let group = Group::new(file, content, block, known);
         let group = Arc::new(group);
         let most = (shared.limit / LOOK_AFTER / group::SIZE).clamp(1, OPEN);
         let mut open = shared.open.lock();
@@ -202,7 +221,7 @@ impl DiskCache {
         let opened = self.opened(content, first);
         let group = match opened.filter(|group| !group.is_removed()) {
             Some(group) => group,
-            None => self.open_file(content, first, OFlags::RDWR | OFlags::CREATE)?,
+            None => self.open_group(content, first, OFlags::RDWR | OFlags::CREATE)?,
         };
         group.write(first, blocks)
     }

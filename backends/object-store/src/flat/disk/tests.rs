@@ -1,7 +1,3 @@
-use std::os::fd::AsFd;
-
-use rustix::io::pread;
-
 use super::super::blocks::BLOCK;
 use super::*;
 
@@ -25,16 +21,21 @@ fn put(cache: &DiskCache, name: &str, bytes: &[u8]) {
 /// A block, if it is there and whole.
 fn block(cache: &DiskCache, content: &ContentName, number: u64) -> Option<Vec<u8>> {
     let group = cache.find(content, number)?;
-    if group.check(&(number..number + 1)) != [number] {
-        return None;
-    }
-    assert!(group.is_right(number));
-    let from = number * BLOCK;
-    let length = usize::try_from((content.size - from).min(BLOCK)).unwrap();
-    let mut bytes = vec![0; length];
-    let read = pread(group.descriptor().as_fd(), &mut bytes, group.place(from));
-    assert_eq!(read, Ok(length));
-    Some(bytes)
+    let range = range(content, number);
+    let bytes = group.read(&range);
+    assert_eq!(group.is_right(&range), bytes.is_some());
+    assert_eq!(load(&group, &[number]).is_empty(), bytes.is_none());
+    Some(bytes?.to_vec())
+}
+
+/// The bytes of a block.
+fn range(content: &ContentName, number: u64) -> std::ops::Range<u64> {
+    number * BLOCK..((number + 1) * BLOCK).min(content.size)
+}
+
+/// As it is read through the kernel's memory.
+fn load(group: &Group, blocks: &[u64]) -> Vec<(u64, Option<Bytes>)> {
+    group.load(blocks, || None, bytes::BytesMut::zeroed)
 }
 
 fn get(cache: &DiskCache, name: &str, length: usize) -> Option<Vec<u8>> {
@@ -74,7 +75,7 @@ fn a_block_that_was_damaged_or_is_anothers_is_not_there() {
     let (file, _) = files(dir.path()).pop().unwrap();
     let whole = std::fs::read(&file).unwrap();
     assert_eq!(whole.len(), 4096 + 9);
-    for at in (0..48).chain(4096..whole.len()) {
+    for at in (0..56).chain(4096..whole.len()) {
         let mut damaged = whole.clone();
         damaged[at] ^= 1;
         std::fs::write(&file, damaged).unwrap();
@@ -99,7 +100,7 @@ fn what_another_process_changes_is_checked_again() {
     let cache = DiskCache::open(dir.path(), 64 << 20).unwrap();
     put(&cache, "a", b"123456789");
     let group = cache.opened(&content("a", 9), 0).unwrap();
-    assert!(group.is_right(0));
+    assert!(group.is_right(&(0..9)));
     let (file, _) = files(dir.path()).pop().unwrap();
     let mut bytes = std::fs::read(&file).unwrap();
     // The clock of a file system may be a slow one.
@@ -108,10 +109,10 @@ fn what_another_process_changes_is_checked_again() {
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&file, &bytes).unwrap();
     }
-    assert!(!group.is_right(0));
+    assert!(!group.is_right(&(0..9)));
     *bytes.last_mut().unwrap() = b'0';
     std::fs::write(&file, &bytes).unwrap();
-    assert!(group.check(&(0..1)).is_empty());
+    assert!(group.read(&(0..9)).is_none() && load(&group, &[0]).is_empty());
     put(&cache, "a", b"123456789");
     assert_eq!(get(&cache, "a", 9).unwrap(), b"123456789");
 }
@@ -129,16 +130,110 @@ fn a_block_is_right_when_it_was_written_or_checked_and_until_it_is_forgotten() {
     cache.put(&name, 1, &[vec![1; WHOLE].into(), vec![2; WHOLE].into()]);
     let right = |cache: &DiskCache| {
         let group = cache.find(&name, 0).unwrap();
-        [0, 1, 2].map(|number| group.is_right(number))
+        [0, 1, 2].map(|number| group.is_right(&range(&name, number)))
     };
     assert_eq!(right(&cache), [false, true, true]);
     let other = DiskCache::open(dir.path(), 64 << 20).unwrap();
     assert_eq!(right(&other), [false; 3]);
     let group = other.find(&name, 0).unwrap();
-    assert_eq!(group.check(&(0..3)), [1, 2]);
+    let [one, two] = [1, 2].map(|number: u8| Bytes::from(vec![number; WHOLE]));
+    let read = [(1, Some(one)), (2, Some(two))];
+    assert_eq!(load(&group, &[0, 1, 2]), read);
     assert_eq!(right(&other), [false, true, true]);
-    group.forget(&(0..2));
+    assert_eq!(load(&group, &[0, 1, 2]), [(1, None), (2, None)]);
+    group.forget(&range(&name, 1));
     assert_eq!(right(&other), [false, false, true]);
+}
+
+#[test]
+fn a_damaged_page_takes_nothing_from_the_others_of_its_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || DiskCache::open(dir.path(), 64 << 20).unwrap();
+    let name = content("a", WHOLE + 5000);
+    let whole: Vec<u8> = (0..WHOLE + 5000)
+        .map(|at| u8::try_from(at / 7 % 251).unwrap())
+        .collect();
+    let bytes = Bytes::from(whole.clone());
+    open().put(&name, 0, &[bytes.slice(..WHOLE), bytes.slice(WHOLE..)]);
+    let path = dir.path().join(name.path(0));
+    let mut damaged = std::fs::read(&path).unwrap();
+    damaged[4096 + 2 * 4096 + 17] ^= 1;
+    std::fs::write(&path, damaged).unwrap();
+    let cache = open();
+    let group = cache.find(&name, 0).unwrap();
+    let get = |from: usize, to: usize| {
+        let range = u64::try_from(from).unwrap()..u64::try_from(to).unwrap();
+        let bytes = group.read(&range);
+        assert_eq!(group.is_right(&range), bytes.is_some(), "{range:?}");
+        let expected = &whole[from..to];
+        bytes.map(|bytes| assert!(bytes == expected, "{range:?}"))
+    };
+    for (from, to) in [(0, 1), (5000, 8192), (12_288, WHOLE), (4095, 4097)] {
+        assert!(get(from, to).is_some(), "{from}");
+    }
+    for (from, to) in [(WHOLE, WHOLE + 5000), (WHOLE + 4999, WHOLE + 5000)] {
+        assert!(get(from, to).is_some(), "{from}");
+    }
+    for (from, to) in [(8192, 8193), (8191, 8193), (12_287, 12_289), (0, WHOLE)] {
+        assert!(get(from, to).is_none(), "{from}");
+    }
+    assert!(group.may_have(0) && group.may_have(1) && !group.may_have(2));
+    let loaded = load(&group, &[0, 1, 2]);
+    assert_eq!(loaded.len(), 1);
+    assert_eq!(loaded[0].0, 1);
+}
+
+/// Has the kernel forget what it has in memory of a file, where its file system has it elsewhere.
+fn forget(group: &Group) {
+    rustix::fs::fdatasync(group.descriptor()).unwrap();
+    let forgotten = rustix::fs::Advice::DontNeed;
+    rustix::fs::fadvise(group.descriptor(), 0, None, forgotten).unwrap();
+}
+
+#[test]
+fn what_the_kernel_has_forgotten_is_read_around_its_memory_and_is_right() {
+    // On a disk, rather than in memory.
+    let program = std::env::current_exe().unwrap();
+    let dir = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
+    let cache = DiskCache::open(dir.path(), 64 << 20).unwrap();
+    let name = content("a", 3 * WHOLE + 77);
+    let blocks = [(1, WHOLE), (2, WHOLE), (3, WHOLE), (4, 77)]
+        .map(|(byte, length)| Bytes::from(vec![byte; length]));
+    cache.put(&name, 0, &blocks);
+    cache.put(
+        &content("b", 2 * WHOLE),
+        0,
+        &[vec![9; WHOLE].into(), vec![8; WHOLE].into()],
+    );
+    let group = cache.find(&name, 0).unwrap();
+    let mut memory = super::super::blocks::State::default();
+    let mut load = |of: &str| {
+        forget(&group);
+        let mut around = None;
+        let direct = || {
+            around = cache.direct(&content(of, 0), 0);
+            around.as_ref()?.try_clone().ok()
+        };
+        let loaded = group.load(&[0, 1, 3], direct, |length| memory.pages(length));
+        (loaded, around.is_some())
+    };
+    let expected: Vec<_> = [0, 1, 3]
+        .map(|block: u8| (u64::from(block), Some(blocks[usize::from(block)].clone())))
+        .into();
+    let (loaded, around) = load("a");
+    assert_eq!(loaded, expected);
+    // What is in the kernel's memory by now was not checked.
+    assert!(!around || !group.is_right(&range(&name, 1)));
+    assert!(group.is_right(&range(&name, 2)), "nobody asked for it");
+    assert_eq!(load("b").0, expected, "another file is not taken for it");
+    assert_eq!(load("c").0, expected, "without one");
+
+    let path = dir.path().join(name.path(0));
+    let mut damaged = std::fs::read(&path).unwrap();
+    damaged[4096 + WHOLE + 5] ^= 1;
+    std::fs::write(&path, damaged).unwrap();
+    let (loaded, _) = load("a");
+    assert_eq!(loaded, [expected[0].clone(), expected[2].clone()]);
 }
 
 #[test]
@@ -150,7 +245,7 @@ fn what_was_checked_is_known_of_a_file_that_was_closed_and_not_of_one_in_its_pla
     put(&cache, "b", b"123456789");
     let name = content("a", 9);
     assert!(cache.opened(&name, 0).is_none());
-    assert!(cache.find(&name, 0).unwrap().is_right(0));
+    assert!(cache.find(&name, 0).unwrap().is_right(&(0..9)));
 
     put(&cache, "b", b"123456789");
     let path = dir.path().join(name.path(0));
@@ -158,7 +253,7 @@ fn what_was_checked_is_known_of_a_file_that_was_closed_and_not_of_one_in_its_pla
     let _held = std::fs::File::open(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, bytes).unwrap();
-    assert!(!cache.find(&name, 0).unwrap().is_right(0));
+    assert!(!cache.find(&name, 0).unwrap().is_right(&(0..9)));
 }
 
 #[test]
@@ -221,7 +316,7 @@ fn what_is_read_without_waiting_is_used_too() {
     cache.put(&name(0), 0, &blocks);
     for number in 1..150 {
         let group = cache.find(&name(0), 0).expect("still there");
-        assert!(group.is_right(3));
+        assert!(group.is_right(&range(&name(0), 3)));
         assert!(!group.is_removed(), "{number}");
         cache.put(&name(number), 0, &blocks);
     }
