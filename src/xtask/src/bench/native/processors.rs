@@ -6,6 +6,7 @@
 //! one, as on a host that has none to spare.
 
 use anyhow::{Context, Result};
+use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -58,7 +59,11 @@ impl Division {
             Driver::Looks | Driver::Sleeps => &self.daemon,
             Driver::SleepsBeside => &self.shared,
         };
-        sched_setaffinity(thread, set).context("choose the daemon's processors")
+        match sched_setaffinity(thread, set) {
+            // It has ended since it was listed.
+            Err(Errno::SRCH) => Ok(()),
+            other => other.context("choose the daemon's processors"),
+        }
     }
 
     /// Puts this thread where such a driver belongs, until the value is dropped.
