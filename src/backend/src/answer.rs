@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use vfsd_exec::blocking_section;
+use vfsd_exec::{blocking_section, while_blocked};
 
 use crate::{Error, Result};
 
@@ -82,7 +82,8 @@ impl<'a, T> Answer<'a, T> {
     }
 
     /// An answer that blocks the thread which computes it, for instance on a disk. It is never
-    /// computed by the thread that polls first, which serves a queue.
+    /// computed by the thread that polls first, which serves a queue. [Brief](Self::brief) work that is part of it is
+    /// done at once.
     pub fn blocking(work: impl FnOnce() -> Result<T> + Send + 'a) -> Self {
         Self {
             state: State::Blocking {
@@ -186,7 +187,7 @@ impl<T> Future for Answer<'_, T> {
         }
         Poll::Ready(match std::mem::replace(&mut self.state, State::Taken) {
             State::Ready(result) => result,
-            State::Blocking { work, .. } => tokio::task::block_in_place(work),
+            State::Blocking { work, .. } => tokio::task::block_in_place(|| while_blocked(work)),
             State::Later(_) | State::Taken => Err(Error::Errno(crate::Errno::IO)),
         })
     }
@@ -239,6 +240,14 @@ mod tests {
 
     fn poll_once<T>(answer: &mut Answer<'_, T>) -> Poll<Result<T>> {
         pin!(answer).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn brief_work_that_is_a_part_of_blocking_work_is_done_at_once() {
+        let mut answer = Answer::blocking(|| Ok(Answer::brief(|| Ok(3)).into_ready().is_ok()));
+        assert!(poll_once(&mut answer).is_pending());
+        assert!(matches!(poll_once(&mut answer), Poll::Ready(Ok(true))));
+        assert!(Answer::brief(|| Ok(3)).into_ready().is_err());
     }
 
     #[test]

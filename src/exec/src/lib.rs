@@ -48,4 +48,4 @@ pub use back_off::BackOff;
 pub use hand_off::{BlockingSection, HandOff};
 pub use in_flight::InFlightCount;
 pub use monitor::{Monitor, MonitoredQueue, MonitoredWorker};
-pub use worker::{Worker, blocking_section, is_worker, register};
+pub use worker::{Worker, blocking_section, is_worker, register, while_blocked};

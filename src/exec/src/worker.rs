@@ -50,6 +50,22 @@ pub fn blocking_section<T, W: FnOnce() -> T>(work: W) -> Result<T, W> {
     })
 }
 
+/// Does work on a thread that may be blocked, whoever sees to it that nobody waits for it: no [section](blocking_section)
+/// need be entered for what is done in it.
+pub fn while_blocked<T>(work: impl FnOnce() -> T) -> T {
+    let _within = Within(BLOCKING.replace(true));
+    work()
+}
+
+/// Says what was so before, however the work ends.
+struct Within(bool);
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        BLOCKING.set(self.0);
+    }
+}
+
 /// Exits the section however the work ends.
 struct Section<'a>(&'a dyn Worker);
 
@@ -87,6 +103,17 @@ mod tests {
         fn exit_blocking(&self) {
             self.notes.borrow_mut().push("exited");
         }
+    }
+
+    #[test]
+    fn a_thread_that_may_be_blocked_needs_no_section() {
+        let enters = || blocking_section(|| ()).is_ok();
+        assert!(!enters(), "of no worker");
+        assert!(while_blocked(|| while_blocked(enters) && enters()));
+        assert!(!enters());
+        let panics = || while_blocked(|| panic!("on purpose"));
+        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+        assert!(!enters());
     }
 
     #[test]
