@@ -75,7 +75,7 @@ impl OverlayNode {
         upper: &UpperLayer,
         keep: Option<u64>,
     ) -> Result<Done> {
-        let _copying = self.copying.lock().await;
+        let _copying = self.copying().lock().await;
         if self.upper().is_some() {
             return Ok(Done::Yes);
         }

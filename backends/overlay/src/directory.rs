@@ -1,17 +1,16 @@
 //! An open directory of the overlay.
 
-use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, OnceCell};
 use vfsd_backend::{
-    Answer, DirEntry, DirSink, Directory, EntrySink, Errno, Error, FileKind, Name, Result,
-    blocking_section,
+    Answer, DirEntry, DirSink, Directory, EntrySink, Errno, Error, Name, Result, blocking_section,
 };
 
 use crate::ask::{Begun, OpenPart};
+use crate::listing::Listing;
 use crate::listing_budget::{ListingBudget, Share};
-use crate::merge::{Listed, list};
+use crate::merge::list;
 use crate::node::OverlayNode;
 use crate::spot::{AtOnce, Spot};
 
@@ -26,7 +25,7 @@ pub(crate) struct OverlayDirectory {
 
 /// A list, or a part of it, that is kept for the next request.
 struct Kept {
-    list: Arc<[Placed]>,
+    list: Arc<Listing>,
     /// It begins behind this cookie.
     after: u64,
     /// It goes to the end of the directory.
@@ -43,27 +42,27 @@ const PARTS: [usize; 4] = [1, 4, 16, 64];
 
 impl Kept {
     /// Keeps what a reader that has come to `cookie` wants next, as much as there is room for.
-    fn new(list: &Arc<[Placed]>, cookie: u64, budget: &Arc<ListingBudget>) -> Option<Self> {
-        let start = start_of(list, cookie);
+    fn new(list: &Arc<Listing>, cookie: u64, budget: &Arc<ListingBudget>) -> Option<Self> {
+        let start = list.index_behind(cookie);
         PARTS.into_iter().find_map(|part| {
             let count = list.len().div_ceil(part);
-            let end = start.saturating_add(count).min(list.len());
             let whole = part == 1;
-            let kept = if whole { list } else { list.get(start..end)? };
-            let share = budget.take(size_of_list(kept), whole)?;
+            let kept = match whole {
+                true => list.clone(),
+                false => Arc::new(list.part(start, count)),
+            };
             Some(Self {
-                list: if whole { list.clone() } else { kept.into() },
+                _share: budget.take(kept.size(), whole)?,
+                list: kept,
                 after: if whole { 0 } else { cookie },
-                to_the_end: whole || end == list.len(),
-                _share: share,
+                to_the_end: whole || start.saturating_add(count) >= list.len(),
             })
         })
     }
 
     /// Whether it has what follows a cookie.
     fn has(&self, cookie: u64) -> bool {
-        let last = self.list.last().map_or(0, |placed| placed.cookie);
-        cookie >= self.after && (cookie < last || self.to_the_end)
+        cookie >= self.after && (cookie < self.list.last_cookie() || self.to_the_end)
     }
 }
 
@@ -118,7 +117,7 @@ impl OverlayDirectory {
     }
 
     /// The entries, read anew from the layers at the start. `opens` says that the names will be looked up, too.
-    async fn listing(&self, cookie: u64, opens: bool) -> Result<Arc<[Placed]>> {
+    async fn listing(&self, cookie: u64, opens: bool) -> Result<Arc<Listing>> {
         let mut listing = self.listing.lock().await;
         if let Some(known) = listing.as_ref()
             && cookie != 0
@@ -136,18 +135,11 @@ impl OverlayDirectory {
             true => self.layers().await,
             false => &[],
         };
-        let mut dots = Vec::new();
         if self.node.is_removed() {
             return Err(Errno::NOENT.into());
         }
-        for (name, inode) in [(&b"."[..], self.node.number()), (b"..", parent)] {
-            dots.push(Listed {
-                name: name.into(),
-                inode,
-                kind: Some(FileKind::Directory),
-            });
-        }
-        let all: Arc<[Placed]> = placed(dots, list(&self.node, open).await?).into();
+        let all = list(&self.node, open).await?;
+        let all = Arc::new(all.with_dots(self.node.number(), parent));
         // What was kept before makes room.
         drop(listing.take());
         *listing = Kept::new(&all, cookie, &self.node.shared.listing_budget);
@@ -157,65 +149,6 @@ impl OverlayDirectory {
 
 /// An entry of which more has to be asked, and what was found of it so far.
 type Unfinished<'a> = (DirEntry<'a>, Name<'a>, Begun<'a>);
-
-/// An entry and its cookie.
-#[derive(Clone)]
-struct Placed {
-    cookie: u64,
-    entry: Listed,
-}
-
-/// Bytes of memory that a list takes, about.
-fn size_of_list(list: &[Placed]) -> usize {
-    list.iter().fold(0, |sum: usize, placed| {
-        sum.saturating_add(size_of::<Placed>())
-            .saturating_add(placed.entry.name.len())
-    })
-}
-
-/// The entries in the order of their cookies. Of a hundred thousand names two have one hash
-/// once in a thousand million directories; the second then gets the number behind.
-fn placed(dots: Vec<Listed>, entries: Vec<Listed>) -> Vec<Placed> {
-    let mut all: Vec<Placed> = entries
-        .into_iter()
-        .map(|entry| Placed {
-            cookie: hash(&entry.name),
-            entry,
-        })
-        .collect();
-    all.sort_unstable_by(|a, b| (a.cookie, &a.entry.name).cmp(&(b.cookie, &b.entry.name)));
-    let dots = dots.into_iter().map(|entry| Placed { cookie: 0, entry });
-    let mut all: Vec<Placed> = dots.chain(all).collect();
-    let mut last: u64 = 0;
-    for placed in &mut all {
-        placed.cookie = placed.cookie.max(last.saturating_add(1));
-        last = placed.cookie;
-    }
-    all
-}
-
-/// A positive number for 64-bit programs, the same for a name whenever the daemon runs.
-fn hash(name: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(name);
-    hasher.finish() >> 2
-}
-
-/// The place of the first entry behind a cookie.
-fn start_of(listing: &[Placed], cookie: u64) -> usize {
-    listing.partition_point(|placed| placed.cookie <= cookie)
-}
-
-/// The entries from a cookie on.
-fn from(listing: &[Placed], cookie: u64) -> impl Iterator<Item = DirEntry<'_>> {
-    let rest = listing.get(start_of(listing, cookie)..).unwrap_or_default();
-    rest.iter().map(|Placed { cookie, entry }| DirEntry {
-        name: &entry.name,
-        inode: entry.inode,
-        kind: entry.kind,
-        next: *cookie,
-    })
-}
 
 /// Tells what an entry was found to be.
 fn pass_one(sink: &mut dyn EntrySink, listed: &DirEntry<'_>, spot: Result<Spot>) {
@@ -230,7 +163,7 @@ impl Directory for OverlayDirectory {
     fn read<'a>(&'a self, cookie: u64, sink: &'a mut dyn DirSink) -> Answer<'a, ()> {
         Answer::later(async move {
             let listing = self.listing(cookie, false).await?;
-            for entry in from(&listing, cookie) {
+            for entry in listing.behind(cookie) {
                 if sink.entry(&entry).is_break() {
                     break;
                 }
@@ -242,13 +175,16 @@ impl Directory for OverlayDirectory {
     fn read_plus<'a>(&'a self, cookie: u64, sink: &'a mut dyn EntrySink) -> Answer<'a, ()> {
         Answer::later(async move {
             let listing = self.listing(cookie, true).await?;
-            let mut entries = from(&listing, cookie);
+            let mut entries = listing.behind(cookie);
             loop {
                 let _names = self.node.shared.names.read().await;
                 let open = self.layers().await;
                 let pass = || self.pass(&mut entries, sink, open);
-                // One section, where a layer would enter one for each name.
-                let begun = blocking_section(pass).unwrap_or_else(|mut pass| pass());
+                // One section, or one piece of blocking work, where a layer would have one for each name.
+                let begun = match blocking_section(pass) {
+                    Ok(begun) => begun,
+                    Err(mut pass) => Answer::blocking(move || Ok(pass())).await?,
+                };
                 let Some((listed, name, begun)) = begun else {
                     return Ok(());
                 };
@@ -274,18 +210,17 @@ impl Directory for OverlayDirectory {
 mod tests {
     use super::*;
 
-    fn list(count: u64) -> Arc<[Placed]> {
-        let entry = |inode: u64| Listed {
-            name: inode.to_string().into_bytes().into(),
-            inode,
-            kind: None,
-        };
-        let dots = vec![entry(0), entry(1)];
-        placed(dots, (2..count).map(entry).collect()).into()
+    fn list(count: u64) -> Arc<Listing> {
+        let names: Vec<String> = (2..count).map(|inode| inode.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut list = Listing::default();
+        list.add(0, &names);
+        list.arrange();
+        Arc::new(list.with_dots(0, 1))
     }
 
     /// Reads all of a directory, so many entries at once, and says how often it was listed.
-    fn read_all(list: &Arc<[Placed]>, budget: &Arc<ListingBudget>) -> usize {
+    fn read_all(list: &Arc<Listing>, budget: &Arc<ListingBudget>) -> usize {
         let (mut cookie, mut made, mut seen) = (0, 0, Vec::new());
         let mut kept: Option<Kept> = None;
         loop {
@@ -299,7 +234,8 @@ mod tests {
                     list.clone()
                 }
             };
-            let page: Vec<_> = from(&listing, cookie)
+            let page: Vec<_> = listing
+                .behind(cookie)
                 .take(7)
                 .map(|e| (e.inode, e.next))
                 .collect();
@@ -309,7 +245,7 @@ mod tests {
             cookie = *next;
             seen.extend(page.into_iter().map(|(inode, _)| inode));
         }
-        let mut expected: Vec<_> = list.iter().map(|placed| placed.entry.inode).collect();
+        let mut expected: Vec<_> = list.behind(0).map(|entry| entry.inode).collect();
         assert_eq!(seen, expected, "in the order of the cookies, each once");
         expected.sort_unstable();
         expected.dedup();
@@ -321,7 +257,7 @@ mod tests {
     fn a_directory_beyond_the_budget_is_listed_a_few_times_however_long_it_is() {
         for count in [2, 3, 500, 5000] {
             let list = list(count);
-            let size = size_of_list(&list);
+            let size = list.size();
             for (divisor, most) in [(2, 5), (8, 17), (32, 65)] {
                 let budget = ListingBudget::new(size + size / divisor + 200);
                 // Another directory has most of it.

@@ -132,8 +132,8 @@ impl<K: Eq + Hash> Copies<K> {
         };
         let entries = entries_of(&entry.node).await?;
         let names = entries
-            .iter()
-            .filter_map(|entry| std::str::from_utf8(&entry.name).ok());
+            .names()
+            .filter_map(|name| std::str::from_utf8(name).ok());
         self.known.lock().extend(names.filter_map(key));
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::known_names::NamesMemory;
 use crate::listing_budget::ListingBudget;
 use crate::numbers::Numbers;
 use crate::options::Options;
-use crate::resolve::Part;
+use crate::parts::Part;
 use crate::table::NodeTable;
 use crate::work::WorkDirectory;
 use crate::xattr::Namespace;

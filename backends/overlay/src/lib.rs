@@ -10,8 +10,8 @@
 //! |---|---|
 //! | `options`, `open` | what an overlay is made of, and what is checked before |
 //! | `layers`, `numbers`, `table` | what all nodes have in common |
-//! | `ask`, `resolve`, `spot`, `whiteout`, `nested`, `xattr` | what a name stands for, and what the layers say of it |
-//! | `node`, `calls`, `file`, `directory`, `merge`, `listing_budget` | what a file is, and can do |
+//! | `parts`, `ask`, `resolve`, `spot`, `whiteout`, `nested`, `xattr` | what a name stands for, and what the layers say of it |
+//! | `node`, `calls`, `file`, `directory`, `merge`, `listing`, `listing_budget` | what a file is, and can do |
 //! | `known_names` | what a layer's directory surely lacks |
 //! | `copy_up`, `content`, `origin`, `index`, `links`, `work` | how a file comes into the upper |
 //! | `new`, `create`, `remove`, `rename` | names that come, go and move |
@@ -83,6 +83,7 @@ mod index;
 mod known_names;
 mod layers;
 mod links;
+mod listing;
 mod listing_budget;
 mod locator;
 mod merge;
@@ -93,6 +94,7 @@ mod numbers;
 mod open;
 mod options;
 mod origin;
+mod parts;
 mod remove;
 mod rename;
 mod resolve;

@@ -12,7 +12,7 @@ use crate::known_names::KnownNames;
 use crate::layers::{Layer, Shared};
 use crate::nested;
 use crate::numbers::Number;
-use crate::resolve::{Part, Parts};
+use crate::parts::{Lowers, Part, Parts};
 use crate::table::Key;
 use crate::whiteout::is_device;
 use crate::xattr::Marks;
@@ -48,18 +48,22 @@ pub(crate) struct OverlayNode {
     number: Number,
     pub(crate) serial: u64,
     /// Its file in the upper, if it has one by now.
-    upper: OnceLock<UpperPart>,
+    upper: OnceLock<Box<UpperPart>>,
     /// The lower file that it is, or was copied from; or the directories that are merged.
-    lowers: Vec<Part>,
+    lowers: Lowers,
     /// One of its names. `None` for the root, and for what has none any more.
     place: Mutex<Option<Place>>,
     /// Links that programs see, less those of the file that stands for it.
     links_changed: AtomicI64,
     /// A directory that was removed.
     removed: AtomicBool,
-    /// Held while it is copied up.
-    pub(crate) copying: tokio::sync::Mutex<()>,
-    locks: OnceLock<Box<LockTable>>,
+    seldom: OnceLock<Box<Seldom>>,
+}
+
+/// What few nodes ever need.
+struct Seldom {
+    copying: tokio::sync::Mutex<()>,
+    locks: LockTable,
 }
 
 /// A file in the upper.
@@ -81,25 +85,29 @@ impl OverlayNode {
         links_changed: i64,
         place: Option<Place>,
     ) -> Arc<Self> {
-        let keys = [parts.upper.as_ref(), parts.lowers.first()].map(|part| part.map(Part::key));
-        let own = parts.lowers.first().or(parts.upper.as_ref());
+        let keys = [parts.upper.as_ref(), parts.lowers.as_slice().first()];
+        let keys = keys.map(|part| part.map(Part::key));
+        let lower = parts.lowers.as_slice().first();
+        let own = lower.or(parts.upper.as_ref());
         let own = own.map_or((Layer::UPPER, 0), |part| (part.layer, part.inode));
         let own = shared.numbers.of(own.0, own.1);
         let kind = parts.attributes.kind;
         if kind == FileKind::Directory
-            && let Some((_, above)) = parts.lowers.split_last_mut()
+            && let Some((_, above)) = parts.lowers.as_mut_slice().split_last_mut()
         {
             for part in above {
                 part.names.get_or_insert_default();
             }
         }
-        let upper = parts.upper.map(|part| UpperPart {
-            node: part.node,
-            inode: part.inode,
-            marks: Mutex::new(part.marks),
-            names: part
-                .names
-                .or_else(|| (kind == FileKind::Directory).then(Arc::default)),
+        let upper = parts.upper.map(|part| {
+            Box::new(UpperPart {
+                node: part.node,
+                inode: part.inode,
+                marks: Mutex::new(part.marks),
+                names: part
+                    .names
+                    .or_else(|| (kind == FileKind::Directory).then(Arc::default)),
+            })
         });
         let node = Arc::new_cyclic(|this| Self {
             this: this.clone(),
@@ -114,8 +122,7 @@ impl OverlayNode {
             place: Mutex::new(place),
             links_changed: AtomicI64::new(links_changed),
             removed: AtomicBool::new(false),
-            copying: tokio::sync::Mutex::new(()),
-            locks: OnceLock::new(),
+            seldom: OnceLock::new(),
         });
         shared.nodes.enter(keys, node)
     }
@@ -136,7 +143,7 @@ impl OverlayNode {
                 node: entry.node,
                 marks,
             }),
-            lowers: Vec::new(),
+            lowers: Lowers::One(None),
             attributes: entry.attributes,
         };
         let node = Self::new(shared, parts, None, 0, place);
@@ -187,7 +194,9 @@ impl OverlayNode {
             node: &part.node,
             names: part.names.as_deref(),
         });
-        upper.into_iter().chain(self.lowers.iter().map(Part::base))
+        upper
+            .into_iter()
+            .chain(self.lowers().iter().map(Part::base))
     }
 
     /// Notes that it was copied up.
@@ -203,7 +212,7 @@ impl OverlayNode {
             names: (self.kind == FileKind::Directory).then(|| Arc::new(KnownNames::none())),
         };
         // It is copied up once, under the lock for that.
-        if self.upper.set(part).is_ok() {
+        if self.upper.set(Box::new(part)).is_ok() {
             self.shared.nodes.add(key, &self.this);
         }
     }
@@ -236,7 +245,7 @@ impl OverlayNode {
 
     /// The lower files, the topmost first.
     pub(crate) fn lowers(&self) -> &[Part] {
-        &self.lowers
+        self.lowers.as_slice()
     }
 
     /// The file that stands for it now. There is always one.
@@ -246,15 +255,15 @@ impl OverlayNode {
     pub(crate) fn real(&self) -> Result<&Arc<dyn Node>> {
         match self.upper() {
             Some(node) => Ok(node),
-            None => Ok(&self.lowers.first().ok_or(Errno::IO)?.node),
+            None => Ok(&self.lowers().first().ok_or(Errno::IO)?.node),
         }
     }
 
     /// Whether it is a directory of several layers.
     pub(crate) fn is_merged(&self) -> bool {
         match self.upper() {
-            Some(_) => !self.lowers.is_empty(),
-            None => self.lowers.len() > 1,
+            Some(_) => !self.lowers().is_empty(),
+            None => self.lowers().len() > 1,
         }
     }
 
@@ -270,16 +279,29 @@ impl OverlayNode {
         // Inode numbers are of one file system, that of the layer's root.
         self.kind != FileKind::Directory
             && attributes.links > 1
-            && self.lowers.first().is_some_and(|part| {
+            && self.lowers().first().is_some_and(|part| {
                 let root = self.shared.root_lowers().iter();
                 root.filter(|root| root.layer == part.layer)
                     .any(|root| root.node.identity().device == part.node.identity().device)
             })
     }
 
+    fn seldom(&self) -> &Seldom {
+        self.seldom.get_or_init(|| {
+            Box::new(Seldom {
+                copying: tokio::sync::Mutex::new(()),
+                locks: LockTable::new(self.shared.lock_budget.clone()),
+            })
+        })
+    }
+
+    /// Held while it is copied up.
+    pub(crate) fn copying(&self) -> &tokio::sync::Mutex<()> {
+        &self.seldom().copying
+    }
+
     pub(crate) fn locks(&self) -> &LockTable {
-        self.locks
-            .get_or_init(|| Box::new(LockTable::new(self.shared.lock_budget.clone())))
+        &self.seldom().locks
     }
 
     pub(crate) fn place(&self) -> Option<Place> {
@@ -389,7 +411,21 @@ impl Drop for OverlayNode {
             layer: Layer::UPPER,
             identity: node.identity(),
         });
-        let keys = [upper, self.lowers.first().map(Part::key)];
+        let keys = [upper, self.lowers().first().map(Part::key)];
         self.shared.nodes.forget(keys, self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_small() {
+        assert!(
+            size_of::<OverlayNode>() <= 184,
+            "{}",
+            size_of::<OverlayNode>()
+        );
     }
 }

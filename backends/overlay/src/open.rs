@@ -12,7 +12,7 @@ use crate::merge::entries_of;
 use crate::new::{Inode, New, What};
 use crate::node::OverlayNode;
 use crate::options::{OpenError, Options, Upper, Which};
-use crate::resolve::{Part, Parts};
+use crate::parts::{Part, Parts};
 use crate::work::{DAEMON, WorkDirectory, make_whiteout, rename};
 use crate::xattr::{LOWERS, Marks};
 use crate::{Namespace, Overlay};
@@ -61,7 +61,7 @@ impl Overlay {
         let shared = Shared::new(&options, lowers.clone(), upper, capabilities);
         let parts = Parts {
             upper: upper_root,
-            lowers,
+            lowers: lowers.into(),
             attributes,
         };
         let root = OverlayNode::new(&Arc::new(shared), parts, None, 0, None);
@@ -154,8 +154,9 @@ async fn incompatible(outer: &Arc<dyn Node>) -> Result<Option<String>> {
     }
     let noted = entries_of(&directory).await?;
     Ok(noted
-        .first()
-        .map(|entry| entry.name.escape_ascii().to_string()))
+        .names()
+        .next()
+        .map(|name| name.escape_ascii().to_string()))
 }
 
 /// Finds out, by doing it, whether the upper can do what an overlay needs.

@@ -7,7 +7,7 @@ use vfsd_backend::{Errno, Error, Locator, Lookup, Name, Node, Result};
 
 use crate::node::OverlayNode;
 use crate::numbers::Number;
-use crate::resolve::Part;
+use crate::parts::Part;
 use crate::xattr::{ORIGIN, is_unsupported};
 
 /// The handle of a lower file, in the form of `origin`. `None` for one that has none.

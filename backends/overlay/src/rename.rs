@@ -257,7 +257,7 @@ impl Move<'_> {
         namespace
             .set(own.node.as_ref(), REDIRECT, &redirect)
             .await?;
-        node.change_marks(|marks| marks.redirect = Some(redirect));
+        node.change_marks(|marks| marks.redirect = Some(redirect.into()));
         Ok(())
     }
 }
@@ -330,7 +330,7 @@ fn path_below(node: &OverlayNode, name: Name<'_>, parent: &Arc<OverlayNode>) -> 
 }
 
 fn redirect_of(node: &OverlayNode) -> Option<Vec<u8>> {
-    node.upper_part()?.marks.redirect
+    node.upper_part()?.marks.redirect.map(Vec::from)
 }
 
 /// Takes the whiteouts out of a directory of the upper that shows nothing and is to be replaced: an

@@ -2,52 +2,15 @@
 
 use std::sync::Arc;
 
-use vfsd_backend::{Answer, Attributes, Errno, FileKind, Lookup, Name, Node, Result};
+use vfsd_backend::{Answer, Attributes, Errno, FileKind, Lookup, Name, Result};
 
-use crate::ask::{Base, Begun, OpenPart};
-use crate::known_names::KnownNames;
+use crate::ask::{Begun, OpenPart};
 use crate::layers::{Layer, Shared};
 use crate::nested;
 use crate::node::OverlayNode;
-use crate::table::Key;
+use crate::parts::{Part, Parts};
 use crate::whiteout::is_whiteout;
 use crate::xattr::{METACOPY, Marks, Opacity};
-
-/// The file of one layer.
-#[derive(Clone)]
-pub(crate) struct Part {
-    pub(crate) layer: Layer,
-    pub(crate) node: Arc<dyn Node>,
-    /// Its inode number in the layer.
-    pub(crate) inode: u64,
-    /// A directory's marks.
-    pub(crate) marks: Marks,
-    /// Its names, where another layer is asked after it, or it changes.
-    pub(crate) names: Option<Arc<KnownNames>>,
-}
-
-impl Part {
-    pub(crate) fn key(&self) -> Key {
-        Key {
-            layer: self.layer,
-            identity: self.node.identity(),
-        }
-    }
-
-    /// As it is asked for names.
-    pub(crate) fn base(&self) -> Base<'_> {
-        Base {
-            layer: self.layer,
-            node: &self.node,
-            names: self.names.as_deref(),
-        }
-    }
-
-    /// Whether files in this directory may be whiteouts by an extended attribute.
-    pub(crate) fn has_marked_whiteouts(&self) -> bool {
-        self.marks.opacity == Opacity::XattrWhiteouts
-    }
-}
 
 /// What a name stands for.
 pub(crate) enum Found {
@@ -60,15 +23,6 @@ pub(crate) enum Found {
         /// The upper has a whiteout there.
         whiteout: bool,
     },
-}
-
-/// The files of the layers that make up one of the overlay: one, or directories that are merged.
-pub(crate) struct Parts {
-    pub(crate) upper: Option<Part>,
-    /// The topmost first.
-    pub(crate) lowers: Vec<Part>,
-    /// Those of the topmost.
-    pub(crate) attributes: Attributes,
 }
 
 /// A search through the layers.
@@ -144,7 +98,7 @@ pub(crate) async fn resolve(
         None => Found::Missing { whiteout },
         Some(attributes) => Found::New(Parts {
             upper,
-            lowers,
+            lowers: lowers.into(),
             attributes,
         }),
     })

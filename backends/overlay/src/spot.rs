@@ -9,7 +9,8 @@ use crate::layers::{Layer, Shared};
 use crate::links::{Links, changed};
 use crate::node::{OverlayNode, Place};
 use crate::origin;
-use crate::resolve::{Found, Part, Parts, may_be_metacopy, resolve};
+use crate::parts::{Lowers, Part, Parts};
+use crate::resolve::{Found, may_be_metacopy, resolve};
 use crate::table::Key;
 use crate::whiteout::is_device;
 use crate::xattr::{INODE, Marks};
@@ -137,7 +138,7 @@ impl OverlayNode {
                 };
                 let parts = Parts {
                     upper,
-                    lowers: lower.into_iter().collect(),
+                    lowers: Lowers::One(lower),
                     attributes,
                 };
                 Self::new(&self.shared, parts, None, 0, Some(Place::new(&this, name)))
@@ -206,10 +207,10 @@ impl OverlayNode {
         let shared = &self.shared;
         let mut number = None;
         let mut more = 0;
-        if (parts.attributes.kind != FileKind::Directory || parts.lowers.is_empty())
+        if (parts.attributes.kind != FileKind::Directory || parts.lowers.as_slice().is_empty())
             && let Some(upper) = &shared.upper
         {
-            match (&parts.upper, parts.lowers.first()) {
+            match (&parts.upper, parts.lowers.as_slice().first()) {
                 (Some(part), _) if self.is_impure() => {
                     let stored = shared.namespace.get(part.node.as_ref(), INODE).await?;
                     number = stored.and_then(|value| shared.numbers.restored(&value));

@@ -1,7 +1,8 @@
 //! The nodes that are alive, by the files of the layers that they stand for.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -42,6 +43,9 @@ pub(crate) type Keys = [Option<Key>; 2];
 /// By inode number. One whose number was given to a new file is found no more.
 type Numbered = HashMap<u64, Known, Near>;
 
+/// Few, as a rule one in each layer.
+type Devices = HashMap<Device, Numbered, BuildHasherDefault<DeviceHasher>>;
+
 struct Known {
     node: Weak<OverlayNode>,
     generation: u64,
@@ -51,7 +55,7 @@ struct Known {
 /// the upper and by the one it was copied from.
 #[derive(Default)]
 pub(crate) struct NodeTable {
-    nodes: Mutex<HashMap<Device, Numbered>>,
+    nodes: Mutex<Devices>,
 }
 
 impl NodeTable {
@@ -64,17 +68,17 @@ impl NodeTable {
     pub(crate) fn enter(&self, keys: Keys, node: Arc<OverlayNode>) -> Arc<OverlayNode> {
         let mut nodes = self.nodes.lock();
         let mut keys = keys.into_iter().flatten();
-        let first = keys.next();
-        if let Some(alive) = first.and_then(|key| alive(&nodes, key)) {
-            // The lock is released before `node` is dropped, which takes it.
-            drop(nodes);
-            return alive;
+        let alive = keys
+            .next()
+            .and_then(|key| alive_or_entered(&mut nodes, key, &node));
+        if alive.is_none() {
+            for key in keys {
+                insert(&mut nodes, key, Arc::downgrade(&node));
+            }
         }
-        for key in first.into_iter().chain(keys) {
-            insert(&mut nodes, key, Arc::downgrade(&node));
-        }
+        // The lock is released before `node` is dropped, which takes it.
         drop(nodes);
-        node
+        alive.unwrap_or(node)
     }
 
     /// Enters a node under one more key.
@@ -106,19 +110,81 @@ impl NodeTable {
     }
 }
 
-fn alive(nodes: &HashMap<Device, Numbered>, key: Key) -> Option<Arc<OverlayNode>> {
-    let known = nodes.get(&key.device())?.get(&key.identity.inode)?;
-    let same = known.generation == key.identity.generation;
-    same.then(|| known.node.upgrade()).flatten()
+impl Known {
+    /// The node, if it is that of this key and alive.
+    fn alive(&self, key: Key) -> Option<Arc<OverlayNode>> {
+        let same = self.generation == key.identity.generation;
+        same.then(|| self.node.upgrade()).flatten()
+    }
 }
 
-fn insert(nodes: &mut HashMap<Device, Numbered>, key: Key, node: Weak<OverlayNode>) {
+fn alive(nodes: &Devices, key: Key) -> Option<Arc<OverlayNode>> {
+    let known = nodes.get(&key.device())?.get(&key.identity.inode)?;
+    known.alive(key)
+}
+
+/// The node that is alive under a key; none if this one was entered there.
+fn alive_or_entered(
+    nodes: &mut Devices,
+    key: Key,
+    node: &Arc<OverlayNode>,
+) -> Option<Arc<OverlayNode>> {
+    let known = || Known {
+        node: Arc::downgrade(node),
+        generation: key.identity.generation,
+    };
+    match nodes
+        .entry(key.device())
+        .or_default()
+        .entry(key.identity.inode)
+    {
+        Entry::Occupied(mut occupied) => {
+            let alive = occupied.get().alive(key);
+            if alive.is_none() {
+                occupied.insert(known());
+            }
+            alive
+        }
+        Entry::Vacant(vacant) => {
+            vacant.insert(known());
+            None
+        }
+    }
+}
+
+fn insert(nodes: &mut Devices, key: Key, node: Weak<OverlayNode>) {
     let known = Known {
         node,
         generation: key.identity.generation,
     };
     let numbered = nodes.entry(key.device()).or_default();
     numbered.insert(key.identity.inode, known);
+}
+
+/// For file systems, which are the host's: nobody makes many whose hashes are the same.
+#[derive(Default)]
+struct DeviceHasher(u64);
+
+impl Hasher for DeviceHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(byte.into());
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(number.into());
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // An odd constant far from a power of two, as of SplitMix64.
+        let mixed = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Inode numbers in a row, as files of one directory often have them, whose places in a table are neighbours: they come

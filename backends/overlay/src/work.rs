@@ -178,8 +178,8 @@ pub(crate) async fn directory_in(parent: &Arc<dyn Node>, name: &str) -> Result<A
 
 /// Removes all that is in a directory, so many directories deep.
 pub(crate) async fn empty(directory: &Arc<dyn Node>, depth: usize) -> Result<()> {
-    for entry in entries_of(directory).await? {
-        remove(directory, Name::new(&entry.name)?, depth).await?;
+    for name in entries_of(directory).await?.names() {
+        remove(directory, Name::new(name)?, depth).await?;
     }
     Ok(())
 }

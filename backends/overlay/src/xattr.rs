@@ -135,7 +135,7 @@ pub(crate) enum Opacity {
 pub(crate) struct Marks {
     pub(crate) opacity: Opacity,
     /// The name, or the absolute path, of the directory below that it is merged with, if not its own.
-    pub(crate) redirect: Option<Vec<u8>>,
+    pub(crate) redirect: Option<Box<[u8]>>,
     /// Names in it may be of files that show another inode number than their own.
     pub(crate) impure: bool,
     /// Files in it may be shown as character devices 0/0.
@@ -192,13 +192,13 @@ impl Marks {
 }
 
 /// A redirect is one name, or an absolute path of names. EIO for anything else.
-fn checked_redirect(value: Vec<u8>) -> Result<Vec<u8>> {
+fn checked_redirect(value: Vec<u8>) -> Result<Box<[u8]>> {
     let path = value.strip_prefix(b"/").unwrap_or(&value);
     let absolute = value.starts_with(b"/");
     let mut components = path.split(|&byte| byte == b'/');
     let valid = components.clone().all(|name| Name::new(name).is_ok());
     if valid && (absolute || components.nth(1).is_none()) {
-        return Ok(value);
+        return Ok(value.into());
     }
     tracing::warn!(redirect = %value.escape_ascii(), "a directory's redirect is no path");
     Err(Errno::IO.into())
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn a_redirect_is_a_name_or_an_absolute_path() {
         for good in [&b"name"[..], b"/name", b"/one/two"] {
-            assert_eq!(checked_redirect(good.to_vec()).unwrap(), good);
+            assert_eq!(*checked_redirect(good.to_vec()).unwrap(), *good);
         }
         for bad in [
             &b""[..],
