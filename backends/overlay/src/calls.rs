@@ -26,6 +26,7 @@ impl OverlayNode {
     /// # Errors
     /// Those of the layers.
     pub(crate) async fn open_file(self: &Arc<Self>, request: OpenRequest) -> Result<Opened> {
+        self.check_content().await?;
         if request.flags.modifies() {
             if self.kind != FileKind::Regular {
                 // It is refused, and nothing is copied for it.
@@ -55,6 +56,9 @@ impl OverlayNode {
             (FileKind::Directory, Some(_)) => return Err(Errno::ISDIR.into()),
             (FileKind::Regular, _) | (_, None) => {}
             (_, Some(_)) => return Err(Errno::INVAL.into()),
+        }
+        if changes.size.is_some() {
+            self.check_content().await?;
         }
         self.copy_up(changes.size).await?;
         Ok(self.shown(self.real()?.setattr(changes).await?))
@@ -217,6 +221,9 @@ impl Node for OverlayNode {
             if self.upper().is_none() {
                 return self.change_with(move |node| async move { node.open_file(request).await });
             }
+        }
+        if self.is_doubtful() {
+            return Answer::later(async move { self.this()?.open_file(request).await });
         }
         let in_upper = self.upper().is_some();
         self.call(|real| real.open(request))

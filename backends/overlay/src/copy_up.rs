@@ -97,6 +97,7 @@ impl OverlayNode {
         temporary: &Temporary,
         keep: Option<u64>,
     ) -> Result<Copied> {
+        self.check_content().await?;
         let lower = &self.lowers().first().ok_or(Errno::IO)?.node;
         let attributes = lower.getattr().await?;
         let what = match attributes.kind {

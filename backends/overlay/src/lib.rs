@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `options`, `open` | what an overlay is made of, and what is checked before |
 //! | `layers`, `numbers`, `table` | what all nodes have in common |
-//! | `parts`, `ask`, `resolve`, `spot`, `whiteout`, `nested`, `xattr` | what a name stands for, and what the layers say of it |
+//! | `parts`, `ask`, `resolve`, `spot`, `whiteout`, `nested`, `metacopy`, `xattr` | what a name stands for, and what the layers say of it |
 //! | `node`, `calls`, `file`, `directory`, `merge`, `listing`, `listing_budget` | what a file is, and can do |
 //! | `known_names` | what a layer's directory surely lacks |
 //! | `copy_up`, `content`, `origin`, `index`, `links`, `work` | how a file comes into the upper |
@@ -27,7 +27,7 @@
 //! - `redirect`: the name, or the path, in the layers below. It is written when a directory that they have a part
 //!   in is moved.
 //! - `impure`: files of the directory show other inode numbers than their own.
-//! - A file whose content is in a layer below (`metacopy`) is EIO.
+//! - A file whose content is in a layer below (`metacopy`) is EIO, at the latest when it is opened.
 //! - `origin`: the file handle of the lower file that was copied, whose inode number is shown. It is written where the
 //!   lower layer is a directory of the host whose files have handles, and followed in what the kernel has copied: by
 //!   name, or by opening the handle where the daemon may.
@@ -87,6 +87,7 @@ mod listing;
 mod listing_budget;
 mod locator;
 mod merge;
+mod metacopy;
 mod nested;
 mod new;
 mod node;

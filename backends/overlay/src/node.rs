@@ -10,6 +10,7 @@ use vfsd_backend::{Attributes, Entry, Errno, FileKind, Name, Node, Result};
 use crate::ask::Base;
 use crate::known_names::KnownNames;
 use crate::layers::{Layer, Shared};
+use crate::metacopy;
 use crate::nested;
 use crate::numbers::Number;
 use crate::parts::{Lowers, Part, Parts};
@@ -57,6 +58,8 @@ pub(crate) struct OverlayNode {
     links_changed: AtomicI64,
     /// A directory that was removed.
     removed: AtomicBool,
+    /// A file that may have its content in a layer below.
+    doubtful: AtomicBool,
     seldom: OnceLock<Box<Seldom>>,
 }
 
@@ -109,6 +112,10 @@ impl OverlayNode {
                     .or_else(|| (kind == FileKind::Directory).then(Arc::default)),
             })
         });
+        let top = upper.as_ref().map(|_| Layer::UPPER);
+        let top = top.or(parts.lowers.as_slice().first().map(|part| part.layer));
+        let doubtful =
+            top.is_some_and(|layer| metacopy::may_be_one(shared, layer, &parts.attributes));
         let node = Arc::new_cyclic(|this| Self {
             this: this.clone(),
             shared: shared.clone(),
@@ -122,6 +129,7 @@ impl OverlayNode {
             place: Mutex::new(place),
             links_changed: AtomicI64::new(links_changed),
             removed: AtomicBool::new(false),
+            doubtful: AtomicBool::new(doubtful),
             seldom: OnceLock::new(),
         });
         shared.nodes.enter(keys, node)
@@ -342,6 +350,16 @@ impl OverlayNode {
     /// Whether it is a directory that was removed.
     pub(crate) fn is_removed(&self) -> bool {
         self.removed.load(Ordering::Acquire)
+    }
+
+    /// Whether it may have its content in a layer below.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.doubtful.load(Ordering::Acquire)
+    }
+
+    /// Notes that it has its content itself.
+    pub(crate) fn is_whole(&self) {
+        self.doubtful.store(false, Ordering::Release);
     }
 
     /// Links that programs see, less those of the file that stands for it.

@@ -6,11 +6,12 @@ use vfsd_backend::{Answer, Attributes, Errno, FileKind, Lookup, Name, Result};
 
 use crate::ask::{Begun, OpenPart};
 use crate::layers::{Layer, Shared};
+use crate::metacopy;
 use crate::nested;
 use crate::node::OverlayNode;
 use crate::parts::{Part, Parts};
 use crate::whiteout::is_whiteout;
-use crate::xattr::{METACOPY, Marks, Opacity};
+use crate::xattr::{Marks, Opacity};
 
 /// What a name stands for.
 pub(crate) enum Found {
@@ -234,12 +235,8 @@ impl Search<'_> {
             self.found = Some(attributes);
         }
         if !is_directory {
-            if is_metacopy(self.shared, &part, &attributes).await? {
-                tracing::warn!(
-                    "the file {} of a layer has its content in a layer below (metacopy): EIO; the kernel's overlay of \
-                     the same directories copies it when it is written to",
-                    self.path.escape_ascii()
-                );
+            if metacopy::is_one(self.shared.namespace, part.node.as_ref(), &attributes).await? {
+                metacopy::warn(&self.path);
                 return Err(Errno::IO.into());
             }
             return Ok(Step::Part(part));
@@ -266,27 +263,4 @@ impl Search<'_> {
         };
         self.path = [before, redirect, after].concat();
     }
-}
-
-/// Blocks that a file system counts to a file for its extended attributes, at most: ext4 has a block of 64 KiB for them
-/// where it has such blocks.
-const ATTRIBUTE_BLOCKS: u64 = 128;
-
-/// Whether a file may be one whose content is in a layer below: such has a size, and no blocks but for its attributes.
-/// The lowest layer has nothing below, and is asked where there can be no content.
-pub(crate) fn may_be_metacopy(shared: &Shared, layer: Layer, attributes: &Attributes) -> bool {
-    let most = match shared.is_lowest(layer) {
-        true => 0,
-        false => ATTRIBUTE_BLOCKS,
-    };
-    attributes.kind == FileKind::Regular && attributes.size > 0 && attributes.blocks <= most
-}
-
-/// Whether a regular file is one whose content is in a layer below.
-async fn is_metacopy(shared: &Shared, part: &Part, attributes: &Attributes) -> Result<bool> {
-    if !may_be_metacopy(shared, part.layer, attributes) {
-        return Ok(false);
-    }
-    let mark = shared.namespace.get(part.node.as_ref(), METACOPY).await?;
-    Ok(mark.is_some())
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use vfsd_backend::{Answer, Attributes, Entry, FileKind, Lookup, Name, Result};
 
 use crate::ask::{Base, Begun, OpenPart, begin};
-use crate::layers::{Layer, Shared};
+use crate::layers::Layer;
 use crate::links::{Links, changed};
+use crate::metacopy;
 use crate::node::{OverlayNode, Place};
 use crate::origin;
 use crate::parts::{Lowers, Part, Parts};
-use crate::resolve::{Found, may_be_metacopy, resolve};
+use crate::resolve::{Found, resolve};
 use crate::table::Key;
 use crate::whiteout::is_device;
 use crate::xattr::{INODE, Marks};
@@ -39,10 +40,10 @@ pub(crate) enum AtOnce<'a> {
 }
 
 /// Whether a file of a layer may be something else than it looks, as a whiteout, or not whole.
-fn is_special(shared: &Shared, layer: Layer, attributes: &Attributes) -> bool {
+fn is_special(attributes: &Attributes) -> bool {
     match attributes.kind {
         FileKind::CharDevice => is_device(attributes),
-        FileKind::Regular => attributes.size == 0 || may_be_metacopy(shared, layer, attributes),
+        FileKind::Regular => attributes.size == 0 || metacopy::is_suspect(attributes),
         _ => false,
     }
 }
@@ -84,9 +85,7 @@ impl OverlayNode {
             answer,
         } = begun;
         let answer = match answer.into_ready() {
-            Ok(Ok(Lookup::Found(entry)))
-                if !is_special(&self.shared, base.layer, &entry.attributes) =>
-            {
+            Ok(Ok(Lookup::Found(entry))) if !is_special(&entry.attributes) => {
                 match self.plain_spot(base, name, entry) {
                     Ok(spot) => return AtOnce::Done(Ok(spot)),
                     Err(entry) => Answer::ok(Lookup::Found(*entry)),

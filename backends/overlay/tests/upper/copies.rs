@@ -1,7 +1,7 @@
 //! Files that are copied up: what stays as it was, and for whom.
 
 use vfsd_backend::{Errno, LockKind, OpenFlags};
-use vfsd_testkit::place::Place;
+use vfsd_testkit::place::{Outcome, Place};
 
 use crate::stack::every_store;
 use crate::{Stack, refused};
@@ -259,5 +259,32 @@ fn a_program_has_attributes_of_the_overlays_names_for_itself() {
             );
             dir.removexattr(&store.own("opaque")).unwrap();
         });
+    });
+}
+
+#[test]
+fn a_file_whose_content_is_below_is_neither_read_nor_cut_nor_written_to() {
+    every_store(|store| {
+        let stack = Stack::new(store, &|lower, _| {
+            lower.put("file", b"below..").unwrap();
+        });
+        stack.run(|_| ());
+        let copy = stack.upper().put("file", b"").unwrap();
+        copy.truncate(7).unwrap();
+        copy.setxattr(&store.own("metacopy"), b"").unwrap();
+        // They take a block of their own on ext4.
+        copy.setxattr("user.large", &[b'x'; 600]).unwrap();
+        stack.run(|root| {
+            let tried: [&dyn Fn(Place) -> Outcome<()>; 4] = [
+                &|file| file.content().map(drop),
+                &|file| file.truncate(0).map(drop),
+                &|file| file.open(OpenFlags::READ | OpenFlags::WRITE).map(drop),
+                &|file| file.open(OpenFlags::WRITE | OpenFlags::TRUNCATE).map(drop),
+            ];
+            for tried in tried {
+                refused(root.lookup("file").and_then(tried), Errno::IO);
+            }
+        });
+        assert_eq!(copy.attributes().unwrap().size, 7);
     });
 }
