@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use vfsd_overlay::Namespace;
+use vfsd_server::Exports;
 
 use crate::cli::Marks;
 use crate::cli::choices::Locks;
@@ -80,6 +81,8 @@ fn parse(text: &str, readonly: bool) -> Result<Configuration, String> {
     if file.export.is_empty() {
         return Err("it lists no export: add an [[export]] with name and source".to_owned());
     }
+    let names = file.export.iter().map(|entry| entry.name.as_str());
+    Exports::check_names(names).map_err(|error| error.to_string())?;
     let exports = file.export.into_iter();
     Ok(Configuration {
         exports: exports

@@ -27,6 +27,19 @@ impl Failure {
         Self::Run(advice.to_string())
     }
 
+    /// Says which of several exports it is about.
+    pub(crate) fn of_export(self, name: Option<&str>) -> Self {
+        let of = |advice| match name {
+            Some(name) => format!("export {name:?}: {advice}"),
+            None => advice,
+        };
+        match self {
+            Self::Usage(advice) => Self::Usage(of(advice)),
+            Self::Run(advice) => Self::Run(of(advice)),
+            other => other,
+        }
+    }
+
     /// Tells the operator, and says with which code to end.
     pub(crate) fn report(self) -> ExitCode {
         match self {

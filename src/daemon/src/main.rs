@@ -11,6 +11,7 @@ mod limits;
 mod listener;
 mod logging;
 mod mount;
+mod notify;
 mod runtime;
 mod sandbox;
 mod serve;

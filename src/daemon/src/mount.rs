@@ -18,6 +18,7 @@ use vfsd_server::Session;
 use crate::control;
 use crate::exit::Failure;
 use crate::listener::OwnedFile;
+use crate::notify::Notify;
 use crate::sandbox::{self, Fork, Inside, Role};
 use crate::settings::MountSettings;
 use crate::signals::Signals;
@@ -48,6 +49,7 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
     let Outside {
         inherited,
         signals,
+        notify,
         mut storages,
     } = startup::outside(
         None,
@@ -100,7 +102,8 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
             };
             drop(mount);
             inherited.close();
-            return confine_and_serve(settings, storages, place, control, signals);
+            let tells = (signals, notify);
+            return confine_and_serve(settings, storages, place, control, tells);
         }
         Err(error) => Err(Failure::run(format!(
             "cannot start the daemon's process: {error}"
@@ -156,7 +159,7 @@ fn confine_and_serve(
     storages: Storages,
     mut place: Place,
     control: Option<UnixListener>,
-    signals: Signals,
+    (signals, notify): (Signals, Notify),
 ) -> Result<ExitCode, Failure> {
     place
         .connection
@@ -167,7 +170,10 @@ fn confine_and_serve(
             drop((place, control));
             child.supervise(signals)
         }
-        Role::Daemon(inside) => serve(settings, storages, inside, place, control, signals),
+        Role::Daemon(inside) => {
+            let tells = (signals, notify);
+            serve(settings, storages, inside, (place, control), tells)
+        }
     }
 }
 
@@ -175,9 +181,8 @@ fn serve(
     settings: MountSettings,
     storages: Storages,
     inside: Inside,
-    place: Place,
-    control: Option<UnixListener>,
-    signals: Signals,
+    (place, control): (Place, Option<UnixListener>),
+    (signals, notify): (Signals, Notify),
 ) -> Result<ExitCode, Failure> {
     let started = startup::inside(
         &settings.confinement,
@@ -203,6 +208,7 @@ fn serve(
         )?;
     }
     tracing::info!("serving {}", settings.mount_point.display());
+    notify.ready();
     // A signal changes nothing from here on: who has mounted unmounts, and by that it ends.
     started.end(serve_until_over(place, session))
 }

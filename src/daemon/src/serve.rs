@@ -11,6 +11,7 @@ use crate::cli::choices::SandboxMode;
 use crate::control;
 use crate::exit::Failure;
 use crate::listener::{self, Listening, OwnedFile};
+use crate::notify::Notify;
 use crate::sandbox::{self, Inside, Role};
 use crate::settings::{Endpoint, ServeSettings};
 use crate::signals::Signals;
@@ -31,6 +32,7 @@ pub(crate) fn run(settings: ServeSettings) -> Result<ExitCode, Failure> {
     let Outside {
         inherited,
         signals,
+        notify,
         storages,
     } = startup::outside(
         listening,
@@ -63,7 +65,8 @@ pub(crate) fn run(settings: ServeSettings) -> Result<ExitCode, Failure> {
                 files.drain(..).for_each(OwnedFile::leave);
                 inherited.close();
             }
-            serve(settings, storages, inside, listener, control, signals)
+            let tells = (signals, notify);
+            serve(settings, storages, inside, (listener, control), tells)
         }
     }
 }
@@ -72,9 +75,8 @@ fn serve(
     settings: ServeSettings,
     storages: Storages,
     inside: Inside,
-    listener: UnixListener,
-    control: Option<UnixListener>,
-    signals: Signals,
+    (listener, control): (UnixListener, Option<UnixListener>),
+    (signals, notify): (Signals, Notify),
 ) -> Result<ExitCode, Failure> {
     let started = startup::inside(
         &settings.confinement,
@@ -115,6 +117,7 @@ fn serve(
     }
     // In virtiofsd's words: Kata starts its VM when it has read them on standard error.
     tracing::info!("Waiting for vhost-user socket connection...");
+    notify.ready();
     let served = match device.serve() {
         Ok(End::FrontEndLeft | End::ShutDown) => Ok(()),
         Err(error) => Err(Failure::run(one_line(&error))),

@@ -29,14 +29,16 @@ impl Signals {
     /// inherit, and children too.
     ///
     /// A write beyond the limit of a file's size (RLIMIT_FSIZE) answers EFBIG from now on: its signal
-    /// would end the daemon.
+    /// would end the daemon. So would those that rotate the logs of other programs.
     ///
     /// # Errors
     /// Never, as long as the signals exist.
     pub(crate) fn take_over() -> io::Result<Self> {
-        // SAFETY: no handler is installed, the signal is ignored.
-        if unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } == libc::SIG_ERR {
-            return Err(io::Error::last_os_error());
+        for signal in [libc::SIGXFSZ, libc::SIGUSR1, libc::SIGUSR2] {
+            // SAFETY: no handler is installed, the signal is ignored.
+            if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
+                return Err(io::Error::last_os_error());
+            }
         }
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: sigemptyset writes a whole set to the place it is given.

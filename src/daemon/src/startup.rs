@@ -16,6 +16,7 @@ use crate::figures::Figures;
 use crate::inherited::Inherited;
 use crate::limits::Own;
 use crate::logging::LogSettings;
+use crate::notify::Notify;
 use crate::runtime::ThreadCounts;
 use crate::sandbox::{self, Inside};
 use crate::settings::{Confinement, ExportSettings};
@@ -32,6 +33,7 @@ const GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct Outside {
     pub(crate) inherited: Inherited,
     pub(crate) signals: Signals,
+    pub(crate) notify: Notify,
     pub(crate) storages: Storages,
 }
 
@@ -67,6 +69,7 @@ pub(crate) fn outside(
     Ok(Outside {
         inherited,
         signals,
+        notify: Notify::connect(),
         storages: Storages::new(exports, &storage, descriptors)?,
     })
 }

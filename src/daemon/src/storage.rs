@@ -104,7 +104,10 @@ impl Storages {
                 Ok(PreparedExport {
                     name: export.name.clone(),
                     readonly: export.readonly || export.source.is_read_only(options),
-                    storage: export.source.prepare(options, export.readonly)?,
+                    storage: export
+                        .source
+                        .prepare(options, export.readonly)
+                        .map_err(|failure| failure.of_export(export.name.as_deref()))?,
                 })
             })
             .collect::<Result<Vec<_>, Failure>>()?;
@@ -177,7 +180,8 @@ impl Storages {
             let mut shown = Shown {
                 added: Capabilities::empty(),
                 withheld: self.withheld,
-                backend: (export.storage.open)(given)?,
+                backend: (export.storage.open)(given)
+                    .map_err(|failure| failure.of_export(export.name.as_deref()))?,
             };
             if export.storage.private && !self.cached_as_told {
                 // What nobody else uses nobody else locks.

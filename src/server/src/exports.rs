@@ -70,6 +70,23 @@ impl Exports {
         self.root.backend.root().kind()
     }
 
+    /// Whether exports can have these names together, before they are opened.
+    ///
+    /// # Errors
+    /// When a name is no directory name or is used twice.
+    pub fn check_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<(), ExportsError> {
+        let mut seen = std::collections::BTreeSet::new();
+        for name in names {
+            if Name::new(name.as_bytes()).is_err() {
+                return Err(ExportsError::BadName(name.to_owned()));
+            }
+            if !seen.insert(name) {
+                return Err(ExportsError::DuplicateName(name.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
     /// Several storages as directories of a synthetic, read-only root.
     ///
     /// # Errors
@@ -78,15 +95,7 @@ impl Exports {
         if exports.is_empty() {
             return Err(ExportsError::Empty);
         }
-        let mut seen = std::collections::BTreeSet::new();
-        for export in &exports {
-            if Name::new(export.name.as_bytes()).is_err() {
-                return Err(ExportsError::BadName(export.name.clone()));
-            }
-            if !seen.insert(export.name.clone()) {
-                return Err(ExportsError::DuplicateName(export.name.clone()));
-            }
-        }
+        Self::check_names(exports.iter().map(|export| export.name.as_str()))?;
         for (id, export) in (1..).zip(exports.iter_mut()) {
             export.id = ExportId(id);
         }

@@ -290,9 +290,9 @@ fn a_configuration_that_cannot_be_is_a_usage_error_in_one_line() {
             "[[export]]\nname = 'a'\nsource = 'memory:'\nsandbox = 'none'\n",
             "sandbox",
         ),
-        ("[[export]]\nname = 'a/b'\nsource = 'memory:'\n", "a/b"),
+        ("[[export]]\nname = 'a/b'\nsource = '/no/such'\n", "a/b"),
         (
-            "[[export]]\nname = 'a'\nsource = 'memory:'\n[[export]]\nname = 'a'\nsource = 'memory:'",
+            "[[export]]\nname = 'a'\nsource = '/no/such'\n[[export]]\nname = 'a'\nsource = 'memory:'",
             "two exports",
         ),
         (

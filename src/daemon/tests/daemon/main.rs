@@ -11,6 +11,7 @@ mod command_line;
 mod confinement;
 mod hung;
 mod images;
+mod managed;
 mod mount_copies;
 mod mount_locks;
 mod mount_users;
