@@ -151,9 +151,18 @@ impl BlockCache {
             || self.shared.opened(content, number).is_some()
     }
 
-    /// The file of the disk that a block may be in.
-    pub(super) fn kept_in(&self, content: &Content, block: u64) -> Option<Arc<Group>> {
-        let found = self.shared.disk.as_ref()?.find(content.kept_as()?, block)?;
+    /// The file of the disk that a block may be in. It is not opened at the first poll, which a queue's thread does: that may
+    /// have to wait for the disk.
+    pub(super) async fn kept_in(&self, content: &Content, block: u64) -> Option<Arc<Group>> {
+        let disk = self.shared.disk.as_ref()?;
+        let name = content.kept_as()?;
+        let found = match disk.opened(name, block) {
+            Some(opened) => opened,
+            None => {
+                tokio::task::yield_now().await;
+                disk.find(name, block)?
+            }
+        };
         found.may_have(block).then_some(found)
     }
 

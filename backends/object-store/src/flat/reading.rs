@@ -153,7 +153,7 @@ impl BlockCache {
         let mut is_there = true;
         while is_there && !reading.is_done() {
             let block = reading.left.start / BLOCK;
-            let Some(group) = self.kept_in(content, block) else {
+            let Some(group) = self.kept_in(content, block).await else {
                 return Ok(());
             };
             is_there = Answer::blocking(|| {

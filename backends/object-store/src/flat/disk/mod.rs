@@ -244,7 +244,7 @@ impl DiskCache {
         }
     }
 
-    fn open_groups(&self) -> Vec<(Place, Arc<Group>)> {
+    pub(super) fn open_groups(&self) -> Vec<(Place, Arc<Group>)> {
         let open = self.shared.open.lock();
         let group = |key: &Place| Some((key.clone(), open.peek(key)?.clone()));
         open.oldest().filter_map(group).collect()

@@ -1,8 +1,11 @@
 //! What is read from the disk, where memory has no room.
 
+use std::future::Future;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
@@ -44,10 +47,18 @@ impl Kept {
     /// As a daemon opens it that was just started. Without readahead everything that is read comes to the disk, however
     /// slow that is.
     async fn open(&self, readahead: u64) -> (FlatBucket, Arc<dyn File>) {
+        self.open_with(readahead, self.disk()).await
+    }
+
+    fn disk(&self) -> DiskCache {
+        DiskCache::open(self.directory.path(), 1 << 30).unwrap()
+    }
+
+    async fn open_with(&self, readahead: u64, disk: DiskCache) -> (FlatBucket, Arc<dyn File>) {
         let options = FlatOptions {
             memory: 8 << 20,
             readahead,
-            disk: Some(DiskCache::open(self.directory.path(), 1 << 30).unwrap()),
+            disk: Some(disk),
             ..FlatOptions::default()
         };
         let store = Store::over(self.below.clone(), RetryPolicy::default());
@@ -217,4 +228,28 @@ async fn what_has_to_be_waited_for_is_checked() {
         assert!(buffer == body[offset..offset + length], "{offset}");
     }
     assert_eq!(gets(&bucket), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_opens_no_file_and_another_thread_reads_the_pages() {
+    let body = content(4 * MIB);
+    let kept = Kept::new(&body).await;
+    let (bucket, file) = kept.open(0).await;
+    assert!(read_all(&bucket, file.as_ref(), MIB).await == body);
+    let disk = kept.disk();
+    let (bucket, file) = kept.open_with(0, disk.clone()).await;
+    let mut buffer = vec![0; 5000];
+    let mut sink = BufferSink::new(&mut buffer);
+    let request = ReadRequest {
+        offset: 3 << 20,
+        length: 5000,
+    };
+    let mut answer = file.read(request, &mut sink);
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(pin!(&mut answer).poll(&mut context).is_pending());
+    assert!(disk.open_groups().is_empty());
+    assert_eq!(answer.await.unwrap(), 5000);
+    assert!(buffer == body[3 << 20..][..5000]);
+    assert_eq!(disk.open_groups().len(), 1);
+    assert_eq!((gets(&bucket), bucket.memory()), (0, 0));
 }
