@@ -26,7 +26,6 @@ type Result<T> = std::result::Result<T, Errno>;
 struct Own {
     uid: u32,
     gid: u32,
-    umask: Mode,
     capabilities: CapabilitySets,
     /// It may, and its user namespace does not forbid it (`/proc/PID/setgroups`).
     sets_groups: bool,
@@ -68,7 +67,7 @@ pub(crate) fn creating<T>(
 ) -> Result<T> {
     check_thread()?;
     let own = own()?;
-    let _masked = Masked::with(own, mask);
+    let _masked = Masked::with(mask);
     let Some(identity) = caller.identity else {
         return work();
     };
@@ -114,7 +113,7 @@ pub(crate) fn without_fsetid<T>(group: Option<u32>, work: impl FnOnce() -> T) ->
     Ok(work())
 }
 
-/// Gives the thread a working directory and umask of its own, and learns who it is.
+/// Gives the thread a working directory of its own and the umask 0, and learns who it is.
 pub(crate) fn prepare_thread() -> Result<()> {
     own().map(drop)
 }
@@ -125,11 +124,10 @@ fn own() -> Result<Own> {
         None => {
             unshare_fs()?;
             let (uid, capabilities) = (geteuid().as_raw(), capabilities(None)?);
-            let mask = umask(Mode::empty());
-            umask(mask);
+            // Whoever makes a file says which permissions it has.
+            umask(Mode::empty());
             let own = Own {
                 uid,
-                umask: mask,
                 // Those that the daemon was started with end here.
                 sets_groups: capabilities.effective.contains(CapabilitySet::SETGID)
                     && set_thread_groups(&[]).is_ok(),
@@ -147,22 +145,22 @@ fn own() -> Result<Own> {
 }
 
 /// The thread has another umask as long as this lives.
-struct Masked(Mode);
+struct Masked;
 
 impl Masked {
-    /// Nothing, if it is the thread's own.
-    fn with(own: Own, mask: u32) -> Option<Self> {
+    /// Nothing for 0, which the thread has.
+    fn with(mask: u32) -> Option<Self> {
         let mask = Mode::from_raw_mode(mask & 0o777);
-        (mask != own.umask).then(|| {
+        (!mask.is_empty()).then(|| {
             umask(mask);
-            Self(own.umask)
+            Self
         })
     }
 }
 
 impl Drop for Masked {
     fn drop(&mut self) {
-        umask(self.0);
+        umask(Mode::empty());
     }
 }
 

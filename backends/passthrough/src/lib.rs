@@ -29,7 +29,7 @@
 //!
 //! A node that was listed and is used for the first time costs two calls more, one that has given up
 //! its descriptor one, and so does an UNLINK while there are such nodes (in the same directory, for those
-//! that were listed). A umask that is not the daemon's own (0 is best) costs two.
+//! that were listed). A umask that is not 0 costs two.
 //!
 //! A known node takes about 130 bytes here, one that was listed and not used about 180.
 //!

@@ -491,9 +491,14 @@ fn pages_of_a_file_that_is_appended_to_go_where_they_belong() {
 #[test]
 fn mode_bits_of_a_new_file_are_those_asked_for() {
     let share = Share::new(Options::default());
-    // The mask of the daemon has no part in it, and stays what it is.
+    // The mask of the daemon has no part in it, and stays what it is for other threads.
     let own = rustix::fs::Mode::from_raw_mode(0o077);
     rustix::process::umask(own);
+    let (ask, asked) = std::sync::mpsc::channel::<()>();
+    let other = std::thread::spawn(move || {
+        asked.recv().unwrap();
+        rustix::process::umask(own)
+    });
     for (number, umask) in [0, 0o022, 0, 0o077].into_iter().enumerate() {
         let new = vfsd_backend::NewInode {
             permissions: 0o666,
@@ -508,5 +513,6 @@ fn mode_bits_of_a_new_file_are_those_asked_for() {
         let mode = fs::metadata(share.host(&child)).unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o666 & !umask);
     }
-    assert_eq!(rustix::process::umask(own), own);
+    ask.send(()).unwrap();
+    assert_eq!(other.join().unwrap(), own);
 }

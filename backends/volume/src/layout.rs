@@ -8,10 +8,10 @@
 //! data/xx/       data files
 //! ```
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -79,7 +79,8 @@ impl Layout {
     /// Makes the directory, or takes an empty one.
     pub(crate) fn make(&self) -> Result<(), VolumeError> {
         let failed = VolumeError::failed(&self.0, "cannot make the directory");
-        if let Err(error) = std::fs::create_dir(&self.0)
+        // The files of a guest's users are in it.
+        if let Err(error) = DirBuilder::new().mode(0o700).create(&self.0)
             && error.kind() != io::ErrorKind::AlreadyExists
         {
             return Err(failed(error));

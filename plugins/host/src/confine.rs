@@ -9,9 +9,10 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-use rustix::process::{Gid, Resource, Rlimit, Signal, Uid, getrlimit, setrlimit, setsid};
+use rustix::process::{Gid, Resource, Rlimit, Signal, Uid, getrlimit, setrlimit, setsid, umask};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, UnshareFlags, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
@@ -146,6 +147,8 @@ pub(crate) fn confine_child(
     let confinement = confinement.clone();
     let give_up = move || {
         setsid()?;
+        // As a file system has: who makes a file says which permissions it has.
+        umask(Mode::empty());
         if namespaces == Namespaces::Own {
             show_own_processes();
         }

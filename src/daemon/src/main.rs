@@ -25,10 +25,15 @@ mod storage;
 use std::io::Write;
 use std::process::ExitCode;
 
+use rustix::fs::Mode;
+
 use crate::cli::Task;
 use crate::exit::Failure;
 
 fn main() -> ExitCode {
+    // What is kept on this host (caches, volumes, staged files) is this user's alone. Who makes files for a guest, or for
+    // others, says which permissions they have.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let task = cli::parse(std::env::args_os().collect());
     let outcome = task.and_then(|task| match task {
         Task::Serve(settings) => serve::run(*settings),

@@ -7,7 +7,6 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::Mode;
 use tokio::runtime::Runtime;
 use vfsd_server::{Session, SessionOptions};
 
@@ -111,8 +110,6 @@ pub(crate) fn inside(
     options: SessionOptions,
     signals: Signals,
 ) -> Result<Started, Failure> {
-    // Whoever makes a file says which permissions it has.
-    rustix::process::umask(Mode::empty());
     sandbox::give_up_privileges(confinement, storages.needs, &inside)?;
     let threads = ThreadCounts::new(confinement.thread_pool_size, storages.len());
     let runtime = runtime::start(threads)?;

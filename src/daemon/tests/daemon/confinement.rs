@@ -1,10 +1,11 @@
 //! What a daemon that serves can still do, as the kernel tells it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::process::{Pid, Signal};
 
-use crate::process::{Daemon, Place, not_root, status, text, vfsd};
+use crate::process::{Daemon, Place, not_root, outcome, status, text, vfsd};
 
 const CHOWN: u64 = 1 << 0;
 const DAC_OVERRIDE: u64 = 1 << 1;
@@ -333,4 +334,43 @@ fn without_a_sandbox_there_is_one_warning() {
     let errors = daemon.errors();
     assert_eq!(errors.matches("WARN").count(), 1, "{errors}");
     assert!(errors.contains("no sandbox"), "{errors}");
+}
+
+#[test]
+fn what_a_daemon_keeps_is_for_its_user_alone() {
+    let place = Place::new();
+    let (layout, cache, volume) = (
+        place.path("layout"),
+        place.path("cache"),
+        place.path("volume"),
+    );
+    crate::images::layout(&layout, "content");
+    // As a host has it where the operator made it.
+    std::fs::create_dir(&cache).unwrap();
+    let image = format!("oci:{}:t", layout.display());
+    let (mut of_image, _) = serve(&place, &["--cache-dir", text(&cache)], &image);
+    let other = Place::new();
+    std::fs::create_dir(&volume).unwrap();
+    let source = format!("volume:file:{}", volume.display());
+    let (code, _, errors) = outcome(&mut vfsd(["volume", "create", &source]));
+    assert_eq!(code, 0, "{errors}");
+    let (mut of_volume, _) = serve(&other, &[], &source);
+    let mut seen = 0;
+    let mut folders = vec![cache, volume];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let (path, about) = entry.map(|entry| (entry.path(), entry.metadata())).unwrap();
+            // Files of SQLite come and go.
+            let Ok(about) = about else { continue };
+            let mode = about.permissions().mode() & 0o7777;
+            assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
+            seen += 1;
+            if about.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    assert!(seen > 10, "{seen}");
+    of_image.stop(Signal::TERM);
+    of_volume.stop(Signal::TERM);
 }
