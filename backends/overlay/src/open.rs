@@ -127,9 +127,7 @@ async fn open_upper(options: &Options, given: &Upper) -> Result<UpperLayer, Open
     }
     let work = WorkDirectory::open(outer, WORK).await.map_err(unusable)?;
     probe(options.namespace, given, &work).await?;
-    if let Some(wanted) = &options.lowers_name {
-        check_lowers(options.namespace, &given.root, wanted).await?;
-    }
+    check_lowers(options.namespace, &given.root, &options.lowers_names).await?;
     let index = Index::open(outer, options.namespace)
         .await
         .map_err(unusable)?;
@@ -217,18 +215,22 @@ async fn probe(namespace: Namespace, given: &Upper, work: &WorkDirectory) -> Res
 async fn check_lowers(
     namespace: Namespace,
     root: &Arc<dyn Node>,
-    wanted: &str,
+    names: &[String],
 ) -> Result<(), OpenError> {
+    let Some(wanted) = names.first() else {
+        return Ok(());
+    };
     let unusable = |error| OpenError::Unreadable {
         which: Which::Upper,
         error,
     };
     let known = namespace.get(root.as_ref(), LOWERS).await;
     match known.map_err(unusable)? {
-        Some(known) if known == wanted.as_bytes() => Ok(()),
+        Some(known) if names.iter().any(|name| known == name.as_bytes()) => Ok(()),
         Some(known) => Err(OpenError::OtherLowers {
             found: known.escape_ascii().to_string(),
             wanted: wanted.to_owned(),
+            attribute: namespace.own(LOWERS).escape_ascii().to_string(),
         }),
         None => namespace
             .set(root.as_ref(), LOWERS, wanted.as_bytes())

@@ -15,8 +15,9 @@ pub struct Options {
     pub lowers: Vec<Arc<dyn Backend>>,
     /// Where changes go; without it the overlay is read-only.
     pub upper: Option<Upper>,
-    /// Which trees the lower layers are, in words: kept in the upper, which is then refused with others.
-    pub lowers_name: Option<String>,
+    /// Which trees the lower layers are, in words: the first of these is kept in an upper that has none yet; one that is
+    /// not among them is refused. None: neither.
+    pub lowers_names: Vec<String>,
     /// Let directories that a lower layer has a part in be moved. With [`Namespace::User`] the kernel
     /// does not follow what is written for it; without, such a rename is EXDEV, and programs copy.
     pub redirects: bool,
@@ -60,7 +61,7 @@ impl Options {
         Self {
             lowers,
             upper: None,
-            lowers_name: None,
+            lowers_names: Vec::new(),
             redirects: true,
             namespace: Namespace::default(),
             one_file_system: false,
@@ -74,7 +75,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("lowers", &self.lowers.len())
             .field("upper", &self.upper.is_some())
-            .field("lowers_name", &self.lowers_name)
+            .field("lowers_names", &self.lowers_names)
             .field("redirects", &self.redirects)
             .field("namespace", &self.namespace)
             .field("one_file_system", &self.one_file_system)
@@ -139,13 +140,15 @@ pub enum OpenError {
     },
     /// The upper has the changes to other trees.
     #[error(
-        "the upper has the changes to {found}, not to {wanted}: choose an empty upper, or the lower that it belongs to"
+        "the upper has the changes to {found}, not to {wanted}: choose an empty upper, or the lower that it belongs to; if that was only moved or renamed, remove the upper's attribute {attribute}"
     )]
     OtherLowers {
         /// Those that it belongs to.
         found: String,
         /// Those that were given.
         wanted: String,
+        /// What says so, of the upper's root.
+        attribute: String,
     },
 }
 

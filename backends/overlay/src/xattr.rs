@@ -27,7 +27,7 @@ const ESCAPE: &[u8] = b"overlay.";
 
 impl Namespace {
     /// What the names of all of the overlay's attributes begin with.
-    pub(crate) const fn prefix(self) -> &'static [u8] {
+    pub const fn prefix(self) -> &'static [u8] {
         match self {
             Self::Trusted => b"trusted.overlay.",
             Self::User => b"user.overlay.",

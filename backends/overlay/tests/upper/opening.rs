@@ -43,14 +43,22 @@ fn what_an_earlier_run_has_left_in_the_work_directory_is_removed() {
 fn an_upper_belongs_to_its_lowers() {
     every_store(|store| {
         let stack = Stack::new(store, &|_, _| {});
-        let named = |name: &str| Options {
-            lowers_name: Some(name.to_owned()),
-            ..stack.options()
+        let open = |names: &[&str]| {
+            block_on(Overlay::open(Options {
+                lowers_names: names.iter().map(|&name| name.to_owned()).collect(),
+                ..stack.options()
+            }))
         };
-        assert!(block_on(Overlay::open(named("these"))).is_ok());
-        let other = block_on(Overlay::open(named("those"))).unwrap_err();
+        assert!(open(&["these", "as they are called, too"]).is_ok());
+        let other = open(&["those"]).unwrap_err();
         assert!(matches!(other, OpenError::OtherLowers { .. }), "{other}");
-        assert!(block_on(Overlay::open(named("these"))).is_ok());
+        assert!(other.to_string().contains("overlay.vfsd.lowers"), "{other}");
+        assert!(
+            open(&["as they are called, too"]).is_err(),
+            "it is not noted"
+        );
+        assert!(open(&["those", "these"]).is_ok());
+        assert!(open(&["these"]).is_ok() && open(&[]).is_ok());
     });
 }
 

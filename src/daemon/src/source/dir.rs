@@ -40,6 +40,10 @@ impl Storage for Dir {
         true
     }
 
+    fn lasting_name(&self) -> String {
+        Self(super::lasting(&self.0)).to_string()
+    }
+
     fn prepare(&self, options: &StorageOptions, readonly: bool) -> Result<Prepared, Failure> {
         let shares = vec![share(&self.0, readonly)?];
         let needs = needs(&options.passthrough);

@@ -295,6 +295,13 @@ impl Storage for ImageSource {
         kind == Kind::Image
     }
 
+    fn lasting_name(&self) -> String {
+        match self.path() {
+            Some(path) => moved(&self.0, &super::lasting(path)).to_string(),
+            None => self.to_string(),
+        }
+    }
+
     fn prepare(&self, options: &StorageOptions, _: bool) -> Result<Prepared, Failure> {
         // An image that is not there is told by its name on the host, before there is a socket; and
         // only here are the operator's credentials to be had.

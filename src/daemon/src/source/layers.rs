@@ -31,7 +31,11 @@ impl fmt::Display for Layers {
 }
 
 fn shown_list(lowers: &[Source]) -> String {
-    let names: Vec<_> = lowers.iter().map(Source::to_string).collect();
+    list(lowers, Source::to_string)
+}
+
+fn list(lowers: &[Source], name: impl Fn(&Source) -> String) -> String {
+    let names: Vec<_> = lowers.iter().map(name).collect();
     names.join(" over ")
 }
 
@@ -77,18 +81,24 @@ impl Storage for Layers {
             shares.extend(lower.shares);
             needs = needs | lower.needs;
         }
-        let namespace = self.upper.as_ref().map_or_else(default_namespace, |upper| {
-            upper.namespace.unwrap_or_else(default_namespace)
-        });
-        needs.trusted_attributes = namespace == Namespace::Trusted;
         let place = self.upper.as_ref().map(Place::prepare).transpose()?;
+        let given = self.upper.as_ref().and_then(|upper| upper.namespace);
+        let namespace = match &place {
+            Some(place) => place.namespace(given, default_namespace())?,
+            None => default_namespace(),
+        };
+        needs.trusted_attributes = namespace == Namespace::Trusted;
         if let Some(place) = &place {
             place.check_apart_from(shares.iter().map(|share| &*share.path))?;
             shares.push(place.share());
             needs = needs | super::dir::needs(&inner.passthrough);
         }
         let shown = self.to_string();
-        let lowers_name = shown_list(&self.lowers);
+        let lowers_names = [
+            list(&self.lowers, Source::lasting_name),
+            // As former versions noted it.
+            shown_list(&self.lowers),
+        ];
         let host_directories = self.lowers.iter().all(Source::is_host_directory);
         Ok(Prepared {
             shares,
@@ -98,7 +108,7 @@ impl Storage for Layers {
                 let stack = Stack {
                     lowers: opened,
                     place,
-                    lowers_name,
+                    lowers_names,
                     host_directories,
                     namespace,
                 };
@@ -113,8 +123,8 @@ struct Stack {
     /// Each with the number of its shares.
     lowers: Vec<(usize, Open)>,
     place: Option<Place>,
-    /// Which trees they are, in words.
-    lowers_name: String,
+    /// Which trees they are, in words: the first is noted, and each is known.
+    lowers_names: [String; 2],
     /// All are directories of the host.
     host_directories: bool,
     namespace: Namespace,
@@ -158,7 +168,7 @@ impl Stack {
                 .map_err(|error| failed(&error))?;
             let upper = given.runtime.block_on(place.upper(share.root()));
             let work = given.runtime.block_on(place.work(share.root()));
-            options.lowers_name = Some(self.lowers_name);
+            options.lowers_names = self.lowers_names.into();
             options.upper = Some(vfsd_overlay::Upper {
                 backend: Arc::new(share),
                 root: upper.map_err(|error| failed(&error))?,

@@ -58,6 +58,11 @@ pub(crate) trait Storage: fmt::Debug + fmt::Display + Send + Sync {
         false
     }
 
+    /// What it is called from whatever directory it is named: the name of what an upper belongs to.
+    fn lasting_name(&self) -> String {
+        self.to_string()
+    }
+
     /// How many trees in memory it has that take an equal share each.
     fn memory_shares(&self) -> u64 {
         0
@@ -128,6 +133,12 @@ pub(crate) struct Prepared {
     pub(crate) private: bool,
     /// Opens it, from inside the sandbox.
     pub(crate) open: Open,
+}
+
+/// A path as it is from every directory. Links on the way stay: they are the operator's names.
+fn lasting(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.components().collect()
 }
 
 /// The last step of opening a storage.
@@ -250,6 +261,11 @@ impl Source {
     /// As [`Storage::is_read_only`].
     pub(crate) fn is_read_only(&self, options: &StorageOptions) -> bool {
         self.0.is_read_only(options)
+    }
+
+    /// As [`Storage::lasting_name`].
+    pub(crate) fn lasting_name(&self) -> String {
+        self.0.lasting_name()
     }
 
     /// As [`Storage::memory_shares`].
@@ -397,6 +413,27 @@ mod tests {
             "volume:s3://bucket?snapshot=monday",
         ] {
             assert!(matches!(parse(word), Err(SourceError::Wrong(_))));
+        }
+    }
+
+    #[test]
+    fn what_lies_on_this_host_is_called_the_same_from_every_directory() {
+        let here = std::env::current_dir().unwrap();
+        let here = here.display();
+        for (word, name) in [
+            ("low", format!("dir:{here}/low")),
+            ("./low/", format!("dir:{here}/low")),
+            ("dir:/srv/low", "dir:/srv/low".to_owned()),
+            ("volume:file:v", format!("volume:file:{here}/v")),
+            ("oci:layout:t", format!("oci:{here}/layout:t")),
+            (
+                "docker-archive:a.tar:b:c",
+                format!("docker-archive:{here}/a.tar:b:c"),
+            ),
+            ("s3://bucket/prefix", "s3://bucket/prefix".to_owned()),
+        ] {
+            let source = Source::parse(OsStr::new(word)).unwrap();
+            assert_eq!(source.lasting_name(), name);
         }
     }
 }

@@ -81,6 +81,40 @@ impl Place {
         })
     }
 
+    /// Where the layer's marks are: as `given`; without that where it has some, else `usual`.
+    ///
+    /// # Errors
+    /// When it has some elsewhere alone: what they say of its files would not be seen.
+    pub(super) fn namespace(
+        &self,
+        given: Option<Namespace>,
+        usual: Namespace,
+    ) -> Result<Namespace, Failure> {
+        let wanted = given.unwrap_or(usual);
+        let has = |namespace: Namespace| has_marks(&self.upper, namespace.prefix());
+        let other = match wanted {
+            Namespace::Trusted => Namespace::User,
+            Namespace::User => Namespace::Trusted,
+        };
+        if has(wanted) || !has(other) {
+            return Ok(wanted);
+        }
+        if given.is_none() && other == Namespace::User {
+            tracing::info!(
+                "the marks of {} are in user.overlay.*",
+                self.upper.display()
+            );
+            return Ok(other);
+        }
+        Err(Failure::run(format!(
+            "the upper {} keeps its marks in {}*, which are not read where those in {}* are: choose the other \
+             --upper-xattr, or an empty upper",
+            self.upper.display(),
+            other.prefix().escape_ascii(),
+            wanted.prefix().escape_ascii()
+        )))
+    }
+
     /// Locks both against a second daemon, as long as the descriptors are open. `above` is
     /// [`share`](Self::share), inside the sandbox.
     ///
@@ -143,6 +177,17 @@ impl Place {
     pub(super) async fn work(&self, above: Arc<dyn Node>) -> vfsd_backend::Result<Arc<dyn Node>> {
         walk(above, self.work.strip_prefix(&self.above)).await
     }
+}
+
+/// Whether a directory has attributes whose names begin so, as far as this process may see them.
+fn has_marks(path: &Path, prefix: &[u8]) -> bool {
+    // More than a file system keeps.
+    let mut names = vec![0; 1 << 16];
+    let length = rustix::fs::llistxattr(path, &mut names).unwrap_or(0);
+    let names = names.get(..length).unwrap_or_default();
+    names
+        .split(|byte| *byte == 0)
+        .any(|name| name.starts_with(prefix))
 }
 
 async fn walk(
@@ -309,5 +354,30 @@ mod tests {
                 .check_apart_from([above.join("lower").as_path()].into_iter())
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn marks_are_looked_for_where_the_layer_has_them() {
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let dir = folder.path().join("upper");
+        let place = Place::prepare(&upper(dir.clone())).unwrap();
+        let (trusted, user) = (Namespace::Trusted, Namespace::User);
+        for usual in [trusted, user] {
+            assert_eq!(place.namespace(None, usual).unwrap(), usual, "a new one");
+        }
+        let set =
+            |name: &str| rustix::fs::lsetxattr(&dir, name, b"y", rustix::fs::XattrFlags::empty());
+        set("user.overlay.impure").unwrap();
+        assert_eq!(place.namespace(None, trusted).unwrap(), user);
+        assert_eq!(place.namespace(Some(user), trusted).unwrap(), user);
+        let refused = place.namespace(Some(trusted), trusted).unwrap_err();
+        assert!(
+            matches!(&refused, Failure::Run(advice) if advice.contains("user.overlay.*") && advice.contains("--upper-xattr")),
+            "{refused:?}"
+        );
+        // What is of the guest's own overlays stays the guest's.
+        if set("trusted.overlay.vfsd.lowers").is_ok() {
+            assert_eq!(place.namespace(None, trusted).unwrap(), trusted);
+        }
     }
 }

@@ -332,6 +332,13 @@ impl Storage for VolumeSource {
         kind == Kind::VolumeInBucket && matches!(self, Self::Bucket(_))
     }
 
+    fn lasting_name(&self) -> String {
+        match self {
+            Self::Directory(path) => Self::Directory(super::lasting(path)).to_string(),
+            Self::Bucket(_) => self.to_string(),
+        }
+    }
+
     fn prepare(&self, options: &StorageOptions, _: bool) -> Result<Prepared, Failure> {
         match self {
             Self::Directory(path) => directory::prepare(path, options),
