@@ -28,6 +28,9 @@ use crate::{allocator, limits, logging, runtime};
 /// closed again, what waits for a network is not.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// After what time the log says what is waited for.
+const SLOW: Duration = Duration::from_secs(5);
+
 /// What is there before the sandbox is entered.
 pub(crate) struct Outside {
     pub(crate) inherited: Inherited,
@@ -123,7 +126,8 @@ pub(crate) fn inside(
         Closing::default(),
     );
     let opened = closing.clone();
-    let exports = unless_stopped(&stop, move || {
+    let slow = || tracing::warn!("{} is still being opened", closing.last());
+    let exports = unless_stopped(&stop, slow, move || {
         storages.open(inside, &handle, threads.for_each_export, &known, &opened)
     });
     let exports = match exports {
@@ -156,12 +160,13 @@ enum Event<T> {
     Stop,
 }
 
-/// Does `work` on a thread of its own. Where the process is told to stop it gets [`GRACE`], and is then left to itself.
+/// Does `work` on a thread of its own; `slow` is told when it takes longer than [`SLOW`]. Where the process is told to stop it gets [`GRACE`], and is then left to itself.
 ///
 /// # Errors
 /// What `work` answers; [`Failure::Stopped`].
 fn unless_stopped<T: Send + 'static>(
     stop: &Stop,
+    slow: impl FnOnce(),
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let (sender, events) = mpsc::channel();
@@ -172,7 +177,11 @@ fn unless_stopped<T: Send + 'static>(
         .name("open".to_owned())
         .spawn(move || drop(sender.send(Event::Done(work()))))
         .map_err(|error| Failure::run(format!("cannot start a thread: {error}")))?;
-    match events.recv() {
+    let first = events.recv_timeout(SLOW).or_else(|_| {
+        slow();
+        events.recv()
+    });
+    match first {
         Ok(Event::Done(done)) => return done,
         Ok(Event::Stop) => {}
         Err(_) => return Err(Failure::run("cannot open the storages")),

@@ -78,6 +78,8 @@ fn check_all_are_used(exports: &[ExportSettings], options: &StorageOptions) -> R
 
 struct PreparedExport {
     name: Option<String>,
+    /// As the operator has named it.
+    source: String,
     readonly: bool,
     storage: Prepared,
 }
@@ -103,6 +105,7 @@ impl Storages {
             .map(|export| {
                 Ok(PreparedExport {
                     name: export.name.clone(),
+                    source: export.source.to_string(),
                     readonly: export.readonly || export.source.is_read_only(options),
                     storage: export
                         .source
@@ -170,6 +173,7 @@ impl Storages {
         let mut roots = inside.roots.into_iter();
         let mut exports = Vec::new();
         for export in self.exports {
+            opened.begin(export.source);
             let given = Given {
                 roots: roots.by_ref().take(export.storage.shares.len()).collect(),
                 proc_self_fd: &inside.proc_self_fd,
@@ -240,13 +244,27 @@ impl Backend for Shown {
 #[derive(Clone, Default)]
 pub(crate) struct Closing(Arc<Mutex<Opened>>);
 
-/// Each with its name.
-type Opened = Vec<(String, Arc<dyn Backend>)>;
+#[derive(Default)]
+struct Opened {
+    /// Each with its name.
+    storages: Vec<(String, Arc<dyn Backend>)>,
+    /// The one that is being opened, or was the last.
+    last: String,
+}
 
 impl Closing {
     fn add(&self, name: &str, backend: &Arc<dyn Backend>) {
         let opened = (name.to_owned(), Arc::clone(backend));
-        self.lock().push(opened);
+        self.lock().storages.push(opened);
+    }
+
+    fn begin(&self, source: String) {
+        self.lock().last = source;
+    }
+
+    /// The source that is being opened, while some is.
+    pub(crate) fn last(&self) -> String {
+        self.lock().last.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Opened> {
@@ -259,7 +277,7 @@ impl Closing {
     /// The first that failed.
     pub(crate) fn close(&self) -> Result<(), Failure> {
         let mut result = Ok(());
-        let opened = std::mem::take(&mut *self.lock());
+        let opened = std::mem::take(&mut self.lock().storages);
         for (name, backend) in opened {
             if let Err(error) = backend.close() {
                 let which = match name.as_str() {

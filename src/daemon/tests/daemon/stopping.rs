@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::mounting::{cannot_mount, is_mounted};
 use crate::process::{
-    Daemon, NOBODY, Place, nobodys_program, not_root, outcome, text, vfsd, wait_until,
+    Daemon, Helper, NOBODY, Place, nobodys_program, not_root, outcome, text, vfsd, wait_until,
 };
 
 /// A server that takes connections and answers nothing.
@@ -26,13 +26,17 @@ impl Silent {
         self.0.local_addr().unwrap().to_string()
     }
 
-    /// Starts a daemon, and ends it as soon as it has asked.
-    fn ends(&self, command: &mut Command) {
+    fn is_the_store_of(&self, command: &mut Command) {
         command
             .env("AWS_ENDPOINT_URL", format!("http://{}", self.address()))
             .env("AWS_ALLOW_HTTP", "true")
             .env("AWS_ACCESS_KEY_ID", "a")
             .env("AWS_SECRET_ACCESS_KEY", "b");
+    }
+
+    /// Starts a daemon, and ends it as soon as it has asked.
+    fn ends(&self, command: &mut Command) {
+        self.is_the_store_of(command);
         let mut daemon = Daemon::start(command);
         let mut asked = None;
         wait_until("a connection", || {
@@ -94,6 +98,25 @@ fn a_mount_of_what_does_not_answer_goes_when_its_daemon_is_told_to_end() {
         server.ends(vfsd(["mount"]).args(&source).arg(&point));
         assert!(!is_mounted(&point), "{source:?}");
     }
+}
+
+#[test]
+fn the_log_says_what_a_start_waits_for() {
+    let (place, server) = (Place::new(), Silent::new());
+    let (socket, log) = (place.socket(), place.path("log"));
+    let mut command = vfsd([
+        "serve",
+        "--socket-path",
+        text(&socket),
+        "s3://bucket/prefix",
+    ]);
+    server.is_the_store_of(&mut command);
+    command.stderr(std::fs::File::create(&log).unwrap());
+    let _daemon = Helper(command.spawn().unwrap());
+    wait_until("a line of the log", || {
+        let lines = std::fs::read_to_string(&log).unwrap();
+        lines.contains("s3://bucket/prefix is still being opened")
+    });
 }
 
 /// Mounts as an ordinary user, in a mount namespace that lets one use `/dev/fuse`; writes, and ends the daemon while the
