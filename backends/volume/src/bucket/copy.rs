@@ -6,7 +6,7 @@ use vfsd_object_store::store::probe;
 
 use super::damage::Damage;
 use super::error::BucketError;
-use super::head::{Checkpoint, Head, write_description};
+use super::head::{Checkpoint, Description, Head, read_description, write_description};
 use super::log::MAX_LOG_BYTES;
 use super::objects::Objects;
 use super::open::random;
@@ -23,10 +23,10 @@ const PARALLEL: usize = 8;
 impl View {
     /// Makes a volume below `prefix` of a bucket, which may be another one, of a checkpoint and the `content` that it
     /// names. Nobody owns it afterwards, and the two go their own ways. The checkpoint has to be pinned, or nobody to
-    /// have the volume.
+    /// have the volume. One that broke off is gone on with, also if the volume has changed since.
     ///
     /// # Errors
-    /// Something is there, one of the objects is missing, or a store failed: then there is no volume, but objects.
+    /// Something else is there, one of the objects is missing, or a store failed: then there is no volume, but objects.
     pub async fn copy_to(
         &self,
         checkpoint: &Checkpoint,
@@ -37,9 +37,7 @@ impl View {
         let mut target = Objects::new(bucket, prefix)?;
         // What is sealed stays so.
         target.encryption = self.objects.encryption.clone();
-        if !target.is_empty().await? {
-            return Err(BucketError::NotEmpty(target.place));
-        }
+        self.check_may_copy(checkpoint, &target).await?;
         let report = probe(&target.store, &target.names.below("")).await;
         let report = report.map_err(BucketError::store("be tried"))?;
         if !report.is_safe() {
@@ -77,11 +75,50 @@ impl View {
             quota: self.head.quota,
             snapshot_days: self.head.snapshot_days,
         };
-        let made = write_description(&target, self.uuid()).await?
-            && target.create(&target.names.head(), head.to_bytes()).await?;
+        if !write_description(&target, self.uuid()).await? {
+            let found = read_description(&target).await?;
+            let same = |found: &Description| {
+                found.uuid() == self.uuid() && found.encryption == target.encryption
+            };
+            if !found.as_ref().is_some_and(same) {
+                return Err(BucketError::NotEmpty(target.place.clone()));
+            }
+        }
+        let made = target.create(&target.names.head(), head.to_bytes()).await?;
         match made {
             true => Ok(copied),
             false => Err(BucketError::Exists(target.place.clone())),
+        }
+    }
+
+    /// Whether nothing is where the new volume is to be but what a copy leaves that broke off, and that does no harm there: what is
+    /// copied is put in its place only if that is free or has the same, and a clean-up removes the rest.
+    async fn check_may_copy(&self, checkpoint: &Checkpoint, target: &Objects) -> Result<()> {
+        let names = &target.names;
+        if target.look(&names.head()).await?.is_some() {
+            return Err(BucketError::Exists(target.place.clone()));
+        }
+        let probed = names.below(".vfsd-probe-");
+        let may_stay = |key: &str| {
+            // What comes next in the log, and new segments, have other names.
+            let log = names.parse_log(key);
+            let segment = names.parse_segment(key);
+            log.is_some_and(|seq| seq <= checkpoint.at.seq)
+                || segment.is_some_and(|id| match id {
+                    ObjectId::Segment { epoch, .. } => epoch <= self.head.epoch,
+                    ObjectId::Log(_) => false,
+                })
+                || names.parse_part(key).is_some()
+                || key == names.volume().as_ref()
+                || key.starts_with(&probed)
+        };
+        let mut other = false;
+        target
+            .list("", None, |object| other |= !may_stay(&object.key))
+            .await?;
+        match other {
+            true => Err(BucketError::NotEmpty(target.place.clone())),
+            false => Ok(()),
         }
     }
 
@@ -90,9 +127,13 @@ impl View {
             return Err(BucketError::damaged(from)(Damage("it is not there")));
         };
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        match target.create(&to, bytes).await? {
-            true => Ok(length),
-            false => Err(BucketError::NotEmpty(target.place.clone())),
+        if !target.create(&to, bytes.clone()).await? {
+            // Of a copy that broke off, unless it was one of another volume.
+            match target.read(&to, MAX_LOG_BYTES).await? {
+                Some((found, _)) if found == bytes => {}
+                _ => return Err(BucketError::NotEmpty(target.place.clone())),
+            }
         }
+        Ok(length)
     }
 }

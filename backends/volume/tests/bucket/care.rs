@@ -186,7 +186,7 @@ pub(crate) fn snapshot(
     Volume::snapshot_remote(bucket, PREFIX, name, &scratch(hosts), runtime)
 }
 
-fn copy(
+pub(crate) fn copy(
     bucket: &Store,
     snapshot: Option<&str>,
     to: &str,
@@ -197,7 +197,7 @@ fn copy(
     Volume::copy_remote(from, snapshot, to, &scratch(hosts), runtime).map(drop)
 }
 
-fn open_at(bucket: &Store, prefix: &str, host: &Path) -> Volume {
+pub(crate) fn open_at(bucket: &Store, prefix: &str, host: &Path) -> Volume {
     Volume::open_remote(bucket, prefix, host, &options()).unwrap()
 }
 

@@ -6,6 +6,7 @@
 
 mod bench;
 mod care;
+mod clones;
 mod crash;
 mod dumps;
 mod encrypted;
