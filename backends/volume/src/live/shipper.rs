@@ -196,8 +196,10 @@ impl Shipper {
                 break;
             }
         }
+        self.core.failpoints.reach("everything in the bucket");
         self.care.finish(live);
         let closed = live.runtime.block_on(live.remote.close());
+        self.core.failpoints.reach("given back");
         let synced = || -> vfsd_backend::Result<()> {
             self.core.data.sync_all()?;
             self.core.meta.sync()?;

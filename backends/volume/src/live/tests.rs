@@ -14,6 +14,9 @@ use vfsd_object_store::{RetryPolicy, Store};
 use vfsd_testkit::place::{Place, wait};
 
 mod complete;
+mod disk;
+mod end;
+mod files;
 mod full_disk;
 mod invariants;
 mod kill;

@@ -42,6 +42,24 @@ pub(super) struct Scene {
     dir: TempDir,
 }
 
+/// A volume that was ended.
+pub(super) struct Ended {
+    /// What kills on the way there would have left.
+    pub(super) left: Vec<Left>,
+    /// The bucket as the end left it.
+    pub(super) bucket: InMemory,
+    copy: Copy,
+    options: RemoteOptions,
+    dir: TempDir,
+}
+
+impl Ended {
+    /// Where it cannot be opened so, it is once `help` was had.
+    pub(super) fn start(self, help: impl FnOnce()) -> Scene {
+        Scene::open_with(self.dir, self.copy, self.options, help)
+    }
+}
+
 impl Scene {
     pub(super) fn new() -> Self {
         Self::promising(Durability::Bucket)
@@ -53,6 +71,11 @@ impl Scene {
 
     /// With its local directory at a path.
     pub(super) fn promising_at(durability: Durability, host: Option<PathBuf>) -> Self {
+        Self::made(host, |options| options.durability = durability)
+    }
+
+    /// With options that are changed so.
+    pub(super) fn made(host: Option<PathBuf>, change: impl FnOnce(&mut RemoteOptions)) -> Self {
         let dir = tempfile::tempdir_in(scratch()).unwrap();
         let objects = Arc::new(InMemory::new());
         make_volume(&objects);
@@ -62,12 +85,12 @@ impl Scene {
             scratch: dir.path().to_owned(),
             made: Arc::default(),
         };
-        let options = RemoteOptions {
+        let mut options = RemoteOptions {
             lag: LONG,
-            durability,
             boot: Some("first".to_owned()),
             ..RemoteOptions::new(vfsd_testkit::runtime().handle().clone())
         };
+        change(&mut options);
         Self::open(dir, copy, options)
     }
 
@@ -219,15 +242,33 @@ impl Scene {
 
     /// What comes after it was ended. Where it cannot be opened so, it is once `help` was had.
     pub(super) fn restarted(self, help: impl FnOnce()) -> Self {
+        self.ended().start(help)
+    }
+
+    /// Ends it.
+    pub(super) fn ended(self) -> Ended {
         let Self {
             volume,
+            watch,
             dir,
             copy,
             options,
             ..
         } = self;
         drop(volume);
-        Self::open_with(dir, copy, options, help)
+        let left = std::mem::take(&mut watch.lock().left);
+        Ended {
+            left,
+            bucket: copy.objects.fork(),
+            copy,
+            options,
+            dir,
+        }
+    }
+
+    /// From now on kills are looked at wherever one may come.
+    pub(super) fn watch_everywhere(&self) {
+        self.watch.lock().everywhere = true;
     }
 
     /// The volume as a kill left it, opened by nobody who looks at it further.
