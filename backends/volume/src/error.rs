@@ -1,5 +1,6 @@
 //! Why a volume cannot be made or opened.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -13,12 +14,12 @@ pub enum VolumeError {
     #[error("{} is not empty: choose a new or an empty directory for the volume", .0.display())]
     NotEmpty(PathBuf),
     /// Another process has the volume open.
-    #[error("the volume in {} is in use by {}: stop that first", .path.display(), process(*.pid))]
+    #[error("the volume in {} is in use by {user}: stop that first", .path.display())]
     Locked {
         /// The volume's directory.
         path: PathBuf,
-        /// The process; 0 where it is not seen from here.
-        pid: u32,
+        /// Which one.
+        user: Process,
     },
     /// The volume was made by a newer program.
     #[error(
@@ -111,9 +112,15 @@ impl VolumeError {
     }
 }
 
-fn process(pid: u32) -> String {
-    match pid {
-        0 => "another process".to_owned(),
-        pid => format!("process {pid}"),
+/// A process that has a volume open: its number, or 0 where it is not seen from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process(pub u32);
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("another process"),
+            pid => write!(f, "process {pid}"),
+        }
     }
 }

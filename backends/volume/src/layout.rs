@@ -18,7 +18,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::error::VolumeError;
+use crate::error::{Process, VolumeError};
 use crate::quota::Quota;
 
 /// The newest format that is known.
@@ -158,7 +158,7 @@ impl Layout {
             Ok(()) => Ok(Lock { _file: file.into() }),
             Err(Errno::WOULDBLOCK) => Err(VolumeError::Locked {
                 path: self.0.clone(),
-                pid: holder(&file),
+                user: holder(&file),
             }),
             Err(errno) => Err(VolumeError::failed(&self.0, "cannot lock it")(errno.into())),
         }
@@ -166,10 +166,10 @@ impl Layout {
 }
 
 /// Who has locked a file, as `/proc/locks` tells whoever reads it: `1: FLOCK ADVISORY WRITE 1234 fd:01:5678 0 EOF`. The
-/// number that a process knows of itself is another one in a sandbox. 0 where it is not seen.
-fn holder(file: &File) -> u32 {
+/// number that a process knows of itself is another one in a sandbox.
+fn holder(file: &File) -> Process {
     let Ok(inode) = file.metadata().map(|metadata| metadata.ino()) else {
-        return 0;
+        return Process(0);
     };
     let suffix = format!(":{inode}");
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
@@ -179,7 +179,7 @@ fn holder(file: &File) -> u32 {
             _ => None,
         }
     });
-    holders.next().unwrap_or(0)
+    Process(holders.next().unwrap_or(0))
 }
 
 fn is_nothing(error: &io::Error) -> bool {

@@ -63,7 +63,7 @@ mod xattr;
 pub use crate::bucket::{Amount, CheckLevel, Collected as Cleaned, Owner, Snapshot};
 pub use crate::check::CheckReport;
 pub use crate::dump::{DumpOptions, Summary as DumpSummary};
-pub use crate::error::VolumeError;
+pub use crate::error::{Process, VolumeError};
 pub use crate::key::{Bucket, VolumeKey};
 pub use crate::layout::Lock;
 pub use crate::live::{

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use vfsd_backend::Result;
 
-use crate::error::VolumeError;
+use crate::error::{Process, VolumeError};
 use crate::layout::Layout;
 use crate::meta;
 use crate::quota::Quota;
@@ -26,8 +26,8 @@ pub struct VolumeStatus {
     pub allocated: u64,
     /// Bytes of the journal on the host's disk.
     pub journal: u64,
-    /// The process that has the volume open, if there is one; 0 where it is not seen from here.
-    pub used_by: Option<u32>,
+    /// Who has the volume open, if anybody has.
+    pub used_by: Option<Process>,
 }
 
 impl crate::Volume {
@@ -40,7 +40,7 @@ impl crate::Volume {
         let header = layout.read_header()?;
         let used_by = match layout.lock() {
             Ok(_) => None,
-            Err(VolumeError::Locked { pid, .. }) => Some(pid),
+            Err(VolumeError::Locked { user, .. }) => Some(user),
             Err(error) => return Err(error),
         };
         let read = || -> Result<VolumeStatus> {

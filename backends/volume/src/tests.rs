@@ -12,7 +12,7 @@ use vfsd_testkit::model;
 use vfsd_testkit::place::{Place, read_some};
 
 use crate::meta::{Change, Purpose};
-use crate::{Volume, VolumeError, VolumeOptions};
+use crate::{Process, Volume, VolumeError, VolumeOptions};
 
 struct Scratch {
     _dir: TempDir,
@@ -249,12 +249,12 @@ fn a_volume_is_opened_by_one_at_a_time_and_made_in_an_empty_directory() {
     let scratch = scratch();
     let volume = open(&scratch.path);
     let options = VolumeOptions::default();
-    let pid = std::process::id();
+    let me = Process(std::process::id());
     match Volume::open(&scratch.path, &options) {
-        Err(VolumeError::Locked { pid: by, .. }) => assert_eq!(by, pid),
+        Err(VolumeError::Locked { user, .. }) => assert_eq!(user, me),
         other => panic!("{other:?}"),
     }
-    assert_eq!(Volume::stat(&scratch.path).unwrap().used_by, Some(pid));
+    assert_eq!(Volume::stat(&scratch.path).unwrap().used_by, Some(me));
     let root = Place(volume.root());
     drop(volume);
     assert!(

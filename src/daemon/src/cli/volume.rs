@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use vfsd_volume::{CheckReport, Cleaned, Quota, VolumeOptions};
 
 use self::dump::{DumpArguments, LoadArguments};
@@ -222,6 +224,16 @@ impl Limit {
     }
 }
 
+/// A time that is told as seconds after 1970.
+fn utc(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|seconds| {
+        let time = OffsetDateTime::from_unix_timestamp(seconds).ok()?;
+        time.format(&Rfc3339).ok()
+    });
+    // No clock says so.
+    time.unwrap_or_else(|| seconds.to_string())
+}
+
 /// The lines that tell a quota.
 fn limits(quota: &Quota) -> String {
     format!(
@@ -381,11 +393,9 @@ fn cleaned_up(volume: &VolumeSource, cleaned: &Cleaned, dry: bool) -> Result<Str
 fn told(volume: &VolumeSource, status: &VolumeStatus) -> String {
     match status {
         VolumeStatus::Directory(status) => {
-            let user = match status.used_by {
-                Some(0) => "another process".to_owned(),
-                Some(pid) => format!("process {pid}"),
-                None => "nobody".to_owned(),
-            };
+            let user = status
+                .used_by
+                .map_or("nobody".to_owned(), |user| user.to_string());
             format!(
                 "volume {volume}\nuuid {}\nformat {}\nused_by {user}\n{}inodes {}\nbytes {}\nallocated {}\njournal {}\n",
                 status.uuid,
@@ -399,7 +409,7 @@ fn told(volume: &VolumeSource, status: &VolumeStatus) -> String {
         }
         VolumeStatus::Bucket(status) => {
             let user = match &status.owner {
-                Some(owner) => format!("{} since {}", owner.host, owner.since),
+                Some(owner) => format!("{} since {}", owner.host, utc(owner.since)),
                 None => "nobody".to_owned(),
             };
             let stored = &status.stored;
@@ -430,6 +440,14 @@ fn told(volume: &VolumeSource, status: &VolumeStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_told_as_a_date_in_utc() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(1_764_374_400), "2025-11-29T00:00:00Z");
+        assert_eq!(utc(u64::MAX), u64::MAX.to_string());
+        assert_eq!(utc(1 << 50), (1_u64 << 50).to_string());
+    }
 
     #[test]
     fn a_limit_is_a_number_or_none() {

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use vfsd_volume::Snapshot;
 
-use super::{VolumeReachArguments, parse};
+use super::{VolumeReachArguments, parse, utc};
 use crate::exit::Failure;
 use crate::source::VolumeSource;
 
@@ -60,7 +60,7 @@ impl SnapshotVerb {
             }
             Self::List { volume, reach } => {
                 let listed = volume.snapshots(&reach.settings())?;
-                let line = |one: &Snapshot| format!("{} {}\n", one.name, one.made);
+                let line = |one: &Snapshot| format!("{} {}\n", one.name, utc(one.made));
                 Ok(listed.iter().map(line).collect())
             }
             Self::Delete {
