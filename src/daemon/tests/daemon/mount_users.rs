@@ -73,6 +73,8 @@ fn who_has_a_volume_open_is_told_by_the_number_that_the_host_knows() {
     let (code, _, errors) = outcome(&mut vfsd(["volume", "create", &volume]));
     assert_eq!(code, 0, "{errors}");
     let mut mounted = Mounted::new(&place, &[], &volume);
+    // It is mounted before the volume is open.
+    std::fs::read_dir(&mounted.point).unwrap();
     let process = format!("process {}", mounted.serving().as_raw_nonzero());
     let (_, told, errors) = outcome(&mut vfsd(["volume", "stat", &volume]));
     assert!(
