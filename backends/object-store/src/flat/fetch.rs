@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::blocks::{BLOCK, Block, Blocks, Outcome, Piece, Shared, given_up};
 use super::content::{Content, Failure};
-use super::disk::{DiskCache, Group, TOGETHER, group_of};
+use super::disk::{Group, TOGETHER, group_of};
 
 /// Blocks after the first one of a request that tells how fast they come.
 const LONG: u32 = 7;
@@ -43,17 +43,16 @@ pub(super) struct Fetch {
 }
 
 impl Fetch {
-    pub(super) async fn run(mut self) {
-        self.look_at_disk().await;
-        if self.senders.is_empty() {
+    pub(super) async fn run(self) {
+        let Some(mut this) = self.look_at_disk().await else {
             return;
-        }
-        self.look_around();
-        if let Err(failure) = self.receive().await {
+        };
+        this.look_around();
+        if let Err(failure) = this.receive().await {
             if failure == Failure::Replaced {
-                self.content.replace();
+                this.content.replace();
             }
-            self.fail(&failure);
+            this.fail(&failure);
         }
     }
 
@@ -70,22 +69,18 @@ impl Fetch {
         }
     }
 
-    /// Finds what the disk has, and leaves the rest without what lies around it.
-    async fn look_at_disk(&mut self) {
-        let content = self.content.clone();
-        let (Some(disk), Some(name)) = (self.shared.disk.clone(), content.kept_as()) else {
-            return;
-        };
-        let mut blocks = self.next..self.end();
-        while !blocks.is_empty() {
-            let end = group_of(blocks.start)
-                .saturating_add(1)
-                .saturating_mul(TOGETHER);
-            let part = blocks.start..end.min(blocks.end);
-            if let Some(group) = disk.find(name, part.start) {
-                self.load(&disk, &group, &part).await;
-            }
-            blocks.start = part.end;
+    /// Takes what the disk has, and leaves the rest without what lies around it, if there is a rest.
+    async fn look_at_disk(mut self) -> Option<Self> {
+        let groups = self.kept();
+        if !groups.is_empty() {
+            // One thread goes through all of them: the disk would wait while they are handed from one to another.
+            let looked = tokio::task::spawn_blocking(move || {
+                for (group, blocks) in groups {
+                    self.load(&group, &blocks);
+                }
+                self
+            });
+            self = looked.await.ok()?;
         }
         while let Some(None) = self.senders.front() {
             self.senders.pop_front();
@@ -94,6 +89,29 @@ impl Fetch {
         while let Some(None) = self.senders.back() {
             self.senders.pop_back();
         }
+        (!self.senders.is_empty()).then_some(self)
+    }
+
+    /// The files of the disk that may have some of the blocks.
+    fn kept(&self) -> Vec<(Arc<Group>, Blocks)> {
+        let mut groups = Vec::new();
+        let (Some(disk), Some(name)) = (&self.shared.disk, self.content.kept_as()) else {
+            return groups;
+        };
+        let mut blocks = self.next..self.end();
+        while !blocks.is_empty() {
+            let end = group_of(blocks.start)
+                .saturating_add(1)
+                .saturating_mul(TOGETHER);
+            let part = blocks.start..end.min(blocks.end);
+            blocks.start = part.end;
+            if let Some(group) = disk.find(name, part.start)
+                && part.clone().any(|block| group.may_have(block))
+            {
+                groups.push((group, part));
+            }
+        }
+        groups
     }
 
     /// The number after the last.
@@ -108,18 +126,14 @@ impl Fetch {
         self.senders.get_mut(place)
     }
 
-    /// Takes of these blocks what a file of the disk has.
-    async fn load(&mut self, disk: &DiskCache, group: &Arc<Group>, blocks: &Blocks) {
-        let (content, shared) = (self.content.clone(), self.shared.clone());
+    /// Takes of these blocks what a file of the disk has. Waits for the disk.
+    fn load(&mut self, group: &Arc<Group>, blocks: &Blocks) {
         let is_wanted = |block: &u64| self.sender(*block).is_some_and(|sender| sender.is_some());
         let wanted: Vec<u64> = blocks.clone().filter(is_wanted).collect();
-        let (disk, from) = (disk.clone(), group.clone());
-        let loaded = tokio::task::spawn_blocking(move || {
-            let first = wanted.first().copied().unwrap_or_default();
-            let direct = || disk.direct(content.kept_as()?, first);
-            from.load(&wanted, direct, |length| shared.state.lock().pages(length))
-        });
-        for (block, bytes) in loaded.await.unwrap_or_default() {
+        let disk = self.shared.disk.as_ref();
+        let direct = || disk?.direct(self.content.kept_as()?, blocks.start);
+        let memory = |length| self.shared.state.lock().pages(length);
+        for (block, bytes) in group.load(&wanted, direct, memory) {
             let Some(sender) = self.sender(block).and_then(Option::take) else {
                 continue;
             };
