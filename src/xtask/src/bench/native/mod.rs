@@ -16,7 +16,7 @@ pub(crate) mod bare;
 pub(crate) mod driver;
 pub(crate) mod folder;
 pub(crate) mod operation;
-mod processors;
+pub(crate) mod processors;
 pub(crate) mod session;
 pub(crate) mod work;
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::Plan;
+use super::native::driver::Driver;
 use super::native::folder::Folder;
 use super::native::operation::Operation;
 use super::native::session::{Lanes, Purpose, Session};
@@ -34,6 +35,10 @@ const OPERATIONS: [Operation; 9] = [
     Operation::Write(128 << 10),
     Operation::Write(1 << 20),
 ];
+
+/// All that takes part has one processor: where one thread wakes another on a processor that is idle, most of the time is
+/// that processor's, and how often that happens is for the scheduler to choose, of each side in another way.
+const DRIVER: Driver = Driver::SleepsBeside;
 
 /// How long a daemon works before its first sample.
 const WARM_UP: Duration = Duration::from_millis(50);
@@ -113,11 +118,11 @@ fn begin(
     let purpose = Purpose {
         operation,
         queues: 1,
-        // The plugin is a third party, for which there is no processor.
-        alone: false,
+        alone: true,
     };
     let place = place.join(format!("{side:?}"));
     let mut session = Session::start_on(&standing.offered(side), &place, purpose)?;
+    session.take_driver(DRIVER)?;
     let mut lanes = session.lanes(operation, 1)?;
     session.sample(&mut lanes, WARM_UP)?;
     Ok((session, lanes))

@@ -15,7 +15,8 @@ pub(super) fn text(taken: &[(Operation, Samples)]) -> String {
         .max()
         .unwrap_or_default();
     let mut text = format!(
-        "## Plugins\n\nMicroseconds for an operation, one at a time, from a vhost-user front end; medians of {samples}, taken in turn by `cargo xtask bench \
+        "## Plugins\n\nMicroseconds for an operation, one at a time, from a vhost-user front end that sleeps until its interrupt, all on one \
+         processor; medians of {samples}, taken in turn by `cargo xtask bench \
          --level plugins`. Behind a plugin's figure stands what it costs more than the same storage compiled in. bindfs is a file system of libfuse \
          on the same directory, mounted on the host and exported by virtiofsd, as a storage of one's own is served without plugins; the host's kernel \
          answers some of its requests from its caches. CREATE+UNLINK is four requests.\n\n| |"

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::DRIVER;
 use crate::bench::Plan;
 use crate::bench::native::folder::Folder;
+use crate::bench::native::processors::Division;
 use crate::bench::native::session::{OPTIONS, OWN_OPTIONS, Offered};
 use crate::cases::plugin::{DIRECTORY, MEMORY, program};
 use crate::daemon::{Profile, Program, Storage, is_mount_point};
@@ -100,6 +102,11 @@ impl Standing {
             .arg("--socket")
             .arg(&directory_socket);
         let log = File::create(plan.folder.join("plugin.log")).context("make a log")?;
+        // Both stay where they are started.
+        let division = Division::of_one_driver()?;
+        let _there = division
+            .map(|division| division.drive(DRIVER))
+            .transpose()?;
         let standing = Self {
             vfsd: Program::Vfsd(plan.vfsd.clone()),
             virtiofsd: Program::Virtiofsd(plan.virtiofsd.clone()),
