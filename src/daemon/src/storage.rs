@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
+use tracing::Span;
 use vfsd_backend::{Answer, Backend, Capabilities, Locator, Node, one_line};
 use vfsd_server::{Export, Exports};
 
@@ -103,6 +104,7 @@ impl Storages {
         let exports = exports
             .iter()
             .map(|export| {
+                let _in = in_log(export.name.as_deref()).entered();
                 Ok(PreparedExport {
                     name: export.name.clone(),
                     source: export.source.to_string(),
@@ -173,6 +175,7 @@ impl Storages {
         let mut roots = inside.roots.into_iter();
         let mut exports = Vec::new();
         for export in self.exports {
+            let _in = in_log(export.name.as_deref()).entered();
             opened.begin(export.source);
             let given = Given {
                 roots: roots.by_ref().take(export.storage.shares.len()).collect(),
@@ -201,6 +204,11 @@ impl Storages {
         }
         join(exports)
     }
+}
+
+/// What stands before lines of the log that are about one of several exports.
+fn in_log(name: Option<&str>) -> Span {
+    name.map_or_else(Span::none, |name| tracing::error_span!("export", name))
 }
 
 fn join(mut opened: Vec<(bool, Export)>) -> Result<Exports, Failure> {

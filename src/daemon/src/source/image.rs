@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing::Span;
 use vfsd_oci::catalogue::Catalogue;
 use vfsd_oci::content::HostBoot;
 use vfsd_oci::image::{Image, ImageName, Platform};
@@ -386,6 +387,8 @@ impl Storage for ImageSource {
 /// Tells the log of each tenth of a layer that is indexed.
 fn log_progress() -> impl Fn(Progress) + Send + Sync {
     let told = Mutex::new(Vec::new());
+    // Each layer has a thread.
+    let span = Span::current();
     move |progress| {
         let tenths = progress.read.saturating_mul(10) / progress.size.max(1);
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -396,6 +399,7 @@ fn log_progress() -> impl Fn(Progress) + Send + Sync {
         };
         *last = tenths;
         tracing::info!(
+            parent: &span,
             "indexing layer {} of {}: {}0 % of {} bytes",
             progress.layer.saturating_add(1),
             progress.layers,

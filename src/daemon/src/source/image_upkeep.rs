@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tracing::Span;
 use vfsd_oci::catalogue::{Catalogue, slack};
 use vfsd_oci::content::ContentError;
 use vfsd_oci::{OciImage, Stopped};
@@ -43,13 +44,17 @@ impl Upkeep {
     /// # Errors
     /// There can be no thread for it.
     pub(super) fn begin(self, image: &Arc<OciImage>, runtime: &Handle) -> Result<(), Failure> {
+        // The log says which of several exports the image is, whoever writes it.
+        let span = Span::current();
+        let of_image = span.clone();
+        let sync = move |image: &OciImage| of_image.in_scope(|| sync(image));
         runtime.spawn(every(SYNC_PERIOD, Arc::downgrade(image), sync));
         let bound = self.limit.map(|limit| Bound::new(&self.cache, limit));
         let bound = bound.map(Arc::new);
         if let Some(bound) = bound.clone() {
-            let image = Arc::downgrade(image);
+            let (image, span) = (Arc::downgrade(image), span.clone());
             runtime.spawn(every(SIZE_PERIOD, image, move |_| {
-                bound.keep();
+                span.in_scope(|| bound.keep());
             }));
         }
         if !self.ahead {
@@ -58,7 +63,9 @@ impl Upkeep {
         let image = Arc::downgrade(image);
         std::thread::Builder::new()
             .name("image-ahead".to_owned())
-            .spawn(move || fetch_ahead(&image, bound.as_deref(), self.offline))
+            .spawn(move || {
+                span.in_scope(|| fetch_ahead(&image, bound.as_deref(), self.offline));
+            })
             .map(drop)
             .map_err(|error| Failure::run(format!("cannot start a thread: {error}")))
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::images::layout;
 use crate::mounting::cannot_mount;
 use crate::process::{Daemon, Place, ask, not_root, outcome, text, vfsd};
 
@@ -128,4 +129,45 @@ fn of_several_exports_the_one_that_cannot_be_served_is_named() {
         assert_eq!(code, 1, "{errors}");
         assert!(last.starts_with("vfsd: export \"wrong\": "), "{errors}");
     }
+}
+
+#[test]
+fn of_several_exports_the_log_says_which_a_line_is_about() {
+    let place = Place::new();
+    let (file, socket, control) = (
+        place.path("vfsd.toml"),
+        place.socket(),
+        place.path("control"),
+    );
+    let cache = place.path("cache");
+    let folder = place.path("layout");
+    layout(&folder, "content");
+    let exports = format!(
+        "[[export]]\nname = 'none'\nsource = 'memory:'\n[[export]]\nname = 'image'\nsource = 'oci:{}:t'\n",
+        folder.display()
+    );
+    std::fs::write(&file, exports).unwrap();
+    let words = [
+        "serve",
+        "--config",
+        text(&file),
+        "--cache-dir",
+        text(&cache),
+        "--socket-path",
+        text(&socket),
+        "--control",
+        text(&control),
+    ];
+    let mut daemon = Daemon::listening(&mut vfsd(words), &socket);
+    assert!(ask(&control, "status").contains("export /image"));
+    daemon.stop(Signal::TERM);
+    let errors = daemon.errors();
+    let line = |words: &str| {
+        errors
+            .lines()
+            .find(|line| line.contains(words))
+            .unwrap_or_default()
+    };
+    let indexing = line("indexing layer");
+    assert!(indexing.contains("export{name=\"image\"}"), "{errors}");
 }
