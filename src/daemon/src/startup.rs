@@ -24,7 +24,7 @@ use crate::source::StorageOptions;
 use crate::storage::{Closing, Storages};
 use crate::{allocator, limits, logging, runtime};
 
-/// How long what is being opened is waited for when the process is told to stop: what has all that it needs is opened and
+/// How long what is being opened is waited for when the process is told to stop: what has all that it needs is served and
 /// closed again, what waits for a network is not.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -126,7 +126,7 @@ pub(crate) fn inside(
         Closing::default(),
     );
     let opened = closing.clone();
-    let slow = || tracing::warn!("{} is still being opened", closing.last());
+    let slow = || tracing::info!("{} is still being opened", closing.last());
     let exports = unless_stopped(&stop, slow, move || {
         storages.open(inside, &handle, threads.for_each_export, &known, &opened)
     });
@@ -160,7 +160,8 @@ enum Event<T> {
     Stop,
 }
 
-/// Does `work` on a thread of its own; `slow` is told when it takes longer than [`SLOW`]. Where the process is told to stop it gets [`GRACE`], and is then left to itself.
+/// Does `work` on a thread of its own; `slow` is told when it takes longer than [`SLOW`]. Where the process is told to
+/// stop it gets [`GRACE`], and is then left to itself.
 ///
 /// # Errors
 /// What `work` answers; [`Failure::Stopped`].
@@ -189,11 +190,9 @@ fn unless_stopped<T: Send + 'static>(
     let end = Instant::now().checked_add(GRACE);
     let left = || end.map(|end| end.saturating_duration_since(Instant::now()));
     while let Ok(event) = events.recv_timeout(left().unwrap_or_default()) {
-        match event {
-            // Why it could not be opened is what its operator asks in the log.
-            Event::Done(Err(failure)) => return Err(failure),
-            Event::Done(Ok(_)) => break,
-            Event::Stop => {}
+        // Who serves then knows that it is to end.
+        if let Event::Done(done) = event {
+            return done;
         }
     }
     tracing::info!("told to stop before all was open");

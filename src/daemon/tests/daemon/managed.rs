@@ -11,7 +11,7 @@ use crate::mounting::cannot_mount;
 use crate::process::{Daemon, Place, ask, not_root, outcome, text, vfsd};
 
 /// Waits for what a manager is told first.
-fn told(manager: &UnixDatagram) -> String {
+pub(crate) fn told(manager: &UnixDatagram) -> String {
     manager
         .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();

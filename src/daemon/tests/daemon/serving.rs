@@ -2,10 +2,11 @@
 
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
 use rustix::process::Signal;
 
+use crate::managed::told;
 use crate::process::{Daemon, Place, ask, not_root, outcome, text, vfsd, wait_until};
 
 /// Ways to keep the daemon in, as far as they are permitted here.
@@ -231,7 +232,7 @@ fn several_exports_are_listed_by_the_control_socket() {
 #[test]
 fn log_lines_are_json_when_asked_for() {
     let place = Place::new();
-    let socket = place.socket();
+    let (socket, notify) = (place.socket(), place.path("notify"));
     let words = [
         "serve",
         "--log-format",
@@ -240,8 +241,9 @@ fn log_lines_are_json_when_asked_for() {
         text(&socket),
         "memory:",
     ];
-    let mut daemon = Daemon::listening(&mut vfsd(words), &socket);
-    daemon.wait_for_threads();
+    let manager = UnixDatagram::bind(&notify).unwrap();
+    let mut daemon = Daemon::start(vfsd(words).env("NOTIFY_SOCKET", &notify));
+    assert_eq!(told(&manager), "READY=1\n");
     daemon.stop(Signal::TERM);
     let errors = daemon.errors();
     let lines: Vec<serde_json::Value> = errors

@@ -37,6 +37,8 @@ impl Silent {
     /// Starts a daemon, and ends it as soon as it has asked.
     fn ends(&self, command: &mut Command) {
         self.is_the_store_of(command);
+        // Connections of the one before are not this one's.
+        while self.0.accept().is_ok() {}
         let mut daemon = Daemon::start(command);
         let mut asked = None;
         wait_until("a connection", || {
