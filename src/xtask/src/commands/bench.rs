@@ -150,15 +150,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("All of it took {} s.", started.elapsed().as_secs());
         return Ok(ExitCode::SUCCESS);
     }
-    for level in levels {
-        measure(level, &plan, &mut board)?;
+    for level in &levels {
+        measure(*level, &plan, &mut board)?;
     }
     ensure!(
         !board.rows().is_empty(),
         "nothing has that name; see --list"
     );
     println!("{}", table::text(board.rows()));
-    let extent = if arguments.level.is_empty() && arguments.only.is_empty() {
+    let is_whole = Level::ALL
+        .iter()
+        .filter(|level| !SECTIONS.contains(level))
+        .all(|level| levels.contains(level));
+    let extent = if is_whole && arguments.only.is_empty() {
         Extent::Whole
     } else {
         Extent::Part
