@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -17,7 +18,7 @@ use crate::Namespace;
 use crate::merge::entries_of;
 use crate::origin::handle_of;
 use crate::work::{Temporary, WorkDirectory, directory_in};
-use crate::xattr::ORIGIN;
+use crate::xattr::{INDEXED, ORIGIN};
 
 /// The name of our own directory.
 const OWN: &str = "vfsd-index";
@@ -28,10 +29,15 @@ const KERNELS: &str = "index";
 /// Files of lower layers that have several names, and are in the upper by now.
 pub(crate) struct Index {
     namespace: Namespace,
+    /// The upper's root, which is marked: without the copies its files are not what they were.
+    root: Arc<dyn Node>,
+    is_marked: AtomicBool,
     /// By [`Number::key`](crate::numbers::Number).
     own: Copies<u64>,
     /// By `origin`. With `user.overlay.*` the kernel has none.
     kernels: Copies<Vec<u8>>,
+    /// Whether an earlier run, or the kernel, has left a directory of them.
+    is_there: bool,
 }
 
 /// A directory of copies, made when the first comes into it.
@@ -48,7 +54,11 @@ impl Index {
     ///
     /// # Errors
     /// Those of the storage.
-    pub(crate) async fn open(outer: &Arc<dyn Node>, namespace: Namespace) -> Result<Self> {
+    pub(crate) async fn open(
+        outer: &Arc<dyn Node>,
+        root: &Arc<dyn Node>,
+        namespace: Namespace,
+    ) -> Result<Self> {
         let own = Copies {
             outer: outer.clone(),
             directory: OWN,
@@ -56,7 +66,7 @@ impl Index {
             known: Mutex::default(),
             node: OnceLock::new(),
         };
-        own.read(|name| u64::from_str_radix(name, 16).ok()).await?;
+        let mut is_there = own.read(|name| u64::from_str_radix(name, 16).ok()).await?;
         let kernels = Copies {
             outer: outer.clone(),
             directory: KERNELS,
@@ -64,12 +74,32 @@ impl Index {
             known: Mutex::default(),
             node: OnceLock::new(),
         };
-        kernels.read(from_hexadecimal).await?;
+        is_there |= kernels.read(from_hexadecimal).await?;
+        let is_marked = namespace.get(root.as_ref(), INDEXED).await?.is_some();
         Ok(Self {
             namespace,
+            root: root.clone(),
+            is_marked: AtomicBool::new(is_marked),
+            is_there,
             own,
             kernels,
         })
+    }
+
+    /// The attribute of the upper's root that says of copies which are not here: they are in another work directory.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    pub(crate) async fn lacking(&self) -> Result<Option<&'static str>> {
+        if self.is_there {
+            return Ok(None);
+        }
+        if self.is_marked.load(Ordering::Relaxed) {
+            return Ok(Some(INDEXED));
+        }
+        // With `index=on`, and only then, the kernel notes which lower root it belongs to (ovl_get_indexdir).
+        let noted = self.namespace.get(self.root.as_ref(), ORIGIN).await?;
+        Ok(noted.map(|_| ORIGIN))
     }
 
     /// The copy of a lower file with this key.
@@ -102,9 +132,27 @@ impl Index {
         origin: Option<Vec<u8>>,
     ) -> Result<()> {
         match (origin, self.namespace) {
-            (Some(origin), Namespace::Trusted) => self.kernels.enter(work, temporary, origin).await,
-            _ => self.own.enter(work, temporary, key).await,
+            (Some(origin), Namespace::Trusted) => {
+                self.kernels.directory().await?;
+                self.mark().await?;
+                self.kernels.enter(work, temporary, origin).await
+            }
+            _ => {
+                self.own.directory().await?;
+                self.mark().await?;
+                self.own.enter(work, temporary, key).await
+            }
         }
+    }
+
+    /// Says in the upper that there are copies, when their directory is there and before the first of them is.
+    async fn mark(&self) -> Result<()> {
+        if !self.is_marked.load(Ordering::Relaxed) {
+            let root = self.root.as_ref();
+            self.namespace.set(root, INDEXED, b"y").await?;
+            self.is_marked.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Forgets a copy that has no name any more.
@@ -124,18 +172,19 @@ impl Index {
 }
 
 impl<K: Eq + Hash> Copies<K> {
-    /// Takes note of what an earlier run, or the kernel, has left. Of other names nothing is known here.
-    async fn read(&self, key: impl Fn(&str) -> Option<K>) -> Result<()> {
+    /// Takes note of what an earlier run, or the kernel, has left, and says whether they did. Of other names nothing is
+    /// known here.
+    async fn read(&self, key: impl Fn(&str) -> Option<K>) -> Result<bool> {
         let name = Name::new(self.directory.as_bytes())?;
         let Lookup::Found(entry) = self.outer.lookup(name).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let entries = entries_of(&entry.node).await?;
         let names = entries
             .names()
             .filter_map(|name| std::str::from_utf8(name).ok());
         self.known.lock().extend(names.filter_map(key));
-        Ok(())
+        Ok(true)
     }
 
     fn is_empty(&self) -> bool {

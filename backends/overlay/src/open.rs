@@ -128,9 +128,14 @@ async fn open_upper(options: &Options, given: &Upper) -> Result<UpperLayer, Open
     let work = WorkDirectory::open(outer, WORK).await.map_err(unusable)?;
     probe(options.namespace, given, &work).await?;
     check_lowers(options.namespace, &given.root, &options.lowers_names).await?;
-    let index = Index::open(outer, options.namespace)
-        .await
-        .map_err(unusable)?;
+    let namespace = options.namespace;
+    let index = Index::open(outer, &given.root, namespace).await;
+    let index = index.map_err(unusable)?;
+    if let Some(mark) = index.lacking().await.map_err(unusable)? {
+        return Err(OpenError::OtherWork {
+            attribute: namespace.own(mark).escape_ascii().to_string(),
+        });
+    }
     Ok(UpperLayer {
         backend: given.backend.clone(),
         root: given.root.clone(),

@@ -150,6 +150,14 @@ pub enum OpenError {
         /// What says so, of the upper's root.
         attribute: String,
     },
+    /// Copies of files with several names are in another work directory: without them each name would have a file of its own.
+    #[error(
+        "the upper was used with another work directory, which has files of several names: name it as the work directory; if it is lost, remove the upper's attribute {attribute}, and such files come apart"
+    )]
+    OtherWork {
+        /// What says so, of the upper's root.
+        attribute: String,
+    },
 }
 
 /// A layer, as messages name it.

@@ -152,6 +152,8 @@ pub(crate) const ORIGIN: &str = "origin";
 pub(crate) const NLINK: &str = "nlink";
 /// The inode number of a copy, as [`Number::stored`](crate::numbers::Number::stored). The kernel does not know it.
 pub(crate) const INODE: &str = "vfsd.inode";
+/// On the upper's root: its work directory has copies of files with several names. The kernel does not know it.
+pub(crate) const INDEXED: &str = "vfsd.indexed";
 /// On the upper's root: which lower layers it belongs to. The kernel does not know it.
 pub(crate) const LOWERS: &str = "vfsd.lowers";
 

@@ -1,6 +1,6 @@
 //! What is checked and cleaned before an upper is used.
 
-use vfsd_overlay::{OpenError, Options, Overlay};
+use vfsd_overlay::{Namespace, OpenError, Options, Overlay};
 use vfsd_testkit::block_on;
 use vfsd_testkit::place::Place;
 
@@ -59,6 +59,50 @@ fn an_upper_belongs_to_its_lowers() {
         );
         assert!(open(&["those", "these"]).is_ok());
         assert!(open(&["these"]).is_ok() && open(&[]).is_ok());
+    });
+}
+
+#[test]
+fn a_work_directory_without_the_copies_that_the_upper_has_is_refused() {
+    every_store(|store| {
+        let stack = Stack::new(store, &|lower, _| {
+            let file = lower.put("one", b"before").unwrap();
+            lower.link(&file, "two").unwrap();
+        });
+        let tree = Place(stack.tree.root());
+        let other = tree.mkdir("other").unwrap();
+        let open_with = |work: &Place| {
+            let mut options = stack.options();
+            if let Some(upper) = &mut options.upper {
+                upper.work = work.0.clone();
+            }
+            block_on(Overlay::open(options)).map(drop)
+        };
+        let is_other = |refused: OpenError, attribute: &str| {
+            assert!(matches!(refused, OpenError::OtherWork { .. }), "{refused}");
+            assert!(refused.to_string().contains(attribute), "{refused}");
+        };
+        stack.run(|root| assert!(root.put("file", b"").is_ok()));
+        open_with(&other).unwrap();
+        stack.run(|root| {
+            let one = root.lookup("one").unwrap();
+            one.open_both().unwrap().write_all(0, b"after!").unwrap();
+        });
+        is_other(open_with(&other).unwrap_err(), "overlay.vfsd.indexed");
+        stack.run(|root| assert_eq!(root.lookup("two").unwrap().content().unwrap(), b"after!"));
+
+        // As the kernel leaves it with `index=on`.
+        let namespace = stack.options().namespace;
+        let (indexed, origin) = match namespace {
+            Namespace::Trusted => ("trusted.overlay.vfsd.indexed", "trusted.overlay.origin"),
+            Namespace::User => ("user.overlay.vfsd.indexed", "user.overlay.origin"),
+        };
+        stack.upper().removexattr(indexed).unwrap();
+        open_with(&other).unwrap();
+        stack.upper().setxattr(origin, b"a handle").unwrap();
+        is_other(open_with(&other).unwrap_err(), "overlay.origin");
+        other.mkdir("index").unwrap();
+        open_with(&other).unwrap();
     });
 }
 
