@@ -26,21 +26,31 @@ impl Turn {
     pub(crate) fn take(folder: &Path, layer: Sha256Digest) -> io::Result<Self> {
         let path = folder.join(format!(".tmp-turn-{}", layer.hex()));
         loop {
-            let file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)?;
-            flock(&file, FlockOperation::LockExclusive)?;
-            let held = file.metadata()?;
-            let named = std::fs::metadata(&path);
-            // Whoever had it before has removed it.
-            if named.is_ok_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino())) {
+            if let Some(file) = lock_named(&path)? {
                 return Ok(Self { _file: file, path });
             }
         }
     }
+}
+
+/// Waits for the lock of a file, which is made if it is not there. `None` if whoever had the lock before has removed or renamed
+/// the file: what has the name now is another.
+///
+/// # Errors
+/// The file cannot be made or locked.
+pub(crate) fn lock_named(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    flock(&file, FlockOperation::LockExclusive)?;
+    let held = file.metadata()?;
+    let named = std::fs::metadata(path);
+    let is_same = named.is_ok_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino()));
+    Ok(is_same.then_some(file))
 }
 
 impl Drop for Turn {

@@ -1,15 +1,15 @@
 //! The blobs of a cache: whole files by their digests, and those that are still being fetched.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
 
 use crate::blob::Sha256Digest;
+use crate::turn::lock_named;
 
 use super::RegistryError;
 use super::blob::{Place, Transfer};
@@ -146,25 +146,13 @@ impl Download {
             if let Some(file) = store.open(digest, size) {
                 break (file, size, State::Whole);
             }
-            let path = store.part(digest);
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)?;
-            flock(&file, FlockOperation::LockExclusive)?;
-            let held = file.metadata()?;
-            let named = std::fs::metadata(&path);
-            let is_same =
-                named.is_ok_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino()));
             // Whoever held it may have finished it, or given it up.
-            if is_same {
-                if held.len() > size {
+            if let Some(file) = lock_named(&store.part(digest))? {
+                let length = file.metadata()?.len();
+                if length > size {
                     file.set_len(0)?;
                 }
-                break (file, file_length(held.len(), size), State::Part);
+                break (file, file_length(length, size), State::Part);
             }
         };
         Ok(Self {
