@@ -20,6 +20,24 @@ use crate::stores::{self, StorePrograms};
 use crate::verdict::{Tally, Verdict};
 use crate::workspace::Workspace;
 
+/// A test that has a scene of its own: what holds when it passes, and what runs it.
+type Alone = (
+    &'static str,
+    fn(&Program, &Workspace, &Cache) -> Result<(Verdict, Duration)>,
+);
+
+/// Those, in their order.
+const ALONE: [Alone; 4] = [
+    (run_image::NAME, run_image::run_case),
+    (libvirt::NAME, libvirt::run_case),
+    (two_guests::NAME, |program, _, cache| {
+        two_guests::run_case(program, cache)
+    }),
+    (registry::NAME, |program, _, cache| {
+        registry::run_case(program, cache)
+    }),
+];
+
 /// Arguments of the task.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -80,16 +98,8 @@ fn list(arguments: &Arguments, to: &mut impl Write) -> io::Result<()> {
     });
     let mounts = host_mount::CASES.iter().map(|case| case.name.to_owned());
     for name in checks
-        .chain(
-            [
-                native_front_end::NAME,
-                run_image::NAME,
-                libvirt::NAME,
-                two_guests::NAME,
-                registry::NAME,
-            ]
-            .map(ToOwned::to_owned),
-        )
+        .chain([native_front_end::NAME.to_owned()])
+        .chain(ALONE.map(|(name, _)| name.to_owned()))
         .chain(guests)
         .chain(mounts)
         .filter(|name| arguments.wants(name))
@@ -168,12 +178,11 @@ fn with_a_front_end(
         .filter(|case| arguments.wants(case.name))
         .collect();
     let front_end = arguments.wants(native_front_end::NAME);
-    let example = arguments.wants(run_image::NAME);
-    let managed = arguments.wants(libvirt::NAME);
-    let two = arguments.wants(two_guests::NAME);
-    let in_registry = arguments.wants(registry::NAME);
-    let alone = front_end || example || managed || two || in_registry;
-    if boots.is_empty() && mounts.is_empty() && !alone {
+    let alone: Vec<Alone> = ALONE
+        .into_iter()
+        .filter(|(name, _)| arguments.wants(name))
+        .collect();
+    if boots.is_empty() && mounts.is_empty() && alone.is_empty() && !front_end {
         return Ok(());
     }
     let cache = Cache::open(workspace.guest_cache())?;
@@ -187,25 +196,10 @@ fn with_a_front_end(
     if front_end {
         native_front_end_case(&program, results);
     }
-    if example {
-        let (verdict, elapsed) = run_image::run_case(&program, workspace, &cache)
+    for (name, run_case) in alone {
+        let (verdict, elapsed) = run_case(&program, workspace, &cache)
             .unwrap_or_else(|error| (failed(error), Duration::ZERO));
-        results.tell(run_image::NAME, &verdict, elapsed);
-    }
-    if managed {
-        let (verdict, elapsed) = libvirt::run_case(&program, workspace, &cache)
-            .unwrap_or_else(|error| (failed(error), Duration::ZERO));
-        results.tell(libvirt::NAME, &verdict, elapsed);
-    }
-    if two {
-        let (verdict, elapsed) = two_guests::run_case(&program, &cache)
-            .unwrap_or_else(|error| (failed(error), Duration::ZERO));
-        results.tell(two_guests::NAME, &verdict, elapsed);
-    }
-    if in_registry {
-        let (verdict, elapsed) = registry::run_case(&program, &cache)
-            .unwrap_or_else(|error| (failed(error), Duration::ZERO));
-        results.tell(registry::NAME, &verdict, elapsed);
+        results.tell(name, &verdict, elapsed);
     }
     for (boot, cases) in boots {
         guest_cases(boot, &cases, &program, &cache, results);
