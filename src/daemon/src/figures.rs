@@ -47,8 +47,8 @@ impl Figures {
         for (storage, look) in self.0.lock().iter() {
             found.extend(look().into_iter().map(|figure| (storage.clone(), figure)));
         }
-        // All figures of a name stand together.
-        found.sort_by_key(|(_, figure)| figure.name);
+        // All figures of a name stand together. Storages are opened in any order.
+        found.sort_by(|(one, a), (other, b)| (a.name, one).cmp(&(b.name, other)));
         let mut text = String::new();
         let mut before = "";
         for (storage, Figure { name, label, value }) in found {
@@ -109,13 +109,13 @@ mod tests {
             });
         }
         let expected = r#"# TYPE lag_seconds gauge
-lag_seconds{storage="volume:s3://b/one"} 1.5
 lag_seconds{storage="volume:s3://b/\"two\""} 1.5
+lag_seconds{storage="volume:s3://b/one"} 1.5
 # TYPE requests_total counter
-requests_total{storage="volume:s3://b/one",operation="get"} 7
-requests_total{storage="volume:s3://b/one",operation="put"} 7
 requests_total{storage="volume:s3://b/\"two\"",operation="get"} 8
 requests_total{storage="volume:s3://b/\"two\"",operation="put"} 8
+requests_total{storage="volume:s3://b/one",operation="get"} 7
+requests_total{storage="volume:s3://b/one",operation="put"} 7
 "#;
         assert_eq!(figures.text(), expected);
     }

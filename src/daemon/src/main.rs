@@ -21,6 +21,7 @@ mod source;
 mod startup;
 mod status;
 mod storage;
+mod together;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -126,7 +126,11 @@ pub(crate) fn inside(
         Closing::default(),
     );
     let opened = closing.clone();
-    let slow = || tracing::info!("{} is still being opened", closing.last());
+    let slow = || {
+        for source in closing.opening() {
+            tracing::info!("{source} is still being opened");
+        }
+    };
     let exports = unless_stopped(&stop, slow, move || {
         storages.open(inside, &handle, threads.for_each_export, &known, &opened)
     });

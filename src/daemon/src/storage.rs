@@ -1,5 +1,6 @@
 //! The storages of a daemon together: looked at outside the sandbox, opened inside.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +13,9 @@ use crate::exit::Failure;
 use crate::figures::Figures;
 use crate::sandbox::{Inside, Needs, Share};
 use crate::settings::{Confinement, ExportSettings};
-use crate::source::{Given, Kind, Prepared, StorageOptions};
+use crate::signals::ending_at_once;
+use crate::source::{Given, Kind, Prepared, Root, StorageOptions};
+use crate::together::{Work, together};
 
 /// The storages of a daemon, as far as they are known before the sandbox is entered.
 pub(crate) struct Storages {
@@ -77,6 +80,49 @@ fn check_all_are_used(exports: &[ExportSettings], options: &StorageOptions) -> R
     Ok(())
 }
 
+/// Asks for what has to be known before the sandbox and is far away, for all exports at the same time.
+fn find_ahead(exports: &[ExportSettings], options: &StorageOptions) -> Result<(), Failure> {
+    let mut all: Vec<Work<()>> = Vec::new();
+    for export in exports {
+        for work in export.source.ahead(options) {
+            let name = export.name.clone();
+            all.push(Box::new(move || {
+                let _in = in_log(name.as_deref()).entered();
+                work().map_err(|failure| failure.of_export(name.as_deref()))
+            }));
+        }
+    }
+    if all.is_empty() {
+        return Ok(());
+    }
+    ending_at_once(|| together(all)).map(drop)
+}
+
+/// Refuses two storages in one place that only one may use: which of them comes first, when they are opened, is chance.
+fn check_apart(exports: &[PreparedExport]) -> Result<(), Failure> {
+    let mut taken: Vec<(&Path, &PreparedExport)> = Vec::new();
+    for export in exports {
+        let alone = export.storage.shares.iter().filter(|share| share.alone);
+        for place in alone.flat_map(|share| &share.used) {
+            if let Some((_, other)) = taken.iter().find(|(path, _)| path == place) {
+                let whose = match other.name.as_deref() {
+                    Some(name) if Some(name) != export.name.as_deref() => {
+                        format!("export {name:?}")
+                    }
+                    _ => "it".to_owned(),
+                };
+                let advice = format!(
+                    "{} is used by {whose} already: each needs one of its own",
+                    place.display()
+                );
+                return Err(Failure::usage(advice).of_export(export.name.as_deref()));
+            }
+            taken.push((place, export));
+        }
+    }
+    Ok(())
+}
+
 struct PreparedExport {
     name: Option<String>,
     /// As the operator has named it.
@@ -101,6 +147,7 @@ impl Storages {
             memory_shares: shares.sum(),
             ..options.clone()
         };
+        find_ahead(exports, options)?;
         let exports = exports
             .iter()
             .map(|export| {
@@ -116,6 +163,7 @@ impl Storages {
                 })
             })
             .collect::<Result<Vec<_>, Failure>>()?;
+        check_apart(&exports)?;
         let shares = exports.iter().map(|export| export.storage.shares.len());
         Ok(Self {
             descriptors: descriptors.checked_div(shares.sum()).unwrap_or(descriptors),
@@ -159,50 +207,95 @@ impl Storages {
         self.exports.len()
     }
 
-    /// Opens them, from inside the sandbox. `runtime` is what they wait on, each with so many `threads`; `figures` is where
-    /// they say what can be told of them; `opened` has what is open so far, to be closed whatever comes after.
+    /// Opens them at the same time, from inside the sandbox. `runtime` is what they wait on, each with so many `threads`;
+    /// `figures` is where they say what can be told of them; `opened` has what is open so far, to be closed whatever comes
+    /// after.
     ///
     /// # Errors
-    /// When a storage cannot be opened.
+    /// When a storage cannot be opened: the first of them.
     pub(crate) fn open(
         self,
         inside: Inside,
         runtime: &Handle,
         threads: usize,
-        figures: &Figures,
+        figures: &Arc<Figures>,
         opened: &Closing,
     ) -> Result<Exports, Failure> {
+        let common = Arc::new(Common {
+            proc_self_fd: inside.proc_self_fd,
+            descriptors: self.descriptors,
+            runtime: runtime.clone(),
+            figures: Arc::clone(figures),
+            withheld: self.withheld,
+            cached_as_told: self.cached_as_told,
+            threads,
+            opened: opened.clone(),
+        });
         let mut roots = inside.roots.into_iter();
-        let mut exports = Vec::new();
-        for export in self.exports {
-            let _in = in_log(export.name.as_deref()).entered();
-            opened.begin(export.source);
-            let given = Given {
-                roots: roots.by_ref().take(export.storage.shares.len()).collect(),
-                proc_self_fd: &inside.proc_self_fd,
-                descriptors: self.descriptors,
-                runtime,
-                figures,
-            };
-            let mut shown = Shown {
-                added: Capabilities::empty(),
-                withheld: self.withheld,
-                backend: (export.storage.open)(given)
-                    .map_err(|failure| failure.of_export(export.name.as_deref()))?,
-            };
-            if export.storage.private && !self.cached_as_told {
-                // What nobody else uses nobody else locks.
-                shown.withheld |= Capabilities::FLOCK | Capabilities::POSIX_LOCKS;
-                shown.added |= Capabilities::PRIVATE;
-            }
-            let backend: Arc<dyn Backend> = Arc::new(shown);
-            opened.add(export.name.as_deref().unwrap_or_default(), &backend);
-            let is_root = export.name.is_none();
-            let name = export.name.unwrap_or_default();
-            let export = Export::new(name, backend, export.readonly);
-            exports.push((is_root, export.with_threads(threads)));
+        let all = self.exports.into_iter().enumerate();
+        let all = all.map(|(place, export)| {
+            let roots = roots.by_ref().take(export.storage.shares.len()).collect();
+            let common = Arc::clone(&common);
+            let open: Work<_> = Box::new(move || common.open(place, export, roots));
+            open
+        });
+        join(together(all.collect())?)
+    }
+}
+
+/// What all storages of a daemon are opened with.
+struct Common {
+    /// The directory `/proc/self/fd`.
+    proc_self_fd: OwnedFd,
+    /// Descriptors that each directory of the host may use.
+    descriptors: usize,
+    runtime: Handle,
+    figures: Arc<Figures>,
+    withheld: Capabilities,
+    cached_as_told: bool,
+    /// How many each has of the runtime's.
+    threads: usize,
+    opened: Closing,
+}
+
+impl Common {
+    /// Opens one, and says whether it is the root. `place` is its place on the command line.
+    fn open(
+        &self,
+        place: usize,
+        export: PreparedExport,
+        roots: Vec<Root>,
+    ) -> Result<(bool, Export), Failure> {
+        let _in = in_log(export.name.as_deref()).entered();
+        let is_root = export.name.is_none();
+        let name = export.name.unwrap_or_default();
+        let given = Given {
+            roots,
+            proc_self_fd: &self.proc_self_fd,
+            descriptors: self.descriptors,
+            runtime: &self.runtime,
+            figures: &self.figures,
+        };
+        self.opened.begin(place, export.source);
+        let backend = (export.storage.open)(given);
+        let backend = backend.map_err(|failure| {
+            self.opened.fail(place);
+            failure.of_export((!is_root).then_some(&*name))
+        })?;
+        let mut shown = Shown {
+            added: Capabilities::empty(),
+            withheld: self.withheld,
+            backend,
+        };
+        if export.storage.private && !self.cached_as_told {
+            // What nobody else uses nobody else locks.
+            shown.withheld |= Capabilities::FLOCK | Capabilities::POSIX_LOCKS;
+            shown.added |= Capabilities::PRIVATE;
         }
-        join(exports)
+        let backend: Arc<dyn Backend> = Arc::new(shown);
+        self.opened.add(place, &name, &backend);
+        let export = Export::new(name, backend, export.readonly);
+        Ok((is_root, export.with_threads(self.threads)))
     }
 }
 
@@ -254,39 +347,62 @@ pub(crate) struct Closing(Arc<Mutex<Opened>>);
 
 #[derive(Default)]
 struct Opened {
-    /// Each with its name.
-    storages: Vec<(String, Arc<dyn Backend>)>,
-    /// The one that is being opened, or was the last.
-    last: String,
+    /// Each with its place on the command line and its name.
+    storages: Vec<(usize, String, Arc<dyn Backend>)>,
+    /// Those that are being opened, each with its place.
+    opening: Vec<(usize, String)>,
+    /// What is opened from now on is too late.
+    closed: bool,
 }
 
 impl Closing {
-    fn add(&self, name: &str, backend: &Arc<dyn Backend>) {
-        let opened = (name.to_owned(), Arc::clone(backend));
-        self.lock().storages.push(opened);
+    fn begin(&self, place: usize, source: String) {
+        self.lock().opening.push((place, source));
     }
 
-    fn begin(&self, source: String) {
-        self.lock().last = source;
+    fn fail(&self, place: usize) {
+        self.lock().opening.retain(|(other, _)| *other != place);
     }
 
-    /// The source that is being opened, while some is.
-    pub(crate) fn last(&self) -> String {
-        self.lock().last.clone()
+    /// One is open. If the others were closed already, nobody is going to use it: then so is this one.
+    fn add(&self, place: usize, name: &str, backend: &Arc<dyn Backend>) {
+        let mut opened = self.lock();
+        opened.opening.retain(|(other, _)| *other != place);
+        if !opened.closed {
+            let open = (place, name.to_owned(), Arc::clone(backend));
+            opened.storages.push(open);
+            return;
+        }
+        drop(opened);
+        if let Err(error) = backend.close() {
+            tracing::error!("it was not closed: {}", one_line(&error));
+        }
+    }
+
+    /// The sources that are being opened, in the order of the command line.
+    pub(crate) fn opening(&self) -> Vec<String> {
+        let mut opening = self.lock().opening.clone();
+        opening.sort();
+        opening.into_iter().map(|(_, source)| source).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Opened> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes all of them, whatever becomes of the others.
+    /// Closes all of them, whatever becomes of the others, and those that are opened later. Done twice it does nothing.
     ///
     /// # Errors
     /// The first that failed.
     pub(crate) fn close(&self) -> Result<(), Failure> {
+        let mut opened = {
+            let mut opened = self.lock();
+            opened.closed = true;
+            std::mem::take(&mut opened.storages)
+        };
+        opened.sort_by_key(|(place, ..)| *place);
         let mut result = Ok(());
-        let opened = std::mem::take(&mut self.lock().storages);
-        for (name, backend) in opened {
+        for (_, name, backend) in opened {
             if let Err(error) = backend.close() {
                 let which = match name.as_str() {
                     "" => "the storage".to_owned(),
@@ -340,9 +456,10 @@ mod tests {
             ("c", Err(Errno::NOSPC)),
         ];
         let closing = Closing::default();
-        for (name, result) in results {
+        // They may be open in any order.
+        for (place, (name, result)) in results.into_iter().enumerate().rev() {
             let closes: Arc<dyn Backend> = Arc::new(Closes(Arc::clone(&count), result));
-            closing.add(name, &closes);
+            closing.add(place, name, &closes);
         }
         let failure = closing.close();
         assert_eq!(count.load(Ordering::Relaxed), 3);
@@ -350,6 +467,22 @@ mod tests {
             matches!(&failure, Err(Failure::Run(advice)) if advice.starts_with("the storage of b was not closed: ")),
             "{failure:?}"
         );
+    }
+
+    #[test]
+    fn what_is_open_too_late_is_closed_at_once() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let closing = Closing::default();
+        closing.begin(1, "b".to_owned());
+        closing.begin(0, "a".to_owned());
+        assert_eq!(closing.opening(), ["a", "b"]);
+        closing.fail(1);
+        assert_eq!(closing.opening(), ["a"]);
+        closing.close().unwrap();
+        let closes: Arc<dyn Backend> = Arc::new(Closes(Arc::clone(&count), Ok(())));
+        closing.add(0, "a", &closes);
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+        assert!(closing.opening().is_empty());
     }
 
     /// How large each tree of these sources may grow.

@@ -6,6 +6,7 @@
 use std::io;
 use std::process::ExitCode;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{
@@ -15,6 +16,9 @@ use rustix::process::{
 
 use crate::exit::Failure;
 use crate::signals::{Signal, Signals};
+
+/// After what time the kernel has forgotten a thread that has ended.
+const FORGOTTEN: Duration = Duration::from_secs(1);
 
 /// A child process, which its parent waits for.
 #[derive(Debug)]
@@ -32,6 +36,11 @@ pub(crate) enum Fork {
 /// # Errors
 /// EAGAIN or ENOMEM; and when other threads exist, whose locks the child would inherit for good.
 pub(crate) fn fork() -> io::Result<Fork> {
+    // One that was joined is told to have ended a moment before the kernel forgets it.
+    let begin = Instant::now();
+    while std::fs::read_dir("/proc/self/task")?.count() != 1 && begin.elapsed() < FORGOTTEN {
+        thread::sleep(Duration::from_millis(1));
+    }
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other(
             "a thread was started before the sandbox was entered",

@@ -41,6 +41,8 @@ pub(crate) struct Share {
     pub(crate) used: Vec<PathBuf>,
     /// Its mounts as they were before another was made on top of it or below.
     pub(crate) tree: Option<Arc<OwnedFd>>,
+    /// No other storage may use what is used of it.
+    pub(crate) alone: bool,
 }
 
 impl Share {
@@ -51,6 +53,15 @@ impl Share {
             path,
             readonly,
             tree: None,
+            alone: false,
+        }
+    }
+
+    /// As [`Self::at`], to be changed, by one storage alone.
+    pub(crate) fn alone_at(path: PathBuf) -> Self {
+        Self {
+            alone: true,
+            ..Self::at(path, false)
         }
     }
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::Span;
 use vfsd_oci::catalogue::Catalogue;
@@ -19,10 +19,15 @@ use super::{CacheSettings, Kind, Prepared, SourceError, Storage, StorageOptions}
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
 use crate::signals::ending_at_once;
+use crate::together::Work;
 
 /// An image, as the command line names it.
 #[derive(Debug, Clone)]
-pub(crate) struct ImageSource(ImageName);
+pub(crate) struct ImageSource {
+    name: ImageName,
+    /// What was found ahead.
+    found: Arc<Mutex<Option<Image>>>,
+}
 
 /// What an operator decides about images.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,19 +133,19 @@ pub(super) fn read_registry(word: &OsStr) -> Result<Arc<dyn Storage>, SourceErro
 
 fn layout(word: &OsStr) -> Result<ImageSource, SourceError> {
     check_named(word, "oci:LAYOUT[:TAG]")?;
-    Ok(ImageSource(ImageName::layout(word)))
+    Ok(ImageSource::new(ImageName::layout(word)))
 }
 
 fn archive(word: &OsStr) -> Result<ImageSource, SourceError> {
     check_named(word, "docker-archive:FILE[:NAME]")?;
-    Ok(ImageSource(ImageName::archive(word)))
+    Ok(ImageSource::new(ImageName::archive(word)))
 }
 
 fn in_registry(word: &str) -> Result<ImageSource, SourceError> {
     let reference = word
         .parse()
         .map_err(|error: BadReference| SourceError::Wrong(error.to_string()))?;
-    Ok(ImageSource(ImageName::Registry(reference)))
+    Ok(ImageSource::new(ImageName::Registry(reference)))
 }
 
 fn check_named(word: &OsStr, form: &str) -> Result<(), SourceError> {
@@ -151,6 +156,13 @@ fn check_named(word: &OsStr, form: &str) -> Result<(), SourceError> {
 }
 
 impl ImageSource {
+    fn new(name: ImageName) -> Self {
+        Self {
+            name,
+            found: Arc::default(),
+        }
+    }
+
     /// Reads a word of a command line that names an image.
     ///
     /// # Errors
@@ -176,7 +188,7 @@ impl ImageSource {
     /// When it is not there, or damaged.
     pub(crate) fn find(&self, settings: &ImageSettings) -> Result<Image, Failure> {
         let (platform, cache) = (settings.platform.as_ref(), cache(settings)?);
-        let found = Image::open(&self.0, platform, &cache, &settings.registries());
+        let found = Image::open(&self.name, platform, &cache, &settings.registries());
         found.map_err(Failure::run).inspect(|image| {
             if let Some(notice) = &image.notice {
                 tracing::warn!("{notice}");
@@ -223,7 +235,7 @@ impl ImageSource {
         settings: &ImageSettings,
         progress: Box<dyn Fn(Progress) + Send + Sync>,
     ) -> Result<vfsd_oci::Options, Failure> {
-        let mut options = settings.options(self.0.clone(), cache(settings)?);
+        let mut options = settings.options(self.name.clone(), cache(settings)?);
         options.known_as = Some(self.canonical()?.to_string());
         options.progress = progress;
         options.by_contents = false;
@@ -233,19 +245,23 @@ impl ImageSource {
     /// The same image, at a path that does not depend on where the daemon is.
     fn canonical(&self) -> Result<ImageName, Failure> {
         let Some(path) = self.path() else {
-            return Ok(self.0.clone());
+            return Ok(self.name.clone());
         };
         let path = path.canonicalize().map_err(|error| {
             Failure::run(format!(
                 "cannot serve {self}: {error}; name an image that exists"
             ))
         })?;
-        Ok(moved(&self.0, &path))
+        Ok(moved(&self.name, &path))
+    }
+
+    fn lock_found(&self) -> MutexGuard<'_, Option<Image>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the image lies, when it lies on this host.
     fn path(&self) -> Option<&Path> {
-        path(&self.0)
+        path(&self.name)
     }
 }
 
@@ -283,7 +299,7 @@ fn pinned(reference: &Reference, image: &Image) -> Result<ImageName, Failure> {
 
 impl fmt::Display for ImageSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.name.fmt(f)
     }
 }
 
@@ -296,9 +312,21 @@ impl Storage for ImageSource {
         kind == Kind::Image
     }
 
+    fn ahead(&self, options: &StorageOptions) -> Vec<Work<()>> {
+        if self.path().is_some() {
+            return Vec::new();
+        }
+        let (image, settings) = (self.clone(), options.image.clone());
+        vec![Box::new(move || {
+            let found = image.find(&settings)?;
+            *image.lock_found() = Some(found);
+            Ok(())
+        })]
+    }
+
     fn lasting_name(&self) -> String {
         match self.path() {
-            Some(path) => moved(&self.0, &super::lasting(path)).to_string(),
+            Some(path) => moved(&self.name, &super::lasting(path)).to_string(),
             None => self.to_string(),
         }
     }
@@ -306,13 +334,17 @@ impl Storage for ImageSource {
     fn prepare(&self, options: &StorageOptions, _: bool) -> Result<Prepared, Failure> {
         // An image that is not there is told by its name on the host, before there is a socket; and
         // only here are the operator's credentials to be had.
-        let found = ending_at_once(|| self.find(&options.image))?;
+        let ahead = self.lock_found().take();
+        let found = match ahead {
+            Some(found) => found,
+            None => ending_at_once(|| self.find(&options.image))?,
+        };
         let cache = cache(&options.image)?;
         let canonical = self.canonical()?;
         let entered = Catalogue::new(&cache).enter(Some(&canonical.to_string()), &found);
         let lease = entered.map_err(|error| unusable(&cache, &error))?;
         let mut shares = vec![Share::at(cache, false)];
-        let name = match &self.0 {
+        let name = match &self.name {
             ImageName::Registry(reference) => pinned(reference, &found)?,
             name => name.clone(),
         };
@@ -327,7 +359,7 @@ impl Storage for ImageSource {
         // Inside the sandbox there is nothing that says it.
         let boot = HostBoot::current();
         let (settings, shown) = (options.image.clone(), self.to_string());
-        let registries = match &self.0 {
+        let registries = match &self.name {
             ImageName::Registry(reference) if !settings.offline => {
                 settings.registries().with_credentials(reference)
             }

@@ -11,6 +11,7 @@ use super::upper::{Place, Upper};
 use super::{Given, Kind, Open, Prepared, Root, Source, Storage, StorageOptions};
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
+use crate::together::Work;
 
 /// Sources over one another.
 #[derive(Debug)]
@@ -51,6 +52,11 @@ impl Storage for Layers {
 
     fn memory_shares(&self) -> u64 {
         self.lowers.iter().map(Source::memory_shares).sum()
+    }
+
+    fn ahead(&self, options: &StorageOptions) -> Vec<Work<()>> {
+        let lowers = self.lowers.iter();
+        lowers.flat_map(|lower| lower.ahead(options)).collect()
     }
 
     fn prepare(&self, options: &StorageOptions, readonly: bool) -> Result<Prepared, Failure> {

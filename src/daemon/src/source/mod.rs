@@ -39,6 +39,7 @@ use crate::cli::choices::FileHandles;
 use crate::exit::Failure;
 use crate::figures::Figures;
 use crate::sandbox::{Needs, Share};
+use crate::together::Work;
 
 /// A storage to serve, as the command line names it.
 #[derive(Debug, Clone)]
@@ -61,6 +62,12 @@ pub(crate) trait Storage: fmt::Debug + fmt::Display + Send + Sync {
     /// What it is called from whatever directory it is named: the name of what an upper belongs to.
     fn lasting_name(&self) -> String {
         self.to_string()
+    }
+
+    /// What it has to ask a registry for before the sandbox: what is found is kept until [`Self::prepare`].
+    fn ahead(&self, options: &StorageOptions) -> Vec<Work<()>> {
+        let _ = options;
+        Vec::new()
     }
 
     /// How many trees in memory it has that take an equal share each.
@@ -266,6 +273,11 @@ impl Source {
     /// As [`Storage::lasting_name`].
     pub(crate) fn lasting_name(&self) -> String {
         self.0.lasting_name()
+    }
+
+    /// As [`Storage::ahead`].
+    pub(crate) fn ahead(&self, options: &StorageOptions) -> Vec<Work<()>> {
+        self.0.ahead(options)
     }
 
     /// As [`Storage::memory_shares`].

@@ -158,7 +158,7 @@ impl Place {
     pub(super) fn share(&self) -> Share {
         Share {
             used: vec![self.upper.clone(), self.work.clone()],
-            ..Share::at(self.above.clone(), false)
+            ..Share::alone_at(self.above.clone())
         }
     }
 

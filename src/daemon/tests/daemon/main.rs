@@ -16,6 +16,7 @@ mod mount_copies;
 mod mount_locks;
 mod mount_users;
 mod mounting;
+mod opening;
 mod plugins;
 mod process;
 mod serving;

@@ -13,20 +13,20 @@ use crate::process::{
 };
 
 /// A server that takes connections and answers nothing.
-struct Silent(TcpListener);
+pub(crate) struct Silent(pub(crate) TcpListener);
 
 impl Silent {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         Self(listener)
     }
 
-    fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.0.local_addr().unwrap().to_string()
     }
 
-    fn is_the_store_of(&self, command: &mut Command) {
+    pub(crate) fn is_the_store_of(&self, command: &mut Command) {
         command
             .env("AWS_ENDPOINT_URL", format!("http://{}", self.address()))
             .env("AWS_ALLOW_HTTP", "true")

@@ -206,7 +206,7 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
         ..
     } = options.volume;
     Ok(Prepared {
-        shares: vec![Share::at(directory.clone(), false)],
+        shares: vec![Share::alone_at(directory.clone())],
         needs: Needs {
             network: true,
             ..Needs::default()

@@ -35,7 +35,7 @@ pub(super) fn prepare(path: &Path, options: &StorageOptions) -> Result<Prepared,
     let (uid, gid) = options.owner;
     Ok(Prepared {
         // Read-only exports read their volume by writing its locks.
-        shares: vec![Share::at(path.clone(), false)],
+        shares: vec![Share::alone_at(path.clone())],
         needs: Needs::default(),
         private: true,
         open: Box::new(move |mut given| {

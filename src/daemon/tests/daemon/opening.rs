@@ -1,0 +1,110 @@
+//! Several exports that are opened.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::process::{Daemon, Place, outcome, text, vfsd, wait_until};
+use crate::stopping::Silent;
+
+/// Starts a daemon of these exports, waits until each has asked `server` for what its name says, and ends it.
+fn all_ask(server: &Silent, names: &[&str], command: &mut Command) {
+    let mut daemon = Daemon::start(command);
+    let mut connections: Vec<(TcpStream, Vec<u8>)> = Vec::new();
+    wait_until("a request of each export, without an answer to any", || {
+        while let Ok((connection, _)) = server.0.accept() {
+            connection.set_nonblocking(true).unwrap();
+            connections.push((connection, Vec::new()));
+        }
+        for (connection, asked) in &mut connections {
+            // It has nothing to read, or said all.
+            let _ = connection.read_to_end(asked);
+        }
+        let has_asked = |name: &&str| {
+            let mut all = connections.iter();
+            all.any(|(_, asked)| String::from_utf8_lossy(asked).contains(*name))
+        };
+        names.iter().all(has_asked)
+    });
+    daemon.stop(Signal::TERM);
+}
+
+/// A daemon of exports, each with its name and what it is.
+fn serve(place: &Place, exports: &[(&str, String)]) -> Command {
+    let config = place.path("config.toml");
+    let exports = exports
+        .iter()
+        .map(|(name, source)| format!("[[export]]\nname = {name:?}\n{source}\n"));
+    std::fs::write(&config, exports.collect::<String>()).unwrap();
+    let socket = place.socket();
+    let words = [
+        "serve",
+        "--socket-path",
+        text(&socket),
+        "--config",
+        text(&config),
+    ];
+    vfsd(words)
+}
+
+fn sources<'a>(names: &[&'a str], source: impl Fn(&str) -> String) -> Vec<(&'a str, String)> {
+    let of = |name: &&'a str| (*name, format!("source = {:?}", source(name)));
+    names.iter().map(of).collect()
+}
+
+#[test]
+fn buckets_are_opened_at_the_same_time() {
+    let (place, server) = (Place::new(), Silent::new());
+    let names = [
+        "one", "two", "three", "four", "five", "six", "seven", "eight",
+    ];
+    let mut command = serve(
+        &place,
+        &sources(&names, |name| format!("s3://bucket/{name}")),
+    );
+    server.is_the_store_of(&mut command);
+    all_ask(&server, &names, &mut command);
+}
+
+#[test]
+fn images_are_found_at_the_same_time() {
+    let (place, server) = (Place::new(), Silent::new());
+    let names = ["one", "two", "three"];
+    let image = |name: &str| format!("docker://{}/{name}:1", server.address());
+    let mut command = serve(&place, &sources(&names, image));
+    command.args(["--cache-dir", text(&place.path("cache"))]);
+    all_ask(&server, &names, &mut command);
+}
+
+#[test]
+fn the_first_export_that_fails_is_told_and_nothing_is_left() {
+    let place = Place::new();
+    // Nobody listens there.
+    let image = |name: &str| format!("docker://127.0.0.1:1/{name}:1");
+    let mut command = serve(&place, &sources(&["one", "two", "three"], image));
+    let (code, _, errors) = outcome(command.args(["--cache-dir", text(&place.path("cache"))]));
+    assert_eq!(code, 1, "{errors}");
+    assert!(errors.contains("vfsd: export \"one\": "), "{errors}");
+    assert!(!place.socket().exists());
+}
+
+#[test]
+fn one_place_is_not_for_two_writable_exports() {
+    let place = Place::new();
+    let upper = place.path("upper");
+    let source = format!(
+        "source = {:?}\nupper = {:?}",
+        text(&place.share()),
+        text(&upper)
+    );
+    let exports = [("one", source.clone()), ("two", source)];
+    let (code, _, errors) = outcome(&mut serve(&place, &exports));
+    assert_eq!(code, 2, "{errors}");
+    let told = format!(
+        "vfsd: export \"two\": {} is used by export \"one\" already: each needs one of its own\n",
+        text(&upper)
+    );
+    assert!(errors.ends_with(&told), "{errors}");
+}
