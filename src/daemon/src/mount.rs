@@ -76,10 +76,11 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
         Ok(point) => storages.keep_out(&point, &settings.confinement)?,
         Err(_) => false,
     };
-    let (mount, connection) =
-        HostMount::mount(&settings.mount_point, &options).map_err(Failure::run)?;
     let (tells, over) = UnixStream::pair()
         .map_err(|error| Failure::run(format!("cannot make a pair of sockets: {error}")))?;
+    // From here on no way leads out but past the unmounting.
+    let (mount, connection) =
+        HostMount::mount(&settings.mount_point, &options).map_err(Failure::run)?;
     let outcome = match sandbox::fork() {
         Ok(Fork::Parent(child)) => {
             // Users of a mount whose server has ended are not to wait for this process.

@@ -83,8 +83,18 @@ pub(crate) struct Started {
     pub(crate) figures: Arc<Figures>,
     /// What is done when this process is told to stop: nothing, until it is said.
     pub(crate) stop: Stop,
-    runtime: Runtime,
+    /// None once it has ended.
+    runtime: Option<Runtime>,
     closing: Closing,
+}
+
+/// Whoever gives up before it serves, for whatever reason, closes the storages all the same.
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Err(Failure::Run(advice)) = self.close() {
+            tracing::error!("{advice}");
+        }
+    }
 }
 
 impl Started {
@@ -92,12 +102,20 @@ impl Started {
     ///
     /// # Errors
     /// When serving failed, or else when a storage could not be closed.
-    pub(crate) fn end(self, served: Result<(), Failure>) -> Result<ExitCode, Failure> {
+    pub(crate) fn end(mut self, served: Result<(), Failure>) -> Result<ExitCode, Failure> {
+        let closed = self.close();
+        served.and(closed).map(|()| ExitCode::SUCCESS)
+    }
+
+    fn close(&mut self) -> Result<(), Failure> {
+        let Some(runtime) = self.runtime.take() else {
+            return Ok(());
+        };
         self.session.reset();
         let closed = self.closing.close();
         // Work that nobody waits for any more need not end first.
-        self.runtime.shutdown_background();
-        served.and(closed).map(|()| ExitCode::SUCCESS)
+        runtime.shutdown_background();
+        closed
     }
 }
 
@@ -150,7 +168,7 @@ pub(crate) fn inside(
     let session = Session::new(exports, options, runtime.handle().clone());
     allocator::give_back_after(Arc::clone(&session), runtime.handle());
     Ok(Started {
-        runtime,
+        runtime: Some(runtime),
         session,
         figures,
         stop,

@@ -1,11 +1,13 @@
-//! Several exports that are opened.
+//! Several exports that are opened, and what becomes of one that could be opened and not be shown.
 
 use std::io::Read;
 use std::net::TcpStream;
 use std::process::Command;
 
 use rustix::process::Signal;
+use vfsd_testkit::servers::{RunningStore, StoreServer, request};
 
+use crate::mounting::{cannot_mount, is_mounted};
 use crate::process::{Daemon, Place, outcome, text, vfsd, wait_until};
 use crate::stopping::Silent;
 
@@ -107,4 +109,50 @@ fn one_place_is_not_for_two_writable_exports() {
         text(&upper)
     );
     assert!(errors.ends_with(&told), "{errors}");
+}
+
+/// A store with a bucket `data`, if there is a server on this host.
+fn store() -> Option<RunningStore> {
+    let server = StoreServer::Moto;
+    if let Err(missing) = server.find() {
+        eprintln!("skipped: {missing}");
+        return None;
+    }
+    let store = server.start().unwrap();
+    let made = request(store.address(), "PUT", "/data", &[], &[]).unwrap();
+    assert_eq!(made.status, 200);
+    Some(store)
+}
+
+#[test]
+fn a_volume_that_cannot_be_shown_is_free_for_other_hosts_again() {
+    if cannot_mount() {
+        return;
+    }
+    let Some(store) = store() else { return };
+    let (place, source) = (Place::new(), "volume:s3://data/volume");
+    let file = place.path("file");
+    std::fs::write(&file, "").unwrap();
+    let run = |words: &[&str]| {
+        let mut command = vfsd(words.iter().copied());
+        command.envs(store.environment());
+        command
+    };
+    let (code, _, errors) = outcome(&mut run(&["volume", "create", source]));
+    assert_eq!(code, 0, "{errors}");
+    // A directory cannot be shown on a file, which is known when the volume is open.
+    let (here, there) = (place.path("here"), place.path("there"));
+    let words = ["mount", "--state-dir", text(&here), source, text(&file)];
+    let (code, _, errors) = outcome(&mut run(&words));
+    assert_eq!(code, 2, "{errors}");
+    assert!(errors.contains("the mount point is a file"), "{errors}");
+    let point = place.path("mnt");
+    let words = ["mount", "--state-dir", text(&there), source, text(&point)];
+    let mut command = run(&words);
+    let mut daemon = Daemon::start(&mut command);
+    wait_until("the mount of another host", || {
+        assert!(daemon.runs(), "{}", daemon.errors());
+        is_mounted(&point) && std::fs::read_dir(&point).is_ok()
+    });
+    daemon.stop(Signal::TERM);
 }
