@@ -71,6 +71,13 @@ pub(crate) fn run(settings: MountSettings) -> Result<ExitCode, Failure> {
         allow_other: settings.allow_other.unwrap_or(root),
         read_only: settings.export.readonly,
     };
+    let removed = vfsd_hostmount::remove_dead(&settings.mount_point).map_err(Failure::run)?;
+    for dead in removed {
+        tracing::warn!(
+            "took away {dead} at {}: its server had ended without unmounting it",
+            settings.mount_point.display()
+        );
+    }
     // What it does not find there the mount itself will say.
     let kept_out = match settings.mount_point.canonicalize() {
         Ok(point) => storages.keep_out(&point, &settings.confinement)?,

@@ -18,7 +18,7 @@ use crate::mount::{MountError, MountOptions};
 use crate::mount_id::{self, MountId};
 
 /// What tells mounts of vfsd from others' in mount tables, behind `fuse.`.
-const SUBTYPE: &str = "vfsd";
+pub(crate) const SUBTYPE: &str = "vfsd";
 
 /// A file system that is mounted, and not served yet.
 #[derive(Debug)]

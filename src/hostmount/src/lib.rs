@@ -19,6 +19,7 @@ mod attach;
 mod buffers;
 mod connection;
 mod control;
+mod dead;
 mod device;
 mod exchange;
 mod fusermount;
@@ -28,6 +29,7 @@ mod readers;
 mod room;
 
 pub use connection::Connection;
+pub use dead::remove_dead;
 pub use fusermount::FusermountError;
 pub use mount::{HostMount, MountError, MountOptions, Unmounted};
 

@@ -11,6 +11,7 @@ use crate::MAX_DATA;
 use crate::attach::{Attached, attach};
 use crate::connection::Connection;
 use crate::control::Control;
+use crate::dead;
 use crate::fusermount::{self, FusermountError};
 use crate::mount_id::{self, MountId};
 
@@ -40,10 +41,20 @@ pub enum MountError {
         errno: Errno,
     },
     /// Something is mounted there whose server has ended.
-    #[error("{} is a mount whose server has ended: `umount -l {}` first", point.display(), point.display())]
+    #[error(
+        "{} is a mount{what} whose server has ended: take it away with `{command} {}`{why}",
+        point.display(),
+        point.display()
+    )]
     Dead {
-        /// As the caller named it.
+        /// Where it is mounted.
         point: PathBuf,
+        /// What it is, between commas; nothing if that cannot be told.
+        what: String,
+        /// What takes it away.
+        command: &'static str,
+        /// Why this process did not; nothing if it did not try.
+        why: String,
     },
     /// There is no `/dev/fuse`, or it cannot be opened.
     #[error(
@@ -111,9 +122,7 @@ impl HostMount {
     /// When the mount point, `/dev/fuse` or the permission is missing.
     pub fn mount(point: &Path, options: &MountOptions) -> Result<(Self, Connection), MountError> {
         let unusable = |errno| match errno {
-            Errno::NOTCONN => MountError::Dead {
-                point: point.to_owned(),
-            },
+            Errno::NOTCONN => dead::told(point),
             errno => MountError::MountPoint {
                 point: point.to_owned(),
                 errno,

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 
 use crate::mounting::{Mounted, cannot_mount, is_mounted};
 use crate::process::{Daemon, NOBODY, Place, nobodys_program, outcome, vfsd, wait_until};
@@ -36,6 +36,44 @@ fn an_ordinary_user_mounts_through_fusermount3_or_is_told_to_install_it() {
     assert_eq!(code, 0, "{errors}");
     daemon.stop(Signal::TERM);
     assert!(!is_mounted(&point));
+}
+
+#[test]
+fn an_ordinary_users_dead_mount_is_taken_away_by_his_next_one() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let (point, program) = (place.path("mnt"), nobodys_program(&place));
+    let mount = || {
+        let mut command = as_nobody(&program);
+        let mut daemon = Daemon::start(command.args(["mount", "memory:"]).arg(&point));
+        wait_until("the mount, or the end", || {
+            !daemon.runs() || outcome(as_nobody("ls").arg(&point)).0 == 0 && is_mounted(&point)
+        });
+        daemon
+    };
+    let mut killed = mount();
+    if !killed.runs() {
+        eprintln!("skipped: {}", killed.errors());
+        return;
+    }
+    kill_process(killed.pid(), Signal::KILL).unwrap();
+    killed.end();
+    wait_until("a dead mount", || {
+        outcome(as_nobody("ls").arg(&point))
+            .2
+            .contains("not connected")
+    });
+    let mut daemon = mount();
+    assert!(daemon.runs(), "{}", daemon.errors());
+    daemon.stop(Signal::TERM);
+    assert!(!is_mounted(&point));
+    let errors = daemon.errors();
+    assert!(
+        errors.contains("took away fuse.vfsd of memory:"),
+        "{errors}"
+    );
 }
 
 #[test]

@@ -244,6 +244,73 @@ fn a_server_that_is_killed_leaves_no_dead_mount() {
 }
 
 #[test]
+fn a_dead_mount_is_taken_away_by_the_next_one() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let link = place.path("link");
+    std::os::unix::fs::symlink(place.path("mnt"), &link).unwrap();
+    for options in [&[][..], &["--sandbox=none"]] {
+        let mut killed = Mounted::new(&place, options, "memory:");
+        std::fs::write(killed.path("f"), "").unwrap();
+        // All of them, the last one first to be told nothing: nobody is left to unmount.
+        let mut line = vec![killed.daemon.pid()];
+        while let Some(child) = children(line[line.len() - 1]).first() {
+            line.push(*child);
+        }
+        kill_process(line[0], Signal::KILL).unwrap();
+        killed.daemon.end();
+        wait_until("a dead mount", || {
+            let error = std::fs::read_dir(&killed.point).err();
+            error.and_then(|error| error.raw_os_error())
+                == Some(rustix::io::Errno::NOTCONN.raw_os_error())
+        });
+        // Also by another name of the place.
+        let mut command = vfsd(["mount", "memory:"]);
+        let mut daemon = Daemon::start(command.args(options).arg(&link));
+        wait_until("the new mount", || {
+            assert!(daemon.runs(), "{}", daemon.errors());
+            std::fs::read_dir(&killed.point).is_ok_and(|names| names.count() == 0)
+                && is_mounted(&killed.point)
+        });
+        daemon.stop(Signal::TERM);
+        assert!(!is_mounted(&killed.point));
+        let errors = daemon.errors();
+        assert!(
+            errors.contains("took away fuse.vfsd of memory:"),
+            "{errors}"
+        );
+    }
+}
+
+#[test]
+fn a_dead_mount_of_another_program_is_named_and_left() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let point = place.path("mnt");
+    // Its server ends at once.
+    let mounted = Command::new("sh")
+        .args(["-c", "exec 3<>/dev/fuse && mount -i -t fuse.other -o fd=3,rootmode=40000,user_id=0,group_id=0 nfs:/x \"$1\""])
+        .arg("mount")
+        .arg(&point)
+        .status();
+    assert!(mounted.unwrap().success());
+    let (code, _, errors) = outcome(vfsd(["mount", "memory:"]).arg(&point));
+    assert_eq!(code, 1, "{errors}");
+    let told = format!(
+        "vfsd: {0} is a mount, fuse.other of nfs:/x, whose server has ended: take it away with `umount -l {0}`\n",
+        text(&point)
+    );
+    assert!(errors.ends_with(&told), "{errors}");
+    assert!(is_mounted(&point));
+    let unmounted = Command::new("umount").arg("-l").arg(&point).status();
+    assert!(unmounted.unwrap().success());
+}
+
+#[test]
 fn another_mount_at_the_same_place_is_left_alone() {
     if cannot_mount() {
         return;
