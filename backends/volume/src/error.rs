@@ -40,6 +40,22 @@ pub enum VolumeError {
     /// The volume is in a bucket, and this process no longer has it, or the bucket failed.
     #[error("{0}")]
     Ship(#[from] crate::bucket::ShipError),
+    /// This host has the volume open, or had when it was stopped hard, with another directory.
+    #[error(
+        "the volume at {place} has been in use by this host, {host}, for {}, with another state directory: that one is to be \
+         given (--state-dir), or its vfsd stopped; {} is new, and if the other one is lost, --takeover goes on without what is \
+         not in the bucket yet", crate::bucket::lasting(*.seconds), .path.display()
+    )]
+    OtherDirectory {
+        /// Where the volume is.
+        place: std::sync::Arc<str>,
+        /// This host.
+        host: String,
+        /// Since when, as seconds ago.
+        seconds: u64,
+        /// The directory that was given, which never had the volume.
+        path: PathBuf,
+    },
     /// The volume's bucket no longer has what this host has seen in it.
     #[error(
         "{source}; see who did that, or, if it was meant, move {} away, which has what this host knows of the volume, and \

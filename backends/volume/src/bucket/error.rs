@@ -50,7 +50,7 @@ pub enum BucketError {
     /// Another daemon has the volume.
     #[error(
         "the volume at {place} has been in use by {host} for {}: stop vfsd there, or give --takeover if it can no \
-         longer run", lasting(*.seconds)
+         longer run, which loses what is not in the bucket yet", lasting(*.seconds)
     )]
     InUse {
         /// Where the volume is.
@@ -189,7 +189,7 @@ impl From<BucketError> for ShipError {
 }
 
 /// A time in the two largest units.
-fn lasting(seconds: u64) -> String {
+pub(crate) fn lasting(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match () {
         _ if days > 0 => format!("{days} d {} h", hours % 24),

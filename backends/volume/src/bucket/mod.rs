@@ -84,6 +84,7 @@ pub use check::{BucketReport, CheckLevel};
 pub(crate) use collect::CHECKPOINT_TO_READ;
 pub use collect::{Collected, MIN_AGE, Named};
 pub use damage::Damage;
+pub(crate) use error::lasting;
 pub use error::{BucketError, ShipError};
 pub use frame::{Frame, MAX_FRAME_BYTES};
 pub use head::{Checkpoint, Head, Owner};

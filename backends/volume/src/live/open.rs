@@ -122,6 +122,8 @@ impl Volume {
         std::fs::create_dir_all(directory).map_err(failed())?;
         let lock = local.layout().lock()?;
         let instance = instance(&local).map_err(failed())?;
+        let is_new = local.identity().map_err(failed())?;
+        let is_new = is_new.is_none_or(|identity| identity.uuid.is_empty());
         let opener = Opener {
             instance,
             host: host_name(),
@@ -135,7 +137,7 @@ impl Volume {
         let opened = options
             .runtime
             .block_on(Remote::open(bucket, prefix, &opener))
-            .map_err(|error| told(error, directory))?;
+            .map_err(|error| refused(error, directory, is_new))?;
         let remote = Arc::new(opened.remote);
         let opening = Opening {
             local,
@@ -145,6 +147,26 @@ impl Volume {
         let (shipping, foreign) = opening.bring_shipped_forward(&opener.instance)?;
         let storage = VolumeError::storage(directory, "cannot open it");
         open_live(&opening.local, options, remote, shipping, foreign, lock).map_err(storage)
+    }
+}
+
+/// Why the volume is not to be had: `is_new` says that the directory never had it, so that where it is this host itself
+/// that has it, another directory does.
+fn refused(error: BucketError, directory: &Path, is_new: bool) -> VolumeError {
+    match error {
+        BucketError::InUse {
+            place,
+            host,
+            seconds,
+        } if is_new && host == host_name().escape_default().to_string() => {
+            VolumeError::OtherDirectory {
+                place,
+                host,
+                seconds,
+                path: directory.to_owned(),
+            }
+        }
+        error => told(error, directory),
     }
 }
 

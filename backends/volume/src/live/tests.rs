@@ -25,6 +25,7 @@ mod lag;
 mod moving;
 mod power;
 mod scene;
+mod state;
 mod twice;
 mod uploads;
 
