@@ -403,7 +403,7 @@ impl Shared {
 const PAGE: usize = 4096;
 
 /// Memory that begins with a page.
-fn pages(length: usize) -> BytesMut {
+pub(super) fn pages(length: usize) -> BytesMut {
     let mut memory = BytesMut::zeroed(length.saturating_add(PAGE));
     let before = memory.as_ptr().align_offset(PAGE);
     memory.advance(before.min(PAGE));

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rustix::fs::{Advice, Timespec, Timestamps, UTIME_NOW, fadvise, fstat, futimens};
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv, preadv2, pwrite, pwritev};
 
-use super::super::blocks::BLOCK;
+use super::super::blocks::{BLOCK, pages};
 use super::ContentName;
 use super::headers::{
     self, BLOCKS, Checksums, FIRST, Headers, Owner, PAGE, PAGES, are_right, place,
@@ -188,9 +188,12 @@ impl Group {
     pub(in crate::flat) fn load(
         &self,
         blocks: &[u64],
-        direct: impl FnOnce() -> Option<OwnedFd>,
+        mut direct: impl FnMut() -> Option<OwnedFd>,
         mut memory: impl FnMut(usize) -> BytesMut,
     ) -> Vec<(u64, Option<Bytes>)> {
+        if let Some(found) = self.load_at_once(blocks, &mut direct, &mut memory) {
+            return found;
+        }
         let (before, checksums) = self.look(blocks);
         let known = self.state.lock().right;
         let mut found = Vec::new();
@@ -223,25 +226,24 @@ impl Group {
                 .map(|(block, _)| memory(self.room(*block)))
                 .collect();
             let first = run.first().map_or(0, |(block, _)| *block);
+            let at = self.place(first.saturating_mul(BLOCK));
             let mut through_memory = true;
             let mut read = None;
             if let Some(direct) = &direct {
-                read = self.fill(direct.as_fd(), first, &mut parts);
+                read = fill(direct.as_fd(), at, &mut parts);
                 through_memory = read.is_none();
             }
-            let read = read.or_else(|| self.fill(self.file.as_fd(), first, &mut parts));
+            let read = read.or_else(|| fill(self.file.as_fd(), at, &mut parts));
             let mut left = read.unwrap_or(0);
-            for ((block, checksums), mut bytes) in run.iter().zip(parts) {
-                let length = self.length(*block);
-                let is_there = left >= length;
-                left = left.saturating_sub(bytes.len());
-                bytes.truncate(length);
-                let right = is_there && are_right(checksums, 0, &bytes);
+            for ((block, checksums), bytes) in run.iter().zip(parts) {
+                let after = left.saturating_sub(bytes.len());
+                let bytes = self.checked(*block, checksums, bytes, left);
+                left = after;
                 if through_memory {
-                    notes.push((*block, pages_of(&self.range(*block)), right));
+                    notes.push((*block, pages_of(&self.range(*block)), bytes.is_some()));
                 }
-                if right {
-                    found.push((*block, Some(bytes.freeze())));
+                if let Some(bytes) = bytes {
+                    found.push((*block, Some(bytes)));
                 }
             }
         }
@@ -249,14 +251,80 @@ impl Group {
         found
     }
 
-    /// What the headers say of blocks, and since when. Marks the file as used.
-    fn look(&self, blocks: &[u64]) -> (Option<Change>, Vec<Option<Checksums>>) {
+    /// Reads the headers along with the blocks behind them, where neither is known: the device would be waited for twice. `None`
+    /// where that is not the case or does not succeed.
+    fn load_at_once(
+        &self,
+        blocks: &[u64],
+        mut direct: impl FnMut() -> Option<OwnedFd>,
+        mut memory: impl FnMut(usize) -> BytesMut,
+    ) -> Option<Vec<(u64, Option<Bytes>)>> {
+        let mut places = (self.first..).zip(blocks);
+        if blocks.is_empty() || places.any(|(next, block)| next != *block) {
+            return None;
+        }
+        self.mark_used();
+        let before = changed(&self.file);
+        let mut state = self.state.lock();
+        state.now(before);
+        if state.headers.is_some() {
+            return None;
+        }
+        drop(state);
+        if self.has_page(FIRST) {
+            return None;
+        }
+        let direct = direct().filter(|other| self.is_file(other))?;
+        let headers = usize::try_from(FIRST).ok()?;
+        let mut parts = vec![pages(headers)];
+        parts.extend(blocks.iter().map(|block| memory(self.room(*block))));
+        let read = fill(direct.as_fd(), 0, &mut parts)?.checked_sub(headers)?;
+        let headers = Headers::parse(&parts.remove(0), &self.owner, self.first);
+        let mut state = self.state.lock();
+        for block in blocks {
+            state.set_right(*block, u32::MAX, false);
+        }
+        if before == changed(&self.file) && before == state.changed {
+            state.headers = Some(Box::new(headers.clone()));
+        }
+        drop(state);
+        let there = blocks.iter().zip(parts).scan(read, |left, (block, bytes)| {
+            let read = *left;
+            *left = left.saturating_sub(bytes.len());
+            Some((*block, bytes, read))
+        });
+        let checked = there.filter_map(|(block, bytes, read)| {
+            let checksums = headers.get(block)?;
+            Some((block, Some(self.checked(block, checksums, bytes, read)?)))
+        });
+        Some(checked.collect())
+    }
+
+    /// What was read of a block, so many bytes, if it is there and right.
+    fn checked(
+        &self,
+        block: u64,
+        checksums: &Checksums,
+        mut bytes: BytesMut,
+        read: usize,
+    ) -> Option<Bytes> {
+        let length = self.length(block);
+        bytes.truncate(length);
+        (read >= length && are_right(checksums, 0, &bytes)).then(|| bytes.freeze())
+    }
+
+    /// Marks the file as used, where others see it if they have not for a while.
+    fn mark_used(&self) {
         self.used.store(true, Ordering::Relaxed);
-        let is_due =
-            |touched: Option<Instant>| touched.is_none_or(|at| at.elapsed() >= TOUCH_AFTER);
-        if is_due(self.state.lock().touched) {
+        let touched = self.state.lock().touched;
+        if touched.is_none_or(|at| at.elapsed() >= TOUCH_AFTER) {
             self.touch();
         }
+    }
+
+    /// What the headers say of blocks, and since when. Marks the file as used.
+    fn look(&self, blocks: &[u64]) -> (Option<Change>, Vec<Option<Checksums>>) {
+        self.mark_used();
         let mut state = self.state.lock();
         let now = changed(&self.file);
         state.now(now);
@@ -275,13 +343,6 @@ impl Group {
                 state.set_right(*block, *pages, *right);
             }
         }
-    }
-
-    /// Reads as much as fits, from the beginning of a block on, and answers how many bytes that were.
-    fn fill(&self, file: BorrowedFd<'_>, first: u64, parts: &mut [BytesMut]) -> Option<usize> {
-        let at = self.place(first.saturating_mul(BLOCK));
-        let mut slices: Vec<_> = parts.iter_mut().map(|part| IoSliceMut::new(part)).collect();
-        preadv(file, &mut slices, at).ok()
     }
 
     /// Writes blocks in a row. Waits for the disk.
@@ -390,6 +451,12 @@ impl Group {
         let from = block.saturating_mul(BLOCK);
         from..from.saturating_add(BLOCK).min(self.size).max(from)
     }
+}
+
+/// Reads as much as fits, from `at` in a file on, and answers how many bytes that were.
+fn fill(file: BorrowedFd<'_>, at: u64, parts: &mut [BytesMut]) -> Option<usize> {
+    let mut slices: Vec<_> = parts.iter_mut().map(|part| IoSliceMut::new(part)).collect();
+    preadv(file, &mut slices, at).ok()
 }
 
 fn changed(file: &OwnedFd) -> Option<Change> {

@@ -58,9 +58,13 @@ impl Headers {
     pub(super) fn read(file: &OwnedFd, owner: &Owner, first: u64) -> Self {
         let mut bytes = [0; STRIDE * BLOCKS];
         let filled = pread(file, &mut bytes, 0).unwrap_or(0);
-        let filled = bytes.get(..filled).unwrap_or_default();
+        Self::parse(bytes.get(..filled).unwrap_or_default(), owner, first)
+    }
+
+    /// The same of a file that begins with these bytes.
+    pub(super) fn parse(begins: &[u8], owner: &Owner, first: u64) -> Self {
         let mut headers = Self::default();
-        for (block, header) in (first..).zip(filled.chunks_exact(STRIDE)) {
+        for (block, header) in (first..).zip(begins.chunks_exact(STRIDE).take(BLOCKS)) {
             if let Some((begin, checksums)) = header.split_at_checked(OWNER)
                 && begin == owner.begins(block)
             {

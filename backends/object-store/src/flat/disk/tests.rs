@@ -236,6 +236,68 @@ fn what_the_kernel_has_forgotten_is_read_around_its_memory_and_is_right() {
     assert_eq!(loaded, [expected[0].clone(), expected[2].clone()]);
 }
 
+/// Whether the kernel has the page of the headers in memory.
+fn has_headers(group: &Group) -> bool {
+    let mut byte = [0];
+    let parts = &mut [std::io::IoSliceMut::new(&mut byte)];
+    let nowait = rustix::io::ReadWriteFlags::NOWAIT;
+    rustix::io::preadv2(group.descriptor(), parts, 0, nowait) == Ok(1)
+}
+
+#[test]
+fn headers_that_are_not_known_come_with_the_blocks_behind_them() {
+    // On a disk, rather than in memory.
+    let program = std::env::current_exe().unwrap();
+    let dir = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
+    let open = || DiskCache::open(dir.path(), 64 << 20).unwrap();
+    let name = content("a", 8 * WHOLE + 77);
+    let blocks = [1, 2, 3].map(|byte| Bytes::from(vec![byte; WHOLE]));
+    let (first, last) = (blocks[..2].to_vec(), blocks[2..].to_vec());
+    open().put(&name, 0, &first);
+    open().put(&name, 3, &last);
+    open().put(&name, 8, &[vec![4; 77].into()]);
+    let load = |from: u64, count: u64| {
+        let cache = open();
+        let group = cache.find(&name, from).unwrap();
+        forget(&group);
+        let asked: Vec<u64> = (from..from + count).collect();
+        let direct = || cache.direct(&name, from);
+        let loaded = group.load(&asked, direct, |length| {
+            super::super::blocks::State::default().pages(length)
+        });
+        let around = direct().is_some() && !has_headers(&group);
+        for block in asked {
+            let there = loaded.iter().any(|(found, _)| *found == block);
+            assert!(!there || group.may_have(block));
+        }
+        (loaded, around)
+    };
+    let there = |block: u64, bytes: &Bytes| (block, Some(bytes.clone()));
+    let (loaded, around) = load(0, 8);
+    let expected = [
+        there(0, &blocks[0]),
+        there(1, &blocks[1]),
+        there(3, &blocks[2]),
+    ];
+    assert_eq!(loaded, expected);
+    assert_eq!(load(0, 1).0, expected[..1]);
+    assert_eq!(load(1, 3).0, expected[1..], "not from the beginning on");
+    assert_eq!(load(8, 1).0, [there(8, &vec![4; 77].into())]);
+    let (group, nowhere) = (open().find(&name, 0).unwrap(), open());
+    forget(&group);
+    let direct = nowhere.direct(&name, 0).is_some() && !has_headers(&group);
+    assert!(around || !direct, "the device was asked for them alone");
+
+    let path = dir.path().join(name.path(0));
+    let mut damaged = std::fs::read(&path).unwrap();
+    damaged[4096 + WHOLE + 5] ^= 1;
+    std::fs::write(&path, &damaged).unwrap();
+    assert_eq!(load(0, 8).0, [expected[0].clone(), expected[2].clone()]);
+    damaged[0] ^= 1;
+    std::fs::write(&path, &damaged[..4096 + 3 * WHOLE]).unwrap();
+    assert_eq!(load(0, 8).0, [], "another's, and cut off");
+}
+
 #[test]
 fn what_was_checked_is_known_of_a_file_that_was_closed_and_not_of_one_in_its_place() {
     let dir = tempfile::tempdir().unwrap();
