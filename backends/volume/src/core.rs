@@ -43,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) names: Mutex<()>,
     pub(crate) upkeep: Upkeep,
     pub(crate) failpoints: Failpoints,
+    /// Names the volume in the log: who opens one has entered it.
+    pub(crate) span: tracing::Span,
     /// Owner and group of what callers without an identity make.
     pub(crate) owner: (u32, u32),
     pub(crate) usage: Usage,
@@ -76,6 +78,7 @@ impl Core {
             names: Mutex::default(),
             upkeep,
             failpoints: Failpoints::default(),
+            span: tracing::Span::current(),
             owner,
             usage: Usage::new(quota),
             locks: LockBudget::new(LockBudget::USUAL),
@@ -236,7 +239,7 @@ impl Core {
                 self.count.fetch_sub(1, Ordering::Relaxed);
             }
             Err(error) => {
-                tracing::warn!(ino, %error, "volume: an orphan stays until the next start")
+                tracing::warn!(parent: &self.span, ino, %error, "volume: an orphan stays until the next start")
             }
         }
     }

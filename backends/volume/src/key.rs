@@ -61,6 +61,11 @@ impl Bucket {
     pub fn store(&self) -> &Store {
         &self.store
     }
+
+    /// What is below a prefix, for messages.
+    pub(crate) fn place(&self, prefix: &str) -> String {
+        format!("{}/{prefix}", self.store.name())
+    }
 }
 
 impl From<&Store> for Bucket {

@@ -105,6 +105,7 @@ impl Volume {
     /// When there is no volume, when another process has it open, when it is of a newer format, or
     /// when its files cannot be used.
     pub fn open(directory: &Path, options: &VolumeOptions) -> Result<Self, VolumeError> {
+        let _span = tracing::error_span!("volume", at = %directory.display()).entered();
         let layout = Layout::new(directory);
         let lock = layout.read_header().and_then(|_| layout.lock())?;
         // As it is now that nobody else has the volume.
@@ -201,7 +202,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         if let Err(error) = self.close() {
-            tracing::debug!(%error, "volume: not closed as it should be");
+            tracing::debug!(parent: &self.core.span, %error, "volume: not closed as it should be");
         }
         self.core.meta.close();
         join(self.applier.take(), "metadata");
@@ -262,7 +263,7 @@ pub(crate) fn start(
     let for_thread = core.clone();
     let thread = std::thread::Builder::new()
         .name("volume-upkeep".to_owned())
-        .spawn(move || jobs.run(&for_thread))?;
+        .spawn(move || for_thread.span.in_scope(|| jobs.run(&for_thread)))?;
     let engine = Arc::new(Engine {
         core: core.clone(),
         upkeep: Mutex::new(Some(thread)),

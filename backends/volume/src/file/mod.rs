@@ -225,7 +225,7 @@ impl Drop for OpenFile {
             locks.release_file(self.id);
         }
         if let Err(error) = inode.settle() {
-            tracing::warn!(inode = inode.ino, %error, "volume: size and times were not written");
+            tracing::warn!(parent: &inode.core.span, inode = inode.ino, %error, "volume: size and times were not written");
         }
         inode.content.closed();
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use super::Live;
 use super::extents::{live_bytes, objects};
@@ -97,7 +98,7 @@ impl Care {
         let (local, cleaning) = (local.clone(), self.cleaning);
         let (sparse_later, retention) = (live.sparse.clone(), self.retention.clone());
         let (done, stored) = oneshot::channel();
-        let task = live.runtime.spawn(async move {
+        let task = async move {
             let stored = remote.checkpoint(&path, point).await;
             if stored.is_ok()
                 && let Err(error) = retention.tend(&remote, since_1970().as_secs()).await
@@ -120,7 +121,8 @@ impl Care {
                 let sparse = cleaning.clean(&remote, &local, named).await;
                 sparse_later.lock().extend(sparse);
             }
-        });
+        };
+        let task = live.runtime.spawn(task.in_current_span());
         self.under_way = Some(UnderWay { stored, task });
     }
 

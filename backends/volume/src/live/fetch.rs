@@ -113,7 +113,7 @@ impl Inode {
         if let Some((live, map)) = self.live()
             && let Err(error) = self.ask(live, map, range, &mut None)
         {
-            tracing::debug!(ino = self.ino, %error, "volume: nothing is read ahead");
+            tracing::debug!(parent: &self.core.span, ino = self.ino, %error, "volume: nothing is read ahead");
         }
     }
 
@@ -181,7 +181,7 @@ impl Inode {
         match arrived {
             Ok(()) => flight.arrived = true,
             Err(error) => {
-                tracing::warn!(ino = self.ino, %error, "volume: content cannot be fetched")
+                tracing::warn!(parent: &self.core.span, ino = self.ino, %error, "volume: content cannot be fetched")
             }
         }
     }

@@ -39,6 +39,8 @@ impl Volume {
         (directory, lock): (&Path, Lock),
         options: &RemoteOptions,
     ) -> Result<Self, VolumeError> {
+        let bucket = bucket.into();
+        let _span = tracing::error_span!("volume", at = bucket.place(prefix), snapshot).entered();
         let runtime = &options.runtime;
         let view = runtime.block_on(View::open(bucket, prefix))?;
         let found = runtime.block_on(view.find_snapshot(snapshot))?;
@@ -129,7 +131,7 @@ fn open(
     let core = volume.core().clone();
     let thread = std::thread::Builder::new()
         .name("volume-snapshot".to_owned())
-        .spawn(move || keep_room(&core, &local))?;
+        .spawn(move || core.span.in_scope(|| keep_room(&core, &local)))?;
     volume.set_shipper(thread);
     Ok(volume)
 }

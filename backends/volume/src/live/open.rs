@@ -117,6 +117,8 @@ impl Volume {
         directory: &Path,
         options: &RemoteOptions,
     ) -> Result<Self, VolumeError> {
+        let bucket = bucket.into();
+        let _span = tracing::error_span!("volume", at = bucket.place(prefix)).entered();
         let local = Local::new(directory).at_boot(options.boot.clone());
         let failed = || VolumeError::failed(directory, "cannot use its local directory");
         std::fs::create_dir_all(directory).map_err(failed())?;
@@ -363,10 +365,11 @@ fn open_live(
     )?;
     let core = volume.core().clone();
     let records = Cursor::new(&layout.journal(), point.lsn);
+    let span = core.span.clone();
     let shipper = Shipper::new(core.clone(), shipping, records, local.clone(), care);
     let thread = std::thread::Builder::new()
         .name("volume-shipper".to_owned())
-        .spawn(move || shipper.run())?;
+        .spawn(move || span.in_scope(|| shipper.run()))?;
     volume.set_shipper(thread);
     if let Some(live) = &core.live
         && core.meta.last() > point.lsn

@@ -119,9 +119,10 @@ impl Meta {
             kept_after: AtomicU64::new(kept_after.unwrap_or(Lsn::MAX)),
         });
         let applier = meta.clone();
+        let span = tracing::Span::current();
         let thread = std::thread::Builder::new()
             .name("volume-meta".to_owned())
-            .spawn(move || applier.apply_all(db))?;
+            .spawn(move || span.in_scope(|| applier.apply_all(db)))?;
         Ok((meta, thread))
     }
 

@@ -14,6 +14,7 @@ mod faults;
 mod holes;
 mod hosts;
 mod local_store;
+mod log;
 mod memory;
 mod quota;
 mod rollback;
