@@ -40,7 +40,7 @@ impl fmt::Display for Entry {
 /// [`MountError::Dead`] when the server of another's has ended, or it cannot be unmounted.
 pub fn remove_dead(point: &Path) -> Result<Vec<String>, MountError> {
     let mut removed = Vec::new();
-    while removed.len() < MOST && rustix::fs::stat(point).err() == Some(Errno::NOTCONN) {
+    while removed.len() < MOST && is_dead(point) {
         let place = real(point);
         let entry = place.as_deref().and_then(topmost);
         let (Some(place), Some(entry)) = (&place, &entry) else {
@@ -76,6 +76,13 @@ fn error(place: &Path, entry: Option<&Entry>, why: &str) -> MountError {
             false => "fusermount3 -uz",
         },
     }
+}
+
+/// Whether the server behind a place has ended. Attributes may be remembered for longer than it lives, so it is asked what
+/// nobody remembers.
+fn is_dead(point: &Path) -> bool {
+    let asked = rustix::fs::stat(point).and_then(|_| rustix::fs::statfs(point));
+    asked.err() == Some(Errno::NOTCONN)
 }
 
 fn unmount(place: &Path) -> std::io::Result<()> {
