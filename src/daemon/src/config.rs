@@ -21,6 +21,7 @@
 //! cannot be overridden by another.
 
 use std::ffi::OsStr;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -32,6 +33,9 @@ use crate::cli::choices::Locks;
 use crate::exit::Failure;
 use crate::settings::{ExportSettings, LocalLocks};
 use crate::source::{Layers, Source, Upper};
+
+/// A configuration is no larger.
+const MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,7 +70,7 @@ pub(crate) struct Configuration {
 /// # Errors
 /// When the file cannot be read or understood, or contradicts `--readonly`.
 pub(crate) fn read(path: &Path, readonly: bool) -> Result<Configuration, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let text = read_text(path).map_err(|error| {
         Failure::run(format!(
             "cannot read the configuration {}: {error}",
             path.display()
@@ -74,6 +78,20 @@ pub(crate) fn read(path: &Path, readonly: bool) -> Result<Configuration, Failure
     })?;
     parse(&text, readonly)
         .map_err(|error| Failure::usage(format!("configuration {}: {error}", path.display())))
+}
+
+/// The text of a file, which may be anything that the command line named.
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?
+        .take(MAX_BYTES.saturating_add(1))
+        .read_to_string(&mut text)?;
+    match u64::try_from(text.len()) {
+        Ok(0..=MAX_BYTES) => Ok(text),
+        _ => Err(io::Error::other(format!(
+            "it is larger than {MAX_BYTES} bytes, which no configuration is"
+        ))),
+    }
 }
 
 fn parse(text: &str, readonly: bool) -> Result<Configuration, String> {
@@ -146,6 +164,15 @@ mod tests {
 
     fn exports(text: &str, readonly: bool) -> Result<Vec<ExportSettings>, String> {
         parse(text, readonly).map(|read| read.exports)
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_no_configuration() {
+        let refused = super::read(Path::new("/dev/zero"), false).err();
+        assert!(
+            matches!(&refused, Some(Failure::Run(told)) if told.contains("larger than")),
+            "{refused:?}"
+        );
     }
 
     #[test]

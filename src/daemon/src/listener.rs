@@ -95,7 +95,10 @@ pub(crate) fn bind(path: &Path, mode: Mode) -> Result<(UnixListener, OwnedFile),
     let advise = |error: io::Error| {
         let advice = match error.kind() {
             io::ErrorKind::NotFound => "create its directory first",
-            io::ErrorKind::AddrInUse => "another process serves there, or a file is in the way",
+            io::ErrorKind::AddrInUse => {
+                "another process serves there: end that one, or choose another path"
+            }
+            io::ErrorKind::AlreadyExists => "remove it, or choose another path",
             io::ErrorKind::InvalidInput => "use a path of at most 107 bytes",
             _ => "choose another path",
         };
@@ -118,7 +121,6 @@ pub(crate) fn bind(path: &Path, mode: Mode) -> Result<(UnixListener, OwnedFile),
     ))
 }
 
-/// Removes a socket that nobody listens on.
 /// Listens at a path that comes into being when the socket listens already: who waits for it may connect at once, and is
 /// not refused between bind(2) and listen(2).
 fn listen_at(path: &Path) -> io::Result<UnixListener> {
@@ -137,11 +139,17 @@ fn listen_at(path: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
+/// Removes a socket that nobody listens on.
 fn remove_stale(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => {}
-        Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+        Ok(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "a file is in the way",
+            ));
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
@@ -248,7 +256,11 @@ mod tests {
         let path = directory.path().join("socket");
         drop(UnixListener::bind(&path).unwrap());
         let (_listener, file) = bind(&path, Mode::from_raw_mode(0o600)).unwrap();
-        assert!(bind(&path, Mode::from_raw_mode(0o600)).is_err());
+        let refused = bind(&path, Mode::from_raw_mode(0o600)).err();
+        assert!(
+            matches!(&refused, Some(Failure::Run(told)) if told.contains("end that one")),
+            "{refused:?}"
+        );
         drop(file);
         assert!(!path.exists());
     }
@@ -278,7 +290,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         std::fs::write(&path, "precious").unwrap();
-        assert!(bind(&path, Mode::from_raw_mode(0o600)).is_err());
+        let refused = bind(&path, Mode::from_raw_mode(0o600)).err();
+        assert!(
+            matches!(&refused, Some(Failure::Run(told)) if told.contains("remove it")),
+            "{refused:?}"
+        );
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 }

@@ -20,6 +20,9 @@ use crate::signals::{Signal, Signals};
 /// After what time the kernel has forgotten a thread that has ended.
 const FORGOTTEN: Duration = Duration::from_secs(1);
 
+/// How long a signal to stop is the same as the one before: timeout(1) tells a process, and then its whole group.
+const SAME: Duration = Duration::from_secs(2);
+
 /// A child process, which its parent waits for.
 #[derive(Debug)]
 pub(crate) struct Child(Pid);
@@ -119,14 +122,19 @@ impl Child {
         if let Event::Ended(status) = self.next(signals)? {
             return verdict(status);
         }
+        let told = Instant::now();
         // As in `supervise`.
         let _ = kill_process(self.0, Kill::TERM);
         thread::scope(|scope| {
             thread::Builder::new()
                 .spawn_scoped(scope, last)
                 .map_err(|error| Failure::run(format!("cannot start a thread: {error}")))?;
-            if let Event::Ended(status) = self.next(signals)? {
-                return verdict(status);
+            loop {
+                match self.next(signals)? {
+                    Event::Ended(status) => return verdict(status),
+                    Event::Stop if told.elapsed() < SAME => {}
+                    Event::Stop => break,
+                }
             }
             tracing::warn!("the server is killed: what it had to finish, the next start finishes");
             // It fails only when the child has ended already.

@@ -8,7 +8,9 @@ use std::process::Command;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
-use crate::process::{Daemon, Place, ask, children, not_root, outcome, text, vfsd, wait_until};
+use crate::process::{
+    Daemon, Place, ask, children, not_root, outcome, status, text, vfsd, wait_until,
+};
 
 /// How many file systems are mounted there, one over another.
 fn mounts(point: &Path) -> usize {
@@ -244,6 +246,31 @@ fn a_server_that_is_killed_leaves_no_dead_mount() {
 }
 
 #[test]
+fn who_is_told_twice_at_once_to_end_does_so_in_order() {
+    if cannot_mount() {
+        return;
+    }
+    let place = Place::new();
+    let mut mounted = Mounted::new(&place, &[], "memory:");
+    std::fs::write(mounted.path("f"), "").unwrap();
+    let (first, serving) = (mounted.daemon.pid(), mounted.daemon.serving());
+    kill_process(serving, Signal::STOP).unwrap();
+    // As timeout(1) does: the process, and then its group.
+    for _ in 0..2 {
+        mounted.daemon.signal(Signal::TERM);
+        wait_until("the signal to be taken", || {
+            let pending = u64::from_str_radix(&status(first, "ShdPnd:"), 16).unwrap();
+            pending & 1 << (Signal::TERM.as_raw() - 1) == 0
+        });
+    }
+    kill_process(serving, Signal::CONT).unwrap();
+    assert_eq!(mounted.daemon.end().code(), Some(0));
+    assert!(!is_mounted(&mounted.point));
+    let errors = mounted.daemon.errors();
+    assert!(!errors.contains("killed"), "{errors}");
+}
+
+#[test]
 fn a_dead_mount_is_taken_away_by_the_next_one() {
     if cannot_mount() {
         return;
@@ -262,9 +289,9 @@ fn a_dead_mount_is_taken_away_by_the_next_one() {
         kill_process(line[0], Signal::KILL).unwrap();
         killed.daemon.end();
         wait_until("a dead mount", || {
-            let error = std::fs::read_dir(&killed.point).err();
-            error.and_then(|error| error.raw_os_error())
-                == Some(rustix::io::Errno::NOTCONN.raw_os_error())
+            // Unlike attributes it is not remembered.
+            let asked = rustix::fs::statfs(&killed.point);
+            asked.err() == Some(rustix::io::Errno::NOTCONN)
         });
         // Also by another name of the place.
         let mut command = vfsd(["mount", "memory:"]);
