@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::blocks::{BLOCK, Wanted};
+use super::disk::TOGETHER;
 
 /// The first window: with the read itself one request.
 const FIRST: u64 = 1 << 20;
@@ -11,6 +12,8 @@ const FIRST: u64 = 1 << 20;
 const NEAR: u64 = 1 << 20;
 /// Requests that share a window.
 const REQUESTS: u64 = 4;
+/// What the disk's cache keeps in one file. Requests end where such a file does, so that each is of whole ones.
+const GROUP: u64 = TOGETHER * BLOCK;
 /// The largest request.
 const LARGEST_REQUEST: u64 = 8 << 20;
 
@@ -51,6 +54,12 @@ impl Readahead {
         let left = self.asked.saturating_sub(self.position);
         let end = if passes && left <= self.window / 2 {
             let end = self.position.saturating_add(self.window);
+            let before = end.saturating_sub(end % GROUP);
+            let end = if before > self.position.saturating_add(self.window / 2) {
+                before
+            } else {
+                end.checked_next_multiple_of(GROUP).unwrap_or(end)
+            };
             self.window = self.window.saturating_mul(2).min(most);
             self.asked = self.asked.max(end);
             end
@@ -78,11 +87,13 @@ fn wanted(now: Range<u64>, ahead: Range<u64>, size: u64, request: u64) -> Wanted
     let block = |offset: u64| offset / BLOCK;
     let end = |offset: u64| offset.min(size).div_ceil(BLOCK);
     let now = block(now.start)..end(now.end);
-    let at_once = (request / BLOCK).max(1);
     let needed = now.end.saturating_sub(now.start);
+    let at_once = (request / BLOCK).max(1).saturating_add(needed);
     Wanted {
         ahead: now.end..end(ahead.end).max(now.end),
-        at_once: at_once.saturating_add(needed),
+        at_once: at_once
+            .checked_next_multiple_of(TOGETHER)
+            .unwrap_or(at_once),
         jumps: false,
         now,
     }
@@ -99,8 +110,8 @@ mod tests {
         let mut ahead = Readahead::default();
         let size = 1 << 30;
         let first = ahead.read(0..BLOCK, size, 32 * MIB);
-        assert_eq!((first.now.clone(), first.ahead.clone()), (0..1, 1..9));
-        assert!(first.at_once >= 9, "one request");
+        assert_eq!((first.now.clone(), first.ahead.clone()), (0..1, 1..8));
+        assert!(first.at_once >= 8, "one request");
         let mut asked = first.ahead.end;
         let mut requests = 0;
         for number in 1..2000 {
@@ -108,6 +119,12 @@ mod tests {
             if !next.ahead.is_empty() {
                 requests += 1;
                 assert!(next.ahead.end > asked);
+                let ends = [next.ahead.end, next.at_once];
+                assert_eq!(
+                    ends.map(|it| it % TOGETHER),
+                    [0, 0],
+                    "whole files of the cache"
+                );
                 asked = next.ahead.end;
             }
             assert!(asked > number, "read {number} waits");
