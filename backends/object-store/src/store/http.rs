@@ -72,14 +72,14 @@ impl Nearby {
     }
 
     fn client(&self) -> Result<&HttpClient, HttpError> {
-        const EXCLUDED: &str = "localhost,127.0.0.0/8,169.254.0.0/16,::1/128,fe80::/10";
+        const EVERYWHERE: &str = "*,0.0.0.0/0,::/0";
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        // The library leaves a proxy out by excluding hosts from one.
+        // The library leaves a proxy out by excluding every host from one.
         let options = self.options.clone();
         let options = options.with_proxy_url("http://localhost");
-        let made = ReqwestConnector::default().connect(&options.with_proxy_excludes(EXCLUDED));
+        let made = ReqwestConnector::default().connect(&options.with_proxy_excludes(EVERYWHERE));
         let made = made.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
         Ok(self.client.get_or_init(|| made))
     }

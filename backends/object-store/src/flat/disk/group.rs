@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{Advice, Timespec, Timestamps, UTIME_NOW, fadvise, fstat, futimens};
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv, preadv2, pwrite, pwritev};
 
@@ -155,7 +155,9 @@ impl Group {
     /// that they are on.
     pub(in crate::flat) fn read(&self, range: &Range<u64>) -> Option<Bytes> {
         let block = range.start / BLOCK;
-        let (before, checksums) = self.look(&[block]);
+        let (mut state, before) = self.begin();
+        let checksums = self.checksums(&mut state, &[block]);
+        drop(state);
         let checksums = checksums.first().copied().flatten()?;
         let from = range.start.checked_sub(range.start % PAGE)?;
         let end = range.end.next_multiple_of(PAGE).min(self.size);
@@ -191,11 +193,17 @@ impl Group {
         mut direct: impl FnMut() -> Option<OwnedFd>,
         mut memory: impl FnMut(usize) -> BytesMut,
     ) -> Vec<(u64, Option<Bytes>)> {
-        if let Some(found) = self.load_at_once(blocks, &mut direct, &mut memory) {
-            return found;
+        let (mut state, mut before) = self.begin();
+        if state.headers.is_none() {
+            drop(state);
+            if let Some(found) = self.load_at_once(before, blocks, &mut direct, &mut memory) {
+                return found;
+            }
+            (state, before) = self.begin();
         }
-        let (before, checksums) = self.look(blocks);
-        let known = self.state.lock().right;
+        let checksums = self.checksums(&mut state, blocks);
+        let known = state.right;
+        drop(state);
         let mut found = Vec::new();
         let mut wanted: Vec<(u64, Checksums)> = Vec::new();
         for (&block, checksums) in blocks.iter().zip(checksums) {
@@ -234,16 +242,14 @@ impl Group {
                 through_memory = read.is_none();
             }
             let read = read.or_else(|| fill(self.file.as_fd(), at, &mut parts));
-            let mut left = read.unwrap_or(0);
-            for ((block, checksums), bytes) in run.iter().zip(parts) {
-                let after = left.saturating_sub(bytes.len());
-                let bytes = self.checked(*block, checksums, bytes, left);
-                left = after;
+            let parts = run.iter().zip(parts);
+            let parts = parts.map(|((block, checksums), bytes)| (*block, Some(checksums), bytes));
+            for (block, bytes) in self.checked(parts, read.unwrap_or(0)) {
                 if through_memory {
-                    notes.push((*block, pages_of(&self.range(*block)), bytes.is_some()));
+                    notes.push((block, pages_of(&self.range(block)), bytes.is_some()));
                 }
-                if let Some(bytes) = bytes {
-                    found.push((*block, Some(bytes)));
+                if bytes.is_some() {
+                    found.push((block, bytes));
                 }
             }
         }
@@ -251,10 +257,11 @@ impl Group {
         found
     }
 
-    /// Reads the headers along with the blocks behind them, where neither is known: the device would be waited for twice. `None`
-    /// where that is not the case or does not succeed.
+    /// Reads the headers, which are not known of the file as it was `before`, along with the blocks behind them: the device
+    /// would be waited for twice. `None` where the blocks are others or known to the kernel, or where it does not succeed.
     fn load_at_once(
         &self,
+        before: Option<Change>,
         blocks: &[u64],
         mut direct: impl FnMut() -> Option<OwnedFd>,
         mut memory: impl FnMut(usize) -> BytesMut,
@@ -263,14 +270,6 @@ impl Group {
         if blocks.is_empty() || places.any(|(next, block)| next != *block) {
             return None;
         }
-        self.mark_used();
-        let before = changed(&self.file);
-        let mut state = self.state.lock();
-        state.now(before);
-        if state.headers.is_some() {
-            return None;
-        }
-        drop(state);
         if self.has_page(FIRST) {
             return None;
         }
@@ -288,29 +287,28 @@ impl Group {
             state.headers = Some(Box::new(headers.clone()));
         }
         drop(state);
-        let there = blocks.iter().zip(parts).scan(read, |left, (block, bytes)| {
-            let read = *left;
-            *left = left.saturating_sub(bytes.len());
-            Some((*block, bytes, read))
-        });
-        let checked = there.filter_map(|(block, bytes, read)| {
-            let checksums = headers.get(block)?;
-            Some((block, Some(self.checked(block, checksums, bytes, read)?)))
-        });
-        Some(checked.collect())
+        let parts = blocks.iter().zip(parts);
+        let parts = parts.map(|(block, bytes)| (*block, headers.get(*block), bytes));
+        let checked = self.checked(parts, read);
+        Some(checked.filter(|(_, bytes)| bytes.is_some()).collect())
     }
 
-    /// What was read of a block, so many bytes, if it is there and right.
-    fn checked(
+    /// What was read in a row of blocks, so many bytes in all: the content of those that are there and right.
+    fn checked<'a>(
         &self,
-        block: u64,
-        checksums: &Checksums,
-        mut bytes: BytesMut,
+        parts: impl Iterator<Item = (u64, Option<&'a Checksums>, BytesMut)>,
         read: usize,
-    ) -> Option<Bytes> {
-        let length = self.length(block);
-        bytes.truncate(length);
-        (read >= length && are_right(checksums, 0, &bytes)).then(|| bytes.freeze())
+    ) -> impl Iterator<Item = (u64, Option<Bytes>)> {
+        let mut left = read;
+        parts.map(move |(block, checksums, mut bytes)| {
+            let length = self.length(block);
+            let is_there = left >= length;
+            left = left.saturating_sub(bytes.len());
+            bytes.truncate(length);
+            let is_right = |checksums| are_right(checksums, 0, &bytes);
+            let right = is_there && checksums.is_some_and(is_right);
+            (block, right.then(|| bytes.freeze()))
+        })
     }
 
     /// Marks the file as used, where others see it if they have not for a while.
@@ -322,16 +320,21 @@ impl Group {
         }
     }
 
-    /// What the headers say of blocks, and since when. Marks the file as used.
-    fn look(&self, blocks: &[u64]) -> (Option<Change>, Vec<Option<Checksums>>) {
+    /// What is known of the file as it is now, and since when. Marks it as used.
+    fn begin(&self) -> (MutexGuard<'_, State>, Option<Change>) {
         self.mark_used();
         let mut state = self.state.lock();
         let now = changed(&self.file);
         state.now(now);
+        (state, now)
+    }
+
+    /// What the headers say of blocks.
+    fn checksums(&self, state: &mut State, blocks: &[u64]) -> Vec<Option<Checksums>> {
         let read = || Box::new(Headers::read(&self.file, &self.owner, self.first));
         let headers = state.headers.get_or_insert_with(read);
         let checksums = blocks.iter().map(|block| headers.get(*block).copied());
-        (now, checksums.collect())
+        checksums.collect()
     }
 
     /// Notes which pages of blocks turned out to be right, unless the file was changed since `before`.
@@ -429,7 +432,7 @@ impl Group {
     }
 
     /// Whether the kernel has a byte of the file in memory. If not it begins to read the page.
-    fn has_page(&self, at: u64) -> bool {
+    pub(super) fn has_page(&self, at: u64) -> bool {
         let mut byte = [0];
         let parts = &mut [IoSliceMut::new(&mut byte)];
         preadv2(&self.file, parts, at, ReadWriteFlags::NOWAIT) == Ok(1)
