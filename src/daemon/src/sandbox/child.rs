@@ -41,13 +41,13 @@ pub(crate) enum Fork {
 pub(crate) fn fork() -> io::Result<Fork> {
     // One that was joined is told to have ended a moment before the kernel forgets it.
     let begin = Instant::now();
-    while std::fs::read_dir("/proc/self/task")?.count() != 1 && begin.elapsed() < FORGOTTEN {
+    while std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        if begin.elapsed() >= FORGOTTEN {
+            return Err(io::Error::other(
+                "a thread was started before the sandbox was entered",
+            ));
+        }
         thread::sleep(Duration::from_millis(1));
-    }
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::other(
-            "a thread was started before the sandbox was entered",
-        ));
     }
     // SAFETY: this is the only thread, so no lock is held by one that the child does not have.
     match unsafe { libc::fork() } {
