@@ -11,8 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use crate::attach::SUBTYPE;
-use crate::fusermount;
-use crate::mount::MountError;
+use crate::mount::{Helper, MountError};
 
 /// Mounts that may lie on one another at a place.
 const MOST: usize = 16;
@@ -51,7 +50,7 @@ pub fn remove_dead(point: &Path) -> Result<Vec<String>, MountError> {
         if entry.kind != format!("fuse.{SUBTYPE}") || !is_ours {
             return Err(error(place, Some(entry), ""));
         }
-        if let Err(why) = unmount(place) {
+        if let Err(why) = Helper::of_this_process().detach(place, UnmountFlags::DETACH) {
             return Err(error(place, Some(entry), &format!(", which failed: {why}")));
         }
         removed.push(entry.to_string());
@@ -71,9 +70,9 @@ fn error(place: &Path, entry: Option<&Entry>, why: &str) -> MountError {
         point: place.to_owned(),
         what: entry.map_or_else(String::new, |entry| format!(", {entry},")),
         why: why.to_owned(),
-        command: match rustix::process::geteuid().is_root() {
-            true => "umount -l",
-            false => "fusermount3 -uz",
+        command: match Helper::of_this_process() {
+            Helper::Kernel => "umount -l",
+            Helper::Fusermount => "fusermount3 -uz",
         },
     }
 }
@@ -83,14 +82,6 @@ fn error(place: &Path, entry: Option<&Entry>, why: &str) -> MountError {
 fn is_dead(point: &Path) -> bool {
     let asked = rustix::fs::stat(point).and_then(|_| rustix::fs::statfs(point));
     asked.err() == Some(Errno::NOTCONN)
-}
-
-fn unmount(place: &Path) -> std::io::Result<()> {
-    if rustix::process::geteuid().is_root() {
-        let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
-        return Ok(rustix::mount::unmount(place, flags)?);
-    }
-    fusermount::unmount(place, true).map_err(std::io::Error::other)
 }
 
 /// Where a path leads, which is a mount whose server answers nothing: only the kernel is asked.

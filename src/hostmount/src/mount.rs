@@ -107,7 +107,7 @@ pub enum Unmounted {
 
 /// Who has mounted, and so unmounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Helper {
+pub(crate) enum Helper {
     Kernel,
     Fusermount,
 }
@@ -132,12 +132,13 @@ impl HostMount {
             .map_err(|error| unusable(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
         let status = rustix::fs::stat(&point).map_err(unusable)?;
         let kind = FileType::from_raw_mode(status.st_mode);
-        let (attached, by) = if rustix::process::geteuid().is_root() {
-            let attached = attach(&point, kind, options)?;
-            (attached, Helper::Kernel)
-        } else {
-            let device = fusermount::mount(&point, &options.for_fusermount())?;
-            (Attached::found_at(&point, device), Helper::Fusermount)
+        let by = Helper::of_this_process();
+        let attached = match by {
+            Helper::Kernel => attach(&point, kind, options)?,
+            Helper::Fusermount => {
+                let device = fusermount::mount(&point, &options.for_fusermount())?;
+                Attached::found_at(&point, device)
+            }
         };
         let mount = Self {
             id: attached.id,
@@ -235,14 +236,29 @@ impl HostMount {
     }
 
     fn detach(&self, how: UnmountFlags) -> io::Result<()> {
-        match self.by {
-            Helper::Kernel => Ok(rustix::mount::unmount(
-                &self.point,
-                how | UnmountFlags::NOFOLLOW,
-            )?),
-            Helper::Fusermount => {
+        self.by.detach(&self.point, how)
+    }
+}
+
+impl Helper {
+    /// Whom this process asks.
+    pub(crate) fn of_this_process() -> Self {
+        match rustix::process::geteuid().is_root() {
+            true => Self::Kernel,
+            false => Self::Fusermount,
+        }
+    }
+
+    /// Unmounts what is on top at `point`.
+    ///
+    /// # Errors
+    /// What umount2(2), or `fusermount3`, answers.
+    pub(crate) fn detach(self, point: &Path, how: UnmountFlags) -> io::Result<()> {
+        match self {
+            Self::Kernel => Ok(rustix::mount::unmount(point, how | UnmountFlags::NOFOLLOW)?),
+            Self::Fusermount => {
                 let lazily = how.contains(UnmountFlags::DETACH);
-                fusermount::unmount(&self.point, lazily).map_err(io::Error::other)
+                fusermount::unmount(point, lazily).map_err(io::Error::other)
             }
         }
     }
