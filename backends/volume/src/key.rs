@@ -64,7 +64,8 @@ impl Bucket {
 
     /// What is below a prefix, for messages.
     pub(crate) fn place(&self, prefix: &str) -> String {
-        format!("{}/{prefix}", self.store.name())
+        let place = format!("{}/{}", self.store.name(), prefix.trim_matches('/'));
+        place.trim_end_matches('/').to_owned()
     }
 }
 

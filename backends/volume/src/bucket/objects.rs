@@ -43,16 +43,17 @@ pub(super) enum Found {
 
 impl Objects {
     pub(super) fn new(bucket: impl Into<Bucket>, prefix: &str) -> Result<Self> {
-        let Bucket { store, key } = bucket.into();
+        let bucket = bucket.into();
         let names = Names::new(prefix).map_err(|error| BucketError::Store {
             what: "use this prefix",
             source: error.into(),
         })?;
-        let place = format!("{}/{}", store.name(), names.below(""));
+        let place = bucket.place(prefix).into();
+        let Bucket { store, key } = bucket;
         Ok(Self {
             store,
             names,
-            place: place.trim_end_matches('/').into(),
+            place,
             key,
             cipher: Cipher::default(),
             encryption: None,
