@@ -95,6 +95,7 @@ pub use place::{ChainHash, ObjectId, Piece, Point};
 pub use remote::{Clock, Remote, Sealed, host_clock};
 pub use rollback::Seen;
 pub use segment::{Entry, Segment, SegmentWriter};
-pub use snapshot::Snapshot;
+pub(crate) use snapshot::{ABANDONED, RENEWAL};
+pub use snapshot::{Snapshot, Term};
 pub use stat::{Amount, BucketStat};
 pub use view::View;

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
+use object_store::UpdateVersion;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint;
@@ -19,6 +21,19 @@ const MAX_BYTES: u64 = 64 << 10;
 const MAX_NAME_BYTES: usize = 200;
 /// Within this time no clean-up removes what was just stored.
 const LONGEST: Duration = Duration::from_secs(1800);
+/// How often who needs a temporary snapshot renews it.
+pub(crate) const RENEWAL: Duration = Duration::from_secs(3600);
+/// A temporary snapshot that was not renewed for so long is given up: nobody needs it any more.
+pub(crate) const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+
+/// For how long a snapshot is meant to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Term {
+    /// Until it is deleted.
+    Lasting,
+    /// While somebody reads what it holds, and renews it.
+    Temporary,
+}
 
 /// A checkpoint that stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +45,23 @@ pub struct Snapshot {
     pub made: u64,
     /// What stays.
     pub checkpoint: Checkpoint,
+    /// It holds what is read for a while, by a clone for one: it goes a day after it was last renewed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub temporary: bool,
+    /// How often it was renewed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    renewals: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Snapshot {
+    fn to_bytes(&self) -> Bytes {
+        serde_json::to_vec_pretty(self).unwrap_or_default().into()
+    }
 }
 
 #[cfg(test)]
@@ -48,6 +80,8 @@ impl Snapshot {
                 length: 0,
                 digest: Point::START.hash,
             },
+            temporary: false,
+            renewals: 0,
         }
     }
 }
@@ -58,14 +92,14 @@ impl View {
     /// # Errors
     /// A name that cannot be one or that is taken ([`BucketError::Taken`]), a checkpoint that was replaced meanwhile
     /// ([`BucketError::Gone`]: look at the volume again), or the store's failure.
-    pub async fn snapshot(&self, name: &str) -> Result<Option<Snapshot>> {
+    pub async fn snapshot(&self, name: &str, term: Term) -> Result<Option<Snapshot>> {
         let Some(checkpoint) = self.head.checkpoint.clone() else {
             return Ok(None);
         };
         let id = checkpoint.id;
         // A clean-up that began before the pin stood protects the checkpoint of HEAD at its beginning, and that only.
         let stands = |head: &Head| head.checkpoint.as_ref().is_some_and(|now| now.id == id);
-        self.pin(name, checkpoint, stands).await.map(Some)
+        self.pin((name, term), checkpoint, stands).await.map(Some)
     }
 
     /// Stores `file`, all rows as they are at the point `at` of the chain, and pins that. Anybody may do so while a daemon has
@@ -73,7 +107,13 @@ impl View {
     ///
     /// # Errors
     /// As those of [`snapshot`](Self::snapshot): [`BucketError::Gone`] where HEAD's checkpoint lies behind the point.
-    pub async fn snapshot_of(&self, name: &str, file: &Path, at: Point) -> Result<Snapshot> {
+    pub async fn snapshot_of(
+        &self,
+        name: &str,
+        term: Term,
+        file: &Path,
+        at: Point,
+    ) -> Result<Snapshot> {
         check_name(name)?;
         let clock = host_clock();
         let begun = clock();
@@ -84,12 +124,12 @@ impl View {
             let took = clock().checked_sub(begun);
             head.base().seq <= at.seq && took.is_some_and(|took| took < LONGEST)
         };
-        self.pin(name, checkpoint, stands).await
+        self.pin((name, term), checkpoint, stands).await
     }
 
     async fn pin(
         &self,
-        name: &str,
+        (name, term): (&str, Term),
         checkpoint: Checkpoint,
         stands: impl Fn(&Head) -> bool,
     ) -> Result<Snapshot> {
@@ -100,10 +140,11 @@ impl View {
             name: name.to_owned(),
             made: now.map_or(0, |since| since.as_secs()),
             checkpoint,
+            temporary: term == Term::Temporary,
+            renewals: 0,
         };
         let key = self.objects.names.snapshot(name);
-        let bytes = serde_json::to_vec_pretty(&snapshot).unwrap_or_default();
-        if !self.objects.create(&key, bytes.into()).await? {
+        if !self.objects.create(&key, snapshot.to_bytes()).await? {
             return Err(BucketError::Taken(name.to_owned()));
         }
         match self.refreshed().await {
@@ -125,7 +166,8 @@ impl View {
     /// A name that cannot be one, a snapshot that is damaged, or the store's failure.
     pub async fn find_snapshot(&self, name: &str) -> Result<Option<Snapshot>> {
         check_name(name)?;
-        self.read_snapshot(name).await
+        let read = self.read_snapshot(name).await?;
+        Ok(read.map(|(snapshot, _)| snapshot))
     }
 
     /// All snapshots, in the order of their names.
@@ -142,19 +184,71 @@ impl View {
             .await?;
         let mut snapshots = Vec::with_capacity(names.len());
         for name in names {
-            snapshots.extend(self.read_snapshot(&name).await?);
+            let read = self.read_snapshot(&name).await?;
+            snapshots.extend(read.map(|(snapshot, _)| snapshot));
         }
         Ok(snapshots)
     }
 
-    /// `None` where it was deleted meanwhile.
-    async fn read_snapshot(&self, name: &str) -> Result<Option<Snapshot>> {
+    /// Says that a temporary snapshot is needed still. `false` where it is gone.
+    ///
+    /// # Errors
+    /// The store's failure, or a snapshot that is damaged.
+    pub async fn renew_snapshot(&self, name: &str) -> Result<bool> {
+        let Some((mut snapshot, version)) = self.read_snapshot(name).await? else {
+            return Ok(false);
+        };
+        snapshot.renewals = snapshot.renewals.saturating_add(1);
         let key = self.objects.names.snapshot(name);
-        let Some((bytes, _)) = self.objects.read(&key, MAX_BYTES).await? else {
+        let bytes = snapshot.to_bytes();
+        // Nobody else renews it: where it is no longer the same, it was given up.
+        let renewed = self.objects.replace(&key, bytes, version).await?;
+        Ok(renewed.is_some())
+    }
+
+    /// Gives temporary snapshots up that were not renewed for `age`, in production [`ABANDONED`]: whoever needed them ended
+    /// without a word. How many. Ages are told by the store's clock.
+    ///
+    /// # Errors
+    /// One of them is damaged, or the store failed.
+    pub async fn drop_abandoned(&self, age: Duration) -> Result<u64> {
+        let (known, mut found) = (&self.objects.names, Vec::new());
+        self.objects
+            .list("snap/", None, |object| {
+                let name = known.parse_snapshot(&object.key).map(str::to_owned);
+                found.extend(name.map(|name| (name, object.modified)));
+            })
+            .await?;
+        if found.is_empty() {
+            return Ok(0);
+        }
+        // It is at least as late as when anything was written.
+        let head = self.objects.look(&known.head()).await?;
+        let written = found.iter().map(|(_, modified)| *modified);
+        let now = written.chain(head.map(|(_, modified)| modified)).max();
+        let mut dropped = 0_u64;
+        for (name, modified) in found {
+            let since = now.and_then(|now| now.duration_since(modified).ok());
+            if since.is_none_or(|since| since < age) {
+                continue;
+            }
+            let read = self.read_snapshot(&name).await?;
+            if read.is_some_and(|(snapshot, _)| snapshot.temporary) {
+                self.delete_snapshot(&name).await?;
+                dropped = dropped.saturating_add(1);
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// `None` where it was deleted meanwhile.
+    async fn read_snapshot(&self, name: &str) -> Result<Option<(Snapshot, UpdateVersion)>> {
+        let key = self.objects.names.snapshot(name);
+        let Some((bytes, version)) = self.objects.read(&key, MAX_BYTES).await? else {
             return Ok(None);
         };
         match serde_json::from_slice::<Snapshot>(&bytes) {
-            Ok(snapshot) if snapshot.uuid == self.head.uuid => Ok(Some(snapshot)),
+            Ok(snapshot) if snapshot.uuid == self.head.uuid => Ok(Some((snapshot, version))),
             _ => Err(BucketError::damaged(key)(Damage(
                 "it is no snapshot of this volume",
             ))),

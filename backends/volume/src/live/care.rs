@@ -15,7 +15,7 @@ use super::local::Local;
 use super::open::RemoteOptions;
 use super::retention::Retention;
 use super::shipped::Shipping;
-use crate::bucket::{Checkpoint, Named, ObjectId, Remote, ShipError};
+use crate::bucket::{ABANDONED, Checkpoint, Named, ObjectId, Remote, ShipError};
 
 /// A checkpoint is made after this time, if anything was appended to the log.
 const CHECKPOINT_AGE: Duration = Duration::from_secs(600);
@@ -178,6 +178,9 @@ impl Cleaning {
     /// Answers the objects whose content is worth moving.
     async fn clean(self, remote: &Arc<Remote>, local: &Local, named: Named) -> Vec<ObjectId> {
         let view = remote.view().await;
+        if let Err(error) = view.drop_abandoned(ABANDONED).await {
+            tracing::warn!(%error, "volume: snapshots that nobody needs any more stay");
+        }
         let named = view.named(local.path(), named, objects).await;
         let cleaned = match named {
             Ok(named) => remote.collect(&named, self.min_age).await,

@@ -12,7 +12,9 @@ use super::moving::{Moving, Unmoved};
 use super::open::host_name;
 use super::shipped::{Shipped, Shipping};
 use crate::Volume;
-use crate::bucket::{BucketError, CARETAKER, Collected, Named, ObjectId, Opener, Remote, View};
+use crate::bucket::{
+    ABANDONED, BucketError, CARETAKER, Collected, Named, ObjectId, Opener, Remote, View,
+};
 use crate::error::VolumeError;
 use crate::failpoint::Failpoints;
 use crate::key::Bucket;
@@ -99,7 +101,9 @@ fn collect(
     let made = runtime.block_on(remote.checkpoint(&copy, shipping.point()))?;
     let known = named_in(&copy, made.id)?;
     Ok(runtime.block_on(async {
-        let named = remote.view().await.named(scratch, known, objects).await?;
+        let view = remote.view().await;
+        view.drop_abandoned(ABANDONED).await?;
+        let named = view.named(scratch, known, objects).await?;
         remote.collect(&named, min_age).await
     })?)
 }

@@ -23,6 +23,7 @@ mod local;
 mod moving;
 pub(crate) mod open;
 mod packing;
+mod pin;
 pub(crate) mod ranges;
 pub(crate) mod readahead;
 mod retention;

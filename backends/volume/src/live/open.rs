@@ -188,16 +188,20 @@ fn instance(local: &Local) -> std::io::Result<String> {
     if let Some(identity) = local.identity()? {
         return Ok(identity.instance);
     }
-    let mut random = [0; 16];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
     let identity = Identity {
         format: FORMAT,
         uuid: String::new(),
-        instance: format!("{:032x}", u128::from_le_bytes(random)),
+        instance: format!("{:032x}", random()?),
     };
     // Before the bucket knows it: after a kill the same directory has the same name.
     local.write_identity(&identity)?;
     Ok(identity.instance)
+}
+
+pub(super) fn random() -> std::io::Result<u128> {
+    let mut random = [0; 16];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+    Ok(u128::from_le_bytes(random))
 }
 
 pub(super) fn host_name() -> String {

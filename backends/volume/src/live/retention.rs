@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::Connection;
 
-use crate::bucket::{BucketError, Remote, Snapshot};
+use crate::bucket::{BucketError, Remote, Snapshot, Term};
 
 /// How the names of those snapshots begin.
 const PREFIX: &str = "auto-";
@@ -45,7 +45,7 @@ impl Retention {
         }
         let Plan { make, delete } = plan(&view.snapshots().await?, now, days)?;
         if let Some(name) = make {
-            view.snapshot(&name).await?;
+            view.snapshot(&name, Term::Lasting).await?;
             tracing::debug!(name, "volume: made a snapshot");
         }
         for name in delete {

@@ -6,15 +6,16 @@ use tokio::runtime::Handle;
 
 use super::check::image;
 use super::extents::objects;
+use super::pin::Pin;
 use crate::Volume;
-use crate::bucket::{Amount, BucketError, Snapshot, View};
+use crate::bucket::{ABANDONED, Amount, BucketError, Snapshot, Term, View};
 use crate::error::VolumeError;
 use crate::key::Bucket;
 
 /// How often a snapshot is tried that a checkpoint overtakes.
 const MAX_TRIES: u32 = 5;
-/// The snapshot that holds what is copied or dumped.
-const COPYING: &str = "copying-";
+/// How the names of snapshots begin that hold what is copied or dumped.
+const COPYING: &str = "copying";
 
 impl Volume {
     /// Keeps the volume below `prefix` of a bucket as it is there now, under a name. A daemon may have it: what it made
@@ -31,26 +32,13 @@ impl Volume {
         scratch: &Path,
         runtime: &Handle,
     ) -> Result<Snapshot, VolumeError> {
-        let (bucket, mut overtaken) = (bucket.into(), None);
-        for number in 0..MAX_TRIES {
-            let view = runtime.block_on(View::open(&bucket, prefix))?;
-            if runtime.block_on(view.find_snapshot(name))?.is_some() {
-                return Err(BucketError::Taken(name.to_owned()).into());
-            }
-            let shipping = image(&view, &scratch.join(format!("{number}.sqlite")), runtime)?;
-            let at = shipping.point();
-            let copy = scratch.join(format!("{number}-checkpoint.sqlite"));
-            let copied = shipping.copy(&copy);
-            copied.map_err(VolumeError::storage(
-                scratch,
-                "cannot be used for a snapshot",
-            ))?;
-            match runtime.block_on(view.snapshot_of(name, &copy, at)) {
-                Err(error @ BucketError::Gone(_)) => overtaken = Some(error),
-                made => return Ok(made?),
-            }
-        }
-        Err(overtaken.unwrap_or(BucketError::Gone(0)).into())
+        snapshot_now(
+            &bucket.into(),
+            prefix,
+            (name, Term::Lasting),
+            scratch,
+            runtime,
+        )
     }
 
     /// The snapshots of the volume below `prefix` of a bucket, in the order of their names.
@@ -131,11 +119,43 @@ pub(crate) fn with_snapshot<T>(
         let found = found.ok_or_else(|| BucketError::NoSnapshot(name.to_owned()))?;
         return work(&view, &found);
     }
-    let name = format!("{COPYING}{}", std::process::id());
-    let held = Volume::snapshot_remote(bucket, prefix, &name, scratch, runtime)?;
-    let done = work(&view, &held);
-    if let Err(error) = runtime.block_on(view.delete_snapshot(&name)) {
-        tracing::warn!(%error, snapshot = name, "volume: a snapshot for a copy stays");
+    let name =
+        Pin::name(COPYING).map_err(VolumeError::failed(scratch, "cannot name a snapshot"))?;
+    let held = snapshot_now(bucket, prefix, (&name, Term::Temporary), scratch, runtime)?;
+    let pin = Pin::new(view.clone(), held, runtime);
+    // One of its own stands: the store's clock is known.
+    if let Err(error) = runtime.block_on(view.drop_abandoned(ABANDONED)) {
+        tracing::warn!(%error, "volume: snapshots for copies that broke off stay");
     }
-    done
+    work(&view, pin.snapshot())
+}
+
+/// As [`Volume::snapshot_remote`], for as long as is told.
+pub(super) fn snapshot_now(
+    bucket: &Bucket,
+    prefix: &str,
+    (name, term): (&str, Term),
+    scratch: &Path,
+    runtime: &Handle,
+) -> Result<Snapshot, VolumeError> {
+    let mut overtaken = None;
+    for number in 0..MAX_TRIES {
+        let view = runtime.block_on(View::open(bucket, prefix))?;
+        if runtime.block_on(view.find_snapshot(name))?.is_some() {
+            return Err(BucketError::Taken(name.to_owned()).into());
+        }
+        let shipping = image(&view, &scratch.join(format!("{number}.sqlite")), runtime)?;
+        let at = shipping.point();
+        let copy = scratch.join(format!("{number}-checkpoint.sqlite"));
+        let copied = shipping.copy(&copy);
+        copied.map_err(VolumeError::storage(
+            scratch,
+            "cannot be used for a snapshot",
+        ))?;
+        match runtime.block_on(view.snapshot_of(name, term, &copy, at)) {
+            Err(error @ BucketError::Gone(_)) => overtaken = Some(error),
+            made => return Ok(made?),
+        }
+    }
+    Err(overtaken.unwrap_or(BucketError::Gone(0)).into())
 }

@@ -16,6 +16,7 @@ mod hosts;
 mod local_store;
 mod log;
 mod memory;
+mod pins;
 mod quota;
 mod rollback;
 mod snapshots;

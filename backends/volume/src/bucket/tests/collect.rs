@@ -132,12 +132,16 @@ async fn what_a_snapshot_holds_stays_until_that_is_given_up() {
     let old = one.state.clone();
     let at_snapshot = one.named().clone();
     let view = one.remote.view().await;
-    let snapshot = view.snapshot("before").await.unwrap().unwrap();
+    let snapshot = view
+        .snapshot("before", Term::Lasting)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(
         view.snapshots().await.unwrap(),
         std::slice::from_ref(&snapshot)
     );
-    let taken = view.snapshot("before").await.unwrap_err();
+    let taken = view.snapshot("before", Term::Lasting).await.unwrap_err();
     assert!(taken.to_string().contains("'before'"), "{taken}");
     one.write(10, "10 new", false).await.unwrap();
     one.write(11, "11 large", false).await.unwrap();
@@ -184,12 +188,12 @@ async fn a_pin_of_a_checkpoint_that_was_replaced_does_not_stay() {
     one.checkpoint().await.unwrap();
     let late = View::open(&bucket.steady(), "vol").await.unwrap();
     one.checkpoint().await.unwrap();
-    let refused = late.snapshot("s").await.unwrap_err();
+    let refused = late.snapshot("s", Term::Lasting).await.unwrap_err();
     assert!(matches!(refused, BucketError::Gone(_)), "{refused}");
     assert_eq!(late.snapshots().await.unwrap(), []);
     for bad in ["", ".", "a/b", "\u{e4}", &"x".repeat(201)] {
         assert!(matches!(
-            late.snapshot(bad).await,
+            late.snapshot(bad, Term::Lasting).await,
             Err(BucketError::Name(_))
         ));
     }
@@ -230,4 +234,26 @@ async fn i7_a_number_that_was_deleted_gives_a_sleeping_daemon_no_success() {
     again.checkpoint().await.unwrap();
     again.collect().await.unwrap();
     assert!(bucket.0.head(&key).await.is_err());
+}
+
+#[tokio::test]
+async fn a_temporary_snapshot_stays_while_it_is_renewed() {
+    let bucket = Bucket::with_volume().await;
+    let mut one = daemon(&bucket).await;
+    one.write(10, "10 old", false).await.unwrap();
+    one.checkpoint().await.unwrap();
+    let view = one.remote.view().await;
+    view.snapshot("lasting", Term::Lasting).await.unwrap();
+    view.snapshot("held", Term::Temporary).await.unwrap();
+    assert_eq!(view.drop_abandoned(ABANDONED).await.unwrap(), 0);
+    for _ in 0..3 {
+        assert!(view.renew_snapshot("held").await.unwrap());
+    }
+    let held = view.find_snapshot("held").await.unwrap().unwrap();
+    assert!(held.temporary);
+    assert_eq!(view.drop_abandoned(Duration::ZERO).await.unwrap(), 1);
+    assert!(!view.renew_snapshot("held").await.unwrap(), "it is gone");
+    let left = view.snapshots().await.unwrap();
+    assert_eq!(left.len(), 1);
+    assert!(!left[0].temporary && left[0].name == "lasting");
 }

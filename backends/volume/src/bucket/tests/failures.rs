@@ -279,7 +279,7 @@ async fn what_is_stored_for_a_volume_is_told() {
         .await
         .unwrap();
     let view = View::open(&bucket.steady(), "vol").await.unwrap();
-    view.snapshot("s").await.unwrap();
+    view.snapshot("s", Term::Lasting).await.unwrap();
     let stat = view.stat().await.unwrap();
     assert_eq!(
         (stat.log.objects, stat.old_log.objects, stat.end),

@@ -22,7 +22,7 @@ pub(super) enum SnapshotVerb {
         #[command(flatten)]
         reach: VolumeReachArguments,
     },
-    /// Say which there are, and when they were made
+    /// Say which there are, when they were made, and which are there only while somebody reads what they hold
     List {
         /// Which: volume:s3://BUCKET/PREFIX
         #[arg(value_name = "VOLUME", value_parser = parse)]
@@ -60,7 +60,10 @@ impl SnapshotVerb {
             }
             Self::List { volume, reach } => {
                 let listed = volume.snapshots(&reach.settings())?;
-                let line = |one: &Snapshot| format!("{} {}\n", one.name, utc(one.made));
+                let line = |one: &Snapshot| {
+                    let term = if one.temporary { " temporary" } else { "" };
+                    format!("{} {}{term}\n", one.name, utc(one.made))
+                };
                 Ok(listed.iter().map(line).collect())
             }
             Self::Delete {

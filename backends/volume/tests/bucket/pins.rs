@@ -1,0 +1,121 @@
+//! Snapshots that hold what is copied or dumped: as many at a time as there are readers, and none for ever.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use object_store::memory::InMemory;
+use vfsd_object_store::Store;
+use vfsd_volume::{DumpOptions, Volume};
+
+use crate::bench::{Hosts, PREFIX, make_volume, open, root, store, sync};
+use crate::care::{copy, noise, scratch, snapshot};
+use crate::local_store::LocalStore;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn names(bucket: &Store) -> Vec<String> {
+    let listed = Volume::snapshots_remote(bucket, PREFIX);
+    let listed = vfsd_testkit::block_on(listed).unwrap();
+    let mut names: Vec<String> = listed.into_iter().map(|one| one.name).collect();
+    names.sort();
+    names
+}
+
+/// Where a dump goes, while which another process copies the volume.
+struct Meanwhile<'a> {
+    bucket: &'a Store,
+    hosts: &'a mut Hosts,
+    held: Vec<String>,
+}
+
+impl Write for Meanwhile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.held.is_empty() {
+            self.held = names(self.bucket);
+            copy(self.bucket, None, "the/clone", self.hosts).unwrap();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Processes on two hosts may have one number.
+#[test]
+fn who_copies_or_dumps_a_volume_is_not_in_the_way_of_another() {
+    let bucket = store(Arc::new(InMemory::new()));
+    make_volume(&bucket);
+    let mut hosts = Hosts::new();
+    let volume = open(&bucket, &hosts.fresh());
+    root(&volume).put("file", &noise(1, 300_000)).unwrap();
+    sync(&volume);
+    let (mut more, scratch) = (Hosts::new(), scratch(&mut hosts));
+    let mut to = Meanwhile {
+        bucket: &bucket,
+        hosts: &mut more,
+        held: Vec::new(),
+    };
+    let runtime = vfsd_testkit::runtime().handle();
+    let (from, options) = ((&bucket, PREFIX), DumpOptions { content: true });
+    Volume::dump_remote(from, None, options, &mut to, &scratch, runtime).unwrap();
+    assert!(
+        to.held.len() == 1 && to.held[0].starts_with("copying-"),
+        "{:?}",
+        to.held
+    );
+    assert!(names(&bucket).is_empty(), "they are given up");
+}
+
+/// Makes a snapshot what a clone leaves that is killed, last renewed so long ago.
+fn leave(objects: &Path, name: &str, age: Duration) {
+    let folder = objects.join(PREFIX).join("snap");
+    let lasting = std::fs::read(folder.join("lasting.json")).unwrap();
+    let mut left: serde_json::Value = serde_json::from_slice(&lasting).unwrap();
+    left["name"] = name.into();
+    left["temporary"] = true.into();
+    let path = folder.join(format!("{name}.json"));
+    std::fs::write(&path, left.to_string()).unwrap();
+    set_age(&path, age);
+}
+
+fn set_age(path: &Path, age: Duration) {
+    let file = File::options().append(true).open(path).unwrap();
+    file.set_modified(SystemTime::now() - age).unwrap();
+}
+
+#[test]
+fn what_a_killed_clone_held_is_given_up_a_day_later_by_the_next_one_or_a_clean_up() {
+    let mut hosts = Hosts::new();
+    let objects = hosts.fresh();
+    let bucket = store(Arc::new(LocalStore::new(&objects)));
+    make_volume(&bucket);
+    let volume = open(&bucket, &hosts.fresh());
+    root(&volume).put("file", &noise(1, 300_000)).unwrap();
+    sync(&volume);
+    drop(volume);
+    snapshot(&bucket, "lasting", &mut hosts).unwrap();
+    let left = || {
+        leave(&objects, "copying-old", DAY);
+        leave(&objects, "copying-young", DAY / 2);
+        set_age(&objects.join(PREFIX).join("snap/lasting.json"), 30 * DAY);
+        assert_eq!(names(&bucket).len(), 3);
+    };
+    let stay = ["copying-young", "lasting"];
+    left();
+    copy(&bucket, None, "the/clone", &mut hosts).unwrap();
+    assert_eq!(names(&bucket), stay);
+    left();
+    let (scratch, runtime) = (scratch(&mut hosts), vfsd_testkit::runtime().handle());
+    let clean = |dry| Volume::clean_remote(&bucket, PREFIX, &scratch, DAY, dry, runtime);
+    clean(true).unwrap();
+    assert_eq!(names(&bucket).len(), 3, "it only tells");
+    std::fs::remove_dir_all(&scratch).unwrap();
+    std::fs::create_dir(&scratch).unwrap();
+    clean(false).unwrap();
+    assert_eq!(names(&bucket), stay);
+}
