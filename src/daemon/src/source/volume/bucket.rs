@@ -1,12 +1,13 @@
 //! A volume in a bucket. On this host it has a directory of its own: what was read, and what is not in the bucket yet.
 
-use std::fs::DirBuilder;
+use std::fs::Permissions;
 use std::io::{BufRead, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use vfsd_object_store::StoreUrl;
 use vfsd_volume::{
@@ -170,23 +171,25 @@ pub(super) fn load(
 
 /// Works with an empty directory, which is removed afterwards.
 fn with_scratch<T>(work: impl FnOnce(&Path) -> Result<T, VolumeError>) -> Result<T, Failure> {
-    let scratch = scratch().map_err(|error| {
+    let folder = scratch().map_err(|error| {
         Failure::run(format!(
             "cannot make a directory for a copy of the names: {error}; choose a place with TMPDIR"
         ))
     })?;
-    let done = work(&scratch);
-    if let Err(error) = std::fs::remove_dir_all(&scratch) {
-        tracing::warn!(directory = %scratch.display(), %error, "it stays");
+    let done = work(folder.path());
+    let path = folder.path().to_owned();
+    if let Err(error) = folder.close() {
+        tracing::warn!(directory = %path.display(), %error, "it stays");
     }
     done.map_err(Failure::run)
 }
 
-/// A directory of one's own.
-fn scratch() -> std::io::Result<PathBuf> {
-    let path = std::env::temp_dir().join(format!("vfsd-volume-{}", std::process::id()));
-    DirBuilder::new().mode(0o700).create(&path)?;
-    Ok(path)
+/// A directory of one's own, whatever commands that were killed have left.
+fn scratch() -> std::io::Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("vfsd-volume-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir()
 }
 
 pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepared, Failure> {
