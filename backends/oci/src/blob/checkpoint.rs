@@ -5,7 +5,13 @@
 //! window: what comes out differs exactly where a byte of the window was copied to. Deflate copies three bytes or more, so
 //! it is enough to change them such that two in a row tell their place ([`Marks`]).
 
-use super::gzip::{GzipDecoder, WINDOW};
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::inflate_flags::{
+    TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+};
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
+
+use super::gzip::{WINDOW, continue_at};
 use super::span::Window;
 use super::{BlobError, Resume};
 
@@ -16,15 +22,24 @@ const INPUT: usize = 2 * WINDOW;
 /// there may be no two in a row.
 const END: usize = 2;
 
+/// How hard windows are compressed.
+const LEVEL: i32 = 3;
+
+/// How many bytes are looked at together.
+const AHEAD: usize = 16;
+
+/// As for [`GzipDecoder`](super::gzip::GzipDecoder), but without a stop between blocks.
+const FLAGS: u32 = TINFL_FLAG_HAS_MORE_INPUT | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+
 /// How each byte of a window is changed, and which place two changes in a row are of.
-pub(super) struct Marks {
+struct Marks {
     changes: Vec<u8>,
     /// For each two bytes.
     places: Vec<u16>,
 }
 
 impl Marks {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         // A sequence in which each two numbers come once (de Bruijn), without 0, which changes nothing.
         let pairs =
             |first: u8| (first..u8::MAX).flat_map(move |last| [first, last.wrapping_add(1)]);
@@ -32,7 +47,9 @@ impl Marks {
         let changes: Vec<u8> = sequence.take(WINDOW).collect();
         let mut places = vec![u16::MAX; 1 << 16];
         for (place, two) in (0..).zip(changes.windows(2)) {
-            if let Some(of) = number(two).and_then(|number| places.get_mut(number)) {
+            if let [first, second] = two
+                && let Some(of) = places.get_mut(number(*first, *second))
+            {
                 *of = place;
             }
         }
@@ -40,16 +57,15 @@ impl Marks {
     }
 
     /// The place of two bytes that were changed so.
-    fn place(&self, changes: &[u8]) -> Option<usize> {
-        let place = self.places.get(number(changes)?)?;
+    fn place(&self, first: u8, second: u8) -> Option<usize> {
+        let place = self.places.get(number(first, second))?;
         Some(usize::from(*place))
     }
 }
 
 /// Two bytes as one number.
-fn number(two: &[u8]) -> Option<usize> {
-    let two = two.first_chunk::<2>()?;
-    Some(usize::from(u16::from_le_bytes(*two)))
+fn number(first: u8, second: u8) -> usize {
+    usize::from(u16::from_le_bytes([first, second]))
 }
 
 /// A checkpoint, and what follows it.
@@ -86,64 +102,135 @@ impl Checkpoint {
         self.output.len() >= WINDOW
     }
 
-    /// How decoding begins here, as far as what followed needs it.
-    pub(super) fn resume(
-        mut self,
-        marks: &Marks,
-        packer: &mut zstd::bulk::Compressor<'static>,
-    ) -> Result<Resume, BlobError> {
-        if let Some(repeated) = self.repeated(marks) {
-            for (byte, is_repeated) in self.window.iter_mut().zip(repeated) {
-                if !is_repeated {
-                    *byte = 0;
-                }
+    /// Zeros what is never repeated of the window. Does nothing where more of the blob would be needed to tell.
+    fn zero(&mut self, repeats: &mut Repeats) {
+        if let Some(repeated) = repeats.of(self) {
+            for (byte, repeated) in self.window.iter_mut().zip(repeated) {
+                *byte &= repeated;
             }
         }
-        Ok(Resume::Block {
-            bits: self.bits,
-            window: Window::pack(packer, &self.window)?,
+    }
+}
+
+/// Makes checkpoints what is stored of them, one after the other.
+pub(super) struct Packer {
+    repeats: Repeats,
+    zstd: zstd::bulk::Compressor<'static>,
+}
+
+impl Packer {
+    pub(super) fn new() -> Result<Self, BlobError> {
+        Ok(Self {
+            repeats: Repeats::new(),
+            zstd: zstd::bulk::Compressor::new(LEVEL)?,
         })
     }
 
-    /// For each byte of the window whether it is repeated, and for some that are not; none where more of the blob would
-    /// be needed to tell.
-    fn repeated(&self, marks: &Marks) -> Option<Vec<bool>> {
-        let changed = self.window.iter().zip(&marks.changes);
-        let changed: Vec<u8> = changed.map(|(byte, change)| byte ^ change).collect();
-        let output = self.decode(&changed)?;
-        let mut repeated = vec![false; self.window.len()];
-        let end = self.window.len().saturating_sub(END);
-        repeated.get_mut(end..)?.fill(true);
-        let changes = self.output.iter().zip(&output);
-        let changes: Vec<u8> = changes.map(|(is, changed)| is ^ changed).collect();
-        for (is, changes) in self.output.windows(2).zip(changes.windows(2)) {
-            if changes.contains(&0) {
+    /// How decoding begins at a checkpoint, as far as what followed needs it.
+    pub(super) fn resume(&mut self, mut checkpoint: Checkpoint) -> Result<Resume, BlobError> {
+        checkpoint.zero(&mut self.repeats);
+        Ok(Resume::Block {
+            bits: checkpoint.bits,
+            window: Window::pack(&mut self.zstd, &checkpoint.window)?,
+        })
+    }
+}
+
+/// Finds out what is repeated of a window.
+struct Repeats {
+    marks: Marks,
+    inflater: Box<DecompressorOxide>,
+    /// The changed window, and behind it what is decoded with that.
+    buffer: Box<[u8]>,
+    /// For each byte of the window all bits, if it is repeated, or none.
+    repeated: Box<[u8]>,
+}
+
+impl Repeats {
+    fn new() -> Self {
+        Self {
+            marks: Marks::new(),
+            inflater: Box::default(),
+            buffer: vec![0; WINDOW.saturating_mul(2)].into_boxed_slice(),
+            repeated: vec![0; WINDOW].into_boxed_slice(),
+        }
+    }
+
+    /// For each byte of the window all bits, if it is repeated, and for some that are not, or none. `None` where more of
+    /// the blob would be needed to tell.
+    fn of(&mut self, checkpoint: &Checkpoint) -> Option<&[u8]> {
+        let (window, output) = (&checkpoint.window, &checkpoint.output);
+        let end = self.decode(checkpoint)?;
+        let repeated = self.repeated.get_mut(..window.len())?;
+        repeated.fill(0);
+        repeated
+            .get_mut(window.len().saturating_sub(END)..)?
+            .fill(u8::MAX);
+        let changes = self.buffer.get_mut(window.len()..end)?;
+        for (change, is) in changes.iter_mut().zip(output) {
+            *change ^= is;
+        }
+        let mut at: usize = 0;
+        while let Some([first, second, ..]) = changes.get(at..) {
+            // Most are as they were.
+            if let Some(ahead) = changes.get(at..).and_then(<[u8]>::first_chunk::<AHEAD>)
+                && *ahead == [0; AHEAD]
+            {
+                at = at.saturating_add(AHEAD);
                 continue;
             }
-            let place = marks.place(changes)?;
-            let places = place..place.saturating_add(2);
-            // Where one copy ends and another begins the two are of no place, or of one that has other bytes.
-            if self.window.get(places.clone()) == Some(is) {
-                repeated.get_mut(places)?.fill(true);
+            at = at.saturating_add(1);
+            if *first == 0 || *second == 0 {
+                continue;
+            }
+            let before = at.saturating_sub(1);
+            let place = self.marks.place(*first, *second)?;
+            // As far as one copy goes. Where it ends and another begins two are of no place, or of one that has other
+            // bytes.
+            let of_copy = changes
+                .get(before..)?
+                .iter()
+                .zip(self.marks.changes.get(place..).unwrap_or_default())
+                .zip(output.get(before..)?.iter())
+                .zip(window.get(place..).unwrap_or_default())
+                .take_while(|(((is, marked), byte), of)| is == marked && byte == of)
+                .count();
+            if of_copy >= 2 {
+                repeated
+                    .get_mut(place..place.saturating_add(of_copy))?
+                    .fill(u8::MAX);
+                // Its last byte may be the first of another copy.
+                at = before.saturating_add(of_copy).saturating_sub(1);
             }
         }
         Some(repeated)
     }
 
-    /// What follows, decoded with another window.
-    fn decode(&self, window: &[u8]) -> Option<Vec<u8>> {
-        let mut decoder = GzipDecoder::resume(self.bits, self.before, window, WINDOW).ok()?;
-        let mut input = self.input.as_slice();
-        let mut output = Vec::with_capacity(self.output.len());
-        while output.len() < self.output.len() {
-            let step = decoder.step(input).ok()?;
-            if step.is_stalled() {
-                return None;
-            }
-            input = input.get(step.consumed..)?;
-            output.extend_from_slice(step.output);
+    /// Decodes what follows, with a changed window, and says where it ends: before it should if its member does. What
+    /// the next member has repeats nothing.
+    fn decode(&mut self, checkpoint: &Checkpoint) -> Option<usize> {
+        let length = checkpoint.window.len();
+        let end = length.checked_add(checkpoint.output.len())?;
+        let buffer = self.buffer.get_mut(..end)?;
+        let window = checkpoint.window.iter().zip(&self.marks.changes);
+        for (changed, (byte, change)) in buffer.iter_mut().zip(window) {
+            *changed = byte ^ change;
         }
-        Some(output)
+        *self.inflater = continue_at(checkpoint.bits, checkpoint.before).ok()?;
+        let mut input = checkpoint.input.as_slice();
+        let mut at = length;
+        while at < end {
+            let (status, taken, made) = decompress(&mut self.inflater, input, buffer, at, FLAGS);
+            at = at.saturating_add(made);
+            match status {
+                TINFLStatus::HasMoreOutput if taken > 0 || made > 0 => {}
+                TINFLStatus::Done => break,
+                _ if at == end => {}
+                _ => return None,
+            }
+            input = input.get(taken..)?;
+        }
+        Some(at)
     }
 }
 
@@ -157,7 +244,7 @@ mod tests {
         assert_eq!(marks.changes.len(), WINDOW);
         assert!(!marks.changes.contains(&0));
         for (place, two) in marks.changes.windows(2).enumerate() {
-            assert_eq!(marks.place(two), Some(place));
+            assert_eq!(marks.place(two[0], two[1]), Some(place));
         }
     }
 }

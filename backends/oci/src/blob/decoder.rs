@@ -1,7 +1,7 @@
 //! A layer's bytes on their way from compressed to plain, with the places where that can begin anew.
 
 use super::frames::ZstdDecoder;
-use super::gzip::{GzipDecoder, OUTPUT};
+use super::gzip::GzipDecoder;
 use super::{BlobError, Compression, Resume};
 
 /// What one step of a decoder did. A step that did nothing wants more input.
@@ -61,8 +61,7 @@ impl Decoder {
             (Compression::Gzip, Resume::Fresh) => Self::Gzip(Box::new(GzipDecoder::new(false))),
             (Compression::Gzip, Resume::Block { bits, window }) => {
                 let window = window.unpack()?;
-                let gzip = GzipDecoder::resume(*bits, before, &window, OUTPUT)?;
-                Self::Gzip(Box::new(gzip))
+                Self::Gzip(Box::new(GzipDecoder::resume(*bits, before, &window)?))
             }
         })
     }

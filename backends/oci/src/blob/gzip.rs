@@ -16,7 +16,7 @@ use super::header::HeaderParser;
 pub(crate) const WINDOW: usize = 32 * 1024;
 
 /// What is decoded at most between two moves of the window to the buffer's start.
-pub(crate) const OUTPUT: usize = 256 * 1024;
+const OUTPUT: usize = 256 * 1024;
 
 /// The buffer is not used as a ring, because then a member could refer to what came before its own
 /// start, which other decoders refuse.
@@ -48,37 +48,20 @@ impl GzipDecoder {
     /// One that starts with a member. `check` says whether members' checksums are verified: not
     /// needed for what has a better one.
     pub(crate) fn new(check: bool) -> Self {
-        Self::with_room(check, OUTPUT)
-    }
-
-    fn with_room(check: bool, room: usize) -> Self {
         Self {
             state: State::Header(HeaderParser::new()),
             inflater: Box::default(),
-            buffer: vec![0; WINDOW.saturating_add(room)].into_boxed_slice(),
+            buffer: vec![0; WINDOW.saturating_add(OUTPUT)].into_boxed_slice(),
             filled: 0,
             sums: check.then(Sums::default),
             members_ended: 0,
         }
     }
 
-    /// One that starts between two blocks, with `bits` high bits of the byte `before`. It decodes up to `room` bytes in a
-    /// step, at least [`WINDOW`].
-    pub(crate) fn resume(
-        bits: u8,
-        before: u8,
-        window: &[u8],
-        room: usize,
-    ) -> Result<Self, BlobError> {
-        let mut decoder = Self::with_room(false, room.max(WINDOW));
-        let shift = 8_u8.checked_sub(bits).filter(|shift| *shift > 0);
-        let shift = shift.ok_or(BlobError::Malformed("a checkpoint of more than 7 bits"))?;
-        let state = BlockBoundaryState {
-            num_bits: bits,
-            bit_buf: before.checked_shr(u32::from(shift)).unwrap_or(0),
-            ..BlockBoundaryState::default()
-        };
-        *decoder.inflater = DecompressorOxide::from_block_boundary_state(&state);
+    /// One that starts between two blocks, with `bits` high bits of the byte `before`.
+    pub(crate) fn resume(bits: u8, before: u8, window: &[u8]) -> Result<Self, BlobError> {
+        let mut decoder = Self::new(false);
+        *decoder.inflater = continue_at(bits, before)?;
         decoder
             .buffer
             .get_mut(..window.len())
@@ -203,6 +186,19 @@ impl GzipDecoder {
     pub(crate) fn may_end(&self) -> bool {
         matches!(self.state, State::Between | State::Padding)
     }
+}
+
+/// What decodes on between two blocks, with `bits` high bits of the byte `before`.
+pub(super) fn continue_at(bits: u8, before: u8) -> Result<DecompressorOxide, BlobError> {
+    let shift = 8_u8.checked_sub(bits).filter(|shift| *shift > 0);
+    let shift = shift.ok_or(BlobError::Malformed("a checkpoint of more than 7 bits"))?;
+    Ok(DecompressorOxide::from_block_boundary_state(
+        &BlockBoundaryState {
+            num_bits: bits,
+            bit_buf: before.checked_shr(u32::from(shift)).unwrap_or(0),
+            ..BlockBoundaryState::default()
+        },
+    ))
 }
 
 /// What a member's trailer says of its content.

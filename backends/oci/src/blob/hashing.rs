@@ -10,7 +10,7 @@ use std::thread::{Builder, JoinHandle};
 
 use sha2::{Digest as _, Sha256};
 
-use super::checkpoint::{Checkpoint, Marks};
+use super::checkpoint::{Checkpoint, Packer};
 use super::{BlobError, Resume, Sha256Digest};
 
 /// Bytes that are handed over at once, about.
@@ -19,9 +19,6 @@ const BATCH: usize = 256 * 1024;
 /// Batches that may wait for the thread: what bounds memory.
 const WAITING: usize = 8;
 
-/// How hard windows are compressed.
-const WINDOW_LEVEL: i32 = 3;
-
 /// Gives the thread its work. Dropped, it ends the thread.
 pub(super) struct Hashing {
     compressed: Vec<u8>,
@@ -29,6 +26,8 @@ pub(super) struct Hashing {
     /// Whether what is decoded differs from the blob.
     decodes: bool,
     work: SyncSender<Work>,
+    /// What the thread is done with, to be filled again.
+    done: Receiver<Vec<u8>>,
     thread: JoinHandle<Result<Hashes, BlobError>>,
 }
 
@@ -55,14 +54,16 @@ impl Hashing {
     /// Begins. `decodes` is false for a blob that is not compressed.
     pub(super) fn new(decodes: bool) -> io::Result<Self> {
         let (work, to_do) = sync_channel(WAITING);
+        let (give_back, done) = sync_channel(WAITING);
         let thread = Builder::new()
             .name("layer-sha256".to_owned())
-            .spawn(move || hash(&to_do, decodes))?;
+            .spawn(move || hash(&to_do, &give_back, decodes))?;
         Ok(Self {
             compressed: Vec::new(),
             decoded: Vec::new(),
             decodes,
             work,
+            done,
             thread,
         })
     }
@@ -71,13 +72,13 @@ impl Hashing {
     pub(super) fn update(&mut self, compressed: &[u8], decoded: &[u8]) -> Result<(), BlobError> {
         self.compressed.extend_from_slice(compressed);
         if self.compressed.len() >= BATCH {
-            let batch = take(&mut self.compressed);
+            let batch = replace(&mut self.compressed, &self.done);
             self.send(Work::Compressed(batch))?;
         }
         if self.decodes {
             self.decoded.extend_from_slice(decoded);
             if self.decoded.len() >= BATCH {
-                let batch = take(&mut self.decoded);
+                let batch = replace(&mut self.decoded, &self.done);
                 self.send(Work::Decoded(batch))?;
             }
         }
@@ -86,8 +87,9 @@ impl Hashing {
 
     /// Ends a span; the next one begins with `shared`, a byte of this one.
     pub(super) fn cut(&mut self, shared: Option<u8>) -> Result<(), BlobError> {
-        let (compressed, decoded) = (take(&mut self.compressed), take(&mut self.decoded));
+        let compressed = replace(&mut self.compressed, &self.done);
         self.send(Work::Compressed(compressed))?;
+        let decoded = replace(&mut self.decoded, &self.done);
         self.send(Work::Decoded(decoded))?;
         self.send(Work::Cut(shared))
     }
@@ -109,9 +111,10 @@ impl Hashing {
     }
 }
 
-/// What was gathered; what is gathered next has room already, and need not move.
-fn take(gathered: &mut Vec<u8>) -> Vec<u8> {
-    let next = Vec::with_capacity(gathered.len());
+/// What was gathered. What is gathered next goes to where something was before, if the thread is done with any: fresh
+/// memory costs more than to copy there.
+fn replace(gathered: &mut Vec<u8>, done: &Receiver<Vec<u8>>) -> Vec<u8> {
+    let next = done.try_recv().unwrap_or_default();
     mem::replace(gathered, next)
 }
 
@@ -119,21 +122,31 @@ fn gone() -> BlobError {
     BlobError::Io(io::Error::other("the hashing thread is gone"))
 }
 
-fn hash(work: &Receiver<Work>, decodes: bool) -> Result<Hashes, BlobError> {
+fn hash(
+    work: &Receiver<Work>,
+    done: &SyncSender<Vec<u8>>,
+    decodes: bool,
+) -> Result<Hashes, BlobError> {
+    let give_back = |mut bytes: Vec<u8>| {
+        bytes.clear();
+        // Those that nobody needs go.
+        let _ = done.try_send(bytes);
+    };
     let (mut blob, mut all_decoded) = (Sha256::new(), Sha256::new());
     let (mut compressed, mut decoded) = (Sha256::new(), Sha256::new());
     let (mut spans, mut checkpoints) = (Vec::new(), Vec::new());
-    let mut packer = zstd::bulk::Compressor::new(WINDOW_LEVEL)?;
-    let marks = Marks::new();
+    let mut packer = Packer::new()?;
     for work in work {
         match work {
             Work::Compressed(bytes) => {
                 blob.update(&bytes);
                 compressed.update(&bytes);
+                give_back(bytes);
             }
             Work::Decoded(bytes) => {
                 all_decoded.update(&bytes);
                 decoded.update(&bytes);
+                give_back(bytes);
             }
             Work::Cut(shared) => {
                 let compressed_sha256 = mem::take(&mut compressed).into();
@@ -146,9 +159,7 @@ fn hash(work: &Receiver<Work>, decodes: bool) -> Result<Hashes, BlobError> {
                     compressed.update([byte]);
                 }
             }
-            Work::Checkpoint(checkpoint) => {
-                checkpoints.push(checkpoint.resume(&marks, &mut packer)?)
-            }
+            Work::Checkpoint(checkpoint) => checkpoints.push(packer.resume(checkpoint)?),
         }
     }
     let blob = blob.into();
