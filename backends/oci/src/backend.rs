@@ -1,5 +1,6 @@
 //! An image, open, as a storage.
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -96,11 +97,40 @@ impl OciImage {
         &self.root.shared().demand
     }
 
+    /// How much of its contents is on this host.
+    pub fn fill(&self) -> Fill {
+        let mut seen = HashSet::new();
+        let contents = self.contents().filter(|it| seen.insert(it.blob().digest));
+        contents.fold(Fill::default(), |fill, content| {
+            let (all, resident) = content.bytes();
+            let local = match content.is_distant() {
+                true => resident,
+                false => all,
+            };
+            Fill {
+                bytes: fill.bytes.saturating_add(all),
+                local: fill.local.saturating_add(local),
+                resident: fill.resident.saturating_add(resident),
+            }
+        })
+    }
+
     /// The cached contents of the layers, from the lowest up. A layer that the image has twice is one.
     pub fn contents(&self) -> impl Iterator<Item = &Arc<LayerContent>> {
         let layers = self.root.shared().layers.iter();
         layers.map(|layer| &layer.content)
     }
+}
+
+/// How much of an image is on this host. A layer that it has twice counts once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fill {
+    /// What the layers of the image decode to.
+    pub bytes: u64,
+    /// Of that, what is read without asking anybody else: the cache has it, or the layer as it was fetched.
+    pub local: u64,
+    /// Of that, what is decoded and in the cache.
+    pub resident: u64,
 }
 
 impl Backend for OciImage {

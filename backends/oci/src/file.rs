@@ -10,6 +10,7 @@ use vfsd_backend::{
 
 use crate::backend::{LayerCache, Shared};
 use crate::content::{ContentError, ContentPiece, Pinned};
+use crate::counters::Found;
 use crate::tree::NodeId;
 
 /// Zeros that holes are read from.
@@ -49,6 +50,12 @@ impl ImageFile {
 
     fn is_resident(&self, range: &Range<u64>) -> bool {
         self.layer.content.is_resident(self.entry, range.clone())
+    }
+
+    /// Of how many spans a range is, if all of them are there.
+    fn count_resident(&self, range: &Range<u64>) -> Option<u64> {
+        let content = &self.layer.content;
+        content.count_resident(self.entry, range.clone())
     }
 
     fn pin(
@@ -117,10 +124,17 @@ impl File for ImageFile {
             self.shared.recorder.record(self.number, spans.flatten());
         }
         let pinned = self.pin(&range, Wait::Refused);
-        if matches!(pinned, Ok(Some(_))) && self.is_resident(&range) {
+        if matches!(pinned, Ok(Some(_)))
+            && let Some(spans) = self.count_resident(&range)
+        {
             match self.transfer(&mut range, sink, Wait::Refused) {
+                // What is left of it is looked for again, and counted then.
                 Err(error) if must_wait(&error) => {}
-                result => return Answer::ready(result.map(|()| whole)),
+                result => {
+                    let counters = self.layer.content.counters();
+                    counters.read(spans, Found::Cached);
+                    return Answer::ready(result.map(|()| whole));
+                }
             }
         }
         drop(pinned);

@@ -27,6 +27,7 @@ mod backend_tests;
 pub mod blob;
 pub mod catalogue;
 pub mod content;
+mod counters;
 mod directory;
 mod entry;
 mod file;
@@ -46,6 +47,7 @@ pub mod tree;
 mod turn;
 
 pub use ahead::Stopped;
-pub use backend::OciImage;
+pub use backend::{Fill, OciImage};
+pub use counters::{Counters, Counts, RequestKind, Requests};
 pub use entry::{DataExtent, EntryKind, LayerEntry};
 pub use open::{OpenError, Options, Progress};

@@ -253,7 +253,10 @@ fn assemble(
     let tree = tree(image, indexes, &trees)?;
     let room = options.cache_limit;
     let room: Option<Arc<dyn Room>> = match room {
-        Some(limit) => Some(Arc::new(CacheRoom::new(&options.cache, limit))),
+        Some(limit) => {
+            let counters = Arc::clone(&options.registries.counters);
+            Some(Arc::new(CacheRoom::new(&options.cache, limit, counters)))
+        }
         None => None,
     };
     let mut opened: HashMap<Sha256Digest, LayerCache> = HashMap::new();
@@ -261,7 +264,7 @@ fn assemble(
     for (layer, index) in image.layers.iter().zip(indexes) {
         let cache = match opened.get(&layer.digest) {
             Some(cache) => cache.clone(),
-            None => layer_cache(image, layer, index, (&layers, options.boot, room.clone()))?,
+            None => layer_cache(image, layer, index, &layers, (options, room.clone()))?,
         };
         opened.insert(layer.digest, cache.clone());
         caches.push(cache);
@@ -273,10 +276,13 @@ fn layer_cache(
     image: &Image,
     layer: &Layer,
     index: &LayerIndex,
-    (folder, boot, room): (&Path, HostBoot, Option<Arc<dyn Room>>),
+    folder: &Path,
+    (options, room): (&Options, Option<Arc<dyn Room>>),
 ) -> Result<LayerCache, OpenError> {
     let source = image.open_layer(layer)?;
-    let content = LayerContent::open_in(folder, index, source, boot, room).map_err(|source| {
+    let counters = Arc::clone(&options.registries.counters);
+    let content = LayerContent::open_in(folder, index, source, options.boot, room, counters);
+    let content = content.map_err(|source| {
         let layer = layer.digest;
         OpenError::Content { layer, source }
     })?;

@@ -1,12 +1,14 @@
 //! Keeping a cache within its size while it is filled.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::catalogue::{Catalogue, slack};
 use crate::content::Room;
+use crate::counters::Counters;
 
 /// Looks at the size of a cache whenever so much was added that it may be too large.
 pub(crate) struct CacheRoom {
@@ -16,16 +18,18 @@ pub(crate) struct CacheRoom {
     filled: AtomicU64,
     /// Held by the one who looks: who has filled too much waits for that.
     looking: Mutex<()>,
+    counters: Arc<Counters>,
 }
 
 impl CacheRoom {
     /// For the cache in a folder, of which others may fill a part.
-    pub(crate) fn new(cache: &Path, limit: u64) -> Self {
+    pub(crate) fn new(cache: &Path, limit: u64, counters: Arc<Counters>) -> Self {
         Self {
             catalogue: Catalogue::new(cache),
             limit,
             filled: AtomicU64::new(0),
             looking: Mutex::new(()),
+            counters,
         }
     }
 
@@ -50,8 +54,9 @@ impl Room for CacheRoom {
             return;
         };
         // Who keeps the cache for the daemon meets the same error, and says so.
-        if let Err(error) = self.catalogue.evict(self.limit) {
-            tracing::debug!("the cache of images cannot be kept small: {error}");
+        match self.catalogue.evict(self.limit) {
+            Ok(evicted) => self.counters.evicted(evicted.bytes),
+            Err(error) => tracing::debug!("the cache of images cannot be kept small: {error}"),
         }
         self.filled.fetch_sub(filled, Ordering::Relaxed);
     }

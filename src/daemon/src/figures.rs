@@ -49,6 +49,7 @@ impl Figures {
         }
         // All figures of a name stand together. Storages are opened in any order.
         found.sort_by(|(one, a), (other, b)| (a.name, one).cmp(&(b.name, other)));
+        let found = merged(found);
         let mut text = String::new();
         let mut before = "";
         for (storage, Figure { name, label, value }) in found {
@@ -71,6 +72,36 @@ impl Figures {
             };
         }
         text
+    }
+}
+
+/// What there is once for each name and label, as the format wants it: several exports may be of one storage.
+fn merged(found: Vec<(String, Figure)>) -> Vec<(String, Figure)> {
+    let mut once: Vec<(String, Figure)> = Vec::new();
+    for (storage, figure) in found {
+        let of_name = once
+            .iter_mut()
+            .rev()
+            .take_while(|(before, it)| (before, it.name) == (&storage, figure.name));
+        let same = of_name.into_iter().find(|(_, it)| it.label == figure.label);
+        match same {
+            Some((_, before)) => before.value = before.value.with(figure.value),
+            None => once.push((storage, figure)),
+        }
+    }
+    once
+}
+
+impl Value {
+    /// What two exports of one storage say together: they count each for itself, and have the same things.
+    fn with(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Counter(one), Self::Counter(other)) => Self::Counter(one.saturating_add(other)),
+            (Self::Amount(one), Self::Amount(other)) => Self::Amount(one.max(other)),
+            (Self::Gauge(one), Self::Gauge(other)) => Self::Gauge(one.max(other)),
+            // One name is always of one kind.
+            (one, _) => one,
+        }
     }
 }
 
@@ -116,6 +147,33 @@ requests_total{storage="volume:s3://b/\"two\"",operation="get"} 8
 requests_total{storage="volume:s3://b/\"two\"",operation="put"} 8
 requests_total{storage="volume:s3://b/one",operation="get"} 7
 requests_total{storage="volume:s3://b/one",operation="put"} 7
+"#;
+        assert_eq!(figures.text(), expected);
+    }
+
+    #[test]
+    fn two_exports_of_one_storage_are_told_of_once() {
+        let figures = Figures::default();
+        for (sent, there) in [(7, 5), (1, 3)] {
+            figures.add(&"docker://r/a:t", move || {
+                let counter = |label| Figure {
+                    name: "requests_total",
+                    label: Some(("kind", label)),
+                    value: Value::Counter(sent),
+                };
+                let bytes = Figure {
+                    name: "bytes",
+                    label: None,
+                    value: Value::Amount(there),
+                };
+                vec![counter("blob"), bytes, counter("token")]
+            });
+        }
+        let expected = r#"# TYPE bytes gauge
+bytes{storage="docker://r/a:t"} 5
+# TYPE requests_total counter
+requests_total{storage="docker://r/a:t",kind="blob"} 8
+requests_total{storage="docker://r/a:t",kind="token"} 8
 "#;
         assert_eq!(figures.text(), expected);
     }

@@ -39,6 +39,13 @@ pub struct SpanError {
     pub reason: SpanFault,
 }
 
+impl SpanFault {
+    /// Whether what was read is wrong, rather than not to be had.
+    pub(crate) fn is_of_content(&self) -> bool {
+        matches!(self, Self::Decode(_) | Self::Mismatch(_) | Self::Contents)
+    }
+}
+
 /// What is wrong with a span.
 #[derive(Debug, thiserror::Error)]
 pub enum SpanFault {

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::file::{ABSENT, DURABLE, WRITTEN};
 use super::{ContentError, LayerContent};
 use crate::blob::{BlobSource, Sha256Digest, SpanFault, SpanReader};
+use crate::counters::Found;
 use vfsd_backend::Wait;
 
 /// How much is written at once, about.
@@ -26,7 +27,11 @@ impl LayerContent {
         let mut runs = self.spans_of(entry, range);
         let filled = runs.try_for_each(|run| {
             let mut spans = run.clone();
-            spans.try_for_each(|span| self.fill_wanted(span..run.end))
+            spans.try_for_each(|span| {
+                let found = self.fill_wanted(span..run.end)?;
+                self.counters.read(1, found);
+                Ok(())
+            })
         });
         self.make_room();
         filled
@@ -37,14 +42,14 @@ impl LayerContent {
     /// # Errors
     /// As for [`fill`](Self::fill).
     pub fn fill_span(&self, span: usize) -> Result<(), ContentError> {
-        self.fill_wanted(span..span.saturating_add(1))
+        self.fill_wanted(span..span.saturating_add(1)).map(drop)
     }
 
     /// Makes the first of the `wanted` spans resident, and others with it where that costs little.
-    fn fill_wanted(&self, wanted: Range<usize>) -> Result<(), ContentError> {
+    fn fill_wanted(&self, wanted: Range<usize>) -> Result<Found, ContentError> {
         let span = wanted.start;
         if self.residency.has(span) {
-            return Ok(());
+            return Ok(Found::Cached);
         }
         if self.is_distant() {
             return self.fill_neighbours(wanted);
@@ -53,11 +58,12 @@ impl LayerContent {
             // Meanwhile, by another thread; or by another daemon.
             if !self.residency.has(span) {
                 if self.blob.spans.get(span).is_none() || self.file.state(span)? == ABSENT {
-                    return self.settle(span, &self.reader);
+                    self.settle(span, &self.reader)?;
+                    return Ok(Found::Fetched);
                 }
                 self.residency.set(span);
             }
-            Ok(())
+            Ok(Found::Cached)
         })
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 
 use super::ContentError;
+use crate::counters::Found;
 
 /// What whoever fills a span tells those who wait for it.
 pub(super) type Outcome = Result<(), ContentError>;
@@ -24,13 +25,18 @@ struct Flight {
 
 impl Flights {
     /// Does `work` for a span, or waits for who does it already and shares the outcome.
-    pub(super) fn join(&self, span: usize, work: impl FnOnce() -> Outcome) -> Outcome {
+    pub(super) fn join(
+        &self,
+        span: usize,
+        work: impl FnOnce() -> Result<Found, ContentError>,
+    ) -> Result<Found, ContentError> {
         match self.enter(span) {
             Ok(mut landing) => {
-                landing.outcome = work();
-                landing.outcome.clone()
+                let done = work();
+                landing.outcome = done.clone().map(drop);
+                done
             }
-            Err(flight) => flight.wait(),
+            Err(flight) => flight.wait().map(|()| Found::Waited),
         }
     }
 

@@ -38,6 +38,7 @@ pub(crate) use verify::resident_spans_of;
 pub use verify::{VerifiedContent, verify_content};
 
 use crate::blob::{BlobIndex, BlobSource, SpanReader};
+use crate::counters::Counters;
 use crate::index::LayerIndex;
 
 /// The largest span that is verified in memory. A larger one goes through a temporary file.
@@ -58,6 +59,7 @@ pub struct LayerContent {
     in_memory: usize,
     /// What is needed where content may be taken away at any time.
     bounded: Option<Bounded>,
+    counters: Arc<Counters>,
 }
 
 impl LayerContent {
@@ -74,17 +76,18 @@ impl LayerContent {
         source: Arc<dyn BlobSource>,
         boot: HostBoot,
     ) -> Result<Self, ContentError> {
-        Self::open_in(folder, index, source, boot, None)
+        Self::open_in(folder, index, source, boot, None, Arc::default())
     }
 
     /// As [`open`](Self::open). With a `room` content may be taken away at any time, unless it is [pinned](Self::pin), by
-    /// all who use the cache.
+    /// all who use the cache. What is read and filled is counted by `counters`.
     pub(crate) fn open_in(
         folder: &Path,
         index: &LayerIndex,
         source: Arc<dyn BlobSource>,
         boot: HostBoot,
         room: Option<Arc<dyn Room>>,
+        counters: Arc<Counters>,
     ) -> Result<Self, ContentError> {
         let (path, shape, layout) = place(folder, index)?;
         let (file, states) = CacheFile::open(&path, shape, boot)?;
@@ -100,6 +103,7 @@ impl LayerContent {
             flights: Flights::default(),
             in_memory: IN_MEMORY,
             bounded,
+            counters,
         };
         if !is_bounded {
             content.pin_for_good()?;
@@ -136,8 +140,20 @@ impl LayerContent {
     /// Whether all of `range` of an entry's file can be read from the cache file. Waits for
     /// nothing.
     pub fn is_resident(&self, entry: usize, range: Range<u64>) -> bool {
+        self.count_resident(entry, range).is_some()
+    }
+
+    /// The number of spans that hold data of `range` of an entry's file, if all of them are there.
+    pub(crate) fn count_resident(&self, entry: usize, range: Range<u64>) -> Option<u64> {
         let mut spans = self.spans_of(entry, range).flatten();
-        spans.all(|span| self.residency.has(span))
+        spans.try_fold(0_u64, |count, span| {
+            self.residency.has(span).then_some(count.saturating_add(1))
+        })
+    }
+
+    /// Where it is counted what is read.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// The spans that hold data of `range` of an entry's file.
@@ -165,6 +181,19 @@ impl LayerContent {
         let start = spans.first().map_or(0, |span| span.compressed.start);
         let end = spans.last().map_or(0, |span| span.compressed.end);
         end.saturating_sub(start)
+    }
+
+    /// Bytes that the layer decodes to, and how many of them are there.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        let spans = self.blob.spans.iter().enumerate();
+        spans.fold((0, 0), |(all, there), (number, span)| {
+            let length = span.decoded.end.saturating_sub(span.decoded.start);
+            let more = match self.residency.has(number) {
+                true => length,
+                false => 0,
+            };
+            (all.saturating_add(length), there.saturating_add(more))
+        })
     }
 
     /// How many of the layer's spans are there.

@@ -10,6 +10,7 @@ use super::file::{ABSENT, WRITTEN};
 use super::flight::{Landing, Outcome};
 use super::{ContentError, LayerContent};
 use crate::blob::{BlobSource, SpanReader};
+use crate::counters::Found;
 
 /// How much of a layer that another host has is asked for at once, for whoever waits for a part of it: at least what a
 /// link carries while a request is on its way, and more only for who has read what is before it.
@@ -55,15 +56,15 @@ impl LayerContent {
 
     /// Makes the first of the `wanted` spans resident, which another host has, and with the same request those after it
     /// that are missing, too. Waits for whoever fills it already.
-    pub(super) fn fill_neighbours(&self, wanted: Range<usize>) -> Result<(), ContentError> {
+    pub(super) fn fill_neighbours(&self, wanted: Range<usize>) -> Result<Found, ContentError> {
         let (span, most) = (wanted.start, self.asked_at_once(wanted));
         let filled = self.fill_missing(span..self.run_end(span, most))?;
         if let Some((_, outcome)) = filled.into_iter().find(|(filled, _)| *filled == span) {
-            return outcome;
+            return outcome.map(|()| Found::Fetched);
         }
         self.flights.join(span, || match self.residency.has(span) {
-            true => Ok(()),
-            false => self.settle(span, &self.reader),
+            true => Ok(Found::Cached),
+            false => self.settle(span, &self.reader).map(|()| Found::Fetched),
         })
     }
 
@@ -114,6 +115,7 @@ impl LayerContent {
                 Ok(read) => Arc::new(read),
                 Err(error) => {
                     let error = ContentError::from(error);
+                    self.counters.failed(landings.len());
                     for landing in &mut landings {
                         landing.outcome = Err(error.clone());
                     }
@@ -140,12 +142,27 @@ impl LayerContent {
         if self.is_bounded() && self.residency.has(span) {
             return Ok(());
         }
-        let sum = self.fetch(span, reader)?;
-        self.file.set_sum(span, sum)?;
-        self.file.set_state(span, WRITTEN)?;
+        let kept = self.fetch(span, reader).and_then(|sum| {
+            self.file.set_sum(span, sum)?;
+            Ok(self.file.set_state(span, WRITTEN)?)
+        });
+        self.count_filled(&kept);
+        kept?;
         self.residency.set(span);
         self.note_filled(span);
         Ok(())
+    }
+
+    fn count_filled(&self, kept: &Outcome) {
+        match kept {
+            Ok(()) => self.counters.filled(),
+            Err(error) => {
+                self.counters.failed(1);
+                if matches!(error, ContentError::Span(error) if error.reason.is_of_content()) {
+                    self.counters.wrong();
+                }
+            }
+        }
     }
 
     /// What the layer has in `range`, the spans of `landings` from the first place where they are right.

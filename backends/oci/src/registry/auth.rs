@@ -14,7 +14,8 @@ use super::body;
 use super::challenge::Challenge;
 use super::client::{self, is_secure_enough};
 use super::credentials::Credentials;
-use super::{AuthFiles, Reference, RegistryError};
+use super::{AuthFiles, Reference, RegistryError, Settings};
+use crate::counters::{Meter, RequestKind};
 
 /// How long a token is good for where nothing is said of it.
 const TOKEN_AGE: Duration = Duration::from_secs(60);
@@ -36,6 +37,7 @@ pub(super) struct Auth {
     image: Reference,
     actions: Actions,
     files: AuthFiles,
+    meter: Meter,
     state: Mutex<State>,
 }
 
@@ -56,7 +58,8 @@ struct Granted {
 
 impl Auth {
     /// Reads the files, and asks credential programs. Nothing is sent.
-    pub(super) fn new(image: Reference, files: AuthFiles, actions: Actions) -> Self {
+    pub(super) fn new(image: Reference, settings: &Settings, actions: Actions) -> Self {
+        let files = settings.auth.clone();
         let state = State {
             credentials: files.find(&image),
             challenge: None,
@@ -66,6 +69,7 @@ impl Auth {
             image,
             actions,
             files,
+            meter: settings.counters.meter(RequestKind::Token),
             state: Mutex::new(state),
         }
     }
@@ -185,12 +189,12 @@ impl Auth {
                 };
                 let request = ask(http, &realm, service.as_deref(), &scope, credentials);
                 let sent = Instant::now();
-                let response = client::send(request, &what)?;
+                let response = client::send(request, &what, &self.meter)?;
                 let status = response.status().as_u16();
                 if status == 401 || (matches!(status, 400 | 403) && credentials.is_some()) {
                     return Err(self.refused(state));
                 }
-                let token: Token = body::json(response, &what, TOKEN_MAX)?;
+                let token: Token = body::json(response, &what, TOKEN_MAX, &self.meter)?;
                 let text = token.token.or(token.access_token);
                 let text = text.ok_or_else(|| wrong("its token server gave none"))?;
                 let age = token.expires_in.map_or(TOKEN_AGE, Duration::from_secs);

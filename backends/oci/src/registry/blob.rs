@@ -9,6 +9,7 @@ use reqwest::Url;
 use reqwest::header::CONTENT_RANGE;
 
 use crate::blob::{BlobSource, Check, Sha256Digest};
+use crate::counters::RequestKind;
 
 use super::body::Body;
 use super::client::{Answer, Client, Get, text};
@@ -57,6 +58,11 @@ impl Place {
         self.size
     }
 
+    /// What came of it, or was kept of it, is wrong.
+    pub(super) fn count_wrong(&self) {
+        self.client.counters().wrong();
+    }
+
     /// The first place that is not avoided, or the last.
     fn best(mut place: Arc<Self>) -> Arc<Self> {
         while let Some(next) = place.next.clone().filter(|_| place.client.is_avoided()) {
@@ -85,6 +91,7 @@ impl Place {
         let last = (range.end < self.size).then(|| range.end.saturating_sub(1));
         let answer = self.client.get(&Get {
             what: &self.what,
+            kind: RequestKind::Blob,
             url,
             accept: None,
             range: (!whole).then_some((range.start, last)),
@@ -94,7 +101,8 @@ impl Place {
             elsewhere,
         } = answer;
         let length = response.content_length();
-        let idle = self.client.limits().idle;
+        let (idle, counters) = (self.client.limits().idle, self.client.counters());
+        let meter = counters.meter(RequestKind::Blob);
         if response.status().as_u16() == 206 {
             let sent = text(response.headers(), CONTENT_RANGE).and_then(content_range);
             let Some((sent, total)) = sent else {
@@ -108,7 +116,7 @@ impl Place {
             if length.is_some_and(|length| length != count) {
                 return Err(self.wrong("a piece that is longer or shorter than it says"));
             }
-            return Ok((Body::new(response, count, idle), elsewhere));
+            return Ok((Body::new(response, count, idle, meter), elsewhere));
         }
         // All of it, from its first byte on.
         if length.is_some_and(|length| length != self.size) {
@@ -117,7 +125,7 @@ impl Place {
         if range.start > SKIP_MAX {
             return Err(self.wrong("the whole blob instead of a piece"));
         }
-        let mut body = Body::new(response, range.end, idle);
+        let mut body = Body::new(response, range.end, idle, meter);
         let skipped = io::copy(&mut (&mut body).take(range.start), &mut io::sink());
         match skipped {
             Ok(skipped) if skipped == range.start => Ok((body, elsewhere)),
@@ -199,7 +207,9 @@ impl Transfer {
                 Err(error) => {
                     self.body = None;
                     self.arrived = 0;
-                    if let Err(error) = self.place.client.pause(&mut self.failures, error) {
+                    let client = &self.place.client;
+                    let paused = client.pause(RequestKind::Blob, &mut self.failures, error);
+                    if let Err(error) = paused {
                         let next = self.place.next.clone().ok_or(error)?;
                         self.place.client.avoid();
                         self.place = next;
@@ -255,6 +265,11 @@ impl RegistryBlob {
         Ok(offset..end.ok_or(io::ErrorKind::UnexpectedEof)?)
     }
 
+    /// What was kept of it is wrong.
+    pub(super) fn count_wrong(&self) {
+        self.place.count_wrong();
+    }
+
     /// Which blob it is, and how large.
     pub(super) fn blob(&self) -> (Sha256Digest, u64) {
         (self.place.digest, self.place.size)
@@ -283,6 +298,7 @@ impl BlobSource for RegistryBlob {
                     let Some(next) = place.next.clone() else {
                         return Ok(());
                     };
+                    place.count_wrong();
                     place.client.distrust();
                     let wrong = place.client.image().registry();
                     tracing::warn!(

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::client::reason;
 use super::{Limits, RegistryError};
+use crate::counters::Meter;
 
 /// How much is read of an answer that says what is wrong.
 const PROBLEM_MAX: u64 = 16 << 10;
@@ -38,6 +39,7 @@ pub(super) fn document(
     what: &str,
     most: u64,
     limits: &Limits,
+    meter: &Meter,
 ) -> Result<Vec<u8>, RegistryError> {
     let wrong = |reason: String| RegistryError::Answer {
         what: what.to_owned(),
@@ -45,7 +47,7 @@ pub(super) fn document(
     };
     let length = response.content_length();
     let mut bytes = Vec::new();
-    let mut body = Body::new(response, most.saturating_add(1), limits.idle);
+    let mut body = Body::new(response, most.saturating_add(1), limits.idle, meter.clone());
     body.read_to_end(&mut bytes)
         .map_err(|error| RegistryError::Connection {
             what: what.to_owned(),
@@ -70,6 +72,7 @@ pub(super) fn json<T: DeserializeOwned>(
     response: Response,
     what: &str,
     most: u64,
+    meter: &Meter,
 ) -> Result<T, RegistryError> {
     let status = response.status().as_u16();
     match status {
@@ -89,7 +92,7 @@ pub(super) fn json<T: DeserializeOwned>(
             });
         }
     }
-    let bytes = document(response, what, most, &Limits::default())?;
+    let bytes = document(response, what, most, &Limits::default(), meter)?;
     serde_json::from_slice(&bytes).map_err(|_| RegistryError::Answer {
         what: what.to_owned(),
         // Its own words could have a part of a secret.
@@ -105,16 +108,18 @@ pub(super) struct Body {
     idle: Duration,
     since: Instant,
     arrived: u64,
+    meter: Meter,
 }
 
 impl Body {
-    pub(super) fn new(response: Response, most: u64, idle: Duration) -> Self {
+    pub(super) fn new(response: Response, most: u64, idle: Duration, meter: Meter) -> Self {
         Self {
             response,
             left: most,
             idle,
             since: Instant::now(),
             arrived: 0,
+            meter,
         }
     }
 }
@@ -129,6 +134,7 @@ impl Read for Body {
         }
         let count = self.response.read(target).map_err(plain)?;
         let read = u64::try_from(count).unwrap_or(u64::MAX);
+        self.meter.received(read);
         self.left = self.left.saturating_sub(read);
         self.arrived = self.arrived.saturating_add(read);
         if self.since.elapsed() > self.idle {

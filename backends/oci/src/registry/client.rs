@@ -1,6 +1,7 @@
 //! Requests to one repository of a registry.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,6 +14,7 @@ use super::auth::{Actions, Auth};
 use super::body::detail;
 use super::challenge::Challenge;
 use super::{Limits, Reference, RegistryError, Settings};
+use crate::counters::{Counters, Meter, RequestKind};
 
 /// What a registry says its answer is.
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -32,6 +34,7 @@ pub(super) struct Client {
     limits: Limits,
     image: Reference,
     offline: bool,
+    counters: Arc<Counters>,
     /// Until then another one is asked instead.
     avoided: Mutex<Option<Instant>>,
 }
@@ -41,6 +44,7 @@ pub(super) struct Client {
 pub(super) struct Get<'a> {
     /// For messages.
     pub(super) what: &'a str,
+    pub(super) kind: RequestKind,
     pub(super) url: &'a Url,
     /// The types of content that are understood.
     pub(super) accept: Option<&'a str>,
@@ -94,9 +98,10 @@ impl Client {
         Ok(Self {
             http: http.build().map_err(|error| failed(reason(&error)))?,
             base,
-            auth: Auth::new(image.clone(), settings.auth.clone(), actions),
+            auth: Auth::new(image.clone(), settings, actions),
             limits: settings.limits,
             offline: settings.offline,
+            counters: Arc::clone(&settings.counters),
             avoided: Mutex::default(),
             image,
         })
@@ -109,6 +114,11 @@ impl Client {
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Where it is counted what is asked.
+    pub(super) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// Another one is to be asked for a while, if there is one.
@@ -163,7 +173,7 @@ impl Client {
             }
             request
         };
-        self.exchange(get.what, get.url, &[200, 206], &request)
+        self.exchange((get.kind, get.what), get.url, &[200, 206], &request)
     }
 
     /// Sends a request once: says who we are when asked for it, and goes where the registry sends us. `request` is made
@@ -173,7 +183,7 @@ impl Client {
     /// Anything but an answer of a status that is `accepted`.
     pub(super) fn exchange(
         &self,
-        what: &str,
+        (kind, what): (RequestKind, &str),
         url: &Url,
         accepted: &[u16],
         request: &dyn Fn(&Http, Url) -> RequestBuilder,
@@ -181,6 +191,7 @@ impl Client {
         if self.offline {
             return Err(RegistryError::Offline(what.to_owned()));
         }
+        let meter = self.counters.meter(kind);
         let mut url = url.clone();
         let mut redirects: usize = 0;
         let mut refusals: usize = 0;
@@ -195,7 +206,7 @@ impl Client {
             if let Some(authorization) = &authorization {
                 request = request.header(AUTHORIZATION, authorization);
             }
-            let response = send(request, what)?;
+            let response = send(request, what, &meter)?;
             match response.status().as_u16() {
                 status if accepted.contains(&status) => {
                     return Ok(Answer {
@@ -239,13 +250,14 @@ impl Client {
     /// The last one.
     pub(super) fn retry<T>(
         &self,
+        kind: RequestKind,
         mut attempt: impl FnMut() -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
         let mut failures = 0;
         loop {
             match attempt() {
                 Ok(done) => return Ok(done),
-                Err(error) => self.pause(&mut failures, error)?,
+                Err(error) => self.pause(kind, &mut failures, error)?,
             }
         }
     }
@@ -256,13 +268,18 @@ impl Client {
     /// What failed, if there is no use in waiting or if there were too many in a row.
     pub(super) fn pause(
         &self,
+        kind: RequestKind,
         failures: &mut u32,
         error: RegistryError,
     ) -> Result<(), RegistryError> {
         *failures = failures.saturating_add(1);
         if !error.is_passing() || *failures >= self.limits.attempts {
+            if !matches!(error, RegistryError::Offline(_)) {
+                self.counters.given_up(kind);
+            }
             return Err(error);
         }
+        self.counters.retried(kind);
         std::thread::sleep(self.limits.pause_after(*failures, error.after()));
         Ok(())
     }
@@ -322,7 +339,12 @@ impl Client {
 }
 
 /// Sends a request and waits for the head of its answer.
-pub(super) fn send(request: RequestBuilder, what: &str) -> Result<Response, RegistryError> {
+pub(super) fn send(
+    request: RequestBuilder,
+    what: &str,
+    meter: &Meter,
+) -> Result<Response, RegistryError> {
+    meter.sent();
     request.send().map_err(|error| RegistryError::Connection {
         what: what.to_owned(),
         reason: reason(&error),

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::blob::{BlobSource, Check, Sha256Digest};
+use crate::counters::RequestKind;
 use crate::image::{Blobs, Document, Image, ImageError, JSON_MAX, Platform};
 
 use super::blob::{Place, RegistryBlob};
@@ -158,24 +159,33 @@ impl RegistryBlobs {
             Some(digest) => format!("{}/{}@{digest}", image.registry(), image.repository()),
         };
         let url = client.url(kind, name)?;
-        client.retry(|| {
+        let is_manifest = kind == "manifests";
+        let kind = match is_manifest {
+            true => RequestKind::Manifest,
+            false => RequestKind::Blob,
+        };
+        client.retry(kind, || {
             let answer = client.get(&Get {
                 what: &what,
+                kind,
                 url: &url,
-                accept: (kind == "manifests").then_some(MANIFESTS),
+                accept: is_manifest.then_some(MANIFESTS),
                 range: None,
             })?;
             let response = answer.response;
             let said = client::text(response.headers(), client::CONTENT_DIGEST);
             let said = said.and_then(|said| said.parse::<Sha256Digest>().ok());
-            let limits = client.limits();
-            let bytes = body::document(response, &what, JSON_MAX, limits)?;
+            let (limits, meter) = (client.limits(), client.counters().meter(kind));
+            let bytes = body::document(response, &what, JSON_MAX, limits, &meter)?;
             let found = Sha256Digest::of(&bytes);
             match wanted.or(said) {
-                Some(digest) if digest != found => Err(RegistryError::Answer {
-                    what: what.clone(),
-                    reason: format!("with other bytes than those of {digest}"),
-                }),
+                Some(digest) if digest != found => {
+                    client.counters().wrong();
+                    Err(RegistryError::Answer {
+                        what: what.clone(),
+                        reason: format!("with other bytes than those of {digest}"),
+                    })
+                }
                 _ => Ok(bytes),
             }
         })
@@ -223,7 +233,8 @@ impl BlobSource for KeptBlob {
             match check(buffer) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
-                    tracing::warn!("the cache is damaged: {error}; the registry is asked")
+                    self.remote.count_wrong();
+                    tracing::warn!("the cache is damaged: {error}; the registry is asked");
                 }
             }
         }

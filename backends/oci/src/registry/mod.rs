@@ -43,6 +43,8 @@ mod store;
 pub(crate) mod tests;
 mod upload;
 
+use std::sync::Arc;
+
 pub use credentials::AuthFiles;
 pub use error::RegistryError;
 pub use limits::Limits;
@@ -50,6 +52,8 @@ pub use reference::{BadReference, Reference, Version};
 
 pub(crate) use image::{find, kept_document};
 pub(crate) use referrers::{Artifact, push as push_referrer};
+
+use crate::counters::Counters;
 
 /// How registries are asked.
 #[derive(Debug, Clone)]
@@ -65,6 +69,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Nothing is sent to anybody: an image is what is in the cache of it.
     pub offline: bool,
+    /// Where it is counted what is asked, and what comes of it.
+    pub counters: Arc<Counters>,
 }
 
 impl Default for Settings {
@@ -76,6 +82,7 @@ impl Default for Settings {
             mirrors: Vec::new(),
             limits: Limits::default(),
             offline: false,
+            counters: Arc::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::client::{Client, Get};
 use super::link;
 use super::{RegistryError, Settings};
 use crate::blob::Sha256Digest;
+use crate::counters::RequestKind;
 use crate::image::JSON_MAX;
 use crate::registry::Reference;
 
@@ -173,16 +174,19 @@ struct Page {
 
 /// A page of the repository; none where it is not there.
 fn page(client: &Client, what: &str, url: &Url) -> Result<Option<Page>, RegistryError> {
-    let fetched = client.retry(|| {
+    let kind = RequestKind::Referrers;
+    let fetched = client.retry(kind, || {
         let answer = client.get(&Get {
             what,
+            kind,
             url,
             accept: Some(INDEX),
             range: None,
         })?;
         let from = answer.elsewhere.as_ref().unwrap_or(url);
+        let meter = client.counters().meter(kind);
         let next = link::next(answer.response.headers(), from);
-        let bytes = body::document(answer.response, what, JSON_MAX, client.limits())?;
+        let bytes = body::document(answer.response, what, JSON_MAX, client.limits(), &meter)?;
         Ok(Page { bytes, next })
     });
     match fetched {

@@ -172,6 +172,7 @@ impl Download {
         let found = Sha256Digest::from(std::mem::take(&mut self.sha256));
         if found != digest {
             self.store.remove(digest);
+            self.place.count_wrong();
             return Err(RegistryError::Digest(digest).into());
         }
         if self.state == State::Part {

@@ -11,6 +11,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use super::RegistryError;
 use super::client::{Client, text};
 use crate::blob::Sha256Digest;
+use crate::counters::RequestKind;
 
 /// The manifest that a registry has understood another one to refer to.
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -27,23 +28,25 @@ impl Client {
         let digest = Sha256Digest::of(bytes);
         let what = format!("{}, blob {digest}", self.image());
         let there = self.url("blobs", &digest.to_string())?;
-        let found =
-            self.retry(|| self.exchange(&what, &there, &[200], &|http, url| http.head(url)));
+        let kind = RequestKind::Blob;
+        let found = self.retry(kind, || {
+            self.exchange((kind, &what), &there, &[200], &|http, url| http.head(url))
+        });
         match found {
             Ok(_) => return Ok(false),
             Err(RegistryError::NotFound(_)) => {}
             Err(error) => return Err(error),
         }
         let begin = self.url("blobs/uploads", "")?;
-        self.retry(|| {
-            let answer = self.exchange(&what, &begin, &[202], &|http, url| {
+        self.retry(kind, || {
+            let answer = self.exchange((kind, &what), &begin, &[202], &|http, url| {
                 http.post(url).header(CONTENT_LENGTH, 0)
             })?;
             let from = answer.elsewhere.as_ref().unwrap_or(&begin);
             let mut to = self.follow(&what, from, answer.response.headers(), 1)?;
             to.query_pairs_mut()
                 .append_pair("digest", &digest.to_string());
-            self.put(&what, &to, "application/octet-stream", bytes)
+            self.put((kind, &what), &to, "application/octet-stream", bytes)
         })?;
         Ok(true)
     }
@@ -61,12 +64,13 @@ impl Client {
     ) -> Result<bool, RegistryError> {
         let what = format!("{}, manifest {name}", self.image());
         let url = self.url("manifests", name)?;
-        self.retry(|| self.put(&what, &url, media_type, bytes))
+        let kind = RequestKind::Manifest;
+        self.retry(kind, || self.put((kind, &what), &url, media_type, bytes))
     }
 
     fn put(
         &self,
-        what: &str,
+        what: (RequestKind, &str),
         url: &Url,
         media_type: &str,
         bytes: &Arc<[u8]>,

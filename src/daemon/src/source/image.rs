@@ -12,8 +12,9 @@ use vfsd_oci::content::HostBoot;
 use vfsd_oci::image::{Image, ImageName, Platform};
 use vfsd_oci::referrer::{IndexFrom, PushedIndexes, push_indexes};
 use vfsd_oci::registry::{self, AuthFiles, BadReference, Reference};
-use vfsd_oci::{OciImage, Progress};
+use vfsd_oci::{Counters, OciImage, Progress};
 
+use super::image_figures::figures;
 use super::image_upkeep::{Bound, Upkeep};
 use super::{CacheSettings, Kind, Prepared, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
@@ -27,6 +28,8 @@ pub(crate) struct ImageSource {
     name: ImageName,
     /// What was found ahead.
     found: Arc<Mutex<Option<Image>>>,
+    /// What is asked for it and read of it.
+    counters: Arc<Counters>,
 }
 
 /// What an operator decides about images.
@@ -160,6 +163,7 @@ impl ImageSource {
         Self {
             name,
             found: Arc::default(),
+            counters: Arc::default(),
         }
     }
 
@@ -182,13 +186,22 @@ impl ImageSource {
         }
     }
 
+    /// How registries are asked for this image.
+    fn registries(&self, settings: &ImageSettings) -> registry::Settings {
+        registry::Settings {
+            counters: Arc::clone(&self.counters),
+            ..settings.registries()
+        }
+    }
+
     /// Finds the image and reads its configuration.
     ///
     /// # Errors
     /// When it is not there, or damaged.
     pub(crate) fn find(&self, settings: &ImageSettings) -> Result<Image, Failure> {
         let (platform, cache) = (settings.platform.as_ref(), cache(settings)?);
-        let found = Image::open(&self.name, platform, &cache, &settings.registries());
+        let registries = self.registries(settings);
+        let found = Image::open(&self.name, platform, &cache, &registries);
         found.map_err(Failure::run).inspect(|image| {
             if let Some(notice) = &image.notice {
                 tracing::warn!("{notice}");
@@ -268,7 +281,8 @@ impl ImageSource {
 /// Keeps the cache within the size that it has, if it has one.
 fn keep_within(settings: &ImageSettings, options: &vfsd_oci::Options) {
     if let Some(limit) = settings.cache.size {
-        Bound::new(&options.cache, limit).keep();
+        let counters = Arc::clone(&options.registries.counters);
+        Bound::new(&options.cache, limit, counters).keep();
     }
 }
 
@@ -359,11 +373,12 @@ impl Storage for ImageSource {
         // Inside the sandbox there is nothing that says it.
         let boot = HostBoot::current();
         let (settings, shown) = (options.image.clone(), self.to_string());
+        let (counters, in_registry) = (Arc::clone(&self.counters), self.path().is_none());
         let registries = match &self.name {
             ImageName::Registry(reference) if !settings.offline => {
-                settings.registries().with_credentials(reference)
+                self.registries(&settings).with_credentials(reference)
             }
-            _ => settings.registries(),
+            _ => self.registries(&settings),
         };
         Ok(Prepared {
             shares,
@@ -408,8 +423,12 @@ impl Storage for ImageSource {
                     limit: settings.cache.size,
                     ahead: settings.background_fill,
                     offline: settings.offline,
+                    counters: Arc::clone(&counters),
                 };
                 upkeep.begin(&opened, given.runtime)?;
+                let image = Arc::downgrade(&opened);
+                let look = move || figures(&counters, image.upgrade().as_deref(), in_registry);
+                given.figures.add(&shown, look);
                 Ok(opened)
             }),
         })

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tracing::Span;
 use vfsd_oci::catalogue::{Catalogue, slack};
 use vfsd_oci::content::ContentError;
-use vfsd_oci::{OciImage, Stopped};
+use vfsd_oci::{Counters, OciImage, Stopped};
 
 use crate::exit::Failure;
 
@@ -35,6 +35,8 @@ pub(super) struct Upkeep {
     pub(super) ahead: bool,
     /// No registry is to be asked.
     pub(super) offline: bool,
+    /// What is counted of the image.
+    pub(super) counters: Arc<Counters>,
 }
 
 impl Upkeep {
@@ -49,7 +51,9 @@ impl Upkeep {
         let of_image = span.clone();
         let sync = move |image: &OciImage| of_image.in_scope(|| sync(image));
         runtime.spawn(every(SYNC_PERIOD, Arc::downgrade(image), sync));
-        let bound = self.limit.map(|limit| Bound::new(&self.cache, limit));
+        let bound = self
+            .limit
+            .map(|limit| Bound::new(&self.cache, limit, self.counters));
         let bound = bound.map(Arc::new);
         if let Some(bound) = bound.clone() {
             let (image, span) = (Arc::downgrade(image), span.clone());
@@ -134,14 +138,16 @@ fn sync(image: &OciImage) {
 pub(super) struct Bound {
     catalogue: Catalogue,
     limit: u64,
+    counters: Arc<Counters>,
     warned: std::sync::atomic::AtomicBool,
 }
 
 impl Bound {
-    pub(super) fn new(cache: impl AsRef<Path>, limit: u64) -> Self {
+    pub(super) fn new(cache: impl AsRef<Path>, limit: u64, counters: Arc<Counters>) -> Self {
         Self {
             catalogue: Catalogue::new(cache.as_ref()),
             limit,
+            counters,
             warned: false.into(),
         }
     }
@@ -154,7 +160,11 @@ impl Bound {
                 tracing::warn!("{text}");
             }
         };
-        match self.catalogue.evict(self.limit) {
+        let evicted = self.catalogue.evict(self.limit);
+        if let Ok(evicted) = &evicted {
+            self.counters.evicted(evicted.bytes);
+        }
+        match evicted {
             Ok(evicted) if evicted.left <= self.limit => {
                 evicted.left.saturating_add(slack(self.limit)) <= self.limit
             }

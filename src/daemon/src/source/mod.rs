@@ -6,6 +6,7 @@ mod cache;
 mod dir;
 mod folder;
 mod image;
+mod image_figures;
 mod image_upkeep;
 mod layers;
 mod memory;

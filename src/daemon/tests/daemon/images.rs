@@ -257,10 +257,10 @@ fn offline_an_image_that_is_not_in_the_cache_is_said_at_once() {
 }
 
 /// Base64 of `user:secret`.
-const LOGIN: &str = "dXNlcjpzZWNyZXQ=";
+pub(crate) const LOGIN: &str = "dXNlcjpzZWNyZXQ=";
 
 /// A registry on loopback that has the image of a layout as `a/b:t`, for `user` alone. It ends with the test's process.
-fn private_registry(layout: &Path) -> String {
+pub(crate) fn private_registry(layout: &Path) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let layout = layout.to_owned();

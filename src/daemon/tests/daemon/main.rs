@@ -9,6 +9,7 @@
 
 mod command_line;
 mod confinement;
+mod figures;
 mod hung;
 mod images;
 mod managed;

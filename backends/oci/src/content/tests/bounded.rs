@@ -22,7 +22,15 @@ impl Room for Counting {
 fn bounded(layer: &Layer, folder: &TempDir) -> LayerContent {
     let source: Arc<dyn BlobSource> = layer.source();
     let (index, room) = (Arc::clone(&layer.index), Arc::new(Counting::default()));
-    LayerContent::open_in(folder.path(), &index, source, boot(1), Some(room)).unwrap()
+    LayerContent::open_in(
+        folder.path(),
+        &index,
+        source,
+        boot(1),
+        Some(room),
+        Arc::default(),
+    )
+    .unwrap()
 }
 
 /// One with many spans.

@@ -85,6 +85,7 @@ fn credentials_that_changed_are_read_again() {
         let url = client.url("manifests", "t").unwrap();
         let get = super::super::client::Get {
             what: "it",
+            kind: crate::counters::RequestKind::Manifest,
             url: &url,
             accept: None,
             range: None,

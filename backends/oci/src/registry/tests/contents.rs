@@ -31,6 +31,7 @@ fn scene(made: &Made) -> Scene {
         auth,
         // Requests are counted: none is made again on a busy machine.
         idle: Duration::from_secs(60),
+        counters: Arc::default(),
     };
     // Manifest and configuration are there.
     scene.find(":t").unwrap();

@@ -3,6 +3,7 @@
 mod auth;
 mod borrowed;
 mod contents;
+mod counted;
 mod faults;
 mod mirrors;
 mod pull;
@@ -12,6 +13,7 @@ mod referrers;
 mod server;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -21,7 +23,7 @@ use crate::blob::Sha256Digest;
 use crate::blob::tests::gzip;
 use crate::image::{Image, ImageError, ImageName};
 use crate::testing::{Layout, Tar, digest};
-use crate::{OciImage, OpenError, Options};
+use crate::{Counters, OciImage, OpenError, Options};
 
 use super::{AuthFiles, Limits, Settings};
 use server::{Fault, Seen, Server, Wants, noise};
@@ -39,6 +41,7 @@ pub(crate) struct Scene {
     auth: PathBuf,
     /// How long nothing may arrive.
     idle: Duration,
+    counters: Arc<Counters>,
 }
 
 impl Scene {
@@ -85,6 +88,7 @@ impl Scene {
             auth,
             cache,
             idle: Duration::from_millis(500),
+            counters: Arc::default(),
         }
     }
 
@@ -101,6 +105,7 @@ impl Scene {
             insecure: Vec::new(),
             mirrors: Vec::new(),
             offline: false,
+            counters: Arc::clone(&self.counters),
             limits: Limits {
                 connect: Duration::from_secs(5),
                 idle: self.idle,
