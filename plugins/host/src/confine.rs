@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -147,6 +148,7 @@ pub(crate) fn confine_child(
     let confinement = confinement.clone();
     let give_up = move || {
         setsid()?;
+        take_signals()?;
         // As a file system has: who makes a file says which permissions it has.
         umask(Mode::empty());
         if namespaces == Namespaces::Own {
@@ -173,6 +175,20 @@ pub(crate) fn confine_child(
     // SAFETY: between fork(2) and execve(2) it makes system calls and nothing else: it takes no lock and no memory, and what it changes is
     // the child's own.
     unsafe { command.pre_exec(give_up) };
+}
+
+/// Lets signals come again that the daemon holds back to wait for them: execve(2) would keep that.
+fn take_signals() -> io::Result<()> {
+    let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset writes a whole set to the place it is given; no old mask is asked for.
+    let error = unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
+    };
+    match error {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
 }
 
 /// A `/proc` of this process namespace. A host that has hidden parts of its own permits an ordinary user none; the processes

@@ -1,4 +1,4 @@
-//! Signals that end the daemon, those that tell of its child, and one that must do nothing.
+//! Signals that end the daemon, those that tell of its child, and those that must do nothing.
 
 // UNSAFETY: signal masks, dispositions and sigwait(3) have no safe interface.
 #![allow(unsafe_code)]
@@ -7,13 +7,35 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The signals that tell to end.
-const STOPS: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+/// The signals that tell to end: what a user, a supervisor, a timer or a limit sends that wants that. None of them ends the
+/// process by itself, which would leave a mount, sockets and volumes behind.
+const STOPS: [libc::c_int; 7] = [
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+    libc::SIGALRM,
+    libc::SIGXCPU,
+    libc::SIGPWR,
+];
+
+/// What would end the process, too, and is not sent to have it end: by those that rotate the logs of other programs, by
+/// profilers, by files that are ready, and for a write beyond the limit of a file's size (RLIMIT_FSIZE), which answers
+/// EFBIG. So are the real-time signals.
+const NOTHING: [libc::c_int; 7] = [
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGSTKFLT,
+    libc::SIGXFSZ,
+];
 
 /// What a signal says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
-    /// SIGTERM, SIGINT or SIGHUP: end.
+    /// End.
     Stop,
     /// SIGCHLD: a child ended, or something else happened to it.
     Child,
@@ -26,27 +48,20 @@ pub(crate) struct Signals(libc::sigset_t);
 
 impl Signals {
     /// Takes the signals over. Called before the first thread is started, whose mask all others
-    /// inherit, and children too.
-    ///
-    /// A write beyond the limit of a file's size (RLIMIT_FSIZE) answers EFBIG from now on: its signal
-    /// would end the daemon. So would those that rotate the logs of other programs.
+    /// inherit. None is ignored, which a program that this process starts could not undo.
     ///
     /// # Errors
     /// Never, as long as the signals exist.
     pub(crate) fn take_over() -> io::Result<Self> {
-        for signal in [libc::SIGXFSZ, libc::SIGUSR1, libc::SIGUSR2] {
-            // SAFETY: no handler is installed, the signal is ignored.
-            if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
-                return Err(io::Error::last_os_error());
-            }
-        }
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: sigemptyset writes a whole set to the place it is given.
         let mut set = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
             set.assume_init()
         };
-        for signal in STOPS.into_iter().chain([libc::SIGCHLD]) {
+        let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
+        let all = STOPS.into_iter().chain(NOTHING).chain(real_time);
+        for signal in all.chain([libc::SIGCHLD]) {
             // SAFETY: the set is initialised, the signals exist.
             unsafe { libc::sigaddset(&raw mut set, signal) };
         }
@@ -60,18 +75,17 @@ impl Signals {
         }
     }
 
-    /// Waits for the next signal.
+    /// Waits for the next signal that says something.
     pub(crate) fn wait(&self) -> Signal {
         loop {
             let mut signal = 0;
             // SAFETY: the set is initialised and the number has a place.
             let error = unsafe { libc::sigwait(&raw const self.0, &raw mut signal) };
-            if error == 0 {
-                return if signal == libc::SIGCHLD {
-                    Signal::Child
-                } else {
-                    Signal::Stop
-                };
+            match signal {
+                _ if error != 0 => {}
+                libc::SIGCHLD => return Signal::Child,
+                signal if STOPS.contains(&signal) => return Signal::Stop,
+                _ => {}
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -95,9 +96,23 @@ fn signals_that_are_meant_for_other_programs_end_nothing() {
     ];
     let mut daemon = Daemon::listening(&mut vfsd(words), &socket);
     daemon.wait_for_threads();
-    for signal in [Signal::USR1, Signal::USR2] {
+    for signal in [
+        Signal::USR1,
+        Signal::USR2,
+        Signal::VTALARM,
+        Signal::PROF,
+        Signal::IO,
+        Signal::STKFLT,
+    ] {
         daemon.signal(signal);
         rustix::process::kill_process(daemon.serving(), signal).unwrap();
+        assert!(ask(&control, "status").contains("memory:"));
+    }
+    // A real-time signal has no name.
+    for pid in [daemon.pid(), daemon.serving()] {
+        let pid = pid.to_string();
+        let sent = Command::new("kill").args(["-40", &pid]).status();
+        assert!(sent.unwrap().success());
         assert!(ask(&control, "status").contains("memory:"));
     }
     daemon.stop(Signal::HUP);

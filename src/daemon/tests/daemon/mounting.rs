@@ -9,7 +9,7 @@ use std::process::Command;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use crate::process::{
-    Daemon, Place, ask, children, not_root, outcome, status, text, vfsd, wait_until,
+    Daemon, ENDING, Place, ask, children, not_root, outcome, status, text, vfsd, wait_until,
 };
 
 /// How many file systems are mounted there, one over another.
@@ -151,7 +151,7 @@ fn a_signal_unmounts_and_ends_with_0() {
         return;
     }
     let place = Place::new();
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+    for signal in ENDING {
         let mut mounted = Mounted::new(&place, &[], "memory:");
         mounted.daemon.stop(signal);
         assert!(!is_mounted(&mounted.point), "{signal:?}");

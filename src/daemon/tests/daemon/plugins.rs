@@ -9,14 +9,18 @@ use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetA
 use crate::mounting::{Mounted, cannot_mount};
 use crate::process::{Place, outcome, text, vfsd};
 
-/// A plugin with one file, `seen`: its user, its groups, and the interfaces of its network.
+/// A plugin with one file, `seen`: its user, its groups, the interfaces of its network, and the signals, counted from 0 and
+/// without those that the C library has for itself, that it ignores or holds back.
 const TELLING: &str = r#"
 import os
 import vfsd_plugin as vfsd
 
 with open("/proc/self/net/dev") as table:
     interfaces = [line.split(":")[0].strip() for line in table if ":" in line]
-seen = f"{os.getuid()} {os.getgid()} {os.getgroups()} {interfaces}\n".encode()
+with open("/proc/self/status") as status:
+    masks = dict(line.split(":\t") for line in status if line.startswith(("SigBlk", "SigIgn")))
+held = [number for number in range(31) if (int(masks["SigBlk"], 16) | int(masks["SigIgn"], 16)) >> number & 1]
+seen = f"{os.getuid()} {os.getgid()} {os.getgroups()} {interfaces} {held}\n".encode()
 
 class Seen(vfsd.File):
     def attributes(self):
@@ -27,6 +31,9 @@ class Seen(vfsd.File):
 
 vfsd.serve(vfsd.Tree({"seen": Seen()}))
 "#;
+
+/// The signals that Python itself ignores: SIGPIPE and SIGXFSZ.
+const PYTHONS: &str = "[12, 24]";
 
 /// The host's own Python: one of root's may be where no other user can reach it.
 const PYTHON: &str = "/usr/bin/python3";
@@ -74,14 +81,14 @@ fn a_plugin_of_root_is_nobody_and_alone_unless_told_otherwise() {
     let source = format!("plugin:exec:{}", text(&telling(&place, 0o755)));
     let others = interfaces();
     for (options, seen) in [
-        (&[][..], "65534 65534 [] ['lo']\n".to_owned()),
+        (&[][..], format!("65534 65534 [] ['lo'] {PYTHONS}\n")),
         (
             &["--plugin-user=root", "--plugin-network"],
-            format!("0 0 [] {others}\n"),
+            format!("0 0 [] {others} {PYTHONS}\n"),
         ),
         (
             &["--plugin-user=7:8", "--sandbox=none"],
-            "7 8 [] ['lo']\n".to_owned(),
+            format!("7 8 [] ['lo'] {PYTHONS}\n"),
         ),
     ] {
         let mounted = Mounted::new(&place, options, &source);

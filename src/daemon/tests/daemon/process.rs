@@ -195,6 +195,17 @@ pub(crate) fn ask(control: &Path, question: &str) -> String {
     answer
 }
 
+/// Signals that end the daemon in order.
+pub(crate) const ENDING: [Signal; 7] = [
+    Signal::TERM,
+    Signal::INT,
+    Signal::HUP,
+    Signal::QUIT,
+    Signal::ALARM,
+    Signal::XCPU,
+    Signal::POWER,
+];
+
 /// A path as the command line takes it.
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()

@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use rustix::process::Signal;
 
 use crate::managed::told;
-use crate::process::{Daemon, Place, ask, not_root, outcome, text, vfsd, wait_until};
+use crate::process::{Daemon, ENDING, Place, ask, not_root, outcome, text, vfsd, wait_until};
 
 /// Ways to keep the daemon in, as far as they are permitted here.
 fn sandboxes() -> &'static [&'static str] {
@@ -21,7 +21,7 @@ fn sandboxes() -> &'static [&'static str] {
 #[test]
 fn a_signal_ends_the_daemon_with_0_and_removes_its_files() {
     for sandbox in sandboxes() {
-        for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        for signal in ENDING {
             let place = Place::new();
             let (socket, share) = (place.socket(), place.share());
             let control = place.path("control");
