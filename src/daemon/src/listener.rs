@@ -85,6 +85,17 @@ pub(crate) fn open(endpoint: &Endpoint) -> Result<Listening, Failure> {
     }
 }
 
+/// A path as the host has it, wherever it is named from and whether or not there is a file. Its directory is followed, and
+/// it itself is not.
+pub(crate) fn whole(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = absolute.parent().and_then(|it| it.canonicalize().ok());
+    match folder.zip(absolute.file_name()) {
+        Some((folder, name)) => folder.join(name),
+        None => absolute,
+    }
+}
+
 /// Creates a socket of which nobody but `mode` allows can ever connect.
 ///
 /// A socket that is left over from a process that has ended is replaced.

@@ -16,6 +16,7 @@ use super::store::StoreArguments;
 use super::tree::TreeOptions;
 use super::volume::VolumeUseOptions;
 use crate::exit::Failure;
+use crate::listener::whole;
 use crate::settings::{ExportSettings, MountSettings};
 use crate::source::{SOURCE_HELP, Source, SourceParser, StorageOptions};
 
@@ -86,6 +87,16 @@ impl MountArguments {
             cache: self.cache.settings(),
             ..self.tree.storage(&self.caching)?
         };
+        let point = self.mount_point.canonicalize();
+        let point = point.unwrap_or_else(|_| whole(&self.mount_point));
+        if let Some(control) = &self.reporting.control
+            && whole(control).starts_with(&point)
+        {
+            return Err(Failure::usage(format!(
+                "--control {} is below the mount point, where nobody reaches it once that is mounted: choose another path",
+                control.display()
+            )));
+        }
         Ok(MountSettings {
             export: ExportSettings::unnamed(self.layer.over(self.source), self.tree.readonly),
             mount_point: self.mount_point,

@@ -19,6 +19,7 @@ use super::tree::TreeOptions;
 use super::volume::VolumeUseOptions;
 use crate::config;
 use crate::exit::Failure;
+use crate::listener::whole;
 use crate::settings::{
     DEFAULT_POLL_LIMIT, Device, Endpoint, ExportSettings, MAX_QUEUES, ServeSettings, Tag,
 };
@@ -153,6 +154,14 @@ impl ServeArguments {
             (None, Some(fd)) => Endpoint::Inherited(fd),
             (None, None) => return Err(Failure::usage("name a --socket-path, or give --fd")),
         };
+        if let (Endpoint::Path { path, .. }, Some(control)) = (&endpoint, &self.reporting.control)
+            && whole(path) == whole(control)
+        {
+            return Err(Failure::usage(format!(
+                "--socket-path and --control are both {}: choose another path for one of them",
+                control.display()
+            )));
+        }
         let offers = self.tree.offers();
         Ok(ServeSettings {
             exports,

@@ -54,6 +54,38 @@ fn usage_errors_end_with_2_and_name_what_is_wrong() {
             "--flat-write is for s3://, gs:// and az://",
         ),
         (
+            vec![
+                "serve",
+                "--socket-path",
+                "/tmp/none/../s",
+                "--control",
+                "/tmp/none/../s",
+                "memory:",
+            ],
+            "--socket-path and --control are both /tmp/none/../s",
+        ),
+        (
+            vec![
+                "serve",
+                "--socket-path",
+                "/proc/self/s",
+                "--control",
+                "/proc/self/../self/s",
+                "memory:",
+            ],
+            "--socket-path and --control are both",
+        ),
+        (
+            vec![
+                "mount",
+                "--control",
+                "/proc/self/fd/control",
+                "memory:",
+                "/proc/self",
+            ],
+            "is below the mount point",
+        ),
+        (
             vec!["mount", "--takeover", "memory:", "/mnt"],
             "--takeover are for volume:s3://",
         ),
