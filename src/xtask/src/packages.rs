@@ -113,6 +113,11 @@ pub(crate) const S3FS: Package = Package {
     name: "s3fs",
     provides: "/usr/bin/s3fs",
 };
+/// The bare client of object stores, to compare with.
+pub(crate) const CURL: Package = Package {
+    name: "curl",
+    provides: "/usr/bin/curl",
+};
 /// What mounts for rclone.
 pub(crate) const FUSE3: Package = Package {
     name: "fuse3",

@@ -129,6 +129,8 @@ pub struct RunningStore {
     kind: StoreServer,
     child: Child,
     address: SocketAddr,
+    /// Where it tells what it has done, if it does.
+    metrics: Option<SocketAddr>,
     folder: TempDir,
 }
 
@@ -151,6 +153,11 @@ impl RunningStore {
     /// The same as a URL.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Where it tells what it has done, at `/metrics` in the format of Prometheus, if it does.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// What a client is told by the environment.
@@ -228,6 +235,7 @@ impl RunningStore {
             kind,
             child: limited.spawn()?,
             address,
+            metrics: None,
             folder,
         };
         let begun = Instant::now();

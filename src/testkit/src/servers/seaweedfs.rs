@@ -17,7 +17,7 @@ pub(super) fn start(program: &Path, limit: Duration) -> Result<RunningStore> {
     std::fs::write(&config, identities)?;
     let data = folder.path().join("data");
     std::fs::create_dir(&data)?;
-    let [master, volume, filer, s3, admin] = free_ports()?;
+    let [master, volume, filer, s3, admin, metrics] = free_ports()?;
     let mut command = Command::new(program);
     command
         .arg("mini")
@@ -43,9 +43,10 @@ pub(super) fn start(program: &Path, limit: Duration) -> Result<RunningStore> {
             flag("-filer.port", filer.to_string()),
             flag("-s3.port", s3.to_string()),
             flag("-admin.port", admin.to_string()),
+            flag("-metricsPort", metrics.to_string()),
         ]);
     // It answers before its volumes are there: only then the command says so.
-    let store = RunningStore::start(
+    let mut store = RunningStore::start(
         StoreServer::SeaweedFs,
         &command,
         loopback(s3),
@@ -53,5 +54,6 @@ pub(super) fn start(program: &Path, limit: Duration) -> Result<RunningStore> {
         limit,
         |reply| reply.status == 403,
     )?;
+    store.metrics = Some(loopback(metrics));
     Ok(store)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use vfsd_testkit::servers::{ACCESS_KEY, RunningStore, SECRET_KEY};
 
 use super::super::mounted::{MountPoint, Mounted};
@@ -28,10 +28,12 @@ pub(super) enum Side {
     Rclone,
     /// s3fs, with a cache.
     S3fs,
+    /// Nobody: curl asks the store for what the work needs.
+    Bare,
 }
 
 /// In the order of the columns.
-pub(super) const SIDES: [Side; 3] = [Side::Ours, Side::Rclone, Side::S3fs];
+pub(super) const SIDES: [Side; 4] = [Side::Ours, Side::Rclone, Side::S3fs, Side::Bare];
 
 impl Side {
     pub(super) fn name(self) -> &'static str {
@@ -39,6 +41,7 @@ impl Side {
             Self::Ours => "vfsd",
             Self::Rclone => "rclone",
             Self::S3fs => "s3fs",
+            Self::Bare => "curl",
         }
     }
 }
@@ -61,6 +64,8 @@ pub(super) struct Tools {
     pub(super) source: PathBuf,
     /// How long one part of the work may take.
     pub(super) limit: Duration,
+    /// How many small objects each bucket has.
+    pub(super) objects: u32,
 }
 
 /// A bucket of a server of its own.
@@ -116,9 +121,15 @@ impl<'a> Bucket<'a> {
         command
     }
 
-    /// What tells a client where the bucket is.
+    /// What tells a client where the bucket is, and the program where its server counts requests.
     pub(super) fn environment(&self) -> Vec<(String, String)> {
-        self.store.environment()
+        let mut environment = self.store.environment();
+        let metrics = self.store.metrics().map(|address| {
+            let url = format!("http://{address}/metrics");
+            ("STORE_METRICS".to_owned(), url)
+        });
+        environment.extend(metrics);
+        environment
     }
 
     /// Where everything of it lies on this host.
@@ -133,7 +144,7 @@ impl<'a> Bucket<'a> {
     /// Mounts it, with an empty cache.
     ///
     /// # Errors
-    /// The program ends, or mounts nothing.
+    /// The program ends, or mounts nothing, as the bare client does.
     pub(super) fn mount(&self, mode: Mode) -> Result<Mounted> {
         let word = match mode {
             Mode::Read => "read",
@@ -176,6 +187,7 @@ impl<'a> Bucket<'a> {
                 mount.arg(format!("w:{BUCKET}")).arg(self.point.path());
                 peer(mount)
             }
+            Side::Bare => bail!("curl mounts nothing"),
             Side::S3fs => {
                 let keys = self.folder.join("keys");
                 std::fs::write(&keys, format!("{ACCESS_KEY}:{SECRET_KEY}"))
