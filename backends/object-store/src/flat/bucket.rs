@@ -14,12 +14,13 @@ use tokio::time::Instant;
 use vfsd_backend::{Errno, Timestamp};
 
 use super::FlatOptions;
+use super::asked::Asked;
 use super::blocks::BlockCache;
 use super::body::{Body, DirectoryBody, FileBody};
 use super::content::{Content, Failure, bare};
 use super::directory::Listings;
 use super::known::{Bounded, Found, Known};
-use super::names::is_name;
+use super::names::{Naming, is_name};
 use super::node::FlatNode;
 use super::numbers::Numbers;
 use super::posix::Posix;
@@ -43,6 +44,7 @@ pub(super) struct Bucket {
     pub(super) runtime: Handle,
     pub(super) numbers: Numbers,
     pub(super) known: Known,
+    asked: Mutex<Asked>,
     pub(super) blocks: BlockCache,
     pub(super) listings: Listings,
     pub(super) hidden: AtomicU64,
@@ -64,6 +66,7 @@ impl Bucket {
         Self {
             blocks: BlockCache::new(store.clone(), runtime.clone(), &options),
             known: Known::new(options.lifetime),
+            asked: Mutex::default(),
             writer: options.write.clone().map(Writer::new),
             store,
             prefix,
@@ -119,12 +122,75 @@ impl Bucket {
         if !is_name(name) {
             return Some((Instant::now(), Found::Nothing));
         }
-        self.known
-            .find(directory, name, &format!("{directory}{name}"))
+        let key = format!("{directory}{name}");
+        match self.known.find(directory, name, &key)? {
+            // A listing does not tell of it.
+            (at, Found::Nothing) if self.is_kept(&format!("{key}/")) => {
+                Some((at, Found::Directory))
+            }
+            known => Some(known),
+        }
+    }
+
+    /// What a name stands for, with what only a look at the object tells where that is needed.
+    pub(super) async fn find_all(
+        &self,
+        directory: &str,
+        name: &str,
+    ) -> vfsd_backend::Result<Found> {
+        let found = match self.known(directory, name) {
+            Some((_, found)) => found,
+            None => self.find(directory, name).await?,
+        };
+        if self.writer.is_none() || !matches!(found, Found::File(_, None)) {
+            return Ok(found);
+        }
+        let (key, at) = (format!("{directory}{name}"), Instant::now());
+        match self.look(&key).await? {
+            Some((object, posix)) => {
+                let found = Found::File(object, Some(posix));
+                self.known.learn(&key, at, found.clone());
+                Ok(found)
+            }
+            None => self.find_alone(directory, name).await,
+        }
+    }
+
+    /// What a name stands for.
+    pub(super) async fn find(&self, directory: &str, name: &str) -> vfsd_backend::Result<Found> {
+        if self.asked.lock().one_more(directory, self.options.lifetime) {
+            self.list_page(directory).await?;
+            if let Some((_, found)) = self.known(directory, name) {
+                return Ok(found);
+            }
+        }
+        self.find_alone(directory, name).await
+    }
+
+    /// Gets to know all names of a directory, unless there are more than a page of them.
+    async fn list_page(&self, directory: &str) -> vfsd_backend::Result<()> {
+        let at = Instant::now();
+        let request = ListRequest {
+            prefix: self.full_key(directory),
+            delimited: true,
+            ..ListRequest::default()
+        };
+        let page = self.own_page(self.store.list(&request).await.map_err(failed)?);
+        let whole = page.next.is_none();
+        self.asked.lock().listed(directory, whole);
+        if whole {
+            let mut naming = Naming::new(directory);
+            let children = naming.page(page);
+            self.known.learn_listing(directory, at, children);
+            if let Some(example) = naming.example {
+                self.hide(directory, naming.hidden, &example);
+            }
+        }
+        Ok(())
     }
 
     /// What a name stands for: with one look at the object and one at what its directory would hold.
-    pub(super) async fn find(&self, directory: &str, name: &str) -> vfsd_backend::Result<Found> {
+    async fn find_alone(&self, directory: &str, name: &str) -> vfsd_backend::Result<Found> {
         let key = format!("{directory}{name}");
         let at = Instant::now();
         let below = ListRequest {

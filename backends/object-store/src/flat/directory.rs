@@ -41,8 +41,6 @@ struct State {
     whole: bool,
     begun: Option<Instant>,
     naming: Naming,
-    /// Our own changes of names before it began.
-    changes: u64,
     /// Files that were only pending when the listing began: they come last, whatever the bucket says.
     pending: Vec<Child>,
     token: Option<String>,
@@ -62,7 +60,6 @@ impl State {
     /// Takes note of what is pending as the listing begins.
     fn begin(&mut self, bucket: &Bucket, directory: &str, at: Instant) {
         self.begun = Some(at);
-        self.changes = bucket.known.changes();
         let Some(writer) = &bucket.writer else {
             return;
         };
@@ -373,9 +370,8 @@ fn learn(bucket: &Bucket, directory: &str, child: Child, at: Instant) {
 
 /// The end of a listing was reached.
 fn finish(bucket: &Bucket, key: &str, state: &mut State, begun: Instant) {
-    // One that missed a change of our own is not believed.
-    let missed = !state.pending.is_empty() || bucket.known.changes() != state.changes;
-    if state.whole && !missed {
+    // Those that were pending are left out of it.
+    if state.whole && state.pending.is_empty() {
         let children = state.children.iter().cloned().collect();
         bucket.known.learn_listing(key, begun, children);
     }

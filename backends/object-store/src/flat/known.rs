@@ -1,8 +1,7 @@
 //! What was found out about names a moment ago.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -18,6 +17,8 @@ const NAMES: usize = 50_000;
 const LISTED: usize = 100_000;
 /// A larger listing is not kept as a whole.
 pub(super) const LARGEST_LISTING: usize = 10_000;
+/// Changes of our own that are remembered for listings that are on their way.
+const CHANGES: usize = 4096;
 
 /// What a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +32,6 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub(super) struct Known {
     lifetime: Duration,
-    /// Counts our own changes of names.
-    changes: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -43,17 +42,55 @@ struct State {
     /// By the directory's key.
     listings: Bounded<Arc<str>, Arc<Listing>>,
     listed: usize,
+    /// The last changes of our own, in their order.
+    changes: VecDeque<Change>,
+    /// When the last one of those was made that are not among them any more.
+    forgotten: Option<Instant>,
+}
+
+/// A name that was changed by ourselves: a listing that began before may have missed it.
+#[derive(Debug)]
+struct Change {
+    at: Instant,
+    directory: Arc<str>,
+    name: Box<str>,
+    /// What the name stands for now.
+    found: Found,
 }
 
 /// A whole directory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Listing {
     pub(super) at: Instant,
     /// Sorted by name.
-    pub(super) children: Arc<Vec<Child>>,
+    pub(super) children: Vec<Child>,
 }
 
 impl Listing {
+    /// Makes a name what it was changed to.
+    fn change(&mut self, name: &str, found: Found) {
+        let object = match found {
+            Found::File(object, _) => Some(object),
+            Found::Directory => None,
+            Found::Nothing => {
+                self.children.retain(|child| *child.name != *name);
+                return;
+            }
+        };
+        let find = |child: &Child| (*child.name).cmp(name);
+        match self.children.binary_search_by(find) {
+            Ok(place) => {
+                if let Some(child) = self.children.get_mut(place) {
+                    child.object = object;
+                }
+            }
+            Err(place) => {
+                let name = name.into();
+                self.children.insert(place, Child { name, object });
+            }
+        }
+    }
+
     fn find(&self, name: &str) -> Found {
         let place = self
             .children
@@ -73,7 +110,6 @@ impl Known {
     pub(super) fn new(lifetime: Duration) -> Self {
         Self {
             lifetime,
-            changes: AtomicU64::new(0),
             state: Mutex::default(),
         }
     }
@@ -131,52 +167,38 @@ impl Known {
 
     /// A name was changed by ourselves: what is known of its directory goes on to hold.
     pub(super) fn change(&self, directory: &str, name: &str, key: &str, found: Found) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
-        self.learn(key, Instant::now(), found.clone());
-        let object = match found {
-            Found::File(object, _) => Some(Some(object)),
-            Found::Directory => Some(None),
-            Found::Nothing => None,
-        };
+        let at = Instant::now();
+        self.learn(key, at, found.clone());
         let mut state = self.state.lock();
-        let Some(listing) = state.listings.get(directory) else {
-            return;
-        };
-        let mut children = Vec::clone(&listing.children);
-        let place = children.binary_search_by(|child| (*child.name).cmp(name));
-        let before = children.len();
-        match (place, object) {
-            (Ok(place), Some(object)) => {
-                if let Some(child) = children.get_mut(place) {
-                    child.object = object;
-                }
+        if let Some(listing) = state.listings.get(directory) {
+            let before = listing.children.len();
+            if self.is_fresh(listing.at) && before < LARGEST_LISTING {
+                let listing = Arc::make_mut(listing);
+                listing.change(name, found.clone());
+                let after = listing.children.len();
+                state.listed = state.listed.saturating_add(after).saturating_sub(before);
+            } else {
+                state.listings.remove(directory);
+                state.listed = state.listed.saturating_sub(before);
             }
-            (Ok(place), None) => {
-                children.remove(place);
-            }
-            (Err(place), Some(object)) => {
-                let name = name.into();
-                children.insert(place, Child { name, object });
-            }
-            (Err(_), None) => {}
         }
-        let after = children.len();
-        *listing = Arc::new(Listing {
-            at: listing.at,
-            children: Arc::new(children),
+        if state.changes.len() >= CHANGES {
+            state.forgotten = state.changes.pop_front().map(|change| change.at);
+        }
+        state.changes.push_back(Change {
+            at,
+            directory: directory.into(),
+            name: name.into(),
+            found,
         });
-        state.listed = state.listed.saturating_add(after).saturating_sub(before);
-    }
-
-    /// How often a name was changed by ourselves.
-    pub(super) fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
     }
 
     /// Nothing is known any more.
     pub(super) fn forget_all(&self) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
-        *self.state.lock() = State::default();
+        *self.state.lock() = State {
+            forgotten: Some(Instant::now()),
+            ..State::default()
+        };
     }
 
     /// The whole of a directory, if it was listed a moment ago.
@@ -186,19 +208,24 @@ impl Known {
         self.is_fresh(listing.at).then(|| listing.clone())
     }
 
-    /// Keeps a whole directory, which was listed from `at` on.
+    /// Keeps a whole directory, which was listed from `at` on, with what we changed in it meanwhile.
     pub(super) fn learn_listing(&self, directory: &str, at: Instant, mut children: Vec<Child>) {
         if self.lifetime.is_zero() || children.len() > LARGEST_LISTING {
             return;
         }
         children.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let mut listing = Listing { at, children };
         let mut state = self.state.lock();
-        state.listed = state.listed.saturating_add(children.len());
-        let listing = Arc::new(Listing {
-            at,
-            children: Arc::new(children),
-        });
-        if let Some(replaced) = state.listings.insert(directory.into(), listing) {
+        if state.forgotten.is_some_and(|forgotten| forgotten >= at) {
+            return;
+        }
+        let missed = |change: &&Change| change.at >= at && *change.directory == *directory;
+        for change in state.changes.iter().filter(missed) {
+            listing.change(&change.name, change.found.clone());
+        }
+        state.listed = state.listed.saturating_add(listing.children.len());
+        let replaced = state.listings.insert(directory.into(), Arc::new(listing));
+        if let Some(replaced) = replaced {
             state.listed = state.listed.saturating_sub(replaced.children.len());
         }
         while state.listed > LISTED || state.listings.len() > LISTED / 10 {
@@ -365,5 +392,38 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(known.find("d/", "b", "d/b"), None);
         assert!(known.listing("d/").is_none());
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_listing_that_missed_changes_of_our_own_has_them_all_the_same() {
+        let known = Known::new(Duration::from_secs(1));
+        let child = |name: &str| Child {
+            name: name.into(),
+            object: None,
+        };
+        let change = |name: &str, found| known.change("d/", name, &format!("d/{name}"), found);
+        change("before", Found::Directory);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let begun = Instant::now();
+        change("made", Found::Directory);
+        change("gone", Found::Nothing);
+        known.change("e/", "other", "e/other", Found::Directory);
+        known.learn_listing("d/", begun, vec![child("gone"), child("there")]);
+        change("later", Found::Directory);
+        let names = || {
+            let listing = known.listing("d/")?;
+            let names = listing.children.iter().map(|child| child.name.to_string());
+            Some(names.collect::<Vec<_>>())
+        };
+        assert_eq!(names().unwrap(), ["later", "made", "there"]);
+        // More than are remembered: whether it missed one is not known.
+        for number in 0..=CHANGES {
+            change(&number.to_string(), Found::Nothing);
+        }
+        known.unlearn("d/", "");
+        known.learn_listing("d/", begun, Vec::new());
+        assert_eq!(names(), None);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        known.learn_listing("d/", Instant::now(), Vec::new());
+        assert_eq!(names().unwrap(), Vec::<String>::new());
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Which names a bucket's keys have is said in `names.rs`.
 
+mod asked;
 mod blocks;
 mod body;
 mod bucket;

@@ -302,7 +302,7 @@ impl Node for FlatNode {
             let bucket = self.bucket.clone();
             let wanted = text.to_owned();
             let find = async move {
-                let found = bucket.find(&directory, &wanted).await?;
+                let found = bucket.find_all(&directory, &wanted).await?;
                 if found == Found::Directory && bucket.writer.is_some() {
                     let node = bucket.directory(&format!("{directory}{wanted}/"));
                     node.clone().know_marker().await?;

@@ -156,3 +156,60 @@ async fn a_directory_is_moved_with_its_files_up_to_a_thousand() {
     assert_eq!(many, Err(Errno::XDEV));
     assert_eq!(scene.object("many/1000").await.unwrap(), "x");
 }
+
+/// Makes files as a guest does, which looks for each name first.
+async fn make_files(scene: &Writable, directory: &str, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        let path = format!("{directory}/{number}");
+        assert_eq!(scene.scene.find(&path).await.err(), Some(Errno::NOENT));
+        let file = scene.create(&path).await.unwrap();
+        write(file.as_ref(), 0, b"content").await.unwrap();
+        close(file).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_of_many_new_files_is_one_write_and_nothing_else() {
+    let mut scene = Writable::new(&[("old/file", "1"), ("old/d/file", "2")]).await;
+    let _new = scene.mkdir("new").await.unwrap();
+    let _old = scene.scene.find("old").await.unwrap();
+    scene.cost();
+    make_files(&scene, "new", 0..50).await;
+    assert_eq!(scene.cost(), (50, 0, 0, 0));
+
+    // Two names are asked for with two requests each, then the directory is listed.
+    make_files(&scene, "old", 0..50).await;
+    assert_eq!(scene.cost(), (50, 0, 0, 5));
+    assert_eq!(
+        names(scene.scene.find("old").await.unwrap().node.as_ref())
+            .await
+            .len(),
+        2 + 50 + 2
+    );
+    assert_eq!(scene.cost(), (0, 0, 0, 0));
+
+    // What was known is old: it is listed once more, and another's file is seen.
+    advance(Duration::from_millis(1500)).await;
+    put(&scene.scene.below, "old/70", "other".to_owned()).await;
+    scene.scene.find("old").await.unwrap();
+    scene.cost();
+    make_files(&scene, "old", 50..70).await;
+    assert_eq!(scene.cost(), (20, 0, 0, 1));
+    let found = scene.scene.find("old/70").await.unwrap();
+    assert_eq!(found.attributes.size, 5);
+    assert_eq!(scene.cost(), (0, 0, 0, 1), "its metadata alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_with_more_than_a_page_is_not_listed_for_a_name() {
+    let mut scene = Writable::new(&[]).await;
+    for number in 0..1001 {
+        put(&scene.scene.below, &format!("d/{number}"), "x".to_owned()).await;
+    }
+    let _known = scene.scene.find("d").await.unwrap();
+    scene.cost();
+    make_files(&scene, "d", 2000..2050).await;
+    assert_eq!(scene.cost(), (50, 0, 0, 2 * 50 + 1));
+    scene.unlink("d/2000").await.unwrap();
+    assert_eq!(scene.scene.find("d/2000").await.err(), Some(Errno::NOENT));
+}

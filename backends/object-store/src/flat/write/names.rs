@@ -173,6 +173,7 @@ impl FlatNode {
         let directory = self.key();
         let key = format!("{directory}{name}/");
         let node = self.bucket.directory(&key);
+        let made = Instant::now();
         node.mark(inode, &Metadata::new()).await?;
         if let Body::Directory(body) = &node.body {
             body.change(|posix| *posix = inode);
@@ -184,6 +185,8 @@ impl FlatNode {
             key.trim_end_matches('/'),
             Found::Directory,
         );
+        // There was nothing below it, and the condition of each write says if there is by then.
+        self.bucket.known.learn_listing(&key, made, Vec::new());
         Ok(node.entry())
     }
 
