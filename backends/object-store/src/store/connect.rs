@@ -81,10 +81,10 @@ pub(super) fn connect(
             let store = builder
                 .with_bucket_name(url.bucket())
                 .with_retry(no_retries())
-                .with_http_connector(Connector::default())
+                .with_http_connector(Connector::new(policy))
                 .build()
                 .map_err(failed)?;
-            let client = Connector::default().connect(&client).map_err(failed)?;
+            let client = Connector::new(policy).connect(&client).map_err(failed)?;
             let store = Arc::new(store);
             let bucket = url.bucket();
             let own = S3Requests::new(store.clone(), client, bucket, region, payer);
@@ -115,7 +115,7 @@ pub(super) fn connect(
             builder
                 .with_bucket_name(url.bucket())
                 .with_retry(no_retries())
-                .with_http_connector(Connector::default())
+                .with_http_connector(Connector::new(policy))
                 .build()
                 .map(Connection::paged)
                 .map_err(failed)
@@ -128,7 +128,7 @@ pub(super) fn connect(
             builder
                 .with_container_name(url.bucket())
                 .with_retry(no_retries())
-                .with_http_connector(Connector::default())
+                .with_http_connector(Connector::new(policy))
                 .build()
                 .map(Connection::paged)
                 .map_err(failed)

@@ -4,85 +4,55 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use object_store::client::{
     DnsError, DnsFuture, DnsResolver, HttpClient, HttpConnector, HttpError, HttpErrorKind,
-    HttpRequest, HttpResponse, HttpResponseBody, HttpService, ReqwestConnector,
+    HttpRequest, HttpResponse, HttpResponseBody, HttpService,
 };
 use object_store::{ClientConfigKey, ClientOptions};
 
+use super::RetryPolicy;
+use super::clients::Clients;
 use super::error::Refused;
 use super::keys;
 
 /// Makes the library's HTTP client one that can be relied on: names that were resolved once are resolved
 /// again or stay as they were, answers that do not change are told apart from those that may, and listings
 /// may hold any key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Connector {
     resolver: Arc<Resolver>,
+    /// How long nothing may be heard of a request.
+    silence: Duration,
+}
+
+impl Connector {
+    pub(super) fn new(policy: &RetryPolicy) -> Self {
+        Self {
+            resolver: Arc::default(),
+            silence: policy.attempt,
+        }
+    }
 }
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let options = options.clone().with_dns_resolver(self.resolver.clone());
         let plain = options.get_config_value(&ClientConfigKey::AllowHttp);
-        let inner = ReqwestConnector::default().connect(&options)?;
-        let proxy_given = options.get_config_value(&ClientConfigKey::ProxyUrl);
         Ok(HttpClient::new(Service {
-            inner,
-            nearby: proxy_given.is_none().then(|| Nearby::new(options)),
+            clients: Clients::new(options, self.silence)?,
             plain_allowed: plain.as_deref() == Some("true"),
         }))
     }
 }
 
 struct Service {
-    inner: HttpClient,
-    /// For this host and its link. `None` where an option names a proxy, which gets all requests then.
-    nearby: Option<Nearby>,
+    clients: Clients,
     plain_allowed: bool,
-}
-
-/// A client that takes no proxy from the environment, made when it is first needed: a proxy cannot reach this
-/// host's loopback, nor the service of a cloud that hands out credentials at a link-local address.
-struct Nearby {
-    options: ClientOptions,
-    client: OnceLock<HttpClient>,
-}
-
-impl Nearby {
-    fn new(options: ClientOptions) -> Self {
-        Self {
-            options,
-            client: OnceLock::new(),
-        }
-    }
-
-    fn serves(host: &str) -> bool {
-        let address = host.trim_start_matches('[').trim_end_matches(']');
-        host.eq_ignore_ascii_case("localhost")
-            || match address.parse() {
-                Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
-                Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unicast_link_local(),
-                Err(_) => false,
-            }
-    }
-
-    fn client(&self) -> Result<&HttpClient, HttpError> {
-        const EVERYWHERE: &str = "*,0.0.0.0/0,::/0";
-        if let Some(client) = self.client.get() {
-            return Ok(client);
-        }
-        // The library leaves a proxy out by excluding every host from one.
-        let options = self.options.clone();
-        let options = options.with_proxy_url("http://localhost");
-        let made = ReqwestConnector::default().connect(&options.with_proxy_excludes(EVERYWHERE));
-        let made = made.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
-        Ok(self.client.get_or_init(|| made))
-    }
 }
 
 impl fmt::Debug for Service {
@@ -109,12 +79,7 @@ impl HttpService for Service {
             return Err(refusal(0, "plain http is not allowed"));
         }
         let ranged = request.headers().contains_key("range");
-        let host = request.uri().host().unwrap_or_default();
-        let client = match &self.nearby {
-            Some(nearby) if Nearby::serves(host) => nearby.client()?,
-            _ => &self.inner,
-        };
-        let response = client.execute(request).await?;
+        let response = self.clients.execute(request).await?;
         let status = response.status();
         if ranged && status.as_u16() == 200 {
             let words = "all of an object, where a part was asked for";
@@ -373,84 +338,6 @@ mod tests {
             assert!(stays(status, false) && stays(status, true), "{status}");
         }
         assert!(stays(403, true) && stays(404, true) && !stays(503, true));
-    }
-
-    #[test]
-    fn what_is_nearby_is_told_from_names_that_look_like_it() {
-        for host in [
-            "localhost",
-            "LocalHost",
-            "127.0.0.1",
-            "127.9.9.9",
-            "[::1]",
-            "169.254.169.254",
-            "[fe80::1]",
-        ] {
-            assert!(Nearby::serves(host), "{host}");
-        }
-        for host in [
-            "",
-            "localhost.example",
-            "127.0.0.1.example",
-            "10.0.0.1",
-            "[2001:db8::1]",
-            "s3.example",
-        ] {
-            assert!(!Nearby::serves(host), "{host}");
-        }
-    }
-
-    /// The status of a request to a server on loopback that answers 204, where the environment names a proxy.
-    async fn status_behind_a_proxy(options: ClientOptions) -> Result<u16, HttpError> {
-        use std::io::{Read, Write};
-
-        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = server.local_addr().unwrap();
-        std::thread::spawn(move || {
-            let (mut peer, _) = server.accept().unwrap();
-            let mut request = Vec::new();
-            while !request.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                peer.read_exact(&mut byte).unwrap();
-                request.extend(byte);
-            }
-            peer.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
-        });
-        let client = Connector::default()
-            .connect(&options.with_allow_http(true))
-            .unwrap();
-        let mut request = HttpRequest::new(Vec::<u8>::new().into());
-        *request.uri_mut() = format!("http://{address}/").parse().unwrap();
-        Ok(client.execute(request).await?.status().as_u16())
-    }
-
-    #[tokio::test]
-    async fn a_proxy_of_the_environment_is_not_asked_for_this_host() {
-        const NAME: &str =
-            "store::http::tests::a_proxy_of_the_environment_is_not_asked_for_this_host";
-        // Nobody listens at the port of this address, and the environment is the process's: it is another one's.
-        const NOWHERE: &str = "http://127.0.0.1:1";
-        if std::env::var("HTTP_PROXY").as_deref() != Ok(NOWHERE) {
-            let own = std::env::current_exe().unwrap();
-            let mut inner = std::process::Command::new(own);
-            inner.args(["--exact", NAME, "--nocapture"]);
-            inner.env_remove("NO_PROXY").env_remove("no_proxy");
-            let inner = inner
-                .env("HTTP_PROXY", NOWHERE)
-                .env("http_proxy", NOWHERE)
-                .output()
-                .unwrap();
-            let output = String::from_utf8_lossy(&inner.stdout);
-            assert!(
-                inner.status.success() && output.contains("1 passed"),
-                "{inner:?}"
-            );
-            return;
-        }
-        let options = ClientOptions::new();
-        assert_eq!(status_behind_a_proxy(options.clone()).await.unwrap(), 204);
-        let named = options.with_proxy_url(NOWHERE);
-        assert!(status_behind_a_proxy(named).await.is_err());
     }
 
     #[tokio::test]

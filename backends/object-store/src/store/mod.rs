@@ -7,6 +7,7 @@
 mod attributes;
 mod aws_files;
 mod checked;
+mod clients;
 mod connect;
 mod counters;
 mod error;
@@ -18,6 +19,7 @@ mod list;
 mod markers;
 mod nonce;
 mod options;
+mod parts;
 mod probe;
 mod retry;
 mod retry_policy;

@@ -23,10 +23,9 @@ use object_store::{
 use tokio::time::timeout;
 
 use super::nonce::Nonce;
-use super::retry_policy::{RetryPolicy, silent};
+use super::parts::PartRetries;
+use super::retry_policy::{RetryPolicy, silent, to_send};
 
-/// A write may take longer by this much for each MiB.
-const PER_MIB: Duration = Duration::from_secs(1);
 /// Objects that are deleted with one request, where the service can.
 const DELETED_AT_ONCE: usize = 1000;
 
@@ -268,11 +267,7 @@ impl ObjectStore for RetryingStore {
         payload: PutPayload,
         mut options: PutOptions,
     ) -> Result<PutResult> {
-        let mib = u32::try_from(payload.content_length() >> 20).unwrap_or(u32::MAX);
-        let limit = self
-            .policy
-            .attempt
-            .saturating_add(PER_MIB.saturating_mul(mib));
+        let limit = to_send(self.policy.attempt, payload.content_length());
         if options.mode == PutMode::Overwrite {
             let put = || {
                 self.inner
@@ -308,6 +303,7 @@ impl ObjectStore for RetryingStore {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
+        let options = options.with_retry_policy(Arc::new(PartRetries(self.policy.clone())));
         self.policy
             .run(|| self.inner.put_multipart_opts(location, options.clone()))
             .await

@@ -28,6 +28,8 @@ const BURST: f64 = 64.0;
 /// Repetitions a second that may be sent for ever.
 const RATE: f64 = 32.0;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// What is sent may take longer by this much for each MiB: a line of 2 Mbit/s.
+const PER_MIB: Duration = Duration::from_secs(4);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -90,6 +92,22 @@ impl RetryPolicy {
         }
     }
 
+    /// Waits until a request may be repeated that failed so often, the first time so long ago. False when it is given up.
+    pub(super) async fn again(&self, failures: u32, elapsed: Duration) -> bool {
+        let double = 1_u32
+            .checked_shl(failures.saturating_sub(1))
+            .unwrap_or(u32::MAX);
+        let pause = FIRST_PAUSE.saturating_mul(double).min(LONGEST_PAUSE);
+        let now = Instant::now();
+        let turn = self.turn(now, pause);
+        let waits = turn.saturating_duration_since(now);
+        if elapsed.saturating_add(waits) >= self.give_up {
+            return false;
+        }
+        sleep_until(turn).await;
+        true
+    }
+
     pub(super) fn pauses(&self) -> Pauses<'_> {
         Pauses {
             policy: self,
@@ -118,6 +136,12 @@ impl RetryPolicy {
         ));
         now.checked_add(pause.max(queued)).unwrap_or(now)
     }
+}
+
+/// How long a request with a body of this length may take, whose other requests may be silent for `attempt`.
+pub(super) fn to_send(attempt: Duration, length: usize) -> Duration {
+    let mib = u32::try_from(length >> 20).unwrap_or(u32::MAX);
+    attempt.saturating_add(PER_MIB.saturating_mul(mib))
 }
 
 /// An attempt that gave no sign of life.
