@@ -14,6 +14,7 @@ use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
     ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
 };
 use parking_lot::Mutex;
 
@@ -46,7 +47,7 @@ pub struct Faults {
 }
 
 /// Passes requests on to another store, with faults.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FaultStore {
     inner: Arc<dyn ObjectStore>,
     state: Arc<Mutex<State>>,
@@ -162,6 +163,34 @@ impl FaultStore {
     }
 }
 
+/// An upload in parts whose end may fail. The client library repeats parts.
+#[derive(Debug)]
+struct FaultUpload {
+    upload: Box<dyn MultipartUpload>,
+    location: Path,
+    store: FaultStore,
+}
+
+#[async_trait]
+impl MultipartUpload for FaultUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.upload.put_part(data)
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let complete = self.upload.complete();
+        Ok(self
+            .store
+            .with_fault(Some(&self.location), complete)
+            .await?
+            .0)
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.upload.abort().await
+    }
+}
+
 impl fmt::Display for FaultStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
@@ -201,7 +230,12 @@ impl ObjectStore for FaultStore {
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         let put = self.inner.put_multipart_opts(location, options);
-        Ok(self.with_fault(Some(location), put).await?.0)
+        let (upload, _) = self.with_fault(Some(location), put).await?;
+        Ok(Box::new(FaultUpload {
+            upload,
+            location: location.clone(),
+            store: self.clone(),
+        }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {

@@ -34,7 +34,7 @@ pub(crate) use error::is_denied;
 #[cfg(any(test, feature = "testing"))]
 pub use fault::{Fault, FaultStore, Faults};
 pub use list::{ListPage, ListRequest, ListedObject, Lister};
-pub(crate) use nonce::{NAME as NONCE, random};
+pub(crate) use nonce::{NAME as NONCE, Nonce, random};
 pub use options::StoreOptions;
 pub use probe::{Ability, ProbeReport, probe};
 pub use retry_policy::RetryPolicy;

@@ -15,21 +15,31 @@ pub(crate) fn random() -> u64 {
 
 /// A number that no other write has: 128 random bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Nonce(u128);
+pub(crate) struct Nonce(u128);
 
 impl Nonce {
     pub(super) fn new() -> Self {
-        let random = || RandomState::new().build_hasher().finish();
         Self(u128::from(random()) << 64 | u128::from(random()))
     }
 
-    /// Half of it, for what only has to differ.
-    pub(super) fn half(self) -> u64 {
+    /// One of several tries to write the same object, which have this half in common.
+    pub(crate) fn of_try(half: u64) -> Self {
+        Self(u128::from(half) << 64 | u128::from(random()))
+    }
+
+    /// Half of it: what tries have in common, or what only has to differ.
+    pub(crate) fn half(self) -> u64 {
         u64::try_from(self.0 >> 64).unwrap_or(1)
     }
 
+    /// The one that an object was written with, if any.
+    pub(crate) fn found(attributes: &Attributes) -> Option<Self> {
+        let value = attributes.get(&Attribute::Metadata(NAME.into()))?;
+        u128::from_str_radix(value, 16).ok().map(Self)
+    }
+
     /// Adds it to what is stored with an object.
-    pub(super) fn mark(self, attributes: &mut Attributes) {
+    pub(crate) fn mark(self, attributes: &mut Attributes) {
         attributes.insert(Attribute::Metadata(NAME.into()), self.to_string().into());
     }
 

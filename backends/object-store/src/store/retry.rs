@@ -268,6 +268,7 @@ impl ObjectStore for RetryingStore {
         mut options: PutOptions,
     ) -> Result<PutResult> {
         let limit = to_send(self.policy.attempt, payload.content_length());
+        let given = options.extensions.remove::<Nonce>();
         if options.mode == PutMode::Overwrite {
             let put = || {
                 self.inner
@@ -282,7 +283,7 @@ impl ObjectStore for RetryingStore {
             let version = self.version(location, update.e_tag.as_deref()).await?;
             options.mode = PutMode::Update(version);
         }
-        let nonce = Nonce::new();
+        let nonce = given.unwrap_or_else(Nonce::new);
         nonce.mark(&mut options.attributes);
         let create = options.mode == PutMode::Create;
         let write = Write {

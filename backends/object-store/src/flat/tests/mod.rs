@@ -3,6 +3,7 @@
 mod attributes;
 mod content;
 mod kept;
+mod lost;
 mod many;
 mod meanwhile;
 mod names;

@@ -20,7 +20,7 @@ use crate::flat::bucket::{failed, modified_now};
 use crate::flat::content::{bare, same_etag};
 use crate::flat::known::Found;
 use crate::flat::node::FlatNode;
-use crate::store::ListedObject;
+use crate::store::{ListedObject, Nonce};
 
 /// A file up to this size is uploaded with one request, from memory.
 const SINGLE: u64 = 16 << 20;
@@ -49,6 +49,8 @@ struct Upload<'a> {
     base: Option<Option<String>>,
     overwrite: Overwrite,
     metadata: Metadata,
+    /// What all tries have in common since the object was last known to be what the file was.
+    tries: u64,
 }
 
 impl FlatNode {
@@ -89,28 +91,33 @@ impl FlatNode {
         let new = file.writing.state().new;
         let (before, _) = file.version();
         let key = self.key();
-        let upload = Upload {
+        let mut upload = Upload {
             objects: self.bucket.store.objects().as_ref(),
             writer,
             path: self.bucket.path(&key)?,
             base: (!new).then_some(before.etag),
             overwrite: writer.options.overwrite,
             metadata,
+            tries: file.writing.state().tries(),
         };
         let size = staged.size();
-        let sent = if size <= SINGLE {
-            let body = staged.part(0, size)?;
+        let (body, gates) = if size <= SINGLE {
+            let body = Bytes::from(staged.part(0, size)?);
             drop(alone);
-            let sent = upload.single(body.into()).await;
-            drop(hold);
-            sent
+            (Some(body), (hold, None))
         } else {
             drop(hold);
             // Nobody writes meanwhile, or the object would be of no moment.
-            let sent = upload.parts(&staged, size).await;
-            drop(alone);
-            sent
+            (None, (None, Some(alone)))
         };
+        let mut sent = upload.all(body.as_ref(), &staged, size).await;
+        if sent.as_ref().is_err_and(is_conflict)
+            && let Some(own) = upload.earlier_try().await.map_err(failed)?
+        {
+            upload.base = Some(own);
+            sent = upload.all(body.as_ref(), &staged, size).await;
+        }
+        drop(gates);
         match sent {
             Ok(sent) => {
                 let done = Done {
@@ -147,6 +154,7 @@ impl FlatNode {
         let mut state = file.writing.state();
         state.new = false;
         state.committed = changes;
+        state.tries = None;
         let clean = !state.is_dirty();
         if clean && !file.writing.is_open() {
             state.forget();
@@ -178,6 +186,7 @@ impl FlatNode {
             base: None,
             overwrite: Overwrite::Refuse,
             metadata: upload.metadata.clone(),
+            tries: crate::store::random(),
         };
         let hold = upload.writer.may_hold(staged.size().min(SINGLE)).await;
         let alone = file.writing.gate.write().await;
@@ -214,6 +223,46 @@ fn is_conflict(error: &Error) -> bool {
 }
 
 impl Upload<'_> {
+    /// Everything: with one request where its bytes are given.
+    async fn all(
+        &self,
+        body: Option<&Bytes>,
+        staged: &Staged,
+        size: u64,
+    ) -> object_store::Result<PutResult> {
+        match body {
+            Some(body) => self.single(body.clone()).await,
+            None => self.parts(staged, size).await,
+        }
+    }
+
+    /// The object, and the nonce that it was written with.
+    async fn look(&self) -> object_store::Result<Option<(PutResult, Option<Nonce>)>> {
+        let options = GetOptions {
+            head: true,
+            ..GetOptions::default()
+        };
+        match self.objects.get_opts(&self.path, options).await {
+            Ok(found) => {
+                let there = PutResult {
+                    e_tag: found.meta.e_tag,
+                    version: found.meta.version,
+                    extensions: Default::default(),
+                };
+                Ok(Some((there, Nonce::found(&found.attributes))))
+            }
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The ETag of the object if it is what an earlier try made of it, which was given up without a reply.
+    async fn earlier_try(&self) -> object_store::Result<Option<Option<String>>> {
+        let is_own = |nonce: Option<Nonce>| nonce.is_some_and(|nonce| nonce.half() == self.tries);
+        let found = self.look().await?;
+        Ok(found.and_then(|(there, nonce)| is_own(nonce).then_some(there.e_tag)))
+    }
+
     /// Everything with one request, under its condition.
     async fn single(&self, body: Bytes) -> object_store::Result<PutResult> {
         let mode = match (&self.base, self.overwrite) {
@@ -224,11 +273,12 @@ impl Upload<'_> {
                 version: None,
             }),
         };
-        let options = PutOptions {
+        let mut options = PutOptions {
             mode,
             attributes: self.metadata.clone(),
             ..PutOptions::default()
         };
+        options.extensions.insert(Nonce::of_try(self.tries));
         self.objects
             .put_opts(&self.path, body.into(), options)
             .await
@@ -236,23 +286,38 @@ impl Upload<'_> {
 
     /// In parts. Services take no condition with those, so the object is looked at just before the end.
     async fn parts(&self, staged: &Staged, size: u64) -> object_store::Result<PutResult> {
+        let nonce = Nonce::of_try(self.tries);
         let mut tries = TRIES;
         loop {
             tries = tries.saturating_sub(1);
-            match self.parts_once(staged, size).await {
-                Err(error) if tries > 0 && !is_conflict(&error) => {
-                    tracing::debug!(%error, "an upload in parts begins again");
-                }
+            let error = match self.parts_once(staged, size, nonce).await {
+                Err(error) if !is_conflict(&error) => error,
                 result => return result,
+            };
+            // The reply to the end may be all that is missing.
+            if let Ok(Some((there, Some(found)))) = self.look().await
+                && found == nonce
+            {
+                return Ok(there);
             }
+            if tries == 0 {
+                return Err(error);
+            }
+            tracing::debug!(%error, "an upload in parts begins again");
         }
     }
 
-    async fn parts_once(&self, staged: &Staged, size: u64) -> object_store::Result<PutResult> {
-        let options = PutMultipartOptions {
+    async fn parts_once(
+        &self,
+        staged: &Staged,
+        size: u64,
+        nonce: Nonce,
+    ) -> object_store::Result<PutResult> {
+        let mut options = PutMultipartOptions {
             attributes: self.metadata.clone(),
             ..PutMultipartOptions::default()
         };
+        nonce.mark(&mut options.attributes);
         let mut upload = self.objects.put_multipart_opts(&self.path, options).await?;
         let sent = self.send_parts(upload.as_mut(), staged, size).await;
         match sent {
@@ -301,15 +366,7 @@ impl Upload<'_> {
 
     /// Fails as a condition would if the object is not the one that is to be replaced.
     async fn check_base(&self) -> object_store::Result<()> {
-        let options = GetOptions {
-            head: true,
-            ..GetOptions::default()
-        };
-        let found = match self.objects.get_opts(&self.path, options).await {
-            Ok(found) => Some(found.meta.e_tag),
-            Err(Error::NotFound { .. }) => None,
-            Err(error) => return Err(error),
-        };
+        let found = self.look().await?.map(|(there, _)| there.e_tag);
         let same = match (&self.base, &found) {
             (None, None) => true,
             (Some(base), Some(found)) => same_etag(base.as_deref(), found.as_deref()),

@@ -58,6 +58,9 @@ pub(super) struct State {
     lost: bool,
     /// When it was changed.
     pub(super) changed: Option<Timestamp>,
+    /// What the nonces of tries to upload it have in common since one succeeded: what one of them has made of the object, whose
+    /// reply never came, is told from another client's write by it.
+    pub(super) tries: Option<u64>,
     /// What the object's metadata says besides what we know of it, once that was asked.
     pub(super) metadata: Option<Metadata>,
     touched: Option<Instant>,
@@ -71,6 +74,11 @@ impl State {
 
     fn is_written(&self) -> bool {
         self.new || self.written > self.committed
+    }
+
+    /// What marks the next try to upload it.
+    pub(super) fn tries(&mut self) -> u64 {
+        *self.tries.get_or_insert_with(crate::store::random)
     }
 
     /// What the bucket has is enough from now on.

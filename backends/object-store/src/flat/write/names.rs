@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use object_store::{Attributes as Metadata, Error, ObjectStoreExt};
+use object_store::{Attributes as Metadata, Error, GetOptions, ObjectStoreExt};
 use tokio::time::Instant;
 use vfsd_backend::{
     Caller, Created, Entry, Errno, FileKind, LinkTarget, Lookup, Name, NewInode, OpenFlags, Result,
@@ -16,7 +16,7 @@ use crate::flat::known::Found;
 use crate::flat::names::is_name;
 use crate::flat::node::FlatNode;
 use crate::flat::posix::Posix;
-use crate::store::ListRequest;
+use crate::store::{ListRequest, Nonce};
 
 /// The longest key that services take, in bytes.
 const LONGEST_KEY: usize = 1024;
@@ -216,7 +216,16 @@ impl FlatNode {
         let key = node.key();
         let _turn = file.writing.turn.lock().await;
         node.prepare_to_go().await?;
-        if !file.writing.state().new {
+        let (new, tries) = {
+            let state = file.writing.state();
+            (state.new, state.tries)
+        };
+        let there = match tries {
+            // A try to upload it may have been applied although it failed.
+            Some(tries) if new => self.bucket.is_of_try(&key, tries).await?,
+            _ => !new,
+        };
+        if there {
             self.bucket.delete(&key).await?;
         }
         node.vanish();
@@ -265,6 +274,23 @@ impl crate::flat::bucket::Bucket {
     pub(super) async fn delete(&self, key: &str) -> Result<()> {
         match self.store.objects().delete(&self.path(key)?).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Whether an object is what one of these tries has made of it.
+    async fn is_of_try(&self, key: &str, tries: u64) -> Result<bool> {
+        let options = GetOptions {
+            head: true,
+            ..GetOptions::default()
+        };
+        let path = self.path(key)?;
+        let found = self.store.objects().get_opts(&path, options);
+        match found.await {
+            Ok(found) => {
+                Ok(Nonce::found(&found.attributes).is_some_and(|nonce| nonce.half() == tries))
+            }
+            Err(Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(failed(error)),
         }
     }
