@@ -24,6 +24,9 @@ const DOORS: &[(&str, &[&str])] = &[
         &["vfsd-server", "vfsd-backend", "vfsd-exec"],
     ),
     ("vfsd-testkit", &["vfsd-backend"]),
+    // A decoder is a function of bytes.
+    ("vfsd-zlib", &[]),
+    ("vfsd-oci", &["vfsd-backend", "vfsd-zlib"]),
     // Out-of-process storages speak the wire format over a socket of their own.
     ("vfsd-plugin-protocol", &["vfsd-backend"]),
     // A volume is a file system of its own whose data go to a bucket: it stands on the store layer,

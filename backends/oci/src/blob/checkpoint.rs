@@ -5,13 +5,9 @@
 //! window: what comes out differs exactly where a byte of the window was copied to. Deflate copies three bytes or more, so
 //! it is enough to change them such that two in a row tell their place ([`Marks`]).
 
-use miniz_oxide::inflate::TINFLStatus;
-use miniz_oxide::inflate::core::inflate_flags::{
-    TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
-};
-use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
+use vfsd_zlib::{Inflater, Stop};
 
-use super::gzip::{WINDOW, continue_at};
+use super::gzip::WINDOW;
 use super::span::Window;
 use super::{BlobError, Resume};
 
@@ -23,13 +19,10 @@ const INPUT: usize = 2 * WINDOW;
 const END: usize = 2;
 
 /// How hard windows are compressed.
-const LEVEL: i32 = 3;
+const LEVEL: i32 = 1;
 
 /// How many bytes are looked at together.
 const AHEAD: usize = 16;
-
-/// As for [`GzipDecoder`](super::gzip::GzipDecoder), but without a stop between blocks.
-const FLAGS: u32 = TINFL_FLAG_HAS_MORE_INPUT | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
 
 /// How each byte of a window is changed, and which place two changes in a row are of.
 struct Marks {
@@ -121,7 +114,7 @@ pub(super) struct Packer {
 impl Packer {
     pub(super) fn new() -> Result<Self, BlobError> {
         Ok(Self {
-            repeats: Repeats::new(),
+            repeats: Repeats::new()?,
             zstd: zstd::bulk::Compressor::new(LEVEL)?,
         })
     }
@@ -139,7 +132,7 @@ impl Packer {
 /// Finds out what is repeated of a window.
 struct Repeats {
     marks: Marks,
-    inflater: Box<DecompressorOxide>,
+    inflater: Inflater,
     /// The changed window, and behind it what is decoded with that.
     buffer: Box<[u8]>,
     /// For each byte of the window all bits, if it is repeated, or none.
@@ -147,13 +140,13 @@ struct Repeats {
 }
 
 impl Repeats {
-    fn new() -> Self {
-        Self {
+    fn new() -> Result<Self, BlobError> {
+        Ok(Self {
             marks: Marks::new(),
-            inflater: Box::default(),
+            inflater: Inflater::new()?,
             buffer: vec![0; WINDOW.saturating_mul(2)].into_boxed_slice(),
             repeated: vec![0; WINDOW].into_boxed_slice(),
-        }
+        })
     }
 
     /// For each byte of the window all bits, if it is repeated, and for some that are not, or none. `None` where more of
@@ -172,18 +165,19 @@ impl Repeats {
         }
         let mut at: usize = 0;
         while let Some([first, second, ..]) = changes.get(at..) {
-            // Most are as they were.
-            if let Some(ahead) = changes.get(at..).and_then(<[u8]>::first_chunk::<AHEAD>)
-                && *ahead == [0; AHEAD]
-            {
-                at = at.saturating_add(AHEAD);
-                continue;
-            }
+            let before = at;
             at = at.saturating_add(1);
-            if *first == 0 || *second == 0 {
+            if *first == 0 {
+                // Most are as they were.
+                let ahead = changes.get(before..).and_then(<[u8]>::first_chunk);
+                if ahead == Some(&[0; AHEAD]) {
+                    at = before.saturating_add(AHEAD);
+                }
                 continue;
             }
-            let before = at.saturating_sub(1);
+            if *second == 0 {
+                continue;
+            }
             let place = self.marks.place(*first, *second)?;
             // As far as one copy goes. Where it ends and another begins two are of no place, or of one that has other
             // bytes.
@@ -216,21 +210,22 @@ impl Repeats {
         for (changed, (byte, change)) in buffer.iter_mut().zip(window) {
             *changed = byte ^ change;
         }
-        *self.inflater = continue_at(checkpoint.bits, checkpoint.before).ok()?;
+        let (window, output) = buffer.split_at_mut_checked(length)?;
+        let (bits, before) = (checkpoint.bits, checkpoint.before);
+        self.inflater.continue_at(bits, before, window).ok()?;
         let mut input = checkpoint.input.as_slice();
-        let mut at = length;
-        while at < end {
-            let (status, taken, made) = decompress(&mut self.inflater, input, buffer, at, FLAGS);
-            at = at.saturating_add(made);
-            match status {
-                TINFLStatus::HasMoreOutput if taken > 0 || made > 0 => {}
-                TINFLStatus::Done => break,
-                _ if at == end => {}
-                _ => return None,
+        let mut at = 0;
+        while at < output.len() {
+            let step = self.inflater.inflate(input, output.get_mut(at..)?).ok()?;
+            at = at.saturating_add(step.made);
+            match step.stop {
+                Stop::End => break,
+                Stop::Wants if step.made == 0 && step.consumed == 0 => return None,
+                Stop::Wants | Stop::Boundary { .. } => {}
             }
-            input = input.get(taken..)?;
+            input = input.get(step.consumed..)?;
         }
-        Some(at)
+        Some(length.saturating_add(at))
     }
 }
 

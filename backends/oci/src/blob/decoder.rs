@@ -43,7 +43,7 @@ impl Decoder {
     pub(crate) fn new(compression: Compression) -> Result<Self, BlobError> {
         Ok(match compression {
             Compression::Plain => Self::Plain,
-            Compression::Gzip => Self::Gzip(Box::new(GzipDecoder::new(true))),
+            Compression::Gzip => Self::Gzip(Box::new(GzipDecoder::new(true)?)),
             Compression::Zstd => Self::Zstd(ZstdDecoder::new()?),
         })
     }
@@ -58,7 +58,7 @@ impl Decoder {
         Ok(match (compression, resume) {
             (Compression::Plain, _) => Self::Plain,
             (Compression::Zstd, _) => Self::Zstd(ZstdDecoder::new()?),
-            (Compression::Gzip, Resume::Fresh) => Self::Gzip(Box::new(GzipDecoder::new(false))),
+            (Compression::Gzip, Resume::Fresh) => Self::Gzip(Box::new(GzipDecoder::new(false)?)),
             (Compression::Gzip, Resume::Block { bits, window }) => {
                 let window = window.unpack()?;
                 Self::Gzip(Box::new(GzipDecoder::resume(*bits, before, &window)?))

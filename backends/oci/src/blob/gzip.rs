@@ -1,33 +1,20 @@
 //! gzip, member after member, with the block boundaries at which decoding can begin anew.
 
 use crc32fast::Hasher;
-use miniz_oxide::inflate::TINFLStatus;
-use miniz_oxide::inflate::core::inflate_flags::{
-    TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY,
-    TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
-};
-use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompress};
+pub(crate) use vfsd_zlib::WINDOW;
+use vfsd_zlib::{Inflater, Step as Inflated, Stop};
 
 use super::BlobError;
 use super::decoder::{Point, Step};
 use super::header::HeaderParser;
 
-/// How far back a deflate stream may refer (RFC 1951, section 2).
-pub(crate) const WINDOW: usize = 32 * 1024;
-
 /// What is decoded at most between two moves of the window to the buffer's start.
 const OUTPUT: usize = 256 * 1024;
-
-/// The buffer is not used as a ring, because then a member could refer to what came before its own
-/// start, which other decoders refuse.
-const FLAGS: u32 = TINFL_FLAG_HAS_MORE_INPUT
-    | TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY
-    | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
 
 /// Decodes concatenated gzip members. Zeros after the last one are taken for padding.
 pub(crate) struct GzipDecoder {
     state: State,
-    inflater: Box<DecompressorOxide>,
+    inflater: Inflater,
     /// The current member's last bytes: at least 32 KiB of them, if it has so many.
     buffer: Box<[u8]>,
     filled: usize,
@@ -47,21 +34,22 @@ enum State {
 impl GzipDecoder {
     /// One that starts with a member. `check` says whether members' checksums are verified: not
     /// needed for what has a better one.
-    pub(crate) fn new(check: bool) -> Self {
-        Self {
+    pub(crate) fn new(check: bool) -> Result<Self, BlobError> {
+        Ok(Self {
             state: State::Header(HeaderParser::new()),
-            inflater: Box::default(),
+            inflater: Inflater::new()?,
             buffer: vec![0; WINDOW.saturating_add(OUTPUT)].into_boxed_slice(),
             filled: 0,
             sums: check.then(Sums::default),
             members_ended: 0,
-        }
+        })
     }
 
     /// One that starts between two blocks, with `bits` high bits of the byte `before`.
     pub(crate) fn resume(bits: u8, before: u8, window: &[u8]) -> Result<Self, BlobError> {
-        let mut decoder = Self::new(false);
-        *decoder.inflater = continue_at(bits, before)?;
+        let mut decoder = Self::new(false)?;
+        let continued = decoder.inflater.continue_at(bits, before, window);
+        continued.map_err(|_| BlobError::Malformed("a checkpoint of more than 7 bits"))?;
         decoder
             .buffer
             .get_mut(..window.len())
@@ -83,7 +71,8 @@ impl GzipDecoder {
                 consumed = taken;
                 if complete {
                     self.state = State::Body;
-                    self.inflater.init();
+                    let begun = self.inflater.begin();
+                    begun.map_err(|_| BlobError::Malformed("gzip: no deflate stream"))?;
                     self.filled = 0;
                     if let Some(sums) = &mut self.sums {
                         *sums = Sums::default();
@@ -92,29 +81,28 @@ impl GzipDecoder {
             }
             State::Body => {
                 let start = self.make_room();
-                let (status, taken, produced) =
-                    decompress(&mut self.inflater, input, &mut self.buffer, start, FLAGS);
+                let room = self.buffer.get_mut(start..).unwrap_or_default();
+                let inflated = self.inflater.inflate(input, room);
+                let Inflated {
+                    consumed: taken,
+                    made,
+                    stop,
+                } = inflated.map_err(|_| BlobError::Malformed("gzip: no deflate stream"))?;
                 consumed = taken;
-                self.filled = start.saturating_add(produced);
+                self.filled = start.saturating_add(made);
                 output = start..self.filled;
                 if let Some(sums) = &mut self.sums {
                     sums.update(self.buffer.get(output.clone()).unwrap_or_default());
                 }
-                match status {
-                    TINFLStatus::NeedsMoreInput | TINFLStatus::HasMoreOutput => {}
-                    TINFLStatus::BlockBoundary => {
-                        let state = self.inflater.block_boundary_state();
-                        point = state.map(|state| Point::Block {
-                            bits: state.num_bits,
-                        });
-                    }
-                    TINFLStatus::Done => {
+                match stop {
+                    Stop::Wants => {}
+                    Stop::Boundary { bits } => point = Some(Point::Block { bits }),
+                    Stop::End => {
                         self.state = State::Trailer {
                             bytes: [0; 8],
                             have: 0,
                         };
                     }
-                    _ => return Err(BlobError::Malformed("gzip: no deflate stream")),
                 }
             }
             State::Trailer { bytes, have } => {
@@ -186,19 +174,6 @@ impl GzipDecoder {
     pub(crate) fn may_end(&self) -> bool {
         matches!(self.state, State::Between | State::Padding)
     }
-}
-
-/// What decodes on between two blocks, with `bits` high bits of the byte `before`.
-pub(super) fn continue_at(bits: u8, before: u8) -> Result<DecompressorOxide, BlobError> {
-    let shift = 8_u8.checked_sub(bits).filter(|shift| *shift > 0);
-    let shift = shift.ok_or(BlobError::Malformed("a checkpoint of more than 7 bits"))?;
-    Ok(DecompressorOxide::from_block_boundary_state(
-        &BlockBoundaryState {
-            num_bits: bits,
-            bit_buf: before.checked_shr(u32::from(shift)).unwrap_or(0),
-            ..BlockBoundaryState::default()
-        },
-    ))
 }
 
 /// What a member's trailer says of its content.
