@@ -54,6 +54,11 @@ impl LayerContent {
         if self.is_distant() {
             return self.fill_neighbours(wanted);
         }
+        self.fill_one(span)
+    }
+
+    /// Makes a span resident, alone.
+    pub(super) fn fill_one(&self, span: usize) -> Result<Found, ContentError> {
         self.flights.join(span, || {
             // Meanwhile, by another thread; or by another daemon.
             if !self.residency.has(span) {
@@ -116,7 +121,7 @@ impl LayerContent {
             Err(error) if matches!(error.reason, SpanFault::TooLarge { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let mut verified = self.through_a_file(span)?;
+        let mut verified = self.through_a_file(span, reader)?;
         let mut at = self.decoded_range(span).start;
         let mut buffer = vec![0; PIECE];
         loop {
@@ -138,9 +143,13 @@ impl LayerContent {
     }
 
     /// A file without a name that has the verified bytes of a span.
-    fn through_a_file(&self, span: usize) -> Result<File, ContentError> {
+    fn through_a_file(
+        &self,
+        span: usize,
+        reader: &SpanReader<Arc<dyn BlobSource>>,
+    ) -> Result<File, ContentError> {
         let mut file = tempfile::tempfile_in(&self.folder)?;
-        self.reader.stream(span, |piece| file.write_all(piece))?;
+        reader.stream(span, |piece| file.write_all(piece))?;
         file.rewind()?;
         Ok(file)
     }

@@ -58,18 +58,15 @@ impl LayerContent {
     /// that are missing, too. Waits for whoever fills it already.
     pub(super) fn fill_neighbours(&self, wanted: Range<usize>) -> Result<Found, ContentError> {
         let (span, most) = (wanted.start, self.asked_at_once(wanted));
-        let filled = self.fill_missing(span..self.run_end(span, most))?;
-        if let Some((_, outcome)) = filled.into_iter().find(|(filled, _)| *filled == span) {
-            return outcome.map(|()| Found::Fetched);
+        let run = self.begin_run(span..self.run_end(span, most))?;
+        match self.fetch_run(run).into_iter().next() {
+            Some((_, outcome)) => outcome.map(|()| Found::Fetched),
+            None => self.fill_one(span),
         }
-        self.flights.join(span, || match self.residency.has(span) {
-            true => Ok(Found::Cached),
-            false => self.settle(span, &self.reader).map(|()| Found::Fetched),
-        })
     }
 
-    /// Makes spans resident, with one read of the layer for all that are missing. Whoever asks for one of them
-    /// meanwhile waits; those that others are filling already are left to them. Blocks, as
+    /// Makes spans resident, with one read of the layer for those that are missing side by side. Whoever asks for one of
+    /// them meanwhile waits; those that others are filling already are left to them. Blocks, as
     /// [`fill`](Self::fill) does.
     ///
     /// Memory: the bytes of the run.
@@ -77,37 +74,50 @@ impl LayerContent {
     /// # Errors
     /// The first that a span met; the others were tried all the same.
     pub(crate) fn fill_run(&self, spans: Range<usize>) -> Result<(), ContentError> {
-        let filled = self.fill_missing(spans)?;
+        let end = spans.end.min(self.blob.spans.len());
+        let mut outcome = Ok(());
+        let mut next = spans.start;
+        while next < end {
+            let run = self.begin_run(next..end)?;
+            next = next.saturating_add(run.len().max(1));
+            let filled = self.fetch_run(run).into_iter();
+            outcome = filled.fold(outcome, |outcome, (_, filled)| outcome.and(filled));
+        }
         self.make_room();
-        let outcomes = filled.into_iter().map(|(_, outcome)| outcome);
-        outcomes.fold(Ok(()), Result::and)
+        outcome
     }
 
-    /// As [`fill_run`](Self::fill_run); says of each span that nobody else was filling what it met.
-    fn fill_missing(&self, spans: Range<usize>) -> Result<Vec<(usize, Outcome)>, ContentError> {
+    /// Makes the spans the caller's to fill from the first one on that are missing, up to one that is there or that
+    /// somebody else is filling: what is between two of the caller's would be read with them.
+    fn begin_run(&self, spans: Range<usize>) -> Result<Vec<Landing<'_>>, ContentError> {
         let mut landings: Vec<Landing<'_>> = Vec::new();
-        for span in spans.filter(|span| *span < self.blob.spans.len()) {
+        for span in spans.start..spans.end.min(self.blob.spans.len()) {
             if self.residency.has(span) {
-                continue;
+                break;
             }
             let Some(mut landing) = self.flights.begin(span) else {
-                continue;
+                break;
             };
             // By another thread before it was ours, or by another daemon.
             if self.residency.has(span) || self.file.state(span)? != ABSENT {
                 self.residency.set(span);
                 landing.outcome = Ok(());
-                continue;
+                break;
             }
             landings.push(landing);
         }
+        Ok(landings)
+    }
+
+    /// Fills spans that lie side by side, and says of each what it met.
+    fn fetch_run(&self, mut landings: Vec<Landing<'_>>) -> Vec<(usize, Outcome)> {
         let place = |landing: Option<&Landing<'_>>| {
             let span = self.blob.spans.get(landing?.span)?;
             Some(span.compressed.clone())
         };
         let ends = place(landings.first()).zip(place(landings.last()));
         let Some((first, last)) = ends else {
-            return Ok(Vec::new());
+            return Vec::new();
         };
         let source: Arc<dyn BlobSource> = match landings.len() {
             1 => Arc::clone(self.reader.source()),
@@ -119,7 +129,7 @@ impl LayerContent {
                     for landing in &mut landings {
                         landing.outcome = Err(error.clone());
                     }
-                    return Ok(landings.iter().map(Landing::told).collect());
+                    return landings.iter().map(Landing::told).collect();
                 }
             },
         };
@@ -129,7 +139,7 @@ impl LayerContent {
             landing.outcome = self.settle(landing.span, &reader);
             filled.push(landing.told());
         }
-        Ok(filled)
+        filled
     }
 
     /// Fetches a span that is ours to fill, and says that it is there.

@@ -178,3 +178,20 @@ fn a_span_too_large_for_memory_is_verified_in_a_file() {
     assert_eq!(content.resident_spans(), 1);
     assert_eq!(cache_files(&folder).len(), 1, "no temporary file is left");
 }
+
+#[test]
+fn a_span_too_large_for_memory_is_read_once_with_those_beside_it() {
+    let layer = layer(<[u8]>::to_vec);
+    let folder = folder();
+    let source = Arc::new(Source {
+        blob: layer.blob.clone(),
+        is_distant: true,
+        ..Source::default()
+    });
+    let mut content = layer.open(&folder, &source);
+    content.in_memory = 10;
+    content.fill_run(0..layer.spans()).unwrap();
+    layer.assert_complete(&content);
+    assert_eq!(source.reads(), 1);
+    assert_eq!(source.read.load(Ordering::Relaxed), layer.blob.len());
+}

@@ -143,3 +143,36 @@ fn a_total_outage_is_an_error_that_names_the_blob() {
         "{error}"
     );
 }
+
+#[test]
+fn what_one_is_fetching_is_left_out_by_who_fetches_the_rest() {
+    let scene = Scene::in_spans();
+    drop(scene.open().unwrap());
+    scene.drop_layers();
+    scene.drop_contents();
+    let image = scene.open().unwrap();
+    let content = image.contents().next().unwrap();
+    let spans = content.blob().spans.len();
+    scene.blobs();
+    scene.server.sent();
+    scene.server.faults([Fault::Late]);
+    std::thread::scope(|scope| {
+        // In the middle of the only file.
+        scope.spawn(|| content.fill(0, 3 << 19..(3 << 19) + 1).unwrap());
+        let begin = std::time::Instant::now();
+        while scene.server.left() > 0 && begin.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        content.fill_run(0..spans).unwrap();
+    });
+    assert_eq!(content.resident_spans(), spans);
+    // That in the middle, and what is before and after. Pieces of gzip may have a byte in common.
+    let requests = scene.blobs();
+    assert_eq!(requests.len(), 3, "{requests:?}");
+    let sent = scene.server.sent();
+    assert!(
+        sent <= scene.blob.len() + 2,
+        "{sent} of {}",
+        scene.blob.len()
+    );
+}

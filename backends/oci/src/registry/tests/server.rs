@@ -39,6 +39,8 @@ pub(crate) enum Fault {
     Wrong(usize),
     /// A few bytes come one by one, then nothing any more.
     Drip,
+    /// It is answered as it should be, once another request came.
+    Late,
     /// It is answered elsewhere, by a URL that is good so often.
     Elsewhere(usize),
     /// It leads to itself.
@@ -328,6 +330,14 @@ impl Shared {
         };
         let mut total = blob.len();
         match fault {
+            Fault::Late => {
+                let begin = std::time::Instant::now();
+                while self.seen.lock().last() == Some(seen)
+                    && begin.elapsed() < Duration::from_secs(60)
+                {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
             Fault::Status(status, header) => {
                 return reply(stream, &format!("{status} X"), header, b"{}");
             }
