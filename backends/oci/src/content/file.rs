@@ -21,7 +21,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, SeekFrom, fallocate, flock, seek};
+use rustix::io::Errno;
 
 use super::layout::PAGE;
 use crate::blob::Sha256Digest;
@@ -68,13 +69,6 @@ pub(super) struct Shape {
     pub(super) spans: u64,
     /// Bytes of the file.
     pub(super) end: u64,
-}
-
-impl Shape {
-    /// Where contents begin.
-    pub(super) fn start(&self) -> u64 {
-        contents_start(self.spans).unwrap_or(self.end)
-    }
 }
 
 /// Where contents begin in a file with so many spans.
@@ -168,6 +162,15 @@ impl CacheFile {
     pub(super) fn disk(&self) -> io::Result<u64> {
         use std::os::unix::fs::MetadataExt as _;
         Ok(self.writable.metadata()?.blocks().saturating_mul(512))
+    }
+
+    /// Where the next data are from a place on, if there are any.
+    pub(super) fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        match seek(&self.writable, SeekFrom::Data(offset)) {
+            Ok(data) => Ok(Some(data)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Makes a hole.

@@ -123,7 +123,7 @@ impl Places {
     }
 
     /// The spans that are absent, but that have left something on the disk: an eviction was cut off, or the host went
-    /// down. Which of them is not known.
+    /// down.
     ///
     /// # Errors
     /// What the file system answers.
@@ -131,16 +131,30 @@ impl Places {
         let Some((file, states)) = CacheFile::as_it_is(&self.path, self.shape)? else {
             return Ok(Vec::new());
         };
-        let spans = states.iter().enumerate();
-        let (there, absent): (Vec<_>, Vec<_>) = spans.partition(|(_, state)| **state != ABSENT);
-        let known = there.iter().map(|(span, _)| self.size(*span));
-        let known = known.fold(self.shape.start(), u64::saturating_add);
-        // Pages are shared by few, and file systems round.
-        let spare = known.checked_div(16).unwrap_or(0).saturating_add(1 << 18);
-        match file.disk()? > known.saturating_add(spare) {
-            true => Ok(absent.into_iter().map(|(span, _)| span).collect()),
-            false => Ok(Vec::new()),
+        let mut left = Vec::new();
+        // Where the next data are, at or after the last place that was looked at.
+        let mut data = Some(0);
+        for (span, (state, bytes)) in states.iter().zip(&self.bytes).enumerate() {
+            // The pages at its ends may have something of others.
+            let start = bytes.start.next_multiple_of(PAGE);
+            let end = bytes
+                .end
+                .checked_div(PAGE)
+                .unwrap_or(0)
+                .saturating_mul(PAGE);
+            if *state != ABSENT || start >= end {
+                continue;
+            }
+            if data.is_some_and(|data| data < start) {
+                data = file.data_from(start)?;
+            }
+            match data {
+                Some(data) if data < end => left.push(span),
+                Some(_) => {}
+                None => break,
+            }
         }
+        Ok(left)
     }
 
     /// Whether somebody has the layer open for whom nothing may be taken away.

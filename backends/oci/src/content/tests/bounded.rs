@@ -193,6 +193,30 @@ fn what_an_eviction_that_was_cut_off_has_left_is_found() {
     }
     let disk = content.file.disk().unwrap();
     assert!(disk > 1 << 19, "{disk}");
-    assert_eq!(places.left_over().unwrap().len(), layer.spans());
     assert!(places.take(places.left_over().unwrap()).unwrap() > disk / 2);
+    assert_eq!(places.left_over().unwrap(), Vec::<usize>::new());
+}
+
+#[test]
+fn the_little_that_an_eviction_has_left_is_found_too() {
+    let layer = plain_layer();
+    let folder = folder();
+    let content = bounded(&layer, &folder);
+    layer.assert_complete(&content);
+    let places = places(&layer, &folder);
+    let own = spans(&content, layer.number("long"));
+    let cut_off = [own[1], own[3]];
+    for span in cut_off {
+        let absent = crate::content::file::ABSENT;
+        content.file.set_state(span, absent).unwrap();
+    }
+    assert_eq!(places.left_over().unwrap(), cut_off);
+    // Not while somebody fills it.
+    let pinned = content.pin_span(own[1], Wait::Refused).unwrap();
+    assert!(places.take(cut_off).unwrap() > 0);
+    assert_eq!(places.left_over().unwrap(), [own[1]]);
+    drop(pinned);
+    assert!(places.take([own[1]]).unwrap() > 0);
+    assert_eq!(places.left_over().unwrap(), Vec::<usize>::new());
+    assert_rereads(&layer, &content);
 }
