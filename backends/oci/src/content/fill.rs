@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use sha2::{Digest as _, Sha256};
 
@@ -79,6 +80,14 @@ impl LayerContent {
     /// # Errors
     /// What fdatasync(2) answers; then nothing that was not durable before is resident any more.
     pub fn sync(&self) -> Result<(), ContentError> {
+        self.sync_by(|| self.file.sync())
+    }
+
+    /// As [`sync`](Self::sync), by what syncs the file.
+    pub(super) fn sync_by(
+        &self,
+        sync: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), ContentError> {
         let mut written = Vec::new();
         for span in 0..self.blob.spans.len() {
             if !self.residency.has(span) {
@@ -94,15 +103,31 @@ impl LayerContent {
         if written.is_empty() {
             return Ok(());
         }
-        let synced = self.file.sync();
-        let state = if synced.is_ok() { DURABLE } else { ABSENT };
-        for (span, _pinned) in written {
-            if state == ABSENT {
-                self.residency.clear(span);
-            }
-            self.file.set_state(span, state)?;
+        if let Err(error) = sync() {
+            self.lose_written()?;
+            return Err(error.into());
         }
-        Ok(synced?)
+        for (span, _pinned) in written {
+            // Who has verified it meanwhile may have found it wrong.
+            if self.file.state(span)? == WRITTEN {
+                self.file.set_state(span, DURABLE)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has nothing that was only written: the disk said once that it did not take something, does not say what, and will
+    /// not say so again.
+    fn lose_written(&self) -> Result<(), ContentError> {
+        // What is being written at the moment sees this, or is seen below.
+        self.syncs_failed.fetch_add(1, Ordering::SeqCst);
+        for span in 0..self.blob.spans.len() {
+            if self.file.state(span)? == WRITTEN {
+                self.residency.clear(span);
+                self.file.set_state(span, ABSENT)?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads a span, verifies it, and only then writes its contents to their places; gives the SHA-256 of those.

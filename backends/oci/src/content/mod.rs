@@ -23,6 +23,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 pub use error::ContentError;
 pub use file::HostBoot;
@@ -57,6 +58,8 @@ pub struct LayerContent {
     residency: Residency,
     flights: Flights,
     in_memory: usize,
+    /// How often the disk has not taken what was written.
+    syncs_failed: AtomicU64,
     /// What is needed where content may be taken away at any time.
     bounded: Option<Bounded>,
     counters: Arc<Counters>,
@@ -102,6 +105,7 @@ impl LayerContent {
             residency: Residency::new(&states),
             flights: Flights::default(),
             in_memory: IN_MEMORY,
+            syncs_failed: AtomicU64::new(0),
             bounded,
             counters,
         };

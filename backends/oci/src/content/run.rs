@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use vfsd_backend::Wait;
 
@@ -152,13 +153,21 @@ impl LayerContent {
         if self.is_bounded() && self.residency.has(span) {
             return Ok(());
         }
+        let failed = self.syncs_failed.load(Ordering::SeqCst);
         let kept = self.fetch(span, reader).and_then(|sum| {
             self.file.set_sum(span, sum)?;
-            Ok(self.file.set_state(span, WRITTEN)?)
+            self.file.set_state(span, WRITTEN)?;
+            self.residency.set(span);
+            if self.syncs_failed.load(Ordering::SeqCst) != failed {
+                // It may be what the disk did not take.
+                self.residency.clear(span);
+                self.file.set_state(span, ABSENT)?;
+                return Err(io::Error::other("the disk failed while it was written").into());
+            }
+            Ok(())
         });
         self.count_filled(&kept);
         kept?;
-        self.residency.set(span);
         self.note_filled(span);
         Ok(())
     }

@@ -133,3 +133,73 @@ fn an_index_of_other_spans_has_a_cache_of_its_own() {
     other.assert_complete(&content);
     assert_eq!(cache_files(&folder).len(), 2);
 }
+
+fn failed() -> io::Result<()> {
+    Err(io::Error::other("the disk"))
+}
+
+#[test]
+fn what_was_written_while_a_sync_failed_is_not_there() {
+    let layer = gzip_layer();
+    let (folder, source) = (folder(), layer.source());
+    let content = layer.open(&folder, &source);
+    let long = layer.number("long");
+    content.fill(0, 0..5).unwrap();
+    content.sync().unwrap();
+    let durable = content.resident_spans();
+    content.fill(long, 100_000..100_001).unwrap();
+    let synced = content.sync_by(|| {
+        content.fill(long, 250_000..250_001).unwrap();
+        failed()
+    });
+    assert!(synced.is_err());
+    assert_eq!(content.resident_spans(), durable);
+    // The disk says it once.
+    content.sync().unwrap();
+    drop(content);
+    let content = layer.open_in(&folder, &source, boot(2));
+    assert_eq!(content.resident_spans(), durable);
+    layer.assert_complete(&content);
+}
+
+#[test]
+fn what_is_being_written_while_a_sync_fails_is_an_error() {
+    let layer = gzip_layer();
+    let (begun, has_begun) = mpsc::sync_channel(100);
+    let (go, go_on) = mpsc::channel();
+    let source = Arc::new(Source {
+        blob: layer.blob.clone(),
+        gate: Some((begun, go_on.into())),
+        ..Source::default()
+    });
+    let folder = folder();
+    let content = layer.open(&folder, &source);
+    let long = layer.number("long");
+    go.send(()).unwrap();
+    content.fill(0, 0..1).unwrap();
+    has_begun.recv_timeout(PATIENCE).unwrap();
+    std::thread::scope(|scope| {
+        let filling = scope.spawn(|| content.fill(long, 250_000..250_001));
+        has_begun.recv_timeout(PATIENCE).unwrap();
+        assert!(content.sync_by(failed).is_err());
+        go.send(()).unwrap();
+        assert!(filling.join().unwrap().is_err());
+    });
+    assert_eq!(content.resident_spans(), 0);
+}
+
+#[test]
+fn what_is_found_wrong_while_it_is_synced_does_not_become_durable() {
+    let layer = gzip_layer();
+    let (folder, source) = (folder(), layer.source());
+    let content = layer.open(&folder, &source);
+    content.fill(0, 0..5).unwrap();
+    let span = content.spans_of(0, 0..5).next().unwrap().start;
+    let absent = crate::content::file::ABSENT;
+    content
+        .sync_by(|| content.file.set_state(span, absent))
+        .unwrap();
+    drop(content);
+    let content = layer.open_in(&folder, &source, boot(2));
+    assert_eq!(content.resident_spans(), 0);
+}
