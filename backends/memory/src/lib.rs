@@ -23,6 +23,7 @@
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod content;
+mod control_group;
 mod create;
 mod directory;
 mod file;

@@ -7,6 +7,7 @@ use vfsd_backend::posix::LockBudget;
 use vfsd_backend::{Errno, FsStatistics, Name};
 
 use crate::content::BLOCK_BYTES;
+use crate::control_group;
 
 /// How large the file system may grow. Over a limit the guest sees ENOSPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,9 +20,10 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What tmpfs(5) allows by default: half of the memory, and an inode for each two pages of it.
+    /// What tmpfs(5) allows by default, of the [memory](Self::memory) that there is for us: half of it, and an inode for
+    /// each two pages.
     pub fn half_of_memory() -> Self {
-        Self::of_size(Self::machine() / 2)
+        Self::of_size(Self::memory() / 2)
     }
 
     /// So many bytes, and an inode for each block of them, as tmpfs(5) has with `size=`.
@@ -32,8 +34,12 @@ impl Limits {
         }
     }
 
-    /// Bytes of memory that this machine has.
-    pub fn machine() -> u64 {
+    /// Bytes of memory that this process may use: what the machine has, or its control group if that is less.
+    pub fn memory() -> u64 {
+        control_group::memory_limit().map_or(Self::machine(), |limit| limit.min(Self::machine()))
+    }
+
+    fn machine() -> u64 {
         let info = rustix::system::sysinfo();
         // Fields of `struct sysinfo` are C longs: 64 bits wide or narrower.
         #[allow(clippy::useless_conversion)]

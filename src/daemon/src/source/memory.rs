@@ -21,7 +21,7 @@ struct InMemory {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Size {
     Bytes(u64),
-    /// Of the machine's memory.
+    /// Of the memory that this process may use.
     Percent(u64),
 }
 
@@ -46,7 +46,7 @@ impl Size {
     fn bytes(self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
-            Self::Percent(percent) => (Limits::machine() / 100).saturating_mul(percent),
+            Self::Percent(percent) => (Limits::memory() / 100).saturating_mul(percent),
         }
     }
 }
@@ -163,8 +163,8 @@ mod tests {
     }
 
     #[test]
-    fn a_percentage_is_of_the_machines_memory() {
-        let (half, all) = (Size::Percent(50).bytes(), Limits::machine());
+    fn a_percentage_is_of_the_memory_there_is() {
+        let (half, all) = (Size::Percent(50).bytes(), Limits::memory());
         assert!(half <= all / 2 && half > all / 3, "{half} of {all}");
     }
 }
