@@ -33,5 +33,5 @@
 pub mod flat;
 pub mod store;
 
-pub use flat::{DiskCache, FlatBucket, FlatOptions, Overwrite, Staging, WriteOptions};
+pub use flat::{DiskCache, DiskUse, FlatBucket, FlatOptions, Overwrite, Staging, WriteOptions};
 pub use store::{OpenError, RetryPolicy, Store, StoreOptions, StoreUrl};

@@ -1,7 +1,9 @@
 //! What was asked of registries for an image, and what came of reading it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use vfsd_backend::StripedCounter;
 
 /// What registries are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +69,7 @@ pub struct Counts {
 #[derive(Debug, Default)]
 pub struct Counters {
     requests: [RequestCounters; RequestKind::ALL.len()],
-    cached: Striped,
+    cached: StripedCounter,
     fetched: AtomicU64,
     waited: AtomicU64,
     filled: AtomicU64,
@@ -195,52 +197,9 @@ fn load(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-/// As many queues as a guest usually has read at once without writing to the same cache line.
-const STRIPES: usize = 16;
-
-/// A counter for what every read adds to.
-#[derive(Debug, Default)]
-struct Striped([Stripe; STRIPES]);
-
-/// Two cache lines: processors fetch them in pairs.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Stripe(AtomicU64);
-
-impl Striped {
-    fn add(&self, more: u64) {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static OWN: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
-        }
-        // A thread that is ending has none any more.
-        let own = OWN.try_with(|own| *own).unwrap_or(0);
-        if let Some(Stripe(counter)) = self.0.get(own) {
-            add(counter, more);
-        }
-    }
-
-    fn sum(&self) -> u64 {
-        let stripes = self.0.iter();
-        stripes.fold(0, |sum, Stripe(counter)| sum.wrapping_add(load(counter)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_many_threads_read_is_added_up() {
-        let counters = Counters::default();
-        std::thread::scope(|scope| {
-            for _ in 0..STRIPES + 3 {
-                scope.spawn(|| (0..1000).for_each(|_| counters.read(2, Found::Cached)));
-            }
-        });
-        let expected = (STRIPES as u64 + 3) * 2000;
-        assert_eq!(counters.counts().cached, expected);
-    }
 
     #[test]
     fn each_kind_of_request_is_counted_for_itself() {

@@ -67,7 +67,8 @@ pub use crate::error::{Process, VolumeError};
 pub use crate::key::{Bucket, VolumeKey};
 pub use crate::layout::Lock;
 pub use crate::live::{
-    Durability, Lag, LagWatch, RemoteOptions, RemoteReport, RemoteStatus, host_boot,
+    CacheUse, CacheWatch, Durability, Lag, LagWatch, RemoteOptions, RemoteReport, RemoteStatus,
+    host_boot,
 };
 pub use crate::quota::Quota;
 pub use crate::status::VolumeStatus;

@@ -14,6 +14,15 @@ pub(crate) struct Figure {
     pub(crate) value: Value,
 }
 
+/// A figure that there is one of.
+pub(crate) fn plain(name: &'static str, value: Value) -> Figure {
+    Figure {
+        name,
+        label: None,
+        value,
+    }
+}
+
 /// What a figure says.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Value {

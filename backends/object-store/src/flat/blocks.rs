@@ -141,6 +141,9 @@ impl BlockCache {
         if !wanted.ahead.is_empty() {
             self.shared.ask(&mut state, content, wanted);
         }
+        drop(state);
+        let on_disk = there.iter().filter(|it| matches!(it, Piece::Disk(_)));
+        self.shared.found(on_disk.count());
         Some(there)
     }
 
@@ -201,6 +204,11 @@ impl BlockCache {
                 Block::Coming(receiver) => Some(Awaited::Coming(receiver.clone())),
             })
             .collect()
+    }
+
+    /// A block was read that the disk had.
+    pub(super) fn found_on_disk(&self) {
+        self.shared.found(1);
     }
 
     /// Waits until nothing is on its way to the disk.
@@ -314,6 +322,13 @@ impl Block {
 }
 
 impl Shared {
+    /// So many blocks were read that the disk had.
+    pub(super) fn found(&self, blocks: usize) {
+        if let Some(disk) = self.disk.as_ref().filter(|_| blocks > 0) {
+            disk.found(u64::try_from(blocks).unwrap_or(u64::MAX));
+        }
+    }
+
     /// The file of the disk that a block would be in, if it is open.
     fn opened(&self, content: &Content, number: u64) -> Option<Arc<Group>> {
         self.disk.as_ref()?.opened(content.kept_as()?, number)

@@ -137,6 +137,7 @@ impl Fetch {
             let Some(sender) = self.sender(block).and_then(Option::take) else {
                 continue;
             };
+            self.shared.found(1);
             match bytes {
                 Some(bytes) => self.place(block, &sender, bytes),
                 None => {
@@ -156,6 +157,9 @@ impl Fetch {
     /// is not kept, and the rest waits.
     async fn take(&mut self, bytes: Bytes) {
         let asked = matches!(self.senders.front(), Some(Some(_)));
+        if let Some(disk) = self.shared.disk.as_ref().filter(|_| asked) {
+            disk.missed();
+        }
         let kept = asked && self.shared.disk.is_some() && self.content.kept_as().is_some();
         let keeps = kept && (self.purpose == Purpose::Around || self.take_turn());
         if !keeps {

@@ -38,7 +38,7 @@ use tokio::runtime::Handle;
 use vfsd_backend::{Backend, Capabilities, Node};
 
 use self::bucket::Bucket;
-pub use self::disk::DiskCache;
+pub use self::disk::{DiskCache, DiskUse};
 use self::write::Writer;
 pub use self::write::{Overwrite, Staging, WriteOptions};
 use crate::store::{OpenError, Store, probe};

@@ -162,6 +162,7 @@ impl BlockCache {
                     if !reading.put_kept(&group, sink)? {
                         return Ok(false);
                     }
+                    self.found_on_disk();
                 }
                 Ok(true)
             })

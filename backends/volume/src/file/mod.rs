@@ -92,6 +92,9 @@ impl File for OpenFile {
                 Answer::blocking(move || self.read_waiting(request, sink, done)).await
             }),
             Ok(Progress::Done(done)) => {
+                if let Some((live, _)) = self.inode().live() {
+                    live.cache.hit();
+                }
                 self.was_read();
                 Answer::ok(done)
             }

@@ -1,11 +1,12 @@
 //! The limit of what stays on this host: content that the bucket has, and nobody uses, makes room for other.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
-use vfsd_backend::Result;
+use vfsd_backend::{Result, StripedCounter};
 
 use super::Live;
+use crate::Volume;
 use crate::core::Core;
 use crate::data::DataFolder;
 use crate::layout::Layout;
@@ -15,9 +16,13 @@ const STEP: u64 = 16;
 
 /// How much may be here, and how much came since the data files were looked at.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub(crate) struct Cache {
     limit: Option<u64>,
     grown: AtomicU64,
+    hits: StripedCounter,
+    misses: AtomicU64,
+    fetched: AtomicU64,
+    evicted: AtomicU64,
 }
 
 impl Cache {
@@ -26,6 +31,10 @@ impl Cache {
             limit,
             // What was here before counts, too.
             grown: AtomicU64::new(u64::MAX / 2),
+            hits: StripedCounter::default(),
+            misses: AtomicU64::new(0),
+            fetched: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
         }
     }
 
@@ -34,11 +43,65 @@ impl Cache {
         self.limit
     }
 
+    /// A read found all of its content here.
+    pub(crate) fn hit(&self) {
+        self.hits.add(1);
+    }
+
+    /// A read has to wait for content that the bucket alone has.
+    pub(super) fn missed(&self) {
+        self.misses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Content came from the bucket.
+    pub(super) fn fetched(&self, bytes: u64) {
+        self.fetched.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Content came. True: it is time to look.
     pub(super) fn grown(&self, bytes: u64) -> bool {
         let before = self.grown.fetch_add(bytes, Ordering::Relaxed);
         self.limit
             .is_some_and(|limit| before.saturating_add(bytes) > limit / STEP)
+    }
+}
+
+/// What came of keeping content on this host since the volume was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheUse {
+    /// Reads whose content was here.
+    pub hits: u64,
+    /// Reads that had to wait for the bucket.
+    pub misses: u64,
+    /// Bytes of content that came from the bucket, asked for or ahead of who reads.
+    pub fetched: u64,
+    /// Bytes of content that made room for others.
+    pub evicted: u64,
+}
+
+/// Looks at what a volume keeps here, and does not keep it open.
+#[derive(Debug, Clone)]
+pub struct CacheWatch(Weak<Core>);
+
+impl CacheWatch {
+    /// What came of it until now. `None` for a volume in a directory, and for one that is closed.
+    pub fn look(&self) -> Option<CacheUse> {
+        let core = self.0.upgrade()?;
+        let cache = &core.live.as_deref()?.cache;
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Some(CacheUse {
+            hits: cache.hits.sum(),
+            misses: value(&cache.misses),
+            fetched: value(&cache.fetched),
+            evicted: value(&cache.evicted),
+        })
+    }
+}
+
+impl Volume {
+    /// Something that tells what came of keeping content on this host.
+    pub fn watch_cache(&self) -> CacheWatch {
+        CacheWatch(Arc::downgrade(self.core()))
     }
 }
 
@@ -81,6 +144,7 @@ fn trim(core: &Arc<Core>, live: &Live, layout: &Layout, limit: u64) -> Result<()
         };
         if gone {
             total = total.saturating_sub(bytes);
+            live.cache.evicted.fetch_add(bytes, Ordering::Relaxed);
         }
     }
     Ok(())

@@ -73,9 +73,12 @@ impl Inode {
     pub(crate) async fn fetch(self: &Arc<Self>, range: Range<u64>) -> Result<()> {
         // Whether it is here is not known before the data file is open.
         Answer::blocking(|| self.shared(false).map(drop)).await?;
-        if let Some((live, map)) = self.live()
-            && map.misses(&range)
-        {
+        if let Some((live, map)) = self.live() {
+            if !map.misses(&range) {
+                live.cache.hit();
+                return Ok(());
+            }
+            live.cache.missed();
             let (size, missing) = (self.state.read().row.size, map.missing_bytes());
             self.fetch_ahead(&along(&range, size, missing, live.cache.limit()));
         }
@@ -234,6 +237,7 @@ impl Inode {
         }
         map.arrived(&mut ranges, &wanted.range);
         drop(ranges);
+        live.cache.fetched(fetched);
         if live.cache.grown(fetched) {
             live.rounds.hurry();
         }

@@ -52,6 +52,7 @@ use crate::bucket::{ObjectId, Remote};
 use crate::core::Core;
 use crate::inode::Inode;
 
+pub use self::cache::{CacheUse, CacheWatch};
 pub use self::check::{RemoteReport, RemoteStatus};
 pub use self::lag::{Lag, LagWatch};
 pub use self::local::host_boot;
@@ -74,7 +75,7 @@ pub(crate) struct Live {
     /// It is a snapshot: nothing ever changes.
     frozen: bool,
     fetches: Semaphore,
-    cache: Cache,
+    pub(crate) cache: Cache,
     /// Objects whose content is worth moving into others.
     sparse: Arc<Mutex<Vec<ObjectId>>>,
 }

@@ -9,6 +9,7 @@ use vfsd_object_store::{DiskCache, FlatBucket, FlatOptions, Staging, StoreUrl, W
 
 use super::{Kind, Prepared, SourceError, Storage, StorageOptions};
 use crate::exit::Failure;
+use crate::figures::{Figure, Value, plain};
 use crate::sandbox::{Needs, Share};
 
 /// A bucket, or what is below a prefix of it.
@@ -91,17 +92,46 @@ impl Storage for Bucket {
                     write: write.transpose()?,
                     ..FlatOptions::default()
                 };
+                let disk = options.disk.clone();
                 let opened = given
                     .runtime
                     .block_on(FlatBucket::open(store, &prefix, options));
                 let opened = opened.map_err(Failure::run)?;
-                given
-                    .figures
-                    .add(&shown, move || super::store::requests(&counted));
+                given.figures.add(&shown, move || {
+                    let mut figures = super::store::requests(&counted);
+                    figures.extend(disk.iter().flat_map(disk_figures));
+                    figures
+                });
                 Ok(Arc::new(opened))
             }),
         })
     }
+}
+
+/// What a cache on the disk is good for.
+fn disk_figures(disk: &DiskCache) -> Vec<Figure> {
+    let seen = disk.look();
+    let blocks = [("hit", seen.hits), ("miss", seen.misses)];
+    let blocks = blocks.map(|(outcome, count)| Figure {
+        name: "vfsd_store_cache_blocks_total",
+        label: Some(("outcome", outcome)),
+        value: Value::Counter(count),
+    });
+    let mut figures = vec![
+        plain(
+            "vfsd_store_cache_written_bytes_total",
+            Value::Counter(seen.written),
+        ),
+        plain(
+            "vfsd_store_cache_evicted_bytes_total",
+            Value::Counter(seen.evicted),
+        ),
+        plain("vfsd_store_cache_limit_bytes", Value::Amount(seen.limit)),
+    ];
+    let bytes = seen.bytes.map(Value::Amount);
+    figures.extend(bytes.map(|bytes| plain("vfsd_store_cache_bytes", bytes)));
+    figures.extend(blocks);
+    figures
 }
 
 /// `place` is where the host has the cache.

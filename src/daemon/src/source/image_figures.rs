@@ -2,7 +2,7 @@
 
 use vfsd_oci::{Counters, OciImage, RequestKind};
 
-use crate::figures::{Figure, Value};
+use crate::figures::{Figure, Value, plain};
 
 /// What registries were asked, where the image is in one; what was read of it; and how much of it is here, while it is
 /// open.
@@ -66,12 +66,4 @@ fn requests(counters: &Counters) -> impl Iterator<Item = Figure> {
             value: Value::Counter(count),
         })
     })
-}
-
-fn plain(name: &'static str, value: Value) -> Figure {
-    Figure {
-        name,
-        label: None,
-        value,
-    }
 }

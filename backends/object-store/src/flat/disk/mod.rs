@@ -5,9 +5,11 @@
 //! kernel's memory by whoever has the file open. Several daemons may share a directory, and each of them holds it below its
 //! own limit.
 //!
+//! - [`counters`]: what the cache was good for
 //! - [`group`]: such a file
 //! - [`headers`]: what its first page says
 
+mod counters;
 mod group;
 mod headers;
 
@@ -22,6 +24,8 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, mkdirat, openat, sta
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
+use self::counters::Counters;
+pub use self::counters::DiskUse;
 pub(super) use self::group::{Group, TOGETHER, group_of};
 use super::known::Bounded;
 
@@ -54,6 +58,7 @@ struct Shared {
     /// Since the directory was looked through.
     written: AtomicU64,
     looking: AtomicBool,
+    counters: Counters,
 }
 
 /// Which content: as long as it is the same, it is the same bytes.
@@ -105,8 +110,24 @@ impl DiskCache {
                 // The first block that is written has it looked through.
                 written: AtomicU64::new(limit),
                 looking: AtomicBool::new(false),
+                counters: Counters::new(),
             }),
         })
+    }
+
+    /// What it was good for until now.
+    pub fn look(&self) -> DiskUse {
+        self.shared.counters.look(self.shared.limit)
+    }
+
+    /// So many blocks were read that it had.
+    pub(super) fn found(&self, blocks: u64) {
+        self.shared.counters.found(blocks);
+    }
+
+    /// It did not have a block.
+    pub(super) fn missed(&self) {
+        self.shared.counters.missed();
     }
 
     /// About how many bytes it keeps.
@@ -199,11 +220,12 @@ impl DiskCache {
         if full && shared.looking.load(Ordering::Acquire) {
             return;
         }
-        if self.write(content, first, blocks).is_err() {
-            tracing::debug!("blocks are not kept on the disk");
-        }
         let length: usize = blocks.iter().map(Bytes::len).sum();
         let length = u64::try_from(length).unwrap_or(u64::MAX);
+        match self.write(content, first, blocks) {
+            Ok(()) => shared.counters.wrote(length),
+            Err(_) => tracing::debug!("blocks are not kept on the disk"),
+        }
         shared.written.fetch_add(length, Ordering::Relaxed);
         // Whoever wrote meanwhile did not look, so this one looks again.
         while shared.written.load(Ordering::Relaxed) >= share
@@ -293,14 +315,17 @@ impl DiskCache {
             .limit
             .saturating_sub(self.shared.limit / LOOK_AFTER);
         files.sort_unstable();
+        let mut evicted = 0_u64;
         for (_, _, size, path) in files {
             if total <= target {
-                return;
+                break;
             }
             if unlinkat(&self.shared.directory, path, AtFlags::empty()).is_ok() {
                 total = total.saturating_sub(size);
+                evicted = evicted.saturating_add(size);
             }
         }
+        self.shared.counters.counted(total, evicted);
     }
 }
 

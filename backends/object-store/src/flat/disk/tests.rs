@@ -415,3 +415,20 @@ fn a_directory_that_cannot_be_written_keeps_nothing_and_fails_nothing() {
     put(&cache, "a", b"123");
     assert_eq!(get(&cache, "a", 3), None);
 }
+
+#[test]
+fn what_makes_room_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = DiskCache::open(dir.path(), 1 << 20).unwrap();
+    for name in 0..40 {
+        put(&cache, &name.to_string(), &[1; WHOLE]);
+    }
+    let seen = cache.look();
+    assert_eq!(seen.written, 40 * BLOCK);
+    let there: u64 = files(dir.path()).iter().map(|(_, size)| *size).sum();
+    assert!(
+        seen.evicted > 0 && seen.evicted + there >= seen.written,
+        "{seen:?}"
+    );
+    assert!(seen.bytes.unwrap() <= 2 << 20, "{seen:?}");
+}

@@ -253,3 +253,26 @@ async fn who_asks_opens_no_file_and_another_thread_reads_the_pages() {
     assert_eq!(disk.open_groups().len(), 1);
     assert_eq!((gets(&bucket), bucket.memory()), (0, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_disk_had_and_had_not_is_counted() {
+    let body = content(3 * BLOCK);
+    let kept = Kept::new(&body).await;
+    let disk = kept.disk();
+    assert_eq!((disk.look().hits, disk.look().bytes), (0, None));
+    let (bucket, file) = kept.open_with(0, disk.clone()).await;
+    assert!(read_all(&bucket, file.as_ref(), body.len()).await == body);
+    drop(bucket.bucket.blocks.kept().await);
+    let first = disk.look();
+    assert_eq!((first.hits, first.misses), (0, 3));
+    assert_eq!(first.written, body.len() as u64);
+    assert!(first.bytes.unwrap() >= first.written, "{first:?}");
+    assert_eq!((first.evicted, first.limit), (0, 1 << 30));
+
+    let disk = kept.disk();
+    let (bucket, file) = kept.open_with(0, disk.clone()).await;
+    assert!(read_all(&bucket, file.as_ref(), body.len()).await == body);
+    let again = disk.look();
+    assert_eq!((again.hits, again.misses, again.written), (3, 0, 0));
+    assert_eq!(gets(&bucket), 0);
+}

@@ -1,11 +1,11 @@
-//! What is told of how far the bucket is behind.
+//! What is told of how far the bucket is behind, and of what is kept here.
 
 use std::time::Duration;
 
 use vfsd_backend::{Backend, Errno};
 use vfsd_testkit::place::wait;
 
-use super::scene::{SIZE, Scene};
+use super::scene::{SIZE, Scene, content_in};
 
 #[test]
 fn the_lag_is_what_the_bucket_does_not_have() {
@@ -33,6 +33,32 @@ fn the_lag_is_what_the_bucket_does_not_have() {
     assert_eq!((after.bytes, after.age), (0, Duration::ZERO));
     assert!(after.rounds > before.rounds);
 
+    drop(scene);
+    assert_eq!(watch.look(), None, "nobody has it open");
+}
+
+#[test]
+fn reads_of_what_is_here_and_of_what_the_bucket_alone_has_are_counted() {
+    let scene = Scene::with_file();
+    scene.wait_for_shipper();
+    let watch = scene.volume.watch_cache();
+    let seen = || {
+        let seen = watch.look().unwrap();
+        (seen.hits, seen.misses, seen.fetched)
+    };
+    let read = || assert!(content_in(&scene.volume).unwrap() == [1; SIZE]);
+    read();
+    let (here, 0, 0) = seen() else {
+        panic!("{:?}", watch.look());
+    };
+    assert!(here > 0);
+    scene.evict();
+    read();
+    let (hits, misses, fetched) = seen();
+    assert_eq!(fetched, SIZE as u64);
+    assert!(misses > 0 && hits >= here, "{:?}", watch.look());
+    read();
+    assert_eq!(seen(), (hits + here, misses, fetched));
     drop(scene);
     assert_eq!(watch.look(), None, "nobody has it open");
 }

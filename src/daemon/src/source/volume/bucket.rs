@@ -11,15 +11,15 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use vfsd_object_store::StoreUrl;
 use vfsd_volume::{
-    Amount, Bucket, CheckLevel, CheckReport, Cleaned, DumpOptions, DumpSummary, Lag, Quota,
-    RemoteOptions, RemoteReport, RemoteStatus, Snapshot, Volume, VolumeError, VolumeOptions,
+    Amount, Bucket, CacheUse, CheckLevel, CheckReport, Cleaned, DumpOptions, DumpSummary, Lag,
+    Quota, RemoteOptions, RemoteReport, RemoteStatus, Snapshot, Volume, VolumeError, VolumeOptions,
     host_boot,
 };
 
 use super::VolumeSettings;
 use super::reach::{self, Reach};
 use crate::exit::Failure;
-use crate::figures::{Figure, Value};
+use crate::figures::{Figure, Value, plain};
 use crate::sandbox::{Needs, Share};
 use crate::source::store::requests;
 use crate::source::{Prepared, StorageOptions, folder};
@@ -238,15 +238,35 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
             checked.map_err(Failure::run)?;
             let volume = Volume::open_remote(&bucket, &prefix, &root.path, &options);
             let volume = volume.map_err(|error| Failure::run(root.on_host(&directory, &error)))?;
-            let lag = volume.watch_lag();
+            let (lag, cache) = (volume.watch_lag(), volume.watch_cache());
             given.figures.add(&shown, move || {
                 let mut figures = lag.look().map_or_else(Vec::new, lag_figures);
+                figures.extend(cache.look().into_iter().flat_map(cache_figures));
                 figures.extend(requests(&store));
                 figures
             });
             Ok(Arc::new(volume))
         }),
     })
+}
+
+/// What is good for what is kept on this host.
+pub(super) fn cache_figures(cache: CacheUse) -> Vec<Figure> {
+    let reads = [("hit", cache.hits), ("miss", cache.misses)];
+    let reads = reads.map(|(outcome, count)| Figure {
+        name: "vfsd_volume_cache_reads_total",
+        label: Some(("outcome", outcome)),
+        value: Value::Counter(count),
+    });
+    let fetched = plain(
+        "vfsd_volume_fetched_bytes_total",
+        Value::Counter(cache.fetched),
+    );
+    let evicted = plain(
+        "vfsd_volume_evicted_bytes_total",
+        Value::Counter(cache.evicted),
+    );
+    reads.into_iter().chain([fetched, evicted]).collect()
 }
 
 /// The bucket, which can be read: what is wrong with it is said at once, and what to do.
@@ -259,23 +279,18 @@ fn reach(url: &StoreUrl, how: &Reach, runtime: &Runtime) -> Result<Bucket, Failu
 
 /// How far the bucket is behind.
 fn lag_figures(lag: Lag) -> Vec<Figure> {
-    let figure = |name, value| Figure {
-        name,
-        label: None,
-        value,
-    };
     vec![
-        figure("vfsd_volume_lag_bytes", Value::Amount(lag.bytes)),
-        figure(
+        plain("vfsd_volume_lag_bytes", Value::Amount(lag.bytes)),
+        plain(
             "vfsd_volume_lag_seconds",
             Value::Gauge(lag.age.as_secs_f64()),
         ),
-        figure("vfsd_volume_rounds_total", Value::Counter(lag.rounds)),
-        figure(
+        plain("vfsd_volume_rounds_total", Value::Counter(lag.rounds)),
+        plain(
             "vfsd_volume_round_failures_total",
             Value::Counter(lag.failures),
         ),
-        figure("vfsd_volume_fenced", Value::Amount(lag.fenced.into())),
+        plain("vfsd_volume_fenced", Value::Amount(lag.fenced.into())),
     ]
 }
 

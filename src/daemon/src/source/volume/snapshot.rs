@@ -123,7 +123,14 @@ impl Storage for SnapshotSource {
                 let volume = Volume::open_snapshot(&bucket, &prefix, &name, here, &options);
                 let volume =
                     volume.map_err(|error| Failure::run(root.on_host(&directory, &error)))?;
-                given.figures.add(&shown, move || requests(&store));
+                let cache = volume.watch_cache();
+                given.figures.add(&shown, move || {
+                    let kept = cache.look().map(bucket::cache_figures);
+                    requests(&store)
+                        .into_iter()
+                        .chain(kept.into_iter().flatten())
+                        .collect()
+                });
                 Ok(Arc::new(volume))
             }),
         })
