@@ -60,7 +60,7 @@ impl Signals {
             set.assume_init()
         };
         let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
-        let all = STOPS.into_iter().chain(NOTHING).chain(real_time);
+        let all = heeded().chain(NOTHING).chain(real_time);
         for signal in all.chain([libc::SIGCHLD]) {
             // SAFETY: the set is initialised, the signals exist.
             unsafe { libc::sigaddset(&raw mut set, signal) };
@@ -111,6 +111,23 @@ impl Signals {
             .spawn(wait)?;
         Ok(stop)
     }
+}
+
+/// Those that tell to end, without what whoever started this process has it ignore: nohup(1) does so, and a shell with
+/// what runs in its background. A signal that is held back would come all the same. SIGTERM is what one process of
+/// ours tells the other.
+fn heeded() -> impl Iterator<Item = libc::c_int> {
+    let is_ignored = |signal: libc::c_int| {
+        let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: nothing is changed, and what is written has its place, which is valid with zeros, too.
+        let now = unsafe {
+            libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr());
+            now.assume_init()
+        };
+        now.sa_sigaction == libc::SIG_IGN
+    };
+    let stops = STOPS.into_iter();
+    stops.filter(move |signal| *signal == libc::SIGTERM || !is_ignored(*signal))
 }
 
 /// What is done when this process is told to stop, which is another thing once it serves.
@@ -166,7 +183,7 @@ pub(crate) fn ending_at_once<T>(work: impl FnOnce() -> T) -> T {
         // that must not be done in one; no old mask is asked for.
         unsafe {
             libc::sigemptyset(set.as_mut_ptr());
-            for signal in STOPS {
+            for signal in heeded() {
                 libc::signal(signal, handler);
                 libc::sigaddset(set.as_mut_ptr(), signal);
             }

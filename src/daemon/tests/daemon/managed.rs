@@ -2,6 +2,7 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -116,6 +117,28 @@ fn signals_that_are_meant_for_other_programs_end_nothing() {
         assert!(ask(&control, "status").contains("memory:"));
     }
     daemon.stop(Signal::HUP);
+}
+
+#[test]
+fn what_it_was_started_to_ignore_ends_nothing() {
+    let place = Place::new();
+    let (socket, control) = (place.socket(), place.path("control"));
+    let ignored = [Signal::HUP, Signal::INT, Signal::QUIT];
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "trap '' HUP INT QUIT TERM; exec \"$@\"", "sh"])
+        .args([env!("CARGO_BIN_EXE_vfsd"), "serve", "--socket-path"])
+        .args([&socket, Path::new("--control"), &control])
+        .arg("memory:");
+    let mut daemon = Daemon::listening(&mut command, &socket);
+    daemon.wait_for_threads();
+    for signal in ignored {
+        daemon.signal(signal);
+        rustix::process::kill_process(daemon.serving(), signal).unwrap();
+        assert!(ask(&control, "status").contains("memory:"));
+    }
+    // That is how it is told to end by all who do so.
+    daemon.stop(Signal::TERM);
 }
 
 #[test]
