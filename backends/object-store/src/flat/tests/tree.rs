@@ -213,3 +213,22 @@ async fn a_directory_with_more_than_a_page_is_not_listed_for_a_name() {
     scene.unlink("d/2000").await.unwrap();
     assert_eq!(scene.scene.find("d/2000").await.err(), Some(Errno::NOENT));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_is_made_without_a_wait_where_its_name_is_known_to_be_free() {
+    let scene = Writable::new(&[]).await;
+    let directory = scene.mkdir("d").await.unwrap().node;
+    let create = |name: &'static str, flags| {
+        let name = Name::new(name.as_bytes()).unwrap();
+        directory.create(user(), name, flags, inode(0o600))
+    };
+    let made = create("f", OpenFlags::WRITE).into_ready();
+    assert!(made.is_ok_and(|made| made.is_ok()));
+    // It is pending now, and no other file comes in its place.
+    let exclusive = OpenFlags::WRITE | OpenFlags::EXCLUSIVE;
+    let refused = create("f", exclusive).await.map(drop);
+    assert_eq!(refused.map_err(errno), Err(Errno::EXIST));
+    advance(Duration::from_secs(2)).await;
+    let unknown = create("g", OpenFlags::WRITE).into_ready();
+    assert!(unknown.is_err(), "the bucket is asked");
+}

@@ -87,13 +87,10 @@ impl FlatNode {
     /// Makes and opens a file, or opens the one that is there.
     pub(in crate::flat) async fn create_file(
         self: Arc<Self>,
-        caller: Caller,
         name: String,
         flags: OpenFlags,
         inode: Posix,
     ) -> Result<Created> {
-        let writer = self.directory_to_write()?;
-        let _ = caller;
         if let Some(node) = self.find_node(&name).await? {
             if flags.contains(OpenFlags::EXCLUSIVE) {
                 return Err(Errno::EXIST.into());
@@ -109,11 +106,25 @@ impl FlatNode {
             let entry = node.entry();
             return Ok(Created { entry, opened });
         }
-        let node = self.new_node(writer, &name, inode)?;
+        self.make_file(&name, flags, inode)
+    }
+
+    /// Makes and opens a file where there is none.
+    fn make_file(&self, name: &str, flags: OpenFlags, inode: Posix) -> Result<Created> {
+        let node = self.new_node(self.directory_to_write()?, name, inode)?;
         node.touch(|_| {})?;
         let opened = node.open_now(flags)?;
         let entry = node.entry();
         Ok(Created { entry, opened })
+    }
+
+    /// Whether a name is known to stand for nothing.
+    fn is_missing(&self, name: &str) -> bool {
+        let directory = self.key();
+        let writer = self.bucket.writer.as_ref();
+        let pending = writer.and_then(|own| own.pending(&format!("{directory}{name}")));
+        let known = self.bucket.known(&directory, name);
+        pending.is_none() && matches!(known, Some((_, Found::Nothing)))
     }
 
     /// A file that is not in the bucket yet.
@@ -323,6 +334,13 @@ pub(in crate::flat) mod answers {
     use super::*;
     use vfsd_backend::Answer;
 
+    /// A directory that is written to, and a name that may be new in it.
+    fn checked(node: &FlatNode, name: Name<'_>) -> Result<(Arc<FlatNode>, String), Errno> {
+        node.directory_to_write()?;
+        let name = node.new_name(name)?;
+        Ok((node.this.upgrade().ok_or(Errno::STALE)?, name))
+    }
+
     /// Does something with a directory and a new name in it.
     fn with_name<'a, T: Send + 'static, F>(
         node: &'a FlatNode,
@@ -332,11 +350,7 @@ pub(in crate::flat) mod answers {
     where
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let checked = node
-            .directory_to_write()
-            .and_then(|_| node.new_name(name))
-            .and_then(|name| Ok((node.this.upgrade().ok_or(Errno::STALE)?, name)));
-        match checked {
+        match checked(node, name) {
             Ok((this, name)) => {
                 Answer::later(async move { node.bucket.run(work(this, name)).await })
             }
@@ -352,9 +366,15 @@ pub(in crate::flat) mod answers {
         inode: &NewInode<'_>,
     ) -> Answer<'a, Created> {
         let posix = posix_of(caller, inode);
-        with_name(node, name, move |this, name| {
-            this.create_file(caller, name, flags, posix)
-        })
+        match checked(node, name) {
+            // Nothing has to be asked, and the host's disk is all that may be waited for.
+            Ok((this, name)) if this.is_missing(&name) => {
+                Answer::brief(move || this.make_file(&name, flags, posix))
+            }
+            _ => with_name(node, name, move |this, name| {
+                this.create_file(name, flags, posix)
+            }),
+        }
     }
 
     pub(in crate::flat) fn mkdir<'a>(
