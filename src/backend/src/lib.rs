@@ -39,6 +39,7 @@ mod flags;
 mod locator;
 mod lock;
 mod name;
+mod network;
 mod node;
 mod payload;
 pub mod posix;
@@ -61,6 +62,7 @@ pub use flags::{AccessMask, FallocateMode, OpenFlags, RenameFlags, SeekFrom, Xat
 pub use locator::Locator;
 pub use lock::{HeldLock, LockKind, LockOwner, LockRange, LockRequest, LockStyle};
 pub use name::{LinkTarget, Name, XattrName};
+pub use network::is_loopback;
 pub use node::{Node, NodeIdentity, OpenRequest};
 pub use payload::{ReadSink, Wait, WriteSource};
 pub use vfsd_exec::{BackOff, blocking_section, is_worker};

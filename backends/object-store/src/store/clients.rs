@@ -15,6 +15,7 @@ use object_store::client::{
 };
 use object_store::{ClientConfigKey, ClientOptions};
 use tokio::time::timeout;
+use vfsd_backend::is_loopback;
 
 use super::retry_policy::to_send;
 
@@ -92,10 +93,10 @@ impl Clients {
 /// Whether a host is this one, or at an address of its link.
 fn is_nearby(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
+    is_loopback(host)
         || match address.parse() {
-            Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
-            Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unicast_link_local(),
+            Ok(IpAddr::V4(address)) => address.is_link_local(),
+            Ok(IpAddr::V6(address)) => address.is_unicast_link_local(),
             Err(_) => false,
         }
 }

@@ -1,7 +1,6 @@
 //! The client library's store for an address and options.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKe
 use object_store::list::PaginatedListStore;
 use object_store::local::LocalFileSystem;
 use object_store::{ClientOptions, ObjectStore, StaticCredentialProvider};
-use vfsd_backend::one_line;
+use vfsd_backend::{is_loopback, one_line};
 
 use super::attributes::AttributeStore;
 use super::error::no_retries;
@@ -212,14 +211,7 @@ fn is_plain_loopback(endpoint: &str) -> bool {
         return false;
     };
     let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or(rest);
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => host,
-        _ => authority,
-    };
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    let is_loopback = |address: IpAddr| address.is_loopback();
-    let on_this_host = host == "localhost" || address.parse().is_ok_and(is_loopback);
-    scheme.eq_ignore_ascii_case("http") && on_this_host
+    scheme.eq_ignore_ascii_case("http") && is_loopback(authority)
 }
 
 fn unknown(prefix: &str) -> String {
