@@ -185,28 +185,31 @@ mod tests {
         assert!(status_behind_a_proxy(named).await.is_err());
     }
 
-    #[tokio::test]
-    async fn a_large_body_is_sent_for_longer_than_silence_is_borne() {
+    /// Sends a large body to a server that takes it slowly, and then writes this. Answers the status.
+    async fn send_slowly(silence: Duration, reply: &'static [u8]) -> Result<u16, HttpError> {
         use std::io::{Read, Write};
 
-        let silence = Duration::from_millis(300);
         let policy = RetryPolicy::new(Duration::from_secs(60), silence);
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap();
         let slow = std::thread::spawn(move || {
             let (mut peer, _) = server.accept().unwrap();
+            let limit = Some(Duration::from_secs(30));
+            peer.set_read_timeout(limit).unwrap();
             // As over a slow line: the client may send no more than fits in between.
             std::thread::sleep(silence * 4);
             let mut left = vec![0; LARGE];
             let mut seen = Vec::new();
-            while !seen.windows(4).any(|end| end == b"\r\n\r\n") {
+            let end = |seen: &[u8]| seen.windows(4).position(|end| end == b"\r\n\r\n");
+            while end(&seen).is_none() {
                 let read = peer.read(&mut left).unwrap();
                 seen.extend_from_slice(&left[..read]);
             }
-            let head = seen.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
-            peer.read_exact(&mut left[..LARGE - (seen.len() - head)])
-                .unwrap();
-            peer.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+            let body = seen.len() - (end(&seen).unwrap() + 4);
+            peer.read_exact(&mut left[body..]).unwrap();
+            peer.write_all(reply).unwrap();
+            // The other side ends it.
+            let _ = peer.read(&mut left);
         });
         let options = ClientOptions::new().with_allow_http(true);
         let options = options.with_read_timeout(silence);
@@ -214,10 +217,21 @@ mod tests {
         let mut request = HttpRequest::new(vec![0_u8; LARGE].into());
         *request.method_mut() = "PUT".parse().unwrap();
         *request.uri_mut() = format!("http://{address}/").parse().unwrap();
-        assert_eq!(
-            client.execute(request).await.unwrap().status().as_u16(),
-            204
-        );
-        slow.join().unwrap();
+        let status = client.execute(request).await.map(|reply| reply.status());
+        drop(client);
+        let ended = tokio::task::spawn_blocking(move || slow.join().unwrap());
+        ended.await.unwrap();
+        Ok(status?.as_u16())
+    }
+
+    #[tokio::test]
+    async fn a_large_body_is_sent_for_longer_than_silence_is_borne() {
+        let silence = Duration::from_millis(300);
+        let sent = send_slowly(silence, b"HTTP/1.1 204 No Content\r\n\r\n").await;
+        assert_eq!(sent.unwrap(), 204);
+        // A refusal of which no more comes is not waited for.
+        let half = b"HTTP/1.1 503 Slow Down\r\ncontent-length: 10\r\n\r\n";
+        let error = send_slowly(silence, half).await.unwrap_err();
+        assert_eq!(error.kind(), HttpErrorKind::Timeout);
     }
 }

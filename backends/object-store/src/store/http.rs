@@ -14,6 +14,7 @@ use object_store::client::{
     HttpRequest, HttpResponse, HttpResponseBody, HttpService,
 };
 use object_store::{ClientConfigKey, ClientOptions};
+use tokio::time::timeout;
 
 use super::RetryPolicy;
 use super::clients::Clients;
@@ -45,6 +46,7 @@ impl HttpConnector for Connector {
         let plain = options.get_config_value(&ClientConfigKey::AllowHttp);
         Ok(HttpClient::new(Service {
             clients: Clients::new(options, self.silence)?,
+            silence: self.silence,
             plain_allowed: plain.as_deref() == Some("true"),
         }))
     }
@@ -52,6 +54,7 @@ impl HttpConnector for Connector {
 
 struct Service {
     clients: Clients,
+    silence: Duration,
     plain_allowed: bool,
 }
 
@@ -90,7 +93,9 @@ impl HttpService for Service {
         }
         let (mut parts, body) = response.into_parts();
         if !status.is_success() {
-            let body = start_of(body, LONGEST_REFUSAL).await?;
+            // Who sent much has no client that ends a silence.
+            let body = timeout(self.silence, start_of(body, LONGEST_REFUSAL)).await;
+            let body = body.map_err(|late| HttpError::new(HttpErrorKind::Timeout, late))??;
             let text = String::from_utf8_lossy(&body);
             // A request that took too long to arrive is told with the status of a wrong one.
             let late = text.contains("RequestTimeout");
