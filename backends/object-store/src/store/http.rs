@@ -82,7 +82,15 @@ impl HttpService for Service {
             return Err(refusal(0, "plain http is not allowed"));
         }
         let ranged = request.headers().contains_key("range");
-        let response = self.clients.execute(request).await?;
+        let mut response = self.clients.execute(request).await?;
+        // What `rclone serve s3` says of a part. Whether it is the right one is looked at all the same.
+        if ranged
+            && response.status().as_u16() == 200
+            && response.headers().contains_key("content-range")
+            && let Ok(partial) = 206_u16.try_into()
+        {
+            *response.status_mut() = partial;
+        }
         let status = response.status();
         if ranged && status.as_u16() == 200 {
             let words = "all of an object, where a part was asked for";

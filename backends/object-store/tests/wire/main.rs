@@ -31,6 +31,10 @@ enum Fate {
     Silent,
     /// The connection is closed without a reply.
     Closed,
+    /// The part, with the status of a whole object.
+    Unmarked,
+    /// As [`Self::Unmarked`], and another part.
+    Other,
     /// All of a large object, whatever was asked for.
     Everything,
 }
@@ -96,18 +100,26 @@ fn answer(connection: &mut TcpStream, fate: Fate) -> std::io::Result<()> {
             let busy = "HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
             return connection.write_all(busy.as_bytes());
         }
-        Fate::Whole | Fate::Half | Fate::Silent => {}
+        Fate::Whole | Fate::Half | Fate::Silent | Fate::Unmarked | Fate::Other => {}
     }
+    let status = match fate {
+        Fate::Unmarked | Fate::Other => "200 OK",
+        _ => "206 Partial Content",
+    };
+    let named = match fate {
+        Fate::Other => first + 1,
+        _ => first,
+    };
     write!(
         connection,
-        "HTTP/1.1 206 Partial Content\r\nConnection: close\r\nETag: \"1\"\r\n\
-         Last-Modified: Sat, 01 Jan 2022 00:00:00 GMT\r\nContent-Range: bytes {first}-{last}/{}\r\n\
+        "HTTP/1.1 {status}\r\nConnection: close\r\nETag: \"1\"\r\n\
+         Last-Modified: Sat, 01 Jan 2022 00:00:00 GMT\r\nContent-Range: bytes {named}-{last}/{}\r\n\
          Content-Length: {}\r\n\r\n",
         body.len(),
         part.len()
     )?;
     match fate {
-        Fate::Whole => connection.write_all(part),
+        Fate::Whole | Fate::Unmarked | Fate::Other => connection.write_all(part),
         _ => connection.write_all(&part[..part.len() / 2]),
     }
 }
@@ -165,6 +177,17 @@ fn all_of_an_object_in_place_of_a_part_is_refused_at_once_and_not_read() {
     assert!(words.contains(told) && words.contains(&store), "{words}");
     // The connection is closed long before the service has sent it.
     assert!(!taken.recv().unwrap());
+}
+
+#[test]
+fn a_part_that_is_named_counts_as_one_whatever_its_status() {
+    let read_with = |fate| {
+        let policy = RetryPolicy::new(Duration::from_secs(1), Duration::from_millis(500));
+        read(vec![fate; 1000], policy)
+    };
+    assert!(read_with(Fate::Unmarked).unwrap() == body()[1000..190_000]);
+    // Its place is looked at.
+    assert!(read_with(Fate::Other).is_err());
 }
 
 #[test]
