@@ -45,10 +45,16 @@ fn check_all_are_used(exports: &[ExportSettings], options: &StorageOptions) -> R
             &[Kind::Objects, Kind::VolumeInBucket],
         ),
         (
-            options.volume.is_given(),
-            "--volume-key-file, --durability and --takeover are",
+            options.volume.is_key_given(),
+            "--volume-key-file is",
             "volume:s3://, volume:gs:// and volume:az://",
             &[Kind::VolumeInBucket],
+        ),
+        (
+            options.volume.is_writing_given(),
+            "--durability and --takeover are",
+            "volume:s3://, volume:gs:// and volume:az:// that are written to",
+            &[Kind::VolumeToWrite],
         ),
         (
             options.plugin.is_given(),
@@ -70,7 +76,12 @@ fn check_all_are_used(exports: &[ExportSettings], options: &StorageOptions) -> R
         ),
     ];
     for (given, options, sources, kinds) in told {
-        let is_served = |kind: &Kind| exports.iter().any(|export| export.source.is(*kind));
+        let is_served = |kind: &Kind| {
+            let is = |export: &ExportSettings| {
+                export.source.is(*kind) && !(*kind == Kind::VolumeToWrite && export.readonly)
+            };
+            exports.iter().any(is)
+        };
         if given && !kinds.iter().any(is_served) {
             return Err(Failure::usage(format!(
                 "{options} for {sources}, and none is served"

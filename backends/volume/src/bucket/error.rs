@@ -142,6 +142,15 @@ impl BucketError {
         }
     }
 
+    /// Whether the store does not let whoever asks do that.
+    pub(crate) fn is_denial(&self) -> bool {
+        use object_store::Error::{PermissionDenied, Unauthenticated};
+        let Self::Store { source, .. } = self else {
+            return false;
+        };
+        matches!(source, PermissionDenied { .. } | Unauthenticated { .. })
+    }
+
     pub(super) fn store(what: &'static str) -> impl FnOnce(object_store::Error) -> Self {
         move |source| Self::Store { what, source }
     }

@@ -23,6 +23,8 @@ use crate::data::DataFolder;
 use crate::layout::Layout;
 use crate::meta::journal::Lsn;
 
+/// See [`Local::checkpoint_to_store`].
+const CHECKPOINT_TO_STORE: &str = "checkpoint-to-store.sqlite";
 /// No such file is longer.
 const MAX_BYTES: u64 = 64 * 1024;
 
@@ -114,9 +116,19 @@ impl Local {
         self.path.join("checkpoint.sqlite")
     }
 
-    /// Removes the copy for a checkpoint, and what was left of one that was read.
+    /// A copy of rows on their way into the bucket, beside those that stay.
+    pub(crate) fn checkpoint_to_store(&self) -> PathBuf {
+        self.path.join(CHECKPOINT_TO_STORE)
+    }
+
+    pub(crate) fn remove_checkpoint_to_store(&self) -> io::Result<()> {
+        self.remove_database(CHECKPOINT_TO_STORE)
+    }
+
+    /// Removes the copy for a checkpoint, and what was left of those that were read or stored.
     pub(crate) fn remove_checkpoint(&self) -> io::Result<()> {
         self.remove_database(CHECKPOINT_TO_READ)?;
+        self.remove_checkpoint_to_store()?;
         self.remove_database("checkpoint.sqlite")
     }
 

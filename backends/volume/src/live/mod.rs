@@ -24,6 +24,7 @@ mod moving;
 pub(crate) mod open;
 mod packing;
 mod pin;
+mod published;
 pub(crate) mod ranges;
 pub(crate) mod readahead;
 mod retention;

@@ -12,6 +12,9 @@ use tracing::Instrument;
 
 use crate::bucket::{RENEWAL, Snapshot, View};
 
+/// Nobody waits longer for a store that does not answer: the snapshot goes by its age.
+const LONGEST_END: Duration = Duration::from_secs(5);
+
 /// A snapshot that is given up when this value is dropped, which blocks the thread: it may be none of the runtime.
 #[derive(Debug)]
 pub(crate) struct Pin {
@@ -59,8 +62,17 @@ impl Drop for Pin {
     fn drop(&mut self) {
         self.renewing.abort();
         let name = &self.snapshot.name;
-        if let Err(error) = self.runtime.block_on(self.view.delete_snapshot(name)) {
+        let given_up = self.runtime.block_on(async {
+            let deleting = self.view.delete_snapshot(name);
+            tokio::time::timeout(LONGEST_END, deleting).await
+        });
+        let stays = |error: &dyn std::fmt::Display| {
             tracing::warn!(%error, snapshot = name, "volume: a temporary snapshot stays for a day");
+        };
+        match given_up {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => stays(&error),
+            Err(error) => stays(&error),
         }
     }
 }

@@ -6,7 +6,9 @@ use tokio::runtime::Handle;
 
 use super::check::image;
 use super::extents::objects;
+use super::local::Local;
 use super::pin::Pin;
+use super::shipped::Shipping;
 use crate::Volume;
 use crate::bucket::{ABANDONED, Amount, BucketError, Snapshot, Term, View};
 use crate::error::VolumeError;
@@ -134,28 +136,97 @@ pub(crate) fn with_snapshot<T>(
 pub(super) fn snapshot_now(
     bucket: &Bucket,
     prefix: &str,
-    (name, term): (&str, Term),
+    snapshot: (&str, Term),
     scratch: &Path,
     runtime: &Handle,
 ) -> Result<Snapshot, VolumeError> {
-    let mut overtaken = None;
-    for number in 0..MAX_TRIES {
+    let held = hold_now(bucket, prefix, snapshot, scratch, runtime)?;
+    Ok(held.snapshot?)
+}
+
+/// What a volume is now.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) view: View,
+    /// All rows, in the folder that was named for them.
+    pub(super) shipping: Shipping,
+    /// What keeps content from being removed that they name; or why the store did not take that.
+    pub(super) snapshot: Result<Snapshot, BucketError>,
+}
+
+/// Takes the rows of a volume as it is now, into [`Local::checkpoint`] of a folder of this host, and keeps what they name by
+/// a snapshot. A daemon may have the volume, and clean up.
+///
+/// # Errors
+/// There is no volume, the name is none or taken, the bucket cannot be read, or the folder not be used.
+pub(super) fn hold_now(
+    bucket: &Bucket,
+    prefix: &str,
+    snapshot: (&str, Term),
+    folder: &Path,
+    runtime: &Handle,
+) -> Result<Held, VolumeError> {
+    let (local, mut overtaken) = (Local::new(folder), None);
+    for _ in 0..MAX_TRIES {
         let view = runtime.block_on(View::open(bucket, prefix))?;
-        if runtime.block_on(view.find_snapshot(name))?.is_some() {
-            return Err(BucketError::Taken(name.to_owned()).into());
+        if runtime.block_on(view.find_snapshot(snapshot.0))?.is_some() {
+            return Err(BucketError::Taken(snapshot.0.to_owned()).into());
         }
-        let shipping = image(&view, &scratch.join(format!("{number}.sqlite")), runtime)?;
-        let at = shipping.point();
-        let copy = scratch.join(format!("{number}-checkpoint.sqlite"));
-        let copied = shipping.copy(&copy);
-        copied.map_err(VolumeError::storage(
-            scratch,
-            "cannot be used for a snapshot",
-        ))?;
-        match runtime.block_on(view.snapshot_of(name, term, &copy, at)) {
-            Err(error @ BucketError::Gone(_)) => overtaken = Some(error),
-            made => return Ok(made?),
+        match try_to_hold(view.clone(), snapshot, &local, runtime) {
+            Ok(held) => return Ok(held),
+            // What a checkpoint replaces may be removed while it is read.
+            Err(error) if is_overtaken(&view, &error, runtime) => overtaken = Some(error),
+            Err(error) => return Err(error),
         }
     }
-    Err(overtaken.unwrap_or(BucketError::Gone(0)).into())
+    Err(overtaken.unwrap_or(BucketError::Gone(0).into()))
+}
+
+fn try_to_hold(
+    view: View,
+    (name, term): (&str, Term),
+    local: &Local,
+    runtime: &Handle,
+) -> Result<Held, VolumeError> {
+    const WHAT: &str = "cannot be used for a copy of names and attributes";
+    let folder = local.path();
+    local
+        .remove_checkpoint()
+        .map_err(VolumeError::failed(folder, WHAT))?;
+    let shipping = image(&view, &local.checkpoint(), runtime)?;
+    let at = shipping.point();
+    let is_checkpoint = view
+        .head()
+        .checkpoint
+        .as_ref()
+        .is_some_and(|one| one.at == at);
+    let snapshot = if is_checkpoint {
+        let pinned = runtime.block_on(view.snapshot(name, term));
+        pinned.and_then(|snapshot| snapshot.ok_or(BucketError::Gone(at.seq)))
+    } else {
+        let copy = local.checkpoint_to_store();
+        shipping
+            .copy(&copy)
+            .map_err(VolumeError::storage(folder, WHAT))?;
+        let stored = runtime.block_on(view.snapshot_of(name, term, &copy, at));
+        local
+            .remove_checkpoint_to_store()
+            .map_err(VolumeError::failed(folder, WHAT))?;
+        stored
+    };
+    match snapshot {
+        Err(error) if !error.is_denial() => Err(error.into()),
+        snapshot => Ok(Held {
+            view,
+            shipping,
+            snapshot,
+        }),
+    }
+}
+
+/// Whether the volume has another checkpoint than it had, which may be why something went wrong.
+fn is_overtaken(view: &View, error: &VolumeError, runtime: &Handle) -> bool {
+    let is_bucket = matches!(error, VolumeError::Bucket(_));
+    let now = || runtime.block_on(view.refreshed());
+    is_bucket && now().is_ok_and(|now| now.head().checkpoint != view.head().checkpoint)
 }

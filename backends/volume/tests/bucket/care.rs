@@ -121,7 +121,7 @@ fn many_short_lives_do_not_make_the_log_longer_for_ever() {
 }
 
 /// What a clean-up by hand says.
-fn clean(bucket: &Store, host: &Path, dry: bool) -> Result<Cleaned, VolumeError> {
+pub(crate) fn clean(bucket: &Store, host: &Path, dry: bool) -> Result<Cleaned, VolumeError> {
     std::fs::create_dir_all(host).unwrap();
     let runtime = vfsd_testkit::runtime().handle();
     Volume::clean_remote(bucket, PREFIX, host, Duration::ZERO, dry, runtime)

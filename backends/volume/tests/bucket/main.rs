@@ -17,6 +17,7 @@ mod local_store;
 mod log;
 mod memory;
 mod pins;
+mod published;
 mod quota;
 mod rollback;
 mod snapshots;

@@ -47,7 +47,8 @@ impl Storage for Layers {
 
     fn is(&self, kind: Kind) -> bool {
         // What is below is never written to.
-        kind != Kind::ObjectsToWrite && self.lowers.iter().any(|lower| lower.is(kind))
+        let written = [Kind::ObjectsToWrite, Kind::VolumeToWrite];
+        !written.contains(&kind) && self.lowers.iter().any(|lower| lower.is(kind))
     }
 
     fn memory_shares(&self) -> u64 {

@@ -95,8 +95,10 @@ pub(crate) enum Kind {
     Objects,
     /// As [`Self::Objects`], where the guest itself may change them.
     ObjectsToWrite,
-    /// A volume in a bucket.
+    /// A volume in a bucket, or a snapshot of one.
     VolumeInBucket,
+    /// A volume in a bucket to which the guest may write, unless it is served read-only.
+    VolumeToWrite,
     Image,
     /// A program that the daemon starts.
     StartedPlugin,

@@ -94,6 +94,25 @@ fn usage_errors_end_with_2_and_name_what_is_wrong() {
             "--takeover are for volume:s3://",
         ),
         (
+            vec![
+                "mount",
+                "--readonly",
+                "--takeover",
+                "volume:s3://b/p",
+                "/mnt",
+            ],
+            "that are written to",
+        ),
+        (
+            vec![
+                "mount",
+                "--durability=local",
+                "volume:s3://b/p?snapshot=s",
+                "/mnt",
+            ],
+            "that are written to",
+        ),
+        (
             vec!["mount", "--store-option=region=x", "memory:", "/mnt"],
             "--store-option is for buckets",
         ),

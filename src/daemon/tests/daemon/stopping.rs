@@ -52,7 +52,7 @@ impl Silent {
 }
 
 /// Sources at a server, with what they need.
-fn sources(place: &Place, server: &Silent) -> [Vec<String>; 4] {
+fn sources(place: &Place, server: &Silent) -> [Vec<String>; 5] {
     let (state, cache) = (place.path("state"), place.path("cache"));
     let volume = |source: &str| {
         vec![
@@ -65,6 +65,11 @@ fn sources(place: &Place, server: &Silent) -> [Vec<String>; 4] {
         vec!["s3://bucket/prefix".to_owned()],
         volume("volume:s3://bucket/prefix"),
         volume("volume:s3://bucket/prefix?snapshot=monday"),
+        [
+            vec!["--readonly".to_owned()],
+            volume("volume:s3://bucket/prefix"),
+        ]
+        .concat(),
         vec![
             "--cache-dir".to_owned(),
             text(&cache).to_owned(),

@@ -1,7 +1,7 @@
 //! A volume in a bucket of a real S3 server, and what another host finds in it.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -139,7 +139,25 @@ impl BucketVolume {
         }
     }
 
+    /// Two hosts that read it while a third one has it.
+    fn verify_readers(&self) -> Result<()> {
+        let owner = self.storage_of(SOURCE, &self.store, "another-host");
+        let mut mounted = vec![self.mount(&owner, "owner")?];
+        for name in ["one-reader", "another-reader"] {
+            let mut reader = self.storage_of(SOURCE, &self.store, name);
+            reader.argument("--readonly");
+            mounted.push(self.mount(&reader, name)?);
+        }
+        for (_, point) in &mounted {
+            Self::compare_at(point)?;
+        }
+        mounted
+            .into_iter()
+            .try_for_each(|(daemon, _)| Self::end(daemon))
+    }
+
     fn verify_copies(&self) -> Result<()> {
+        self.verify_readers()?;
         self.volume(&["snapshot", "create", SOURCE, "kept"])?;
         self.volume(&["gc", SOURCE])?;
         self.compare(SNAPSHOT, "reader-of-the-snapshot")?;
@@ -180,20 +198,34 @@ impl BucketVolume {
     }
 
     fn compare(&self, source: &str, host: &str) -> Result<()> {
-        let point = self.folder.path().join(format!("{host}-mount"));
-        std::fs::create_dir(&point).context("make a mount point")?;
-        let log = self.folder.path().join(format!("{host}.log"));
         let storage = self.storage_of(source, &self.store, host);
-        let program = Program::Vfsd(self.vfsd.clone());
         // The guest's daemon has given it back.
-        let mut daemon = Daemon::mount(&program, &Options::default(), &storage, &point, &log)
-            .context("mount the volume on another host")?;
+        let (daemon, point) = self.mount(&storage, host)?;
+        let compared = Self::compare_at(&point);
+        let ended = Self::end(daemon);
+        compared.and(ended)
+    }
+
+    /// Mounts it in a new folder.
+    fn mount(&self, storage: &Storage, name: &str) -> Result<(Daemon, PathBuf)> {
+        let point = self.folder.path().join(format!("{name}-mount"));
+        std::fs::create_dir(&point).context("make a mount point")?;
+        let log = self.folder.path().join(format!("{name}.log"));
+        let program = Program::Vfsd(self.vfsd.clone());
+        let daemon = Daemon::mount(&program, &Options::default(), storage, &point, &log)
+            .with_context(|| format!("mount the volume for {name}"))?;
+        Ok((daemon, point))
+    }
+
+    fn compare_at(point: &Path) -> Result<()> {
         let mut compare = Command::new("bash");
-        compare.args(["-c", COMPARE]).current_dir(&point);
+        compare.args(["-c", COMPARE]).current_dir(point);
         let compared = output_of(&mut compare).context("compare what the guest has written");
-        let ended = daemon.terminate().context("unmount the volume");
-        compared.map(drop)?;
-        match ended? {
+        compared.map(drop)
+    }
+
+    fn end(mut daemon: Daemon) -> Result<()> {
+        match daemon.terminate().context("unmount the volume")? {
             status if status.success() => Ok(()),
             status => bail!(
                 "the daemon of the other host failed: {status}\n{}",

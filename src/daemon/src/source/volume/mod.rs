@@ -1,5 +1,6 @@
 //! `volume:file:DIR`, `volume:s3://BUCKET/PREFIX` (also gs:// and az://): a POSIX file system of its own, kept in a directory
-//! of this host or in a bucket. `volume:s3://BUCKET/PREFIX?snapshot=NAME` is a snapshot of one in a bucket, to be read.
+//! of this host or in a bucket. `volume:s3://BUCKET/PREFIX?snapshot=NAME` is a snapshot of one in a bucket, to be read; what is
+//! served read-only is read as it is when it is opened, and taken from nobody.
 
 mod bucket;
 mod directory;
@@ -49,8 +50,13 @@ pub(crate) struct VolumeSettings {
 
 impl VolumeSettings {
     /// Whether there is something that only a volume in a bucket is asked for.
-    pub(crate) fn is_given(&self) -> bool {
-        self.key_file.is_some() || self.takeover || self.durability != Durability::default()
+    pub(crate) fn is_key_given(&self) -> bool {
+        self.key_file.is_some()
+    }
+
+    /// Whether there is something that only who writes to a volume in a bucket is asked for.
+    pub(crate) fn is_writing_given(&self) -> bool {
+        self.takeover || self.durability != Durability::default()
     }
 }
 
@@ -329,7 +335,8 @@ impl fmt::Display for VolumeSource {
 
 impl Storage for VolumeSource {
     fn is(&self, kind: Kind) -> bool {
-        kind == Kind::VolumeInBucket && matches!(self, Self::Bucket(_))
+        let kinds = [Kind::VolumeInBucket, Kind::VolumeToWrite];
+        kinds.contains(&kind) && matches!(self, Self::Bucket(_))
     }
 
     fn lasting_name(&self) -> String {
@@ -339,9 +346,10 @@ impl Storage for VolumeSource {
         }
     }
 
-    fn prepare(&self, options: &StorageOptions, _: bool) -> Result<Prepared, Failure> {
+    fn prepare(&self, options: &StorageOptions, readonly: bool) -> Result<Prepared, Failure> {
         match self {
             Self::Directory(path) => directory::prepare(path, options),
+            Self::Bucket(url) if readonly => snapshot::prepare(url, None, options),
             Self::Bucket(url) => bucket::prepare(url, options),
         }
     }

@@ -1,5 +1,5 @@
 //! `volume:s3://BUCKET/PREFIX?snapshot=NAME`: a snapshot of a volume in a bucket, which anybody may read while a daemon has the
-//! volume.
+//! volume. So they may what a volume is now, where it is served read-only.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -17,7 +17,9 @@ use crate::source::{Kind, Prepared, SourceError, Storage, StorageOptions};
 
 /// What stands between a volume and the name of its snapshot.
 const SNAPSHOT: &str = "?snapshot=";
-/// Daemons that serve one snapshot on one host with one state directory.
+/// How the directory of who reads what a volume is now differs from that of who has it.
+const NOW: &str = "?now";
+/// Daemons that read one snapshot, or one volume, on one host with one state directory.
 const MOST_DAEMONS: u32 = 1000;
 
 /// A snapshot, and where its volume is.
@@ -49,29 +51,91 @@ impl SnapshotSource {
             ))),
         }
     }
+}
 
-    /// A directory on this host that no other daemon uses: each that serves the snapshot has one.
-    fn directory(
-        &self,
-        identity: &str,
-        options: &StorageOptions,
-    ) -> Result<(PathBuf, Lock), Failure> {
-        for number in 1..=MOST_DAEMONS {
-            let mut address = format!("{}{SNAPSHOT}{}", self.url, self.name);
-            if number > 1 {
-                address.push_str(&format!("#{number}"));
-            }
-            let directory = bucket::directory(&address, identity, &options.volume)?;
-            match Lock::of(&directory) {
-                Ok(lock) => return Ok((directory, lock)),
-                Err(VolumeError::Locked { .. }) => {}
-                Err(error) => return Err(Failure::run(error)),
-            }
+/// A directory on this host that no other daemon uses: each that reads what is at an address has one.
+fn directory(
+    address: &str,
+    identity: &str,
+    options: &StorageOptions,
+) -> Result<(PathBuf, Lock), Failure> {
+    for number in 1..=MOST_DAEMONS {
+        let mut address = address.to_owned();
+        if number > 1 {
+            address.push_str(&format!("#{number}"));
         }
-        Err(Failure::run(format!(
-            "{MOST_DAEMONS} daemons serve {self} here: choose another place with --state-dir"
-        )))
+        let directory = bucket::directory(&address, identity, &options.volume)?;
+        match Lock::of(&directory) {
+            Ok(lock) => return Ok((directory, lock)),
+            Err(VolumeError::Locked { .. }) => {}
+            Err(error) => return Err(Failure::run(error)),
+        }
     }
+    Err(Failure::run(format!(
+        "{MOST_DAEMONS} daemons read volume:{address} here: choose another place with --state-dir"
+    )))
+}
+
+/// What is read of the volume at a place: a snapshot, or what it is when it is opened.
+pub(super) fn prepare(
+    url: &StoreUrl,
+    snapshot: Option<&str>,
+    options: &StorageOptions,
+) -> Result<Prepared, Failure> {
+    let key_file = options.volume.key_file.as_deref();
+    let bucket = reach::bucket(url, &options.store, key_file)?;
+    let store = bucket.store().clone();
+    let prefix = url.prefix().to_owned();
+    let address = match snapshot {
+        Some(name) => format!("{url}{SNAPSHOT}{name}"),
+        None => format!("{url}{NOW}"),
+    };
+    let (directory, lock) = directory(&address, store.identity(), options)?;
+    let boot = host_boot()
+        .map_err(|error| Failure::run(format!("cannot tell this boot of the host: {error}")))?;
+    let shown = match snapshot {
+        Some(_) => format!("volume:{address}"),
+        None => format!("volume:{url}"),
+    };
+    let (snapshot, cache_size) = (snapshot.map(str::to_owned), options.cache.size);
+    Ok(Prepared {
+        shares: vec![Share::at(directory.clone(), false)],
+        needs: Needs {
+            network: true,
+            ..Needs::default()
+        },
+        private: false,
+        open: Box::new(move |mut given| {
+            let root = given.roots.pop().ok_or_else(|| {
+                Failure::run(format!(
+                    "cannot use {}: it was not taken along",
+                    directory.display()
+                ))
+            })?;
+            let options = RemoteOptions {
+                cache_size,
+                boot: Some(boot),
+                ..RemoteOptions::new(given.runtime.clone())
+            };
+            let checked = given.runtime.block_on(store.check(&prefix));
+            checked.map_err(Failure::run)?;
+            let here = (root.path.as_path(), lock);
+            let volume = match &snapshot {
+                Some(name) => Volume::open_snapshot(&bucket, &prefix, name, here, &options),
+                None => Volume::open_published(&bucket, &prefix, here, &options),
+            };
+            let volume = volume.map_err(|error| Failure::run(root.on_host(&directory, &error)))?;
+            let cache = volume.watch_cache();
+            given.figures.add(&shown, move || {
+                let kept = cache.look().map(bucket::cache_figures);
+                requests(&store)
+                    .into_iter()
+                    .chain(kept.into_iter().flatten())
+                    .collect()
+            });
+            Ok(Arc::new(volume))
+        }),
+    })
 }
 
 impl fmt::Display for SnapshotSource {
@@ -90,49 +154,6 @@ impl Storage for SnapshotSource {
     }
 
     fn prepare(&self, options: &StorageOptions, _: bool) -> Result<Prepared, Failure> {
-        let key_file = options.volume.key_file.as_deref();
-        let bucket = reach::bucket(&self.url, &options.store, key_file)?;
-        let store = bucket.store().clone();
-        let (prefix, name) = (self.url.prefix().to_owned(), self.name.clone());
-        let (directory, lock) = self.directory(store.identity(), options)?;
-        let boot = host_boot()
-            .map_err(|error| Failure::run(format!("cannot tell this boot of the host: {error}")))?;
-        let (shown, cache_size) = (self.to_string(), options.cache.size);
-        Ok(Prepared {
-            shares: vec![Share::at(directory.clone(), false)],
-            needs: Needs {
-                network: true,
-                ..Needs::default()
-            },
-            private: false,
-            open: Box::new(move |mut given| {
-                let root = given.roots.pop().ok_or_else(|| {
-                    Failure::run(format!(
-                        "cannot use {}: it was not taken along",
-                        directory.display()
-                    ))
-                })?;
-                let options = RemoteOptions {
-                    cache_size,
-                    boot: Some(boot),
-                    ..RemoteOptions::new(given.runtime.clone())
-                };
-                let checked = given.runtime.block_on(store.check(&prefix));
-                checked.map_err(Failure::run)?;
-                let here = (root.path.as_path(), lock);
-                let volume = Volume::open_snapshot(&bucket, &prefix, &name, here, &options);
-                let volume =
-                    volume.map_err(|error| Failure::run(root.on_host(&directory, &error)))?;
-                let cache = volume.watch_cache();
-                given.figures.add(&shown, move || {
-                    let kept = cache.look().map(bucket::cache_figures);
-                    requests(&store)
-                        .into_iter()
-                        .chain(kept.into_iter().flatten())
-                        .collect()
-                });
-                Ok(Arc::new(volume))
-            }),
-        })
+        prepare(&self.url, Some(&self.name), options)
     }
 }
