@@ -22,6 +22,8 @@ use crate::inode::Inode;
 
 /// So much is asked for with one request.
 const REQUEST_BYTES: u64 = 4 << 20;
+/// Nothing is taken along while so much of a file is on its way: it is in memory meanwhile.
+const MOST_ALONG: u64 = 16 << 20;
 /// Of a file of which this part is here, one in so many, as much is asked for as one request is worth.
 const MOST_PART: u64 = 4;
 
@@ -79,8 +81,12 @@ impl Inode {
                 return Ok(());
             }
             live.cache.missed();
-            let (size, missing) = (self.state.read().row.size, map.missing_bytes());
-            self.fetch_ahead(&along(&range, size, missing, live.cache.limit()));
+            // What is waited for comes with a request of its own; what is around it while the reader goes on.
+            self.fetch_ahead(&range);
+            if map.lock().fetching.total() < MOST_ALONG {
+                let (size, missing) = (self.state.read().row.size, map.missing_bytes());
+                self.fetch_ahead(&along(&range, size, missing, live.cache.limit()));
+            }
         }
         self.wait_for(range).await
     }
@@ -151,8 +157,18 @@ impl Inode {
         let (Some(first), Some(last)) = (unasked.first(), unasked.last()) else {
             return Ok(false);
         };
-        let extents = live.shipped.extents(self.ino, &(first.start..last.end))?;
+        let mut extents = live.shipped.extents(self.ino, &(first.start..last.end))?;
         let mut asked = false;
+        {
+            // What was asked for meanwhile, or is here, cuts the rest into requests of their own.
+            let ranges = map.lock();
+            extents.retain(|extent| {
+                let range = around(&extent.range());
+                let is_missing = !ranges.missing_in(&range).is_empty();
+                asked |= is_missing;
+                is_missing && !ranges.fetching.overlaps(&range)
+            });
+        }
         for wanted in plan(extents) {
             let mut ranges = map.lock();
             let is_missing = !ranges.missing_in(&wanted.range).is_empty();
