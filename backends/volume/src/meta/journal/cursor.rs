@@ -8,6 +8,9 @@ use rustix::io::Errno;
 
 use super::{GROWTH, Lsn, MAX_RECORD_BYTES, files, frame, header_bytes, path_of};
 
+/// So much is read at first, which is plenty for what follows an `fsync`; twice as much each time that it was not enough.
+const FIRST_READ: usize = 16 << 10;
+
 /// Reads records while others are appended.
 #[derive(Debug)]
 pub(crate) struct Cursor {
@@ -38,6 +41,7 @@ impl Cursor {
         // Not kept: behind the last record there are zeros that others are written over.
         let mut buffer: Vec<u8> = Vec::new();
         let mut done: usize = 0;
+        let mut step = FIRST_READ;
         while self.next <= last {
             let rest = buffer.get(done..).unwrap_or_default();
             if let Some((lsn, record, after)) = frame(rest)
@@ -61,7 +65,8 @@ impl Cursor {
             done = 0;
             let file = self.file.as_ref().ok_or(Errno::NOENT)?;
             let old = buffer.len();
-            buffer.resize(old.saturating_add(GROWTH), 0);
+            buffer.resize(old.saturating_add(step), 0);
+            step = step.saturating_mul(2).min(GROWTH);
             let at = self.offset.saturating_add(old as u64);
             let space = buffer.get_mut(old..).unwrap_or_default();
             let count = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *space, at))?;
