@@ -53,6 +53,7 @@ const ROWS: Rows = &[
     ("random", "2,000 random reads of 4 KiB", Measure::Seconds),
     ("copy", "copy Python's library, sync", Measure::Seconds),
     ("walk", "look at Python's library", Measure::Seconds),
+    (REQUESTS, "requests to the store", Measure::Count),
     (OBJECTS, "objects in the bucket", Measure::Count),
     (BYTES, "bytes in the bucket", Measure::Bytes),
     (MEMORY, "memory", Measure::Bytes),
@@ -76,7 +77,14 @@ const ROWS: Rows = &[
         "on another host: read 256 MiB",
         Measure::Seconds,
     ),
+    (
+        ELSEWHERE_REQUESTS,
+        "on another host: requests to the store",
+        Measure::Count,
+    ),
 ];
+const REQUESTS: &str = "requests";
+const ELSEWHERE_REQUESTS: &str = "elsewhere-requests";
 const OBJECTS: &str = "objects";
 const BYTES: &str = "bytes";
 const MEMORY: &str = "memory";
@@ -115,17 +123,23 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
 
 fn sample(side: Side, tools: &Tools, folder: PathBuf, samples: &mut Samples) -> Result<()> {
     let volume = Volume::make(side, tools, folder)?;
+    let before = volume.requests()?;
     let mounted = volume.mount("host")?;
     work("work", &volume, samples)?;
     let memory = Family::of(mounted.pid())?.resident()?;
     volume.unmount(mounted)?;
+    samples.add(REQUESTS, volume.requests()?.saturating_sub(before) as f64);
     let (objects, bytes) = volume.stored()?;
     for (key, figure) in [(OBJECTS, objects), (BYTES, bytes), (MEMORY, memory)] {
         samples.add(key, figure as f64);
     }
+    let before = volume.requests()?;
     let mounted = volume.mount("another-host")?;
     work("elsewhere", &volume, samples)?;
-    volume.unmount(mounted)
+    volume.unmount(mounted)?;
+    let requests = volume.requests()?.saturating_sub(before);
+    samples.add(ELSEWHERE_REQUESTS, requests as f64);
+    Ok(())
 }
 
 /// Runs a part of the program, and takes its figures.

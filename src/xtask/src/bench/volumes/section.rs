@@ -13,7 +13,8 @@ pub(super) fn text(taken: &[Samples; SIDES.len()]) -> String {
         "## Volumes in a bucket\n\nThe same programs in a volume of each, mounted on the host, all data in one SeaweedFS on loopback; medians of {pairs}, \
          taken in turn by `cargo xtask bench --level volumes`. JuiceFS keeps its metadata in SQLite on the host, which is lost with \
          it; vfsd's are in the bucket, too. `local` waits in fsync for the host's disk, `--writeback` does not. The kernel has forgotten all it had \
-         read before each row, after a sync, by which vfsd has sent everything. Another host: nothing of the bucket is on its disk.\n\n\
+         read before each row, after a sync, by which vfsd has sent everything. Another host: nothing of the bucket is on its disk. \
+         Requests are those that SeaweedFS has answered, from the mount to the end of the unmount.\n\n\
          *Read 256 MiB* tells of the host's disk first: what was written here is read from a cold file there, which takes a plain program \
          0.1 to 1.4 s on this machine, from one moment to the next; `bucket` and `local` read in the same way.\n\n| |"
     );

@@ -27,6 +27,14 @@ for page in client.get_paginator('list_objects_v2').paginate(Bucket=sys.argv[1])
     for each in page.get('Contents', []):
         objects, size = objects + 1, size + each['Size']
 print(objects, size)";
+/// Adds up the server's own counters of what it was asked about a bucket.
+const COUNT_REQUESTS: &str = "import sys, urllib.request
+requests = 0
+with urllib.request.urlopen(f'http://{sys.argv[1]}/metrics', timeout=10) as metrics:
+    for line in metrics.read().decode().splitlines():
+        if line.startswith('SeaweedFS_s3_request_total{') and f'bucket=\"{sys.argv[2]}\"' in line:
+            requests += int(float(line.rsplit(' ', 1)[1]))
+print(requests)";
 
 /// A file system whose data lie in a bucket, and what its fsync waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,6 +192,20 @@ impl<'a> Volume<'a> {
         command.args(options).arg("--cache-dir").arg(cache);
         command.arg(self.metadata()).arg(self.point());
         Mounted::peer("JuiceFS", &command, &self.point, log, LIMIT)
+    }
+
+    /// Requests that the server has answered so far.
+    ///
+    /// # Errors
+    /// The server does not tell.
+    pub(super) fn requests(&self) -> Result<u64> {
+        let metrics = self.store.metrics().context("no counters")?;
+        let mut count = Command::new(self.tools.stores.program("python3"));
+        count.args(["-c", COUNT_REQUESTS, &metrics.to_string(), BUCKET]);
+        let told = run_ok(&count, LIMIT, &mut |_| {}).context("count requests")?;
+        told.trim()
+            .parse()
+            .with_context(|| format!("counting requests printed {told:?}"))
     }
 
     /// Objects in the bucket, and their bytes.
