@@ -2,6 +2,7 @@
 //! read without the rest.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::io;
 
 use bytes::Bytes;
@@ -107,15 +108,25 @@ pub(super) fn inflate(stored: &[u8], length: u32) -> Result<Vec<u8>, Damage> {
     (content.len() == length).then_some(content).ok_or(BAD)
 }
 
-/// Compresses, unless that would save less than a twentieth.
-pub(super) fn deflate(with: &mut Compressor<'_>, raw: &[u8]) -> io::Result<Option<Vec<u8>>> {
-    let packed = with.compress(raw)?;
-    let worth = raw.len().saturating_sub(raw.len() / 20);
-    Ok((packed.len() < worth).then_some(packed))
+thread_local! {
+    /// Making one costs as much as compressing what an `fsync` sends.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
 }
 
-pub(super) fn compressor() -> io::Result<Compressor<'static>> {
-    Compressor::new(LEVEL)
+/// Compresses, unless that would save less than a twentieth.
+///
+/// # Errors
+/// There is no memory.
+pub(super) fn deflate(raw: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let packed = COMPRESSOR.with_borrow_mut(|kept| {
+        let compressor = match kept {
+            Some(compressor) => compressor,
+            None => kept.insert(Compressor::new(LEVEL)?),
+        };
+        compressor.compress(raw)
+    })?;
+    let worth = raw.len().saturating_sub(raw.len() / 20);
+    Ok((packed.len() < worth).then_some(packed))
 }
 
 /// Puts frames one behind the other.
@@ -123,20 +134,18 @@ pub(super) struct FrameWriter {
     object: ObjectId,
     /// Where the first one begins in the object.
     base: u64,
-    compressor: Compressor<'static>,
     cipher: ObjectCipher,
     pub(super) bytes: Vec<u8>,
 }
 
 impl FrameWriter {
-    pub(super) fn new(object: ObjectId, base: u64, cipher: ObjectCipher) -> io::Result<Self> {
-        Ok(Self {
+    pub(super) fn new(object: ObjectId, base: u64, cipher: ObjectCipher) -> Self {
+        Self {
             object,
             base,
-            compressor: compressor()?,
             cipher,
             bytes: Vec::new(),
-        })
+        }
     }
 
     /// Appends a run of 1 to [`MAX_FRAME_BYTES`] bytes.
@@ -145,7 +154,7 @@ impl FrameWriter {
             .ok()
             .filter(|length| (1..=MAX_FRAME_BYTES).contains(length))
             .ok_or(io::ErrorKind::InvalidInput)?;
-        let packed = deflate(&mut self.compressor, raw)?;
+        let packed = deflate(raw)?;
         let packed = packed.map_or(Cow::Borrowed(raw), Cow::Owned);
         let before = u64::try_from(self.bytes.len()).map_err(io::Error::other)?;
         let frame = Frame {
@@ -185,7 +194,7 @@ mod tests {
     }
 
     fn writer(base: u64) -> FrameWriter {
-        FrameWriter::new(ObjectId::Log(3), base, plain()).unwrap()
+        FrameWriter::new(ObjectId::Log(3), base, plain())
     }
 
     fn noise(length: usize) -> Vec<u8> {

@@ -25,7 +25,7 @@ use bytes::Bytes;
 pub use self::inline::Inline;
 use super::cipher::{Cipher, Sealed};
 use super::damage::Damage;
-use super::frame::{compressor, deflate, inflate};
+use super::frame::{deflate, inflate};
 use super::place::{ChainHash, MIN_PIECE_BYTES, ObjectId, Piece, Point};
 use crate::meta::codec::{Decoder, Encoder};
 use crate::meta::journal::Lsn;
@@ -112,7 +112,7 @@ impl LogObject {
         self.check().map_err(Unwritable::Unsound)?;
         let body = self.body();
         fits("records and pieces", body.len(), MAX_BODY_BYTES)?;
-        let packed = deflate(&mut compressor()?, &body)?;
+        let packed = deflate(&body)?;
         let packed = packed.map_or(Cow::Borrowed(&*body), Cow::Owned);
         let cipher = cipher.of(Sealed::Content(ObjectId::Log(self.seq)))?;
         let stored_bytes = packed.len().saturating_add(cipher.overhead());

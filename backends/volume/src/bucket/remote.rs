@@ -165,7 +165,7 @@ impl Remote {
     /// Begins a segment. One that is never stored costs nothing.
     ///
     /// # Errors
-    /// There is no memory to compress with.
+    /// Its key cannot be made.
     pub fn segment(&self) -> std::io::Result<SegmentWriter> {
         let seq = self.next_segment.fetch_add(1, Ordering::Relaxed);
         SegmentWriter::new(self.uuid, self.epoch, seq, &self.objects.cipher)
@@ -174,7 +174,7 @@ impl Remote {
     /// Collects small content that goes into the next log object itself. Worth nothing once another one was appended.
     ///
     /// # Errors
-    /// There is no memory to compress with.
+    /// Its key cannot be made.
     pub fn inline(&self) -> std::io::Result<Inline> {
         Inline::new(self.end().seq.saturating_add(1), &self.objects.cipher)
     }

@@ -77,7 +77,7 @@ impl SegmentWriter {
     pub(super) fn new(uuid: Uuid, epoch: u64, seq: u64, cipher: &Cipher) -> std::io::Result<Self> {
         let id = ObjectId::Segment { epoch, seq };
         let sealed = Sealed::Content(id);
-        let mut frames = FrameWriter::new(id, 0, cipher.of(sealed)?)?;
+        let mut frames = FrameWriter::new(id, 0, cipher.of(sealed)?);
         let mut header = Encoder::default();
         header.0.extend_from_slice(&HEADER_MAGIC);
         header.0.extend_from_slice(&uuid);

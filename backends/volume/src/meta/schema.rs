@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Result};
 
 /// Wait that long for another connection; there is one writer only, so it is a checkpoint.
@@ -54,6 +55,33 @@ fn connect(path: &Path, access: OpenFlags) -> Result<Connection> {
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
+    // There are no statistics to plan by. Without this SQLite, in case there are, compiles a statement with a LIMIT anew each time
+    // that it was kept for the next who needs it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_statement_that_was_kept_is_not_compiled_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tables.sqlite");
+        create(&path).unwrap();
+        for connection in [writer(&path).unwrap(), reader(&path).unwrap()] {
+            let sql =
+                "SELECT name FROM dentry WHERE parent=?1 AND cookie>?2 ORDER BY cookie LIMIT 1";
+            for number in 0..50_i64 {
+                let mut statement = connection.prepare_cached(sql).unwrap();
+                let rows = statement.query_map((number, number), |_| Ok(()));
+                assert_eq!(rows.unwrap().count(), 0);
+                assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+            }
+        }
+    }
 }

@@ -13,7 +13,7 @@ impl Inline {
     pub(in super::super) fn new(seq: u64, cipher: &Cipher) -> std::io::Result<Self> {
         let object = ObjectId::Log(seq);
         let cipher = cipher.of(Sealed::Content(object))?;
-        Ok(Self(FrameWriter::new(object, header_bytes(), cipher)?))
+        Ok(Self(FrameWriter::new(object, header_bytes(), cipher)))
     }
 
     /// Whether a run of so many bytes fits, whatever it is compressed to.
