@@ -206,7 +206,7 @@ impl View {
         Ok(renewed.is_some())
     }
 
-    /// Gives temporary snapshots up that were not renewed for `age`, in production [`ABANDONED`]: whoever needed them ended
+    /// Gives temporary snapshots up that were not renewed for `age`, in production a day: whoever needed them ended
     /// without a word. How many. Ages are told by the store's clock.
     ///
     /// # Errors
