@@ -22,10 +22,13 @@ pub(crate) fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
     }
 }
 
-/// The program with arguments.
+/// The program with arguments. No signal is ignored that the tests were started to ignore, as with `nohup` or in the background
+/// of a script: the program would go on ignoring it.
 pub(crate) fn vfsd<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vfsd"));
+    let mut command = Command::new("/usr/bin/env");
     command
+        .arg("--default-signal")
+        .arg(env!("CARGO_BIN_EXE_vfsd"))
         .args(arguments)
         .env_remove("RUST_LOG")
         .stdin(Stdio::null());
