@@ -1,7 +1,7 @@
 //! Directories of which one name after another is asked for.
 //!
 //! Each name costs two requests. A directory with a page of names costs one, after which all of them are known, those included
-//! that are not there: who makes many files asks for nothing else.
+//! that are not there: who makes many files asks for nothing else. In a bucket that is only read nothing is listed instead.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -158,7 +158,10 @@ impl Bucket {
 
     /// What a name stands for.
     pub(super) async fn find(&self, directory: &str, name: &str) -> vfsd_backend::Result<Found> {
-        if self.asked.lock().one_more(directory, self.options.lifetime) {
+        // A listing has no modes, owners and times of other tools: where nobody writes, it gains nothing to hide them by one.
+        let many =
+            self.writer.is_some() && self.asked.lock().one_more(directory, self.options.lifetime);
+        if many {
             self.list_page(directory).await?;
             if let Some((_, found)) = self.known(directory, name) {
                 return Ok(found);

@@ -339,3 +339,17 @@ async fn where_conditions_of_copies_are_ignored_files_are_sent_again() {
         assert_eq!(scene.object("f").await.unwrap(), "content");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_name_after_another_has_its_mode_and_is_not_taken_from_a_listing() {
+    let names = ["f", "g", "h", "i", "j"];
+    let mut scene = Scene::new(&[]).await;
+    for name in names {
+        put_with(&scene.below, name, "content", &[("mode", "33261")]).await;
+    }
+    for name in names {
+        let found = scene.find(name).await.unwrap();
+        assert_eq!(found.attributes.permissions, 0o755, "{name}");
+        assert_eq!(scene.requests(), (1, 1, 0), "{name}");
+    }
+}
