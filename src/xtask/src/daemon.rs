@@ -354,6 +354,11 @@ impl Daemon {
 
 /// Whether something is mounted at `folder`.
 pub(crate) fn is_mount_point(folder: &Path) -> bool {
+    // The kernel tells of it by its path without links; what is mounted there is not asked.
+    let (parent, name) = (folder.parent(), folder.file_name());
+    let parent = parent.and_then(|parent| parent.canonicalize().ok());
+    let real = parent.zip(name).map(|(parent, name)| parent.join(name));
+    let folder = real.as_deref().unwrap_or(folder);
     std::fs::read_to_string("/proc/self/mounts").is_ok_and(|mounts| {
         mounts
             .lines()
