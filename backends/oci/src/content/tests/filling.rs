@@ -32,11 +32,7 @@ fn only_what_is_asked_for_is_fetched_and_only_once() {
 fn what_another_host_has_is_asked_for_with_what_follows_it_and_each_byte_once() {
     let layer = layer(<[u8]>::to_vec);
     let folder = folder();
-    let source = Arc::new(Source {
-        blob: layer.blob.clone(),
-        is_distant: true,
-        ..Source::default()
-    });
+    let source = Source::distant(&layer);
     let content = layer.open(&folder, &source);
     let long = layer.number("long");
     content.fill(long, 95_000..95_001).unwrap();
@@ -52,11 +48,7 @@ fn who_reads_on_is_given_more_with_each_request_and_who_wants_more_all_of_it_at_
     let bytes: Vec<u8> = (0..=250).cycle().take(6 << 20).collect();
     let block = Block::new("long", b'0', 6 << 20).with(&bytes);
     let layer = layer_of(vec![(block, bytes)], <[u8]>::to_vec);
-    let source = Arc::new(Source {
-        blob: layer.blob.clone(),
-        is_distant: true,
-        ..Source::default()
-    });
+    let source = Source::distant(&layer);
     let folder = folder();
     let content = layer.open(&folder, &source);
     let fetched = |range: Range<u64>| {
@@ -87,13 +79,7 @@ fn who_reads_on_is_given_more_with_each_request_and_who_wants_more_all_of_it_at_
 #[test]
 fn those_who_want_the_same_span_wait_for_one_fill() {
     let layer = gzip_layer();
-    let (begun, has_begun) = mpsc::sync_channel(100);
-    let (go, go_on) = mpsc::channel();
-    let source = Arc::new(Source {
-        blob: layer.blob.clone(),
-        gate: Some((begun, go_on.into())),
-        ..Source::default()
-    });
+    let (source, has_begun, go) = Source::gated(&layer, false);
     let folder = folder();
     let content = layer.open(&folder, &source);
     let start = Barrier::new(8);
@@ -114,14 +100,7 @@ fn those_who_want_the_same_span_wait_for_one_fill() {
 #[test]
 fn those_who_wait_for_a_fill_share_its_failure_and_the_next_one_tries_again() {
     let layer = gzip_layer();
-    let (begun, has_begun) = mpsc::sync_channel(100);
-    let (go, go_on) = mpsc::channel();
-    let source = Arc::new(Source {
-        blob: layer.blob.clone(),
-        gate: Some((begun, go_on.into())),
-        fails: true.into(),
-        ..Source::default()
-    });
+    let (source, has_begun, go) = Source::gated(&layer, true);
     let folder = folder();
     let content = layer.open(&folder, &source);
     std::thread::scope(|scope| {
@@ -183,11 +162,7 @@ fn a_span_too_large_for_memory_is_verified_in_a_file() {
 fn a_span_too_large_for_memory_is_read_once_with_those_beside_it() {
     let layer = layer(<[u8]>::to_vec);
     let folder = folder();
-    let source = Arc::new(Source {
-        blob: layer.blob.clone(),
-        is_distant: true,
-        ..Source::default()
-    });
+    let source = Source::distant(&layer);
     let mut content = layer.open(&folder, &source);
     content.in_memory = 10;
     content.fill_run(0..layer.spans()).unwrap();

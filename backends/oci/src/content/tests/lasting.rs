@@ -165,13 +165,7 @@ fn what_was_written_while_a_sync_failed_is_not_there() {
 #[test]
 fn what_is_being_written_while_a_sync_fails_is_an_error() {
     let layer = gzip_layer();
-    let (begun, has_begun) = mpsc::sync_channel(100);
-    let (go, go_on) = mpsc::channel();
-    let source = Arc::new(Source {
-        blob: layer.blob.clone(),
-        gate: Some((begun, go_on.into())),
-        ..Source::default()
-    });
+    let (source, has_begun, go) = Source::gated(&layer, false);
     let folder = folder();
     let content = layer.open(&folder, &source);
     let long = layer.number("long");

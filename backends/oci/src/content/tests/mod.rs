@@ -60,6 +60,28 @@ impl BlobSource for Source {
 }
 
 impl Source {
+    /// A layer that another host has.
+    fn distant(layer: &Layer) -> Arc<Self> {
+        Arc::new(Self {
+            blob: layer.blob.clone(),
+            is_distant: true,
+            ..Self::default()
+        })
+    }
+
+    /// A layer whose readers are held up: who has begun is told at the first end, and goes on by the second.
+    fn gated(layer: &Layer, fails: bool) -> (Arc<Self>, mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let (begun, has_begun) = mpsc::sync_channel(100);
+        let (go, go_on) = mpsc::channel();
+        let source = Arc::new(Self {
+            blob: layer.blob.clone(),
+            gate: Some((begun, go_on.into())),
+            fails: fails.into(),
+            ..Self::default()
+        });
+        (source, has_begun, go)
+    }
+
     fn reads(&self) -> usize {
         self.reads.load(Ordering::Relaxed)
     }
