@@ -32,6 +32,11 @@ impl Nonce {
         u64::try_from(self.0 >> 64).unwrap_or(1)
     }
 
+    /// Whether it is of one of the tries that have this half in common.
+    pub(crate) fn is_of_try(self, half: u64) -> bool {
+        self.half() == half
+    }
+
     /// The one that an object was written with, if any.
     pub(crate) fn found(attributes: &Attributes) -> Option<Self> {
         let value = attributes.get(&Attribute::Metadata(NAME.into()))?;

@@ -236,29 +236,13 @@ impl Upload<'_> {
         }
     }
 
-    /// The object, and the nonce that it was written with.
     async fn look(&self) -> object_store::Result<Option<(PutResult, Option<Nonce>)>> {
-        let options = GetOptions {
-            head: true,
-            ..GetOptions::default()
-        };
-        match self.objects.get_opts(&self.path, options).await {
-            Ok(found) => {
-                let there = PutResult {
-                    e_tag: found.meta.e_tag,
-                    version: found.meta.version,
-                    extensions: Default::default(),
-                };
-                Ok(Some((there, Nonce::found(&found.attributes))))
-            }
-            Err(Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        look(self.objects, &self.path).await
     }
 
     /// The ETag of the object if it is what an earlier try made of it, which was given up without a reply.
     async fn earlier_try(&self) -> object_store::Result<Option<Option<String>>> {
-        let is_own = |nonce: Option<Nonce>| nonce.is_some_and(|nonce| nonce.half() == self.tries);
+        let is_own = |nonce: Option<Nonce>| nonce.is_some_and(|nonce| nonce.is_of_try(self.tries));
         let found = self.look().await?;
         Ok(found.and_then(|(there, nonce)| is_own(nonce).then_some(there.e_tag)))
     }
@@ -386,5 +370,28 @@ fn unreadable(error: vfsd_backend::Error) -> Error {
     Error::Generic {
         store: "staging",
         source: Box::new(error),
+    }
+}
+
+/// The object at a path, and the nonce that it was written with.
+pub(super) async fn look(
+    objects: &dyn ObjectStore,
+    path: &Path,
+) -> object_store::Result<Option<(PutResult, Option<Nonce>)>> {
+    let options = GetOptions {
+        head: true,
+        ..GetOptions::default()
+    };
+    match objects.get_opts(path, options).await {
+        Ok(found) => {
+            let there = PutResult {
+                e_tag: found.meta.e_tag,
+                version: found.meta.version,
+                extensions: Default::default(),
+            };
+            Ok(Some((there, Nonce::found(&found.attributes))))
+        }
+        Err(Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }

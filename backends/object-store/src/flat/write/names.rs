@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use object_store::{Attributes as Metadata, Error, GetOptions, ObjectStoreExt};
+use object_store::{Attributes as Metadata, Error, ObjectStoreExt};
 use tokio::time::Instant;
 use vfsd_backend::{
     Caller, Created, Entry, Errno, FileKind, LinkTarget, Lookup, Name, NewInode, OpenFlags, Result,
     SliceSource, Timestamp,
 };
 
+use super::commit::look;
 use super::{Writer, Writing};
 use crate::flat::body::Body;
 use crate::flat::bucket::failed;
@@ -16,7 +17,7 @@ use crate::flat::known::Found;
 use crate::flat::names::is_name;
 use crate::flat::node::FlatNode;
 use crate::flat::posix::Posix;
-use crate::store::{ListRequest, Nonce};
+use crate::store::ListRequest;
 
 /// The longest key that services take, in bytes.
 const LONGEST_KEY: usize = 1024;
@@ -291,19 +292,10 @@ impl crate::flat::bucket::Bucket {
 
     /// Whether an object is what one of these tries has made of it.
     async fn is_of_try(&self, key: &str, tries: u64) -> Result<bool> {
-        let options = GetOptions {
-            head: true,
-            ..GetOptions::default()
-        };
-        let path = self.path(key)?;
-        let found = self.store.objects().get_opts(&path, options);
-        match found.await {
-            Ok(found) => {
-                Ok(Nonce::found(&found.attributes).is_some_and(|nonce| nonce.half() == tries))
-            }
-            Err(Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(failed(error)),
-        }
+        let (objects, path) = (self.store.objects(), self.path(key)?);
+        let found = look(objects.as_ref(), &path).await.map_err(failed)?;
+        let nonce = found.and_then(|(_, nonce)| nonce);
+        Ok(nonce.is_some_and(|nonce| nonce.is_of_try(tries)))
     }
 
     /// Whether a directory has nothing in it but its marker.
