@@ -169,6 +169,17 @@ pub(crate) struct Given<'a> {
     pub(crate) figures: &'a Figures,
 }
 
+impl Given<'_> {
+    /// Its only share, which the host calls `path`. `what` was to be done with it.
+    pub(crate) fn root(&mut self, what: &str, path: &Path) -> Result<Root, Failure> {
+        let root = self.roots.pop();
+        root.ok_or_else(|| {
+            let path = path.display();
+            Failure::run(format!("cannot {what} {path}: it was not taken along"))
+        })
+    }
+}
+
 /// A share, inside the sandbox.
 #[derive(Debug)]
 pub(crate) struct Root {

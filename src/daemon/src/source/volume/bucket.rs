@@ -13,11 +13,10 @@ use vfsd_object_store::StoreUrl;
 use vfsd_volume::{
     Amount, Bucket, CacheUse, CheckLevel, CheckReport, Cleaned, DumpOptions, DumpSummary, Lag,
     Quota, RemoteOptions, RemoteReport, RemoteStatus, Snapshot, Volume, VolumeError, VolumeOptions,
-    host_boot,
 };
 
 use super::VolumeSettings;
-use super::reach::{self, Reach};
+use super::reach::{Reach, Served};
 use crate::exit::Failure;
 use crate::figures::{Figure, Value, plain};
 use crate::sandbox::{Needs, Share};
@@ -193,16 +192,10 @@ fn scratch() -> std::io::Result<TempDir> {
 }
 
 pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepared, Failure> {
-    let key_file = options.volume.key_file.as_deref();
-    let bucket = reach::bucket(url, &options.store, key_file)?;
-    let store = bucket.store().clone();
-    let prefix = url.prefix().to_owned();
-    let directory = directory(&url.to_string(), store.identity(), &options.volume)?;
-    let boot = host_boot()
-        .map_err(|error| Failure::run(format!("cannot tell this boot of the host: {error}")))?;
+    let served = Served::new(url, options)?;
+    let directory = directory(&url.to_string(), served.store.identity(), &options.volume)?;
     let shown = format!("volume:{url}");
     let (uid, gid) = options.owner;
-    let cache_size = options.cache.size;
     let VolumeSettings {
         durability,
         takeover,
@@ -216,12 +209,7 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
         },
         private: true,
         open: Box::new(move |mut given| {
-            let root = given.roots.pop().ok_or_else(|| {
-                Failure::run(format!(
-                    "cannot use {}: it was not taken along",
-                    directory.display()
-                ))
-            })?;
+            let root = given.root("use", &directory)?;
             let options = RemoteOptions {
                 volume: VolumeOptions {
                     uid,
@@ -230,12 +218,15 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
                 },
                 durability,
                 takeover,
-                cache_size,
-                boot: Some(boot),
-                ..RemoteOptions::new(given.runtime.clone())
+                ..served.options(given.runtime)
             };
-            let checked = given.runtime.block_on(store.check(&prefix));
-            checked.map_err(Failure::run)?;
+            served.check(given.runtime)?;
+            let Served {
+                bucket,
+                store,
+                prefix,
+                ..
+            } = served;
             let volume = Volume::open_remote(&bucket, &prefix, &root.path, &options);
             let volume = volume.map_err(|error| Failure::run(root.on_host(&directory, &error)))?;
             let (lag, cache) = (volume.watch_lag(), volume.watch_cache());

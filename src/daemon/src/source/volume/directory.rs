@@ -39,12 +39,7 @@ pub(super) fn prepare(path: &Path, options: &StorageOptions) -> Result<Prepared,
         needs: Needs::default(),
         private: true,
         open: Box::new(move |mut given| {
-            let root = given.roots.pop().ok_or_else(|| {
-                Failure::run(format!(
-                    "cannot serve {}: it was not taken along",
-                    path.display()
-                ))
-            })?;
+            let root = given.root("serve", &path)?;
             let options = VolumeOptions {
                 uid,
                 gid,

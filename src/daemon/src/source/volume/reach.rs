@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use vfsd_object_store::StoreUrl;
-use vfsd_volume::{Bucket, VolumeKey};
+use tokio::runtime::Handle;
+use vfsd_object_store::{Store, StoreUrl};
+use vfsd_volume::{Bucket, RemoteOptions, VolumeKey, host_boot};
 
 use crate::exit::Failure;
-use crate::source::StoreSettings;
+use crate::source::{StorageOptions, StoreSettings};
 
 /// No key is longer.
 const MAX_KEY_BYTES: u64 = 1024;
@@ -35,13 +36,60 @@ impl Reach {
 ///
 /// # Errors
 /// As those of [`Reach::open`].
-pub(super) fn bucket(
+fn bucket(
     url: &StoreUrl,
     store: &StoreSettings,
     key_file: Option<&Path>,
 ) -> Result<Bucket, Failure> {
     let key = key_file.map(read_key).transpose()?;
     Ok(Bucket::new(store.open(url)?, key))
+}
+
+/// A volume's bucket as it is taken into the sandbox, and what is said of this host that is not seen from there.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) bucket: Bucket,
+    pub(super) store: Store,
+    pub(super) prefix: String,
+    cache_size: Option<u64>,
+    boot: String,
+}
+
+impl Served {
+    /// Opens it as [`bucket`] does.
+    ///
+    /// # Errors
+    /// As those of [`bucket`]; or the kernel does not tell which boot this is.
+    pub(super) fn new(url: &StoreUrl, options: &StorageOptions) -> Result<Self, Failure> {
+        let bucket = bucket(url, &options.store, options.volume.key_file.as_deref())?;
+        let boot = host_boot()
+            .map_err(|error| Failure::run(format!("cannot tell this boot of the host: {error}")))?;
+        Ok(Self {
+            store: bucket.store().clone(),
+            bucket,
+            prefix: url.prefix().to_owned(),
+            cache_size: options.cache.size,
+            boot,
+        })
+    }
+
+    /// Asks whether the store can be reached. Blocks the thread.
+    ///
+    /// # Errors
+    /// What to check when it cannot.
+    pub(super) fn check(&self, runtime: &Handle) -> Result<(), Failure> {
+        let checked = runtime.block_on(self.store.check(&self.prefix));
+        checked.map_err(Failure::run)
+    }
+
+    /// How it is opened, as far as that does not depend on who writes.
+    pub(super) fn options(&self, runtime: &Handle) -> RemoteOptions {
+        RemoteOptions {
+            cache_size: self.cache_size,
+            boot: Some(self.boot.clone()),
+            ..RemoteOptions::new(runtime.clone())
+        }
+    }
 }
 
 fn read_key(path: &Path) -> Result<VolumeKey, Failure> {

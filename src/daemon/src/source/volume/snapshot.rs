@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use vfsd_object_store::StoreUrl;
-use vfsd_volume::{Lock, RemoteOptions, Volume, VolumeError, host_boot};
+use vfsd_volume::{Lock, Volume, VolumeError};
 
-use super::{VolumeSource, bucket, reach};
+use super::reach::Served;
+use super::{VolumeSource, bucket};
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
 use crate::source::store::requests;
@@ -82,22 +83,17 @@ pub(super) fn prepare(
     snapshot: Option<&str>,
     options: &StorageOptions,
 ) -> Result<Prepared, Failure> {
-    let key_file = options.volume.key_file.as_deref();
-    let bucket = reach::bucket(url, &options.store, key_file)?;
-    let store = bucket.store().clone();
-    let prefix = url.prefix().to_owned();
+    let served = Served::new(url, options)?;
     let address = match snapshot {
         Some(name) => format!("{url}{SNAPSHOT}{name}"),
         None => format!("{url}{NOW}"),
     };
-    let (directory, lock) = directory(&address, store.identity(), options)?;
-    let boot = host_boot()
-        .map_err(|error| Failure::run(format!("cannot tell this boot of the host: {error}")))?;
+    let (directory, lock) = directory(&address, served.store.identity(), options)?;
     let shown = match snapshot {
         Some(_) => format!("volume:{address}"),
         None => format!("volume:{url}"),
     };
-    let (snapshot, cache_size) = (snapshot.map(str::to_owned), options.cache.size);
+    let snapshot = snapshot.map(str::to_owned);
     Ok(Prepared {
         shares: vec![Share::at(directory.clone(), false)],
         needs: Needs {
@@ -106,19 +102,15 @@ pub(super) fn prepare(
         },
         private: false,
         open: Box::new(move |mut given| {
-            let root = given.roots.pop().ok_or_else(|| {
-                Failure::run(format!(
-                    "cannot use {}: it was not taken along",
-                    directory.display()
-                ))
-            })?;
-            let options = RemoteOptions {
-                cache_size,
-                boot: Some(boot),
-                ..RemoteOptions::new(given.runtime.clone())
-            };
-            let checked = given.runtime.block_on(store.check(&prefix));
-            checked.map_err(Failure::run)?;
+            let root = given.root("use", &directory)?;
+            let options = served.options(given.runtime);
+            served.check(given.runtime)?;
+            let Served {
+                bucket,
+                store,
+                prefix,
+                ..
+            } = served;
             let here = (root.path.as_path(), lock);
             let volume = match &snapshot {
                 Some(name) => Volume::open_snapshot(&bucket, &prefix, name, here, &options),
