@@ -26,6 +26,8 @@ pub(crate) struct HandleRecord {
 pub(crate) enum Open {
     /// A file.
     File(Arc<dyn File>),
+    /// A file that the guest runs: its kernel closes it when the last process ends that does.
+    Program(Arc<dyn File>),
     /// A directory.
     Directory(Arc<dyn Directory>),
 }
@@ -100,9 +102,20 @@ impl HandleTable {
     /// EBADF for a number that is unknown, of another node, or a directory's.
     pub(crate) fn file(&self, node: NodeId, id: HandleId) -> Result<Arc<dyn File>, Errno> {
         match self.get(node, id)? {
-            Open::File(file) => Ok(file),
+            Open::File(file) | Open::Program(file) => Ok(file),
             Open::Directory(_) => Err(Errno::BADF),
         }
+    }
+
+    /// Whether the guest runs a file. Looks at all that is open in the file's part of the table.
+    pub(crate) fn is_run(&self, node: NodeId) -> bool {
+        let shard = shard_of(node.0).and_then(|part| self.shards.get(part));
+        shard.is_some_and(|shard| {
+            let runs = |record: &HandleRecord| {
+                record.node.id == node && matches!(record.open, Open::Program(_))
+            };
+            shard.read().iter().any(runs)
+        })
     }
 
     /// An open directory.
@@ -116,7 +129,7 @@ impl HandleTable {
     ) -> Result<Arc<dyn Directory>, Errno> {
         match self.get(node, id)? {
             Open::Directory(directory) => Ok(directory),
-            Open::File(_) => Err(Errno::BADF),
+            Open::File(_) | Open::Program(_) => Err(Errno::BADF),
         }
     }
 
@@ -146,7 +159,7 @@ impl HandleTable {
         let fits = |record: &HandleRecord| {
             record.node.id == node
                 && match record.open {
-                    Open::File(_) => kind == HandleKind::File,
+                    Open::File(_) | Open::Program(_) => kind == HandleKind::File,
                     Open::Directory(_) => kind == HandleKind::Directory,
                 }
         };

@@ -106,6 +106,11 @@ impl<T: Numbered> Slots<T> {
         self.objects.len().saturating_sub(self.free.len())
     }
 
+    /// All objects.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.objects.iter().flatten()
+    }
+
     /// The object with this number, if it was not taken out. The number has to be of this part.
     pub(crate) fn get(&self, number: u64) -> Option<&T> {
         let place = Place::of(number)?;

@@ -29,6 +29,9 @@ const MAX_COPY: u64 = 64 << 20;
 /// `O_DSYNC` of asm-generic/fcntl.h. In rustix it stands for `O_SYNC` on Linux.
 const O_DSYNC: OFlags = OFlags::from_bits_retain(0o10_000);
 
+/// `__FMODE_EXEC` of include/linux/fs.h: execve(2) opens a program with it.
+const FMODE_EXEC: u32 = 0x20;
+
 impl<'a> Call<'a> {
     pub(super) async fn open(&self, arg: OpenIn) -> Outcome<'a> {
         let node = self.node()?;
@@ -36,6 +39,14 @@ impl<'a> Call<'a> {
         let flags = open_flags(arg.flags)?.difference(OpenFlags::EXCLUSIVE);
         if flags.modifies() && self.export(&node).readonly {
             return Err(Errno::ROFS.into());
+        }
+        // Linux asks whether a file is run before an open to write, but only after one to read that
+        // truncates: the program would be gone, and whoever runs it dead (`do_open` of fs/namei.c).
+        if flags.contains(OpenFlags::TRUNCATE)
+            && !flags.contains(OpenFlags::WRITE)
+            && self.epoch.handles.is_run(node.id)
+        {
+            return Err(Errno::TXTBSY.into());
         }
         let kill_privileges = arg.open_flags & OPEN_KILL_SUIDGID != 0 && self.kills_privileges();
         let truncate_later =
@@ -59,7 +70,11 @@ impl<'a> Call<'a> {
             Box::pin(self.truncate_opened(&node, kill_privileges)).await?;
         }
         let open_flags = self.opened_flags(&node, opened.caching);
-        let handle = self.epoch.handles.grant(node, Open::File(opened.file))?;
+        let open = match arg.flags & FMODE_EXEC {
+            0 => Open::File(opened.file),
+            _ => Open::Program(opened.file),
+        };
+        let handle = self.epoch.handles.grant(node, open)?;
         let out = open_out(handle.id(), open_flags);
         Ok(Reply::structure(&out).opening(handle))
     }
@@ -167,7 +182,7 @@ impl<'a> Call<'a> {
             .epoch
             .handles
             .release(self.header.node, arg.fh, HandleKind::File)?;
-        if let Open::File(file) = &handle.open {
+        if let Open::File(file) | Open::Program(file) = &handle.open {
             if arg.release_flags & RELEASE_FLUSH != 0 {
                 file.flush(LockOwner(arg.lock_owner)).await?;
             }

@@ -2,10 +2,10 @@
 
 use vfsd_fuse::Opcode;
 use vfsd_fuse::wire::{
-    AttrOut, CopyFileRangeIn, EntryOut, HandleId, IoctlIn, IoctlOut, NodeId, WriteIn,
+    AttrOut, CopyFileRangeIn, EntryOut, HandleId, IoctlIn, IoctlOut, NodeId, ReleaseIn, WriteIn,
 };
 use vfsd_server::SessionOptions;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::guest::{Guest, memory, structure};
 
@@ -15,8 +15,11 @@ const O_RDWR: u32 = 2;
 const O_EXCL: u32 = 0o200;
 const O_TRUNC: u32 = 0o1000;
 
+const FMODE_EXEC: u32 = 0x20;
+
 const EPERM: i32 = 1;
 const EEXIST: i32 = 17;
+const ETXTBSY: i32 = 26;
 const ESTALE: i32 = 116;
 
 #[test]
@@ -33,6 +36,29 @@ fn a_file_that_is_there_is_not_opened_by_its_creation() {
     }
     assert_eq!(create(O_RDWR | O_EXCL).unwrap_err(), EEXIST);
     assert_eq!((guest.nodes(), guest.handles()), (nodes, handles));
+}
+
+#[test]
+fn a_program_that_is_run_is_not_truncated_by_an_open_to_read() {
+    let guest = Guest::on_memory();
+    let (program, _) = guest.create(1, "program").unwrap();
+    let (other, _) = guest.create(1, "other").unwrap();
+    let open = |node: u64, flags: u32| guest.open(Opcode::Open, node, flags);
+    let run = open(program.nodeid.0, O_RDONLY | FMODE_EXEC).unwrap();
+    assert_eq!(
+        open(program.nodeid.0, O_RDONLY | O_TRUNC).unwrap_err(),
+        ETXTBSY
+    );
+    open(program.nodeid.0, O_RDONLY).unwrap();
+    open(other.nodeid.0, O_RDONLY | O_TRUNC).unwrap();
+    let release = ReleaseIn {
+        fh: run.fh,
+        ..ReleaseIn::new_zeroed()
+    };
+    guest
+        .call(Opcode::Release, program.nodeid.0, &[release.as_bytes()])
+        .unwrap();
+    open(program.nodeid.0, O_RDONLY | O_TRUNC).unwrap();
 }
 
 #[test]
