@@ -179,6 +179,7 @@ impl Bucket {
             ..ListRequest::default()
         };
         let page = self.own_page(self.store.list(&request).await.map_err(failed)?);
+        self.seen(directory, at, &page);
         let whole = page.next.is_none();
         self.asked.lock().listed(directory, whole);
         if whole {
@@ -203,6 +204,7 @@ impl Bucket {
         };
         let (object, listed) = join(self.look(&key), self.store.list(&below)).await;
         let listed = listed.map_err(failed)?;
+        self.seen(&format!("{key}/"), at, &listed);
         let found = if !listed.objects.is_empty() || !listed.prefixes.is_empty() {
             if matches!(object, Ok(Some(_))) {
                 self.hidden.fetch_add(1, Ordering::Relaxed);
@@ -217,6 +219,14 @@ impl Bucket {
         };
         self.known.learn(&key, at, found.clone());
         Ok(found)
+    }
+
+    /// What the bucket answered when it was asked `at` this time what is below a directory.
+    pub(super) fn seen(&self, directory: &str, at: Instant, page: &ListPage) {
+        let any = !page.objects.is_empty() || !page.prefixes.is_empty();
+        if let Some(writer) = self.writer.as_ref().filter(|_| any) {
+            writer.has_objects(directory, at);
+        }
     }
 
     fn is_kept(&self, directory: &str) -> bool {

@@ -1,6 +1,6 @@
 //! An open directory, listed page by page.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -43,6 +43,8 @@ struct State {
     naming: Naming,
     /// Files that were only pending when the listing began: they come last, whatever the bucket says.
     pending: Vec<Child>,
+    /// Directories that stay without an object, as long as the listing has not told them.
+    kept: BTreeSet<Box<str>>,
     token: Option<String>,
     ended: bool,
 }
@@ -57,7 +59,7 @@ impl State {
         }
     }
 
-    /// Takes note of what is pending as the listing begins.
+    /// Takes note of what is there besides objects as the listing begins.
     fn begin(&mut self, bucket: &Bucket, directory: &str, at: Instant) {
         self.begun = Some(at);
         let Some(writer) = &bucket.writer else {
@@ -75,11 +77,37 @@ impl State {
             .collect();
         self.pending
             .sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        self.kept = writer.kept_in(directory);
     }
 
-    /// All children are there but those that are pending.
-    fn end(&mut self) {
+    /// These are the next ones that the bucket has.
+    fn add(&mut self, children: impl IntoIterator<Item = Child>) {
+        for child in children {
+            self.kept.remove(&child.name);
+            if !self.is_pending(&child.name) {
+                self.children.push_back(child);
+            }
+        }
+    }
+
+    /// All children are there but those that are pending, or no object's.
+    fn end(&mut self, bucket: &Bucket, directory: &str) {
         self.ended = true;
+        if let Some(writer) = &bucket.writer {
+            let mut kept = writer.kept_in(directory);
+            match self.whole {
+                // Some may have lost their last object meanwhile.
+                true => {
+                    for child in &self.children {
+                        kept.remove(&child.name);
+                    }
+                }
+                false => kept.retain(|name| self.kept.contains(name)),
+            }
+            kept.retain(|name| !self.is_pending(name));
+            let directories = kept.into_iter().map(|name| Child { name, object: None });
+            self.children.extend(directories);
+        }
         self.children.extend(std::mem::take(&mut self.pending));
     }
 
@@ -188,12 +216,8 @@ impl OpenDirectory {
             let listing = self.bucket.known.listing(&self.key)?;
             let mut known = State::new(&self.key);
             known.begin(&self.bucket, &self.key, listing.at);
-            let children = listing
-                .children
-                .iter()
-                .filter(|child| !known.is_pending(&child.name));
-            known.children = children.cloned().collect();
-            known.end();
+            known.add(listing.children.iter().cloned());
+            known.end(&self.bucket, &self.key);
             *state = known;
             let names = state.children.len();
             self.bucket.listings.used(self.id, names, &self.state);
@@ -327,6 +351,7 @@ async fn list_on(bucket: &Bucket, key: &str, state: &mut State) -> Result<()> {
     };
     let before = state.token.clone();
     let page = bucket.own_page(bucket.store.list(&request).await.map_err(failed)?);
+    bucket.seen(key, at, &page);
     state.token = page.next.clone();
     let ended = page.next.is_none();
     if before.is_some() && before == state.token {
@@ -347,14 +372,10 @@ async fn list_on(bucket: &Bucket, key: &str, state: &mut State) -> Result<()> {
             learn(bucket, key, child.clone(), at);
         }
     }
-    let children = children
-        .into_iter()
-        .filter(|child| !state.is_pending(&child.name));
-    let children: Vec<_> = children.collect();
-    state.children.extend(children);
+    state.add(children);
     if ended {
         finish(bucket, key, state, begun);
-        state.end();
+        state.end(bucket, key);
     }
     Ok(())
 }

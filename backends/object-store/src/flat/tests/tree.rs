@@ -46,6 +46,93 @@ async fn a_file_that_is_removed_while_it_is_open_stays_readable() {
     assert_eq!(scene.keys().await, Vec::<String>::new());
 }
 
+/// The names that a directory shows, each of which a lookup finds, and no other one of these.
+async fn shown(scene: &Writable, directory: &str, candidates: &[&str]) -> Vec<String> {
+    let path = |name: &str| match directory {
+        "" => name.to_owned(),
+        directory => format!("{directory}/{name}"),
+    };
+    let node = match directory {
+        "" => scene.root(),
+        directory => scene.scene.find(directory).await.unwrap().node,
+    };
+    let names = names(node.as_ref()).await.split_off(2);
+    for name in candidates {
+        let found = scene.scene.find(&path(name)).await.is_ok();
+        assert_eq!(found, names.iter().any(|listed| listed == name), "{name}");
+    }
+    for name in &names {
+        assert!(scene.scene.find(&path(name)).await.is_ok(), "{name}");
+    }
+    names
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_lost_its_last_object_is_listed_as_long_as_it_is_found() {
+    let objects = [("a/b/f", "1"), ("c/f", "2"), ("c/g", "3"), ("e/f", "4")];
+    let mut scene = Writable::new(&objects).await;
+    let all = ["a", "c", "e"];
+    let later = Duration::from_secs(2);
+    assert_eq!(shown(&scene, "", &all).await, all);
+    scene.unlink("a/b/f").await.unwrap();
+    scene.unlink("c/f").await.unwrap();
+    for _ in 0..3 {
+        advance(later).await;
+        assert_eq!(shown(&scene, "", &all).await, all);
+        assert_eq!(shown(&scene, "a", &["b", "f"]).await, ["b"]);
+        assert_eq!(shown(&scene, "a/b", &["f"]).await, Vec::<String>::new());
+    }
+    // A listing is one request all the same.
+    advance(later).await;
+    scene.cost();
+    names(scene.root().as_ref()).await;
+    assert_eq!(scene.cost(), (0, 0, 0, 1));
+
+    // What others empty is gone, also where we have removed something before, and seen what was left.
+    assert_eq!(shown(&scene, "c", &["f", "g"]).await, ["g"]);
+    let below = scene.scene.below.inner().clone();
+    for key in ["c/g", "e/f"] {
+        below.delete(&Path::from(key)).await.unwrap();
+    }
+    advance(later).await;
+    assert_eq!(shown(&scene, "", &all).await, ["a"]);
+
+    // An object of that name is what the name is, and the directory again when that is gone.
+    put(&scene.scene.below, "a", "file".to_owned()).await;
+    advance(later).await;
+    assert_eq!(shown(&scene, "", &all).await, ["a"]);
+    let kind = scene.scene.find("a").await.unwrap().attributes.kind;
+    assert_eq!(kind, vfsd_backend::FileKind::Regular);
+    below.delete(&Path::from("a")).await.unwrap();
+    advance(later).await;
+
+    assert_eq!(scene.rmdir("a").await, Err(Errno::NOTEMPTY));
+    scene.rename("a", "x", RenameFlags::empty()).await.unwrap();
+    advance(later).await;
+    assert_eq!(shown(&scene, "", &["a", "x"]).await, ["x"]);
+    assert_eq!(shown(&scene, "x", &["b"]).await, ["b"]);
+    scene.rmdir("x/b").await.unwrap();
+    advance(later).await;
+    scene.rmdir("x").await.unwrap();
+    assert_eq!(shown(&scene, "", &["a", "x"]).await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_in_which_a_file_is_written_stays_although_others_empty_it() {
+    let scene = Writable::new(&[("a/b/f", "1"), ("z", "2")]).await;
+    let file = scene.create("a/b/new").await.unwrap();
+    let below = scene.scene.below.inner().clone();
+    below.delete(&Path::from("a/b/f")).await.unwrap();
+    advance(Duration::from_secs(2)).await;
+    write(file.as_ref(), 0, b"x").await.unwrap();
+    assert_eq!(shown(&scene, "", &["a"]).await, ["a", "z"]);
+    assert_eq!(shown(&scene, "a", &["b"]).await, ["b"]);
+    close(file).await.unwrap();
+    advance(Duration::from_secs(2)).await;
+    assert_eq!(shown(&scene, "a/b", &["f", "new"]).await, ["new"]);
+    assert_eq!(scene.keys().await, ["a/b/new", "z"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn directories_are_made_and_removed_and_keep_their_attributes() {
     let scene = Writable::new(&[("a", "1")]).await;

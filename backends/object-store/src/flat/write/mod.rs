@@ -12,18 +12,21 @@ mod commit;
 mod finish;
 mod handle;
 mod inode;
+mod kept;
 mod names;
 mod rename;
 mod staging;
 mod xattrs;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as Turn, Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 pub(super) use self::inode::Writing;
 pub(super) mod answers {
@@ -32,6 +35,7 @@ pub(super) mod answers {
     pub(in crate::flat) use super::names::answers::*;
     pub(in crate::flat) use super::xattrs::{change_xattr, getxattr, listxattr};
 }
+use self::kept::Kept;
 pub use self::staging::Staging;
 use super::body::FileBody;
 use super::bucket::Bucket;
@@ -43,8 +47,6 @@ const AT_ONCE: usize = 8;
 const SENDING: u32 = 32 << 10;
 /// How often pending files are looked through.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Directories that are remembered because the last of their objects was removed.
-const KEPT: usize = 10_000;
 
 /// How a bucket is written to.
 #[derive(Debug, Clone)]
@@ -72,7 +74,7 @@ pub(super) struct Writer {
     /// Files that are not in the bucket as they are, by their keys.
     pending: Mutex<BTreeMap<Arc<str>, Arc<FlatNode>>>,
     /// Directories that stay although no object makes them one.
-    kept: Mutex<HashSet<Arc<str>>>,
+    kept: Mutex<Kept>,
     /// What uploads may still hold in memory, in KiB.
     sending: Semaphore,
     /// Held by who moves names, which takes the turns of several files.
@@ -118,12 +120,15 @@ impl Writer {
             .collect()
     }
 
+    /// Whether there are pending files anywhere below a directory.
+    pub(super) fn is_pending_below(&self, directory: &str) -> bool {
+        below(&self.pending.lock(), directory).next().is_some()
+    }
+
     /// The pending files anywhere below a directory.
     fn pending_below(&self, directory: &str) -> Vec<Arc<FlatNode>> {
         let pending = self.pending.lock();
-        let begin = std::ops::Bound::Included(directory);
-        let from = pending.range::<str, _>((begin, std::ops::Bound::Unbounded));
-        from.take_while(|(key, _)| key.starts_with(directory))
+        below(&pending, directory)
             .map(|(_, node)| node.clone())
             .collect()
     }
@@ -165,19 +170,35 @@ impl Writer {
 
     /// A directory of which the last object may be gone.
     fn keep(&self, directory: &str) {
-        let mut kept = self.kept.lock();
-        if kept.len() < KEPT {
-            kept.insert(directory.into());
-        }
+        self.kept.lock().keep(directory);
     }
 
     fn let_go(&self, directory: &str) {
-        self.kept.lock().remove(directory);
+        self.kept.lock().let_go(directory);
     }
 
-    /// Whether a directory stays although no object makes it one.
+    /// A directory and all below it have another key.
+    fn move_kept(&self, from: &str, to: &str) {
+        self.kept.lock().rename(from, to);
+    }
+
+    /// The bucket was asked `at` this time what is below a directory, and has something.
+    pub(super) fn has_objects(&self, directory: &str, at: Instant) {
+        self.kept.lock().has_objects(directory, at);
+    }
+
+    /// Whether a directory stays although no object makes it one, or none yet.
     pub(super) fn is_kept(&self, directory: &str) -> bool {
-        self.kept.lock().contains(directory)
+        self.kept.lock().is_kept(directory) || self.is_pending_below(directory)
+    }
+
+    /// The names of those right in a directory.
+    pub(super) fn kept_in(&self, directory: &str) -> BTreeSet<Box<str>> {
+        let mut names = self.kept.lock().names_in(directory);
+        let pending = self.pending.lock();
+        let keys = below(&pending, directory);
+        names.extend(keys.filter_map(|(key, _)| kept::name_in(directory, key)));
+        names
     }
 
     /// Uploads everything that is pending.
@@ -192,6 +213,16 @@ impl Writer {
         }
         first
     }
+}
+
+/// What a map of keys has anywhere below a directory.
+fn below<'a, T>(
+    map: &'a BTreeMap<Arc<str>, T>,
+    directory: &'a str,
+) -> impl Iterator<Item = (&'a Arc<str>, &'a T)> {
+    let from = (Bound::Included(directory), Bound::Unbounded);
+    map.range::<str, _>(from)
+        .take_while(move |(key, _)| key.starts_with(directory))
 }
 
 /// Uploads what is pending and not open for writing, again and again, as long as the bucket is there.

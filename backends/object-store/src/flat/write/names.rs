@@ -300,11 +300,9 @@ impl crate::flat::bucket::Bucket {
 
     /// Whether a directory has nothing in it but its marker.
     pub(super) async fn is_empty(&self, directory: &str) -> Result<bool> {
-        if self
-            .writer
-            .as_ref()
-            .is_some_and(|writer| !writer.pending_below(directory).is_empty())
-        {
+        if self.writer.as_ref().is_some_and(|own| {
+            own.is_pending_below(directory) || !own.kept_in(directory).is_empty()
+        }) {
             return Ok(false);
         }
         let request = ListRequest {

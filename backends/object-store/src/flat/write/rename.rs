@@ -207,7 +207,7 @@ impl FlatNode {
             self.follow(node, from, to).await?;
         }
         drop(turns);
-        writer.let_go(from);
+        writer.move_kept(from, to);
         bucket.known.forget_all();
         Ok(())
     }
