@@ -80,6 +80,18 @@ impl Shown {
         }
     }
 
+    /// The storage of a virtual machine of the user's own, as `vfsd serve` takes it.
+    fn own_storage(self) -> &'static str {
+        match self {
+            Self::Directory => "DIRECTORY",
+            Self::Layers => "--upper WRITABLE DIRECTORY",
+            Self::Oci => "--upper WRITABLE docker://REGISTRY/IMAGE:TAG",
+            Self::S3 => "s3://BUCKET/PREFIX",
+            Self::Volume => "volume:s3://BUCKET/PREFIX",
+            Self::Plugin => "plugin:SOCKET",
+        }
+    }
+
     fn setting(self) -> Setting {
         Setting {
             contents: Contents::Minimal,
@@ -175,7 +187,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     );
     println!("All of it took {} s.\n", started.elapsed().as_secs());
     let (Program::Vfsd(vfsd) | Program::Virtiofsd(vfsd)) = &program;
-    print_how_to_attach(vfsd);
+    print_how_to_attach(vfsd, arguments.shown);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -300,12 +312,13 @@ impl Observer for Screen<'_> {
     }
 }
 
-fn print_how_to_attach(vfsd: &Path) {
+fn print_how_to_attach(vfsd: &Path, shown: Shown) {
     let vfsd = vfsd.display();
+    let storage = shown.own_storage();
     println!(
         "Your own VM:
 
-  {vfsd} serve --tag share --socket-path /tmp/vfsd.sock DIRECTORY
+  {vfsd} serve --tag share --socket-path /tmp/vfsd.sock {storage}
 
   QEMU (guest memory must be shared):
     -object memory-backend-memfd,id=mem,size=2G,share=on -numa node,memdev=mem -m 2G
