@@ -21,6 +21,12 @@ pub enum VolumeError {
         /// Which one.
         user: Process,
     },
+    /// The volume cannot be written to, as has to be where it is only read, too.
+    #[error(
+        "the volume in {} is on a read-only file system, and its lock and journal are written also where it is served with \
+         --readonly: mount that file system to be written to, or serve a copy of the directory", .0.display()
+    )]
+    ReadOnly(PathBuf),
     /// The volume was made by a newer program.
     #[error(
         "the volume in {} has format {found}, this vfsd knows format {known}: use a newer vfsd",

@@ -145,6 +145,14 @@ impl Layout {
         Ok(header)
     }
 
+    /// Why the lock is not to be had at all.
+    fn not_locked(&self, error: io::Error) -> VolumeError {
+        match error.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => VolumeError::ReadOnly(self.0.clone()),
+            _ => VolumeError::failed(&self.0, "cannot open the lock")(error),
+        }
+    }
+
     /// Keeps other processes from opening the volume.
     pub(crate) fn lock(&self) -> Result<Lock, VolumeError> {
         let file = File::options()
@@ -153,7 +161,7 @@ impl Layout {
             .read(true)
             .write(true)
             .open(self.0.join("lock"))
-            .map_err(VolumeError::failed(&self.0, "cannot open the lock"))?;
+            .map_err(|error| self.not_locked(error))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Lock { _file: file.into() }),
             Err(Errno::WOULDBLOCK) => Err(VolumeError::Locked {
@@ -187,4 +195,20 @@ fn is_nothing(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_a_volume_on_a_read_only_file_system_is_told_what_to_do() {
+        let layout = Layout::new(Path::new("/some/where"));
+        let told = layout.not_locked(Errno::ROFS.into()).to_string();
+        for part in ["/some/where", "--readonly", "to be written to"] {
+            assert!(told.contains(part), "{told}");
+        }
+        let other = layout.not_locked(Errno::ACCESS.into()).to_string();
+        assert!(other.contains("cannot open the lock"), "{other}");
+    }
 }

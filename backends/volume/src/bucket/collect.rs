@@ -15,6 +15,7 @@ use super::log::LogObject;
 use super::objects::Objects;
 use super::place::{ObjectId, Piece, Point};
 use super::remote::Remote;
+use super::snapshot::Snapshot;
 use super::stat::Amount;
 use super::view::View;
 
@@ -47,6 +48,17 @@ pub struct Named {
     pub live: HashMap<ObjectId, u64>,
     /// Objects that snapshots name.
     pub pinned: HashSet<ObjectId>,
+    /// Names of snapshots that count as gone: whoever removes objects gives them up first.
+    pub given_up: BTreeSet<String>,
+}
+
+impl Named {
+    /// The snapshots of a volume but for those that count as gone.
+    async fn snapshots(&self, view: &View) -> Result<Vec<Snapshot>, BucketError> {
+        let mut snapshots = view.snapshots().await?;
+        snapshots.retain(|snapshot| !self.given_up.contains(&snapshot.name));
+        Ok(snapshots)
+    }
 }
 
 /// What a clean-up removed, or would remove.
@@ -150,7 +162,7 @@ impl<'a> Rules<'a> {
     ) -> Result<Self, BucketError> {
         let ids = view.head.checkpoint.iter().map(|checkpoint| checkpoint.id);
         let mut kept: BTreeSet<u64> = ids.collect();
-        let snapshots = view.snapshots().await?;
+        let snapshots = named.snapshots(view).await?;
         kept.extend(snapshots.iter().map(|snapshot| snapshot.checkpoint.id));
         if let Some(id) = kept.difference(&named.checkpoints).next() {
             return Err(BucketError::Uncovered(*id));
@@ -252,7 +264,7 @@ impl View {
             .checkpoint
             .as_ref()
             .map(|checkpoint| checkpoint.id);
-        let snapshots = self.snapshots().await?;
+        let snapshots = named.snapshots(self).await?;
         let pinned = snapshots.into_iter().map(|snapshot| snapshot.checkpoint);
         let pinned: Vec<_> = pinned.collect();
         if pinned.iter().any(|checkpoint| Some(checkpoint.id) == head) {

@@ -1,5 +1,6 @@
 //! Snapshots: pins of checkpoints. What a pinned checkpoint names is not removed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +26,10 @@ const LONGEST: Duration = Duration::from_secs(1800);
 pub(crate) const RENEWAL: Duration = Duration::from_secs(3600);
 /// A temporary snapshot that was not renewed for so long is given up: nobody needs it any more.
 pub(crate) const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+
+/// How the names of snapshots began that held what was copied, before those were known by [`Snapshot::temporary`]: the number of
+/// a process followed.
+const COPYING: &str = "copying-";
 
 /// For how long a snapshot is meant to be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +66,15 @@ fn is_zero(number: &u64) -> bool {
 impl Snapshot {
     fn to_bytes(&self) -> Bytes {
         serde_json::to_vec_pretty(self).unwrap_or_default().into()
+    }
+
+    /// Whether it goes when nobody renews it.
+    fn is_temporary(&self) -> bool {
+        let process = self.name.strip_prefix(COPYING);
+        let of_process = |number: &str| {
+            (1..=10).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        self.temporary || process.is_some_and(of_process)
     }
 }
 
@@ -212,6 +226,19 @@ impl View {
     /// # Errors
     /// One of them is damaged, or the store failed.
     pub async fn drop_abandoned(&self, age: Duration) -> Result<u64> {
+        let mut dropped = 0_u64;
+        for name in self.abandoned(age).await? {
+            self.delete_snapshot(&name).await?;
+            dropped = dropped.saturating_add(1);
+        }
+        Ok(dropped)
+    }
+
+    /// Names of the snapshots that [`drop_abandoned`](Self::drop_abandoned) gives up.
+    ///
+    /// # Errors
+    /// As those of [`drop_abandoned`](Self::drop_abandoned).
+    pub async fn abandoned(&self, age: Duration) -> Result<BTreeSet<String>> {
         let (known, mut found) = (&self.objects.names, Vec::new());
         self.objects
             .list("snap/", None, |object| {
@@ -220,25 +247,24 @@ impl View {
             })
             .await?;
         if found.is_empty() {
-            return Ok(0);
+            return Ok(BTreeSet::new());
         }
         // It is at least as late as when anything was written.
         let head = self.objects.look(&known.head()).await?;
         let written = found.iter().map(|(_, modified)| *modified);
         let now = written.chain(head.map(|(_, modified)| modified)).max();
-        let mut dropped = 0_u64;
+        let mut abandoned = BTreeSet::new();
         for (name, modified) in found {
             let since = now.and_then(|now| now.duration_since(modified).ok());
             if since.is_none_or(|since| since < age) {
                 continue;
             }
             let read = self.read_snapshot(&name).await?;
-            if read.is_some_and(|(snapshot, _)| snapshot.temporary) {
-                self.delete_snapshot(&name).await?;
-                dropped = dropped.saturating_add(1);
+            if read.is_some_and(|(snapshot, _)| snapshot.is_temporary()) {
+                abandoned.insert(name);
             }
         }
-        Ok(dropped)
+        Ok(abandoned)
     }
 
     /// `None` where it was deleted meanwhile.

@@ -46,6 +46,8 @@ impl Volume {
             let (view, id) = view.with_checkpoint_at(end);
             let known = named_in(&path, id)?;
             return Ok(runtime.block_on(async {
+                let given_up = view.abandoned(ABANDONED).await?;
+                let known = Named { given_up, ..known };
                 let named = view.named(scratch, known, objects).await?;
                 view.survey(&named, min_age).await
             })?);

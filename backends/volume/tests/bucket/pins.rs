@@ -11,7 +11,7 @@ use vfsd_object_store::Store;
 use vfsd_volume::{DumpOptions, Volume};
 
 use crate::bench::{Hosts, PREFIX, make_volume, open, root, store, sync};
-use crate::care::{copy, noise, scratch, snapshot};
+use crate::care::{clean, copy, noise, scratch, snapshot};
 use crate::local_store::LocalStore;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -71,13 +71,15 @@ fn who_copies_or_dumps_a_volume_is_not_in_the_way_of_another() {
     assert!(names(&bucket).is_empty(), "they are given up");
 }
 
-/// Makes a snapshot what a clone leaves that is killed, last renewed so long ago.
-fn leave(objects: &Path, name: &str, age: Duration) {
+/// Makes a snapshot what a clone leaves that is killed, last renewed so long ago. One of a former version is not marked.
+fn leave(objects: &Path, name: &str, marked: bool, age: Duration) {
     let folder = objects.join(PREFIX).join("snap");
     let lasting = std::fs::read(folder.join("lasting.json")).unwrap();
     let mut left: serde_json::Value = serde_json::from_slice(&lasting).unwrap();
     left["name"] = name.into();
-    left["temporary"] = true.into();
+    if marked {
+        left["temporary"] = true.into();
+    }
     let path = folder.join(format!("{name}.json"));
     std::fs::write(&path, left.to_string()).unwrap();
     set_age(&path, age);
@@ -100,12 +102,20 @@ fn what_a_killed_clone_held_is_given_up_a_day_later_by_the_next_one_or_a_clean_u
     drop(volume);
     snapshot(&bucket, "lasting", &mut hosts).unwrap();
     let left = || {
-        leave(&objects, "copying-old", DAY);
-        leave(&objects, "copying-young", DAY / 2);
+        leave(&objects, "copying-old", true, DAY);
+        leave(&objects, "copying-young", true, DAY / 2);
+        leave(&objects, "copying-4711", false, DAY);
+        leave(&objects, "copying-4712", false, DAY / 2);
+        leave(&objects, "copying-of-mine", false, 30 * DAY);
         set_age(&objects.join(PREFIX).join("snap/lasting.json"), 30 * DAY);
-        assert_eq!(names(&bucket).len(), 3);
+        assert_eq!(names(&bucket).len(), 6);
     };
-    let stay = ["copying-young", "lasting"];
+    let stay = [
+        "copying-4712",
+        "copying-of-mine",
+        "copying-young",
+        "lasting",
+    ];
     left();
     copy(&bucket, None, "the/clone", &mut hosts).unwrap();
     assert_eq!(names(&bucket), stay);
@@ -113,9 +123,35 @@ fn what_a_killed_clone_held_is_given_up_a_day_later_by_the_next_one_or_a_clean_u
     let (scratch, runtime) = (scratch(&mut hosts), vfsd_testkit::runtime().handle());
     let clean = |dry| Volume::clean_remote(&bucket, PREFIX, &scratch, DAY, dry, runtime);
     clean(true).unwrap();
-    assert_eq!(names(&bucket).len(), 3, "it only tells");
+    assert_eq!(names(&bucket).len(), 6, "it only tells");
     std::fs::remove_dir_all(&scratch).unwrap();
     std::fs::create_dir(&scratch).unwrap();
     clean(false).unwrap();
     assert_eq!(names(&bucket), stay);
+}
+
+#[test]
+fn what_would_be_removed_includes_what_a_snapshot_holds_that_is_given_up_first() {
+    let mut hosts = Hosts::new();
+    let objects = hosts.fresh();
+    let bucket = store(Arc::new(LocalStore::new(&objects)));
+    make_volume(&bucket);
+    let here = hosts.fresh();
+    let volume = open(&bucket, &here);
+    root(&volume).put("file", &noise(1, 300_000)).unwrap();
+    sync(&volume);
+    drop(volume);
+    snapshot(&bucket, "lasting", &mut hosts).unwrap();
+    leave(&objects, "copying-old", true, DAY);
+    let deleted = Volume::delete_snapshot_remote(&bucket, PREFIX, "lasting");
+    vfsd_testkit::block_on(deleted).unwrap();
+    let volume = open(&bucket, &here);
+    root(&volume).unlink("file").unwrap();
+    sync(&volume);
+    drop(volume);
+    let told = clean(&bucket, &hosts.fresh(), true).unwrap();
+    assert_eq!(names(&bucket), ["copying-old"], "it only tells");
+    let done = clean(&bucket, &hosts.fresh(), false).unwrap();
+    assert_eq!((told.segments.objects, done.segments.objects), (1, 1));
+    assert!(names(&bucket).is_empty());
 }
