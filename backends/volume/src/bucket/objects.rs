@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use object_store::path::Path;
 use object_store::{Error, GetOptions, ObjectStoreExt, PutMode, PutOptions, UpdateVersion};
@@ -32,6 +33,14 @@ pub(super) struct Objects {
     /// Of the volume, once that is known.
     pub(super) cipher: Cipher,
     pub(super) encryption: Option<Encryption>,
+}
+
+/// Why a part of an object is not read.
+pub(super) fn part_failed(key: &Path, error: Error) -> BucketError {
+    match error {
+        Error::NotFound { .. } => BucketError::damaged(key)(Damage("it is not there")),
+        error => BucketError::store("read a part of an object")(error),
+    }
 }
 
 /// What a conditional read found.
@@ -158,12 +167,23 @@ impl Objects {
             let size = found.meta.size;
             Ok((found.bytes().await?, size))
         };
-        match read.await {
-            Ok(read) => Ok(read),
-            Err(Error::NotFound { .. }) => {
-                Err(BucketError::damaged(key)(Damage("it is not there")))
+        read.await.map_err(|error| part_failed(key, error))
+    }
+
+    /// As [`read_range`](Self::read_range), with the part as it comes. What goes wrong with that is [told](part_failed) in the
+    /// same words.
+    pub(super) async fn begin_range(
+        &self,
+        key: &Path,
+        range: std::ops::Range<u64>,
+    ) -> Result<(BoxStream<'static, object_store::Result<Bytes>>, u64)> {
+        let options = GetOptions::new().with_range(Some(range));
+        match self.store.objects().get_opts(key, options).await {
+            Ok(found) => {
+                let size = found.meta.size;
+                Ok((found.into_stream(), size))
             }
-            Err(error) => Err(BucketError::store("read a part of an object")(error)),
+            Err(error) => Err(part_failed(key, error)),
         }
     }
 

@@ -1,16 +1,19 @@
 //! Reading content: frames, checked, with as few requests as can be.
 
 use std::ops::Range;
+use std::pin::pin;
 
-use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
 
 use super::cipher::{ObjectCipher, Sealed};
 use super::damage::Damage;
 use super::error::BucketError;
 use super::frame::Frame;
 use super::object_readahead::ObjectReadahead;
-use super::objects::Objects;
+use super::objects::{Objects, part_failed};
 use super::place::ObjectId;
 
 type Result<T> = std::result::Result<T, BucketError>;
@@ -37,40 +40,162 @@ pub(super) async fn read_frames(
     ahead: &ObjectReadahead,
     frames: &[Frame],
 ) -> Result<Vec<Bytes>> {
-    let runs = plan(frames);
-    let mut reading = stream::iter(runs)
-        .map(|run| read_run(objects, ahead, frames, run))
-        .buffer_unordered(PARALLEL);
+    let mut coming = pin!(frames_as_they_come(objects, ahead, frames));
     let mut contents = vec![Bytes::new(); frames.len()];
-    while let Some(read) = reading.try_next().await? {
-        for (which, content) in read {
-            if let Some(slot) = contents.get_mut(which) {
-                *slot = content;
-            }
+    while let Some((which, content)) = coming.try_next().await? {
+        if let Some(slot) = contents.get_mut(which) {
+            *slot = content;
         }
     }
     Ok(contents)
 }
 
-async fn read_run(
-    objects: &Objects,
-    ahead: &ObjectReadahead,
-    frames: &[Frame],
+/// The content of frames, each with its place among them, as soon as it is there: of what one request reads the first ones come
+/// before the rest has arrived.
+pub(super) fn frames_as_they_come<'a>(
+    objects: &'a Objects,
+    ahead: &'a ObjectReadahead,
+    frames: &'a [Frame],
+) -> impl Stream<Item = Result<(usize, Bytes)>> + Send + 'a {
+    let runs = stream::iter(plan(frames)).map(move |run| {
+        let reading = Reading {
+            objects,
+            ahead,
+            frames,
+            run,
+            body: None,
+            whole: Vec::new().into_iter(),
+        };
+        stream::try_unfold(reading, Reading::next).boxed()
+    });
+    runs.flatten_unordered(PARALLEL)
+}
+
+/// A run that is read.
+struct Reading<'a> {
+    objects: &'a Objects,
+    ahead: &'a ObjectReadahead,
+    frames: &'a [Frame],
     run: Run,
-) -> Result<Vec<(usize, Bytes)>> {
-    let cipher = objects.cipher.of(Sealed::Content(run.object));
-    let cipher = cipher.map_err(BucketError::local("make the key of an object"))?;
-    if let Some(kept) = ahead.kept(run.object, &run.range)
-        && let Ok(contents) = unpack(frames, &run, &kept, &cipher)
-    {
-        return Ok(contents);
+    /// What is on its way, since it was asked for.
+    body: Option<Body>,
+    /// What was there all at once.
+    whole: std::vec::IntoIter<(usize, Bytes)>,
+}
+
+impl Reading<'_> {
+    async fn next(mut self) -> Result<Option<((usize, Bytes), Self)>> {
+        if self.body.is_none() {
+            self.body = Some(self.begin().await?);
+        }
+        if let Some(one) = self.whole.next() {
+            return Ok(Some((one, self)));
+        }
+        let Some(body) = &mut self.body else {
+            return Ok(None);
+        };
+        let Some(&which) = self.run.frames.get(body.done) else {
+            return Ok(None);
+        };
+        let Some(frame) = self.frames.get(which) else {
+            return Ok(None);
+        };
+        let content = body.content_of(frame).await?;
+        body.done = body.done.saturating_add(1);
+        Ok(Some(((which, content), self)))
     }
-    let key = objects.names.object(run.object);
-    let range = ahead.widened(run.object, &run.range);
-    let start = range.start;
-    let (bytes, size) = objects.read_range(&key, range).await?;
-    ahead.read(run.object, &run.range, start, &bytes, size);
-    unpack(frames, &run, &bytes, &cipher).map_err(BucketError::damaged(key))
+
+    /// Asks for the run, unless it was taken along before.
+    async fn begin(&mut self) -> Result<Body> {
+        let (object, range) = (self.run.object, self.run.range.clone());
+        let cipher = self.objects.cipher.of(Sealed::Content(object));
+        let cipher = cipher.map_err(BucketError::local("make the key of an object"))?;
+        let key = self.objects.names.object(object);
+        let mut body = Body {
+            chunks: stream::empty().boxed(),
+            bytes: BytesMut::new(),
+            at: range.start,
+            last: None,
+            done: 0,
+            cipher,
+            key,
+        };
+        if let Some(kept) = self.ahead.kept(object, &range)
+            && let Ok(contents) = unpack(self.frames, &self.run, &kept, &body.cipher)
+        {
+            body.done = self.run.frames.len();
+            self.whole = contents.into_iter();
+            return Ok(body);
+        }
+        let widened = self.ahead.widened(object, &range);
+        if widened != range {
+            // The rest is kept for those that read what follows.
+            let start = widened.start;
+            let (bytes, size) = self.objects.read_range(&body.key, widened).await?;
+            self.ahead.read(object, &range, start, &bytes, size);
+            let contents = unpack(self.frames, &self.run, &bytes, &body.cipher);
+            let contents = contents.map_err(BucketError::damaged(body.key.clone()))?;
+            body.done = self.run.frames.len();
+            self.whole = contents.into_iter();
+            return Ok(body);
+        }
+        let length = range.end.saturating_sub(range.start);
+        let (chunks, size) = self.objects.begin_range(&body.key, range.clone()).await?;
+        self.ahead
+            .read(object, &range, range.start, &Bytes::new(), size);
+        body.bytes.reserve(usize::try_from(length).unwrap_or(0));
+        body.chunks = chunks;
+        Ok(body)
+    }
+}
+
+/// A part of an object that is on its way.
+struct Body {
+    chunks: BoxStream<'static, object_store::Result<Bytes>>,
+    /// What arrived, and is part of no frame that was handed out.
+    bytes: BytesMut,
+    /// Where that begins in the object.
+    at: u64,
+    /// The frame that was handed out last, and its content.
+    last: Option<(Frame, Bytes)>,
+    /// How many frames were handed out.
+    done: usize,
+    cipher: ObjectCipher,
+    key: Path,
+}
+
+impl Body {
+    /// The content of the next frame, in the order of the object.
+    async fn content_of(&mut self, frame: &Frame) -> Result<Bytes> {
+        if let Some((_, content)) = self.last.as_ref().filter(|(last, _)| last == frame) {
+            return Ok(content.clone());
+        }
+        let damaged = |damage| BucketError::damaged(self.key.clone())(damage);
+        // Frames lie one behind the other, and are not longer than a request.
+        let lengths = frame.offset.checked_sub(self.at).and_then(|gap| {
+            Some((
+                usize::try_from(gap).ok()?,
+                usize::try_from(frame.stored).ok()?,
+            ))
+        });
+        let Some((gap, stored)) = lengths else {
+            return Err(damaged(Damage("frames of content overlap")));
+        };
+        let needed = gap.saturating_add(stored);
+        while self.bytes.len() < needed {
+            match self.chunks.try_next().await {
+                Ok(Some(chunk)) => self.bytes.extend_from_slice(&chunk),
+                Ok(None) => return Err(damaged(Damage("it is too short for a frame of content"))),
+                Err(error) => return Err(part_failed(&self.key, error)),
+            }
+        }
+        self.bytes.advance(gap);
+        let stored = self.bytes.split_to(stored).freeze();
+        self.at = frame.end();
+        let content = frame.unpack(&stored, &self.cipher).map_err(damaged)?;
+        self.last = Some((*frame, content.clone()));
+        Ok(content)
+    }
 }
 
 /// The content of a run's frames, from bytes that begin where the run does.

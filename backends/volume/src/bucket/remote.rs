@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::Stream;
 use object_store::UpdateVersion;
 use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
@@ -451,6 +452,14 @@ impl Remote {
     /// One of them is damaged or gone, or the store failed.
     pub async fn read_frames(&self, frames: &[Frame]) -> Result<Vec<Bytes>, BucketError> {
         read::read_frames(&self.objects, &self.ahead, frames).await
+    }
+
+    /// As [`read_frames`](Self::read_frames), each with its place among them as soon as it is there.
+    pub(crate) fn frames_as_they_come<'a>(
+        &'a self,
+        frames: &'a [Frame],
+    ) -> impl Stream<Item = Result<(usize, Bytes), BucketError>> + Send + 'a {
+        read::frames_as_they_come(&self.objects, &self.ahead, frames)
     }
 
     /// Hands out all log objects after a point up to the end of the chain, each with the point that it is, and

@@ -175,8 +175,7 @@ impl ContentMap {
         if self.is_whole() {
             return 0;
         }
-        let ranges = self.ranges.lock();
-        ranges.missing.as_ref().map_or(0, RangeSet::total)
+        self.ranges.lock().missing_bytes()
     }
 
     /// Notes what is missing when the data file is opened: of what the bucket has, all that is neither in `here`, the data
@@ -364,6 +363,28 @@ impl Ranges {
         self.dirty.insert(range);
     }
 
+    /// Bytes that are missing, counted in blocks.
+    pub(super) fn missing_bytes(&self) -> u64 {
+        self.missing.as_ref().map_or(0, RangeSet::total)
+    }
+
+    /// The parts of a range that are missing, and not asked for.
+    pub(super) fn unasked_in(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let missing = self.missing_in(range);
+        let unasked = missing.iter().flat_map(|part| self.fetching.gaps(part));
+        unasked.collect()
+    }
+
+    /// Some of which these are missing, and these asked for.
+    #[cfg(test)]
+    pub(super) fn missing_and_asked(missing: &[Range<u64>], asked: &[Range<u64>]) -> Self {
+        Self {
+            missing: Some(missing.iter().cloned().collect()),
+            fetching: asked.iter().cloned().collect(),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn missing_in(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         match &self.missing {
             Some(missing) => missing.within(range).collect(),
@@ -371,7 +392,7 @@ impl Ranges {
         }
     }
 
-    fn misses(&self, range: &Range<u64>) -> bool {
+    pub(super) fn misses(&self, range: &Range<u64>) -> bool {
         self.missing
             .as_ref()
             .is_none_or(|missing| missing.overlaps(range))

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
 
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::ranges::END;
@@ -34,6 +35,15 @@ pub(crate) struct Extent {
 impl Extent {
     pub(crate) fn range(&self) -> Range<u64> {
         self.offset..self.offset.saturating_add(self.length)
+    }
+
+    /// A part of it, from its frame's content.
+    pub(crate) fn part_of(&self, content: &Bytes, part: &Range<u64>) -> Option<Bytes> {
+        let into = part.start.checked_sub(self.offset)?;
+        let start = usize::try_from(into.checked_add(self.skip.into())?).ok()?;
+        let length = usize::try_from(part.end.checked_sub(part.start)?).ok()?;
+        let end = start.checked_add(length)?;
+        (end <= content.len()).then(|| content.slice(start..end))
     }
 }
 

@@ -1,52 +1,28 @@
 //! Fetching content that is in the bucket alone.
 //!
-//! Whole frames are fetched, each once however many wait for it, checked, and written into the data file. A range
-//! that the guest wrote meanwhile is left alone: it is no longer missing.
+//! Whole frames are fetched, each once however many wait for it, checked, and written into the data file as they come: who waits
+//! for the first ones goes on while the rest is on its way. A range that the guest wrote meanwhile is left alone: it is no
+//! longer missing.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use futures_util::StreamExt;
 use rustix::io::{pwrite, retry_on_intr};
 use vfsd_backend::{Answer, Errno, Result};
 
 use super::Live;
 use super::dirty::ContentMap;
-use super::extents::Extent;
 use super::ranges::around;
-use crate::bucket::Frame;
+use super::wanted::{Arrived, Wanted, along, plan};
 use crate::inode::Inode;
 
-/// So much is asked for with one request.
-const REQUEST_BYTES: u64 = 4 << 20;
 /// Nothing is taken along while so much of a file is on its way: it is in memory meanwhile.
 const MOST_ALONG: u64 = 16 << 20;
-/// Of a file of which this part is here, one in so many, as much is asked for as one request is worth.
-const MOST_PART: u64 = 4;
-
-/// What is fetched with one request.
-#[derive(Debug)]
-struct Wanted {
-    /// In whole blocks.
-    range: Range<u64>,
-    extents: Vec<Extent>,
-}
-
-impl Wanted {
-    /// The content of all frames of the extents.
-    async fn read(&self, live: &Live) -> Result<HashMap<Frame, Bytes>> {
-        let mut frames: Vec<Frame> = self.extents.iter().map(|extent| extent.frame).collect();
-        frames.sort_unstable();
-        frames.dedup();
-        let _turn = live.fetches.acquire().await;
-        let read = live.remote.read_frames(&frames).await;
-        let contents = read.map_err(|error| vfsd_backend::Error::Storage(Box::new(error)))?;
-        Ok(frames.into_iter().zip(contents).collect())
-    }
-}
+/// Frames that are written into the data file at a time, if so many are there.
+const MOST_AT_ONCE: usize = 64;
 
 /// A request that is under way, until it is dropped.
 struct InFlight {
@@ -81,12 +57,15 @@ impl Inode {
                 return Ok(());
             }
             live.cache.missed();
-            // What is waited for comes with a request of its own; what is around it while the reader goes on.
-            self.fetch_ahead(&range);
-            if map.lock().fetching.total() < MOST_ALONG {
-                let (size, missing) = (self.state.read().row.size, map.missing_bytes());
-                self.fetch_ahead(&along(&range, size, missing, live.cache.limit()));
-            }
+            let size = self.state.read().row.size;
+            let wanted = {
+                let ranges = map.lock();
+                match ranges.fetching.total() < MOST_ALONG {
+                    true => along(&ranges, &range, size, live.cache.limit()),
+                    false => range.clone(),
+                }
+            };
+            self.fetch_ahead(&wanted);
         }
         self.wait_for(range).await
     }
@@ -138,14 +117,10 @@ impl Inode {
         let range = &around(range);
         let unasked: Vec<Range<u64>> = {
             let ranges = map.lock();
-            let missing = ranges.missing_in(range);
-            if missing.is_empty() {
+            if !ranges.misses(range) {
                 return Ok(true);
             }
-            let unasked = missing
-                .iter()
-                .flat_map(|part| ranges.fetching.gaps(part))
-                .collect();
+            let unasked = ranges.unasked_in(range);
             match *failures {
                 Some(before) if before != ranges.failures && !Vec::is_empty(&unasked) => {
                     return Err(Errno::IO.into());
@@ -209,9 +184,9 @@ impl Inode {
         let Some((live, _)) = self.live() else {
             return Ok(());
         };
-        let contents = loop {
-            let failure = match wanted.read(live).await {
-                Ok(contents) => break contents,
+        loop {
+            let failure = match self.read_wanted(live, &wanted).await {
+                Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };
             // A clean-up may have removed what was overwritten since it was looked up.
@@ -220,64 +195,60 @@ impl Inode {
                 return Err(failure);
             }
             wanted.extents = now;
-        };
-        let inode = self.clone();
-        let done = tokio::task::spawn_blocking(move || inode.take_in(&wanted, &contents)).await;
-        done.map_err(std::io::Error::other)?
+        }
     }
 
-    /// Writes what was fetched into the data file, where it is missing still.
-    fn take_in(&self, wanted: &Wanted, contents: &HashMap<Frame, Bytes>) -> Result<()> {
+    /// Reads what is wanted, and takes it in as it comes.
+    async fn read_wanted(self: &Arc<Self>, live: &Live, wanted: &Wanted) -> Result<()> {
+        let (frames, mut arriving) = wanted.arriving();
+        let _turn = live.fetches.acquire().await;
+        let coming = live.remote.frames_as_they_come(&frames);
+        let mut coming = pin!(coming.ready_chunks(MOST_AT_ONCE));
+        while let Some(some) = coming.next().await {
+            let mut arrived = Vec::new();
+            for one in some {
+                let (which, content) =
+                    one.map_err(|error| vfsd_backend::Error::Storage(Box::new(error)))?;
+                arriving.add(which, content, &mut arrived);
+            }
+            if arrived.is_empty() {
+                continue;
+            }
+            let inode = self.clone();
+            let done = tokio::task::spawn_blocking(move || inode.take_in(&arrived)).await;
+            done.map_err(std::io::Error::other)??;
+        }
+        match arriving.is_over() {
+            true => Ok(()),
+            false => Err(Errno::IO.into()),
+        }
+    }
+
+    /// Writes what arrived into the data file, where it is missing still.
+    fn take_in(&self, arrived: &[Arrived]) -> Result<()> {
         let slot = self.shared(false)?;
         let (Some((live, map)), Some(file)) = (self.live(), slot.as_ref()) else {
             return Ok(());
         };
         let mut fetched = 0_u64;
         let mut ranges = map.lock();
-        for extent in &wanted.extents {
-            let content = contents.get(&extent.frame).ok_or(Errno::IO)?;
-            for part in ranges.missing_in(&extent.range()) {
-                let skip = part
-                    .start
-                    .saturating_sub(extent.offset)
-                    .saturating_add(extent.skip.into());
-                let start = usize::try_from(skip).map_err(|_| Errno::IO)?;
-                let length =
-                    usize::try_from(part.end.saturating_sub(part.start)).map_err(|_| Errno::IO)?;
-                let bytes = content
-                    .get(start..start.saturating_add(length))
-                    .ok_or(Errno::IO)?;
-                write_all(file, bytes, part.start)?;
-                fetched = fetched.saturating_add(part.end.saturating_sub(part.start));
+        for one in arrived {
+            for (extent, content) in &one.extents {
+                for part in ranges.missing_in(&extent.range()) {
+                    let bytes = extent.part_of(content, &part).ok_or(Errno::IO)?;
+                    write_all(file, &bytes, part.start)?;
+                    fetched = fetched.saturating_add(part.end.saturating_sub(part.start));
+                }
             }
+            map.arrived(&mut ranges, &one.blocks);
         }
-        map.arrived(&mut ranges, &wanted.range);
         drop(ranges);
+        map.arrival.notify_waiters();
         live.cache.fetched(fetched);
         if live.cache.grown(fetched) {
             live.rounds.hurry();
         }
         Ok(())
-    }
-}
-
-/// What is asked for where a range is missing, of a file of `size` bytes of which so many are missing. The more of it is
-/// here, the likelier the rest is wanted: up to one request around the range. A file that may not stay gets no more
-/// than is asked for.
-fn along(range: &Range<u64>, size: u64, missing: u64, limit: Option<u64>) -> Range<u64> {
-    let stays = limit.is_none_or(|limit| size <= limit / 2);
-    let here = size.saturating_sub(missing);
-    let part = u128::from(here).saturating_mul(MOST_PART.into());
-    let window = u128::from(REQUEST_BYTES).saturating_mul(part);
-    let window = window.checked_div(size.into()).unwrap_or(0);
-    let window = u64::try_from(window).map_or(REQUEST_BYTES, |window| window.min(REQUEST_BYTES));
-    match range.start.checked_rem(window) {
-        Some(into) if stays => {
-            let start = range.start.saturating_sub(into);
-            let end = start.saturating_add(window).min(size);
-            start..end.max(range.end)
-        }
-        _ => range.clone(),
     }
 }
 
@@ -291,55 +262,4 @@ fn write_all(file: &OwnedFd, bytes: &[u8], offset: u64) -> Result<(), Errno> {
         }
     }
     Ok(())
-}
-
-/// Which extents are fetched together: those that share a block, and then as many as one request is worth.
-fn plan(extents: Vec<Extent>) -> Vec<Wanted> {
-    let mut all: Vec<Wanted> = Vec::new();
-    for extent in extents {
-        let range = around(&extent.range());
-        if let Some(last) = all.last_mut() {
-            let shares = range.start < last.range.end;
-            let follows = range.start == last.range.end;
-            let near = range.end.saturating_sub(last.range.start) <= REQUEST_BYTES;
-            if shares || (follows && near) {
-                last.range.end = last.range.end.max(range.end);
-                last.extents.push(extent);
-                continue;
-            }
-        }
-        all.push(Wanted {
-            range,
-            extents: vec![extent],
-        });
-    }
-    all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_more_of_a_file_is_here_the_more_is_asked_for() {
-        const SIZE: u64 = 256 << 20;
-        let wanted = (100 << 20) + 5000..(100 << 20) + 9000;
-        let asked = |here: u64, limit| along(&wanted, SIZE, SIZE - here, limit);
-        assert_eq!(asked(0, None), wanted);
-        let some = asked(8 << 20, None);
-        assert_eq!(some, 100 << 20..(100 << 20) + (512 << 10));
-        let most = (100 << 20)..(104 << 20);
-        assert_eq!(asked(SIZE / 4, None), most);
-        assert_eq!(asked(SIZE - 4096, None), most);
-        assert_eq!(asked(SIZE / 4, Some(2 * SIZE)), most);
-        assert_eq!(
-            asked(SIZE / 4, Some(2 * SIZE - 1)),
-            wanted,
-            "it may not stay"
-        );
-        // At the end of a file, and in one that became shorter meanwhile.
-        assert_eq!(along(&(4096..8192), 9000, 4500, None), 0..9000);
-        assert_eq!(along(&(4096..8192), 0, 0, None), 4096..8192);
-        assert_eq!(along(&(4096..8192), 5000, 1, None), 0..8192);
-    }
 }

@@ -37,6 +37,7 @@ pub(crate) mod snapshot;
 #[cfg(test)]
 mod tests;
 mod uploads;
+mod wanted;
 
 use std::sync::Arc;
 

@@ -22,7 +22,7 @@ use crate::meta::journal::Lsn;
 
 /// Content in one frame: what a read of a single byte has to fetch. Of 64 KiB each, 2,000 reads at random of 256 MiB take a third more
 /// requests and time, and text takes 4 % more room.
-const FRAME_BYTES: u64 = 256 << 10;
+pub(super) const FRAME_BYTES: u64 = 256 << 10;
 
 /// A round that is not over.
 #[derive(Debug)]
