@@ -194,7 +194,11 @@ impl Bucket {
     }
 
     /// What a name stands for: with one look at the object and one at what its directory would hold.
-    async fn find_alone(&self, directory: &str, name: &str) -> vfsd_backend::Result<Found> {
+    pub(super) async fn find_alone(
+        &self,
+        directory: &str,
+        name: &str,
+    ) -> vfsd_backend::Result<Found> {
         let key = format!("{directory}{name}");
         let at = Instant::now();
         let below = ListRequest {
@@ -404,6 +408,7 @@ fn whole_seconds(time: SystemTime) -> SystemTime {
 pub(super) fn failed(error: Error) -> vfsd_backend::Error {
     match error {
         Error::NotFound { .. } => Errno::NOENT.into(),
+        Error::AlreadyExists { .. } => Errno::EXIST.into(),
         error => Failure::from(error).into(),
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3CopyIfNotExists};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::HttpConnector;
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
@@ -77,6 +77,12 @@ pub(super) fn connect(
             let region = region.unwrap_or_else(|| "us-east-1".to_owned());
             let payer = builder.get_config_value(&AmazonS3ConfigKey::RequestPayer);
             let payer = payer.as_deref() == Some("true");
+            let condition = AmazonS3ConfigKey::CopyIfNotExists;
+            if builder.get_config_value(&condition).is_none() {
+                let header = ("if-none-match".to_owned(), "*".to_owned());
+                let header = S3CopyIfNotExists::Header(header.0, header.1);
+                builder = builder.with_copy_if_not_exists(header);
+            }
             let store = builder
                 .with_bucket_name(url.bucket())
                 .with_retry(no_retries())

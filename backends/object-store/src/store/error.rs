@@ -112,6 +112,14 @@ pub(crate) fn is_denied(error: &object_store::Error) -> bool {
         )
 }
 
+/// Whether the service has no such request, or not with such a condition.
+pub(super) fn is_unknown(error: &object_store::Error) -> bool {
+    use object_store::Error as E;
+    let status = refused(error).map(|refused| refused.status);
+    matches!(status, Some(400 | 405 | 501))
+        || matches!(error, E::NotSupported { .. } | E::NotImplemented { .. })
+}
+
 /// One line on what went wrong and what to do about it.
 fn advice(error: &object_store::Error) -> String {
     let text = one_line(error);

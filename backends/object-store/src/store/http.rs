@@ -160,7 +160,10 @@ struct TookTooLong;
 fn stays(status: u16, lists: bool) -> bool {
     let redirected = (300..400).contains(&status) && status != 304;
     let refused = (400..500).contains(&status) && !matches!(status, 408 | 429);
-    redirected || refused && (lists || !matches!(status, 401 | 403 | 404 | 409 | 412))
+    // What is not implemented is not so a moment later either.
+    redirected
+        || status == 501
+        || refused && (lists || !matches!(status, 401 | 403 | 404 | 409 | 412))
 }
 
 /// A page of a listing in which each key is one that the library [takes](keys). S3 and Google
@@ -347,7 +350,7 @@ mod tests {
         for status in [200, 206, 304, 404, 408, 412, 429, 500, 503] {
             assert!(!stays(status, false), "{status}");
         }
-        for status in [301, 400, 405, 416] {
+        for status in [301, 400, 405, 416, 501] {
             assert!(stays(status, false) && stays(status, true), "{status}");
         }
         assert!(stays(403, true) && stays(404, true) && !stays(503, true));

@@ -9,6 +9,7 @@ mod aws_files;
 mod checked;
 mod clients;
 mod connect;
+mod copies;
 mod counters;
 mod error;
 #[cfg(any(test, feature = "testing"))]
@@ -44,12 +45,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::{Attributes, ObjectStore};
+use object_store::ObjectStore;
 
 #[cfg(test)]
 pub(crate) use self::attributes::AttributeStore;
 use self::attributes::InPlace;
 use self::checked::CheckedStore;
+use self::copies::Copies;
 use self::counters::CountingStore;
 use self::list::{CountedLister, PathLister};
 pub(crate) use self::markers::PLACEHOLDER;
@@ -63,6 +65,7 @@ pub struct Store {
     lister: Arc<dyn Lister>,
     markers: Arc<dyn Markers>,
     attributes: Option<Arc<InPlace>>,
+    copies: Arc<Copies>,
     counters: Arc<Counters>,
     policy: Arc<RetryPolicy>,
     name: Arc<str>,
@@ -123,8 +126,10 @@ impl Store {
         let counted = CountingStore::new(objects, counters.clone());
         let checked = CheckedStore::new(Arc::new(counted));
         let retrying = RetryingStore::new(Arc::new(checked), policy.clone());
+        let copies = retrying.copies().clone();
         let objects = Arc::new(retrying.by_version(by_version));
         Self {
+            copies,
             markers: Arc::new(Placeholders(objects.clone())),
             attributes: None,
             objects,
@@ -164,29 +169,6 @@ impl Store {
         let listed = policy.run(|| self.lister.page(&request)).await;
         listed.map_err(|error| OpenError::store(&self.name, &error))?;
         Ok(())
-    }
-
-    /// Writes the marker of a directory, whose key ends with `/`.
-    pub(crate) async fn mark(
-        &self,
-        directory: &str,
-        attributes: &Attributes,
-    ) -> object_store::Result<()> {
-        self.counters.marked();
-        let put = || self.markers.put(directory, attributes);
-        self.policy.run(put).await
-    }
-
-    /// Removes the marker of a directory, if there is one.
-    pub(crate) async fn unmark(&self, directory: &str) -> object_store::Result<()> {
-        self.counters.marked();
-        self.policy.run(|| self.markers.delete(directory)).await
-    }
-
-    /// The metadata of a directory's marker, if there is one.
-    pub(crate) async fn marker(&self, directory: &str) -> object_store::Result<Option<Attributes>> {
-        self.counters.marked();
-        self.policy.run(|| self.markers.look(directory)).await
     }
 
     /// What was sent so far.

@@ -140,6 +140,9 @@ impl Probe<'_> {
                 missing.push(ability);
             }
         }
+        // Nothing that a store is refused for: where it does not hold, it is looked before each copy.
+        let [from, onto] = [self.key("create")?, self.key("update")?];
+        self.store.try_copy(&from, &onto).await;
         Ok(missing)
     }
 

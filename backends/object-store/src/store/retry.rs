@@ -22,6 +22,7 @@ use object_store::{
 };
 use tokio::time::timeout;
 
+use super::copies::Copies;
 use super::nonce::Nonce;
 use super::parts::PartRetries;
 use super::retry_policy::{RetryPolicy, silent, to_send};
@@ -32,8 +33,9 @@ const DELETED_AT_ONCE: usize = 1000;
 /// Repeats what may be repeated.
 #[derive(Debug, Clone)]
 pub(super) struct RetryingStore {
-    inner: Arc<dyn ObjectStore>,
-    policy: Arc<RetryPolicy>,
+    pub(super) inner: Arc<dyn ObjectStore>,
+    pub(super) policy: Arc<RetryPolicy>,
+    copies: Arc<Copies>,
     /// The service replaces an object under the condition of its version, not of its ETag.
     by_version: bool,
 }
@@ -52,8 +54,14 @@ impl RetryingStore {
         Self {
             inner,
             policy,
+            copies: Arc::default(),
             by_version: false,
         }
+    }
+
+    /// What is known of copies under a condition.
+    pub(super) fn copies(&self) -> &Arc<Copies> {
+        &self.copies
     }
 
     /// The same for a service that takes versions for conditions, if it does.
@@ -379,10 +387,9 @@ impl ObjectStore for RetryingStore {
             .await
     }
 
-    /// A copy that must not replace anything is sent once: nothing tells whether it was applied.
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         if options.mode == CopyMode::Create {
-            return self.inner.copy_opts(from, to, options).await;
+            return self.copy_new(from, to, options).await;
         }
         self.policy
             .run_for(self.policy.give_up, || {

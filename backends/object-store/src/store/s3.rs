@@ -103,10 +103,11 @@ impl S3Requests {
                 found.insert(name, value.to_owned().into());
             }
         }
-        if status.is_success() || status.as_u16() == 404 {
-            return Ok((status.as_u16(), found));
+        let status = status.as_u16();
+        match status {
+            200..=299 | 404 | 409 | 412 => Ok((status, found)),
+            _ => Err(answered(status)),
         }
-        Err(failed(format!("answered {}", status.as_u16())))
     }
 }
 
@@ -138,34 +139,62 @@ fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     }
 }
 
+fn answered(status: u16) -> Error {
+    failed(format!("answered {status}"))
+}
+
 impl fmt::Debug for S3Requests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("S3Requests").field(&self.s3).finish()
     }
 }
 
+/// The headers of a marker with these attributes.
+fn marker_headers(attributes: &Attributes) -> Headers {
+    let mut headers = headers_of(attributes);
+    let kind = "application/x-directory".to_owned();
+    headers.insert("content-type".to_owned(), kind);
+    headers
+}
+
 /// Keys with a `/` at their end.
 #[async_trait]
 impl Markers for S3Requests {
     async fn put(&self, directory: &str, attributes: &Attributes) -> Result<()> {
-        let mut headers = headers_of(attributes);
-        let kind = "application/x-directory".to_owned();
-        headers.insert("content-type".to_owned(), kind);
-        match self.send_marker("PUT", directory, &headers).await? {
-            (404, _) => Err(failed("answered 404")),
-            _ => Ok(()),
+        let headers = marker_headers(attributes);
+        match self.send_marker("PUT", directory, &headers).await?.0 {
+            200..=299 => Ok(()),
+            status => Err(answered(status)),
+        }
+    }
+
+    async fn create(&self, directory: &str, attributes: &Attributes) -> Result<()> {
+        let mut headers = marker_headers(attributes);
+        headers.insert("if-none-match".to_owned(), "*".to_owned());
+        match self.send_marker("PUT", directory, &headers).await?.0 {
+            200..=299 => Ok(()),
+            status @ (409 | 412) => Err(Error::AlreadyExists {
+                path: directory.to_owned(),
+                source: format!("answered {status}").into(),
+            }),
+            status => Err(answered(status)),
         }
     }
 
     async fn delete(&self, directory: &str) -> Result<()> {
-        self.send_marker("DELETE", directory, &Headers::new())
-            .await?;
-        Ok(())
+        let none = Headers::new();
+        match self.send_marker("DELETE", directory, &none).await?.0 {
+            200..=299 | 404 => Ok(()),
+            status => Err(answered(status)),
+        }
     }
 
     async fn look(&self, directory: &str) -> Result<Option<Attributes>> {
-        let (status, found) = self.send_marker("HEAD", directory, &Headers::new()).await?;
-        Ok((status != 404).then_some(found))
+        match self.send_marker("HEAD", directory, &Headers::new()).await? {
+            (200..=299, found) => Ok(Some(found)),
+            (404, _) => Ok(None),
+            (status, _) => Err(answered(status)),
+        }
     }
 }
 

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tokio::time::advance;
-use vfsd_backend::{AttributeChanges, RenameFlags};
+use vfsd_backend::{AttributeChanges, LinkTarget, RenameFlags};
 
 use super::writable::*;
 use super::*;
+use crate::flat::Overwrite;
 
 #[tokio::test(start_paused = true)]
 async fn a_file_that_is_removed_while_it_is_open_stays_readable() {
@@ -318,4 +319,86 @@ async fn a_file_is_made_without_a_wait_where_its_name_is_known_to_be_free() {
     advance(Duration::from_secs(2)).await;
     let unknown = create("g", OpenFlags::WRITE).into_ready();
     assert!(unknown.is_err(), "the bucket is asked");
+}
+
+/// What others made a moment ago of names that are known to be free.
+async fn made_by_others() -> Writable {
+    let scene = Writable::new(&[("a", "ours"), ("d/f", "ours")]).await;
+    assert_eq!(shown(&scene, "", &["b", "e"]).await, ["a", "d"]);
+    put(&scene.scene.below, "b", "theirs".to_owned()).await;
+    put(&scene.scene.below, "e/f", "theirs".to_owned()).await;
+    scene
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_not_exist_is_asked_of_the_bucket_and_not_of_what_is_known() {
+    let only_new = RenameFlags::NOREPLACE;
+    let link = LinkTarget::new(b"a").unwrap();
+    let scene = made_by_others().await;
+    assert_eq!(scene.rename("a", "b", only_new).await, Err(Errno::EXIST));
+    assert_eq!(scene.rename("d", "e", only_new).await, Err(Errno::EXIST));
+    let scene = made_by_others().await;
+    let no_flags = RenameFlags::empty();
+    assert_eq!(scene.rename("d", "e", no_flags).await, Err(Errno::NOTEMPTY));
+    assert_eq!(scene.rename("d", "b", no_flags).await, Err(Errno::NOTDIR));
+    let scene = made_by_others().await;
+    let name = Name::new(b"b").unwrap();
+    let made = scene.root().symlink(user(), name, link, inode(0o777)).await;
+    assert_eq!(made.err().map(errno), Some(Errno::EXIST));
+    assert_eq!(scene.scene.find("b").await.unwrap().attributes.size, 6);
+    assert_eq!(scene.keys().await, ["a", "b", "d/f", "e/f"], "no copies");
+    for key in ["a", "d/f"] {
+        assert_eq!(scene.object(key).await.unwrap(), "ours");
+    }
+    for key in ["b", "e/f"] {
+        assert_eq!(scene.object(key).await.unwrap(), "theirs");
+    }
+
+    // The marker of another client's directory, and its attributes, stay as they are.
+    let one = Writable::new(&[]).await;
+    assert_eq!(shown(&one, "", &["d"]).await, Vec::<String>::new());
+    put(&one.scene.below, "d/.vfsd-directory", "marker".to_owned()).await;
+    assert_eq!(one.mkdir("d").await.err(), Some(Errno::EXIST));
+    assert_eq!(one.object("d/.vfsd-directory").await.unwrap(), "marker");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_one_wins_no_name_that_must_not_exist() {
+    let scene = Writable::with(&[("a", "ours")], Overwrite::LastWins, Vec::new()).await;
+    assert_eq!(shown(&scene, "", &["b"]).await, ["a"]);
+    put(&scene.scene.below, "b", "theirs".to_owned()).await;
+    let renamed = scene.rename("a", "b", RenameFlags::NOREPLACE).await;
+    assert_eq!(renamed, Err(Errno::EXIST));
+    advance(Duration::from_secs(2)).await;
+    assert_eq!(shown(&scene, "", &["c"]).await, ["a", "b"]);
+    put(&scene.scene.below, "c", "theirs".to_owned()).await;
+    let (name, link) = (Name::new(b"c").unwrap(), LinkTarget::new(b"a").unwrap());
+    let made = scene.root().symlink(user(), name, link, inode(0o777)).await;
+    assert_eq!(made.err().map(errno), Some(Errno::EXIST));
+    for key in ["b", "c"] {
+        assert_eq!(scene.object(key).await.unwrap(), "theirs");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn moves_that_replace_nothing_succeed_although_requests_and_replies_get_lost() {
+    let faults = vec![
+        (Fault::LostReply, 150),
+        (Fault::Unavailable, 100),
+        (Fault::Conflict, 80),
+    ];
+    let scene = Writable::with(&[], Overwrite::Refuse, faults).await;
+    close(scene.create("f0").await.unwrap()).await.unwrap();
+    for number in 0..60 {
+        let (from, to) = (format!("f{number}"), format!("f{}", number + 1));
+        scene
+            .rename(&from, &to, RenameFlags::NOREPLACE)
+            .await
+            .unwrap();
+        assert_eq!(scene.keys().await, [to]);
+        let directory = format!("d{number}");
+        scene.mkdir(&directory).await.unwrap();
+        scene.rmdir(&directory).await.unwrap();
+    }
+    assert!(scene.scene.below.met() > 40);
 }

@@ -132,6 +132,8 @@ impl FlatNode {
                 self.committed(file, done, changes);
                 Ok(())
             }
+            // Who makes a link is told that there is something, and has lost nothing.
+            Err(error) if is_conflict(&error) && new && file.symlink => Err(Errno::EXIST.into()),
             Err(error) if is_conflict(&error) => {
                 self.keep_aside(file, &staged, &upload).await?;
                 Err(Errno::IO.into())

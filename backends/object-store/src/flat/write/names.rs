@@ -10,7 +10,7 @@ use vfsd_backend::{
 };
 
 use super::commit::look;
-use super::{Writer, Writing};
+use super::{Overwrite, Writer, Writing};
 use crate::flat::body::Body;
 use crate::flat::bucket::failed;
 use crate::flat::known::Found;
@@ -78,10 +78,23 @@ impl FlatNode {
             return Ok(Some(node));
         }
         let at = Instant::now();
-        Ok(match self.find(name).await? {
+        let found = self.find(name).await?;
+        self.node_of(name, &found, at)
+    }
+
+    /// As [`find_node`](Self::find_node), asked of the bucket whatever is known.
+    pub(super) async fn find_again(&self, name: &str) -> Result<Option<Arc<FlatNode>>> {
+        let at = Instant::now();
+        let found = self.bucket.find_alone(&self.key(), name).await?;
+        self.node_of(name, &found, at)
+    }
+
+    fn node_of(&self, name: &str, found: &Found, at: Instant) -> Result<Option<Arc<FlatNode>>> {
+        let key = self.key();
+        Ok(match found {
             Found::Nothing => None,
-            Found::Directory => Some(self.bucket.directory(&format!("{key}/"))),
-            Found::File(object, posix) => Some(self.bucket.file(&object, posix, at)?),
+            Found::Directory => Some(self.bucket.directory(&format!("{key}{name}/"))),
+            Found::File(object, posix) => Some(self.bucket.file(object, *posix, at)?),
         })
     }
 
@@ -146,6 +159,12 @@ impl FlatNode {
         if self.find_node(&name).await?.is_some() {
             return Err(Errno::EXIST.into());
         }
+        // Nothing else says so later.
+        if writer.options.overwrite == Overwrite::LastWins
+            && self.bucket.find_alone(&self.key(), &name).await? != Found::Nothing
+        {
+            return Err(Errno::EXIST.into());
+        }
         let posix = Posix {
             symlink: true,
             permissions: Some(0o777),
@@ -159,6 +178,7 @@ impl FlatNode {
         if let Err(error) = node.commit().await {
             // Nobody was told that it is there.
             node.vanish();
+            self.bucket.known.unlearn(&self.key(), &node.key());
             return Err(error);
         }
         Ok(node.entry())
@@ -186,7 +206,8 @@ impl FlatNode {
         let key = format!("{directory}{name}/");
         let node = self.bucket.directory(&key);
         let made = Instant::now();
-        node.mark(inode, &Metadata::new()).await?;
+        let marker = inode.metadata(FileKind::Directory, Timestamp::now(), &Metadata::new());
+        self.bucket.mark_new(&directory, &name, &marker).await?;
         if let Body::Directory(body) = &node.body {
             body.change(|posix| *posix = inode);
         }
@@ -282,6 +303,25 @@ impl FlatNode {
 }
 
 impl crate::flat::bucket::Bucket {
+    /// Writes the marker of a directory where nothing has its name: what was known of that may be a second old.
+    pub(super) async fn mark_new(
+        &self,
+        parent: &str,
+        name: &str,
+        metadata: &Metadata,
+    ) -> Result<()> {
+        let full = self.full_key(&format!("{parent}{name}/"));
+        match self.store.mark_new(&full, metadata).await {
+            // Some services have a directory for a while after its last object.
+            Err(Error::AlreadyExists { .. })
+                if self.find_alone(parent, name).await? == Found::Nothing =>
+            {
+                self.store.mark(&full, metadata).await.map_err(failed)
+            }
+            marked => marked.map_err(failed),
+        }
+    }
+
     /// Removes an object, if it is there.
     pub(super) async fn delete(&self, key: &str) -> Result<()> {
         match self.store.objects().delete(&self.path(key)?).await {

@@ -20,6 +20,15 @@ const MOST_OBJECTS: usize = 1000;
 /// Requests at once.
 const AT_ONCE: usize = 16;
 
+/// Where a directory is moved to.
+struct Place<'a> {
+    /// The key of the directory that it is in then.
+    parent: &'a str,
+    name: &'a str,
+    /// Nothing had the name when the bucket was asked; else it is an empty directory's.
+    new: bool,
+}
+
 impl FlatNode {
     /// Moves a name of this directory.
     pub(super) async fn rename(
@@ -34,8 +43,13 @@ impl FlatNode {
         }
         let _alone = self.directory_to_write()?.moving.lock().await;
         let node = self.find_node(&name).await?.ok_or(Errno::NOENT)?;
-        let target = parent.find_node(&new_name).await?;
-        if target.is_some() && flags.contains(RenameFlags::NOREPLACE) {
+        let mut target = parent.find_node(&new_name).await?;
+        if target.is_none() && matches!(node.body, Body::Directory(_)) {
+            // What is known may be a second old, and no condition covers all that is below a name.
+            target = parent.find_again(&new_name).await?;
+        }
+        let replaces = !flags.contains(RenameFlags::NOREPLACE);
+        if target.is_some() && !replaces {
             return Err(Errno::EXIST.into());
         }
         if target
@@ -48,15 +62,25 @@ impl FlatNode {
         match (&node.body, target.as_ref().map(|target| &target.body)) {
             (Body::File(_), Some(Body::Directory(_))) => return Err(Errno::ISDIR.into()),
             (Body::Directory(_), Some(Body::File(_))) => return Err(Errno::NOTDIR.into()),
-            (Body::File(file), _) => self.move_file(&node, file, target, &to).await?,
+            (Body::File(file), _) => {
+                let moved = self.move_file(&node, file, target, &to, replaces).await;
+                if moved.is_err() {
+                    self.bucket.known.unlearn(&parent.key(), &to);
+                }
+                moved?;
+            }
             (Body::Directory(_), _) => {
-                let to = format!("{to}/");
-                if let Some(target) = target
+                if let Some(target) = &target
                     && !self.bucket.is_empty(&target.key()).await?
                 {
                     return Err(Errno::NOTEMPTY.into());
                 }
-                self.move_directory(&node.key(), &to).await?;
+                let place = Place {
+                    parent: &parent.key(),
+                    name: &new_name,
+                    new: target.is_none(),
+                };
+                self.move_directory(&node.key(), &place).await?;
             }
         }
         let (directory, new_directory) = (self.key(), parent.key());
@@ -84,6 +108,7 @@ impl FlatNode {
         file: &FileBody,
         target: Option<Arc<FlatNode>>,
         to: &str,
+        replaces: bool,
     ) -> Result<()> {
         let bucket = &self.bucket;
         let _turn = file.writing.turn.lock().await;
@@ -102,12 +127,11 @@ impl FlatNode {
         };
         let from = node.key();
         let (old, new) = (bucket.path(&from)?, bucket.path(to)?);
-        bucket
-            .store
-            .objects()
-            .copy(&old, &new)
-            .await
-            .map_err(failed)?;
+        let copied = match replaces {
+            true => bucket.store.objects().copy(&old, &new).await,
+            false => bucket.store.copy_new(&old, &new).await,
+        };
+        copied.map_err(failed)?;
         let at = Instant::now();
         let (object, posix) = bucket.look(to).await?.ok_or(Errno::NOENT)?;
         if let Some(target) = &target {
@@ -121,8 +145,9 @@ impl FlatNode {
         Ok(())
     }
 
-    async fn move_directory(&self, from: &str, to: &str) -> Result<()> {
+    async fn move_directory(&self, from: &str, place: &Place<'_>) -> Result<()> {
         let bucket = &self.bucket;
+        let to = &format!("{}{}/", place.parent, place.name);
         let writer = self.directory_to_write()?;
         // What is written meanwhile waits for its upload, and has the new name then.
         let nodes = bucket.numbers.known(from);
@@ -142,11 +167,15 @@ impl FlatNode {
             .marker(&bucket.full_key(from))
             .await
             .map_err(failed)?;
-        bucket
-            .store
-            .mark(&bucket.full_key(to), &marker.unwrap_or_default())
-            .await
-            .map_err(failed)?;
+        let marker = marker.unwrap_or_default();
+        match place.new {
+            true => bucket.mark_new(place.parent, place.name, &marker).await?,
+            false => bucket
+                .store
+                .mark(&bucket.full_key(to), &marker)
+                .await
+                .map_err(failed)?,
+        }
         let moved: Vec<(String, String)> = objects
             .into_iter()
             .filter_map(|(key, _)| {
@@ -237,9 +266,15 @@ impl FlatNode {
 }
 
 impl Bucket {
+    /// Copies an object into a directory that was empty.
     async fn copy(self: Arc<Self>, old: String, new: String) -> Result<()> {
         let (old, new) = (self.path(&old)?, self.path(&new)?);
-        self.store.objects().copy(&old, &new).await.map_err(failed)
+        // Where conditions mean nothing, that the directory was just seen to be empty has to do.
+        let copied = match self.store.copies_under_conditions() {
+            true => self.store.copy_new(&old, &new).await,
+            false => self.store.objects().copy(&old, &new).await,
+        };
+        copied.map_err(failed)
     }
 
     /// All objects below a directory with their sizes, but its own marker. `None` when there are too many to be moved.
