@@ -16,13 +16,17 @@ const LARGEST: u64 = 1 << 20;
 pub(super) type Profile = Vec<(&'static str, String)>;
 
 /// What is read of a profile, and how the client library calls it.
-const READ: [(&str, &str); 5] = [
+const READ: [(&str, &str); 6] = [
     ("aws_access_key_id", "aws_access_key_id"),
     ("aws_secret_access_key", "aws_secret_access_key"),
     ("aws_session_token", "aws_session_token"),
     ("region", "aws_region"),
     ("endpoint_url", "aws_endpoint_url"),
+    ("ca_bundle", CA_BUNDLE),
 ];
+
+/// What names the authorities that are trusted: in the environment, and of a profile.
+pub(super) const CA_BUNDLE: &str = "aws_ca_bundle";
 
 /// Ways to credentials that are not followed.
 const ASKING: [&str; 4] = [

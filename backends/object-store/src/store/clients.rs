@@ -63,7 +63,8 @@ impl Clients {
         sent.unwrap_or_else(|_| Err(HttpError::new(HttpErrorKind::Timeout, NotSent)))
     }
 
-    fn client(&self, nearby: bool, large: bool) -> Result<&HttpClient, HttpError> {
+    /// The client for a host, and for a body of such a size.
+    pub(super) fn client(&self, nearby: bool, large: bool) -> Result<&HttpClient, HttpError> {
         const EVERYWHERE: &str = "*,0.0.0.0/0,::/0";
         let [near, sends, near_sends] = &self.others;
         let place = match (nearby, large) {

@@ -10,7 +10,7 @@ use object_store::client::HttpConnector;
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::list::PaginatedListStore;
 use object_store::local::LocalFileSystem;
-use object_store::{ClientOptions, ObjectStore, StaticCredentialProvider};
+use object_store::{ClientConfigKey, ClientOptions, ObjectStore, StaticCredentialProvider};
 use vfsd_backend::{is_loopback, one_line};
 
 use super::attributes::AttributeStore;
@@ -18,6 +18,7 @@ use super::error::no_retries;
 use super::http::Connector;
 use super::list::{Lister, PageLister, PathLister};
 use super::markers::Markers;
+use super::roots::trusting;
 use super::s3::S3Requests;
 use super::{OpenError, Provider, RetryPolicy, StoreOptions, StoreUrl, aws_files};
 
@@ -60,15 +61,21 @@ pub(super) fn connect(
     match url.provider() {
         Provider::S3 => {
             let profile = profile(options)?;
-            let mut client = client;
+            let bundle = profile.iter().find(|(key, _)| *key == aws_files::CA_BUNDLE);
+            let bundle = options
+                .variable(aws_files::CA_BUNDLE)
+                .or(bundle.map(|(_, value)| value.as_str()));
+            let mut client = trusting(client, bundle)?;
             let mut builder = AmazonS3Builder::new().with_client_options(client.clone());
             let mut encrypted = false;
+            let mut is_said = false;
             for (key, value) in settings::<AmazonS3ConfigKey>("aws_", &profile, options)? {
                 match key {
                     AmazonS3ConfigKey::Client(key) => {
                         client = client.with_config(key, value.clone());
                     }
                     AmazonS3ConfigKey::Encryption(_) => encrypted = true,
+                    AmazonS3ConfigKey::UnsignedPayload => is_said = true,
                     _ => {}
                 }
                 builder = builder.with_config(key, value);
@@ -77,6 +84,10 @@ pub(super) fn connect(
             let region = region.unwrap_or_else(|| "us-east-1".to_owned());
             let payer = builder.get_config_value(&AmazonS3ConfigKey::RequestPayer);
             let payer = payer.as_deref() == Some("true");
+            if !is_said {
+                let protected = is_protected(&builder);
+                builder = builder.with_unsigned_payload(protected);
+            }
             let condition = AmazonS3ConfigKey::CopyIfNotExists;
             if builder.get_config_value(&condition).is_none() {
                 let header = ("if-none-match".to_owned(), "*".to_owned());
@@ -103,7 +114,8 @@ pub(super) fn connect(
             })
         }
         Provider::Google => {
-            let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client);
+            let mut builder =
+                GoogleCloudStorageBuilder::new().with_client_options(trusting(client, None)?);
             for (key, value) in settings::<GoogleConfigKey>("google_", &Vec::new(), options)? {
                 builder = builder.with_config(key, value);
             }
@@ -126,7 +138,8 @@ pub(super) fn connect(
                 .map_err(failed)
         }
         Provider::Azure => {
-            let mut builder = MicrosoftAzureBuilder::new().with_client_options(client);
+            let mut builder =
+                MicrosoftAzureBuilder::new().with_client_options(trusting(client, None)?);
             for (key, value) in settings::<AzureConfigKey>("azure_", &Vec::new(), options)? {
                 builder = builder.with_config(key, value);
             }
@@ -154,6 +167,21 @@ pub(super) fn connect(
     }
 }
 
+/// Whether what is sent cannot be changed on its way: by TLS with a service whose certificate is looked at. A hash of each body in
+/// the signature would say the same once more.
+fn is_protected(builder: &AmazonS3Builder) -> bool {
+    let value = |key| builder.get_config_value(&key);
+    let endpoint = value(AmazonS3ConfigKey::S3Endpoint);
+    let endpoint = endpoint.or_else(|| value(AmazonS3ConfigKey::Endpoint));
+    let scheme = |endpoint: String| Some(endpoint.split_once("://")?.0.to_owned());
+    // Without an endpoint it is Amazon's own.
+    let is_tls = endpoint.is_none_or(|endpoint| {
+        scheme(endpoint).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"))
+    });
+    let unchecked = AmazonS3ConfigKey::Client(ClientConfigKey::AllowInvalidCertificates);
+    is_tls && value(unchecked).is_none_or(|unchecked| unchecked == "false")
+}
+
 /// The AWS profile, without its keys where others were given.
 fn profile(options: &StoreOptions) -> Result<aws_files::Profile, OpenError> {
     let is_key = |name: &str| {
@@ -169,7 +197,8 @@ fn profile(options: &StoreOptions) -> Result<aws_files::Profile, OpenError> {
         return aws_files::profile(options);
     }
     let mut profile = aws_files::profile(options).unwrap_or_default();
-    profile.retain(|(key, _)| matches!(*key, "aws_region" | "aws_endpoint_url"));
+    let kept = ["aws_region", "aws_endpoint_url", aws_files::CA_BUNDLE];
+    profile.retain(|(key, _)| kept.contains(key));
     Ok(profile)
 }
 
@@ -350,6 +379,36 @@ mod tests {
         let elsewhere = ["endpoint=http://store.example".to_owned()];
         assert_eq!(allowed::<AmazonS3ConfigKey>("aws_", &elsewhere), None);
         assert_eq!(allowed::<AmazonS3ConfigKey>("aws_", &[]), None);
+    }
+
+    #[test]
+    fn a_body_is_signed_unless_tls_protects_it() {
+        let protected = |settings: &[(AmazonS3ConfigKey, &str)]| {
+            let builder = settings
+                .iter()
+                .fold(AmazonS3Builder::new(), |builder, (key, value)| {
+                    builder.with_config(*key, *value)
+                });
+            is_protected(&builder)
+        };
+        let (endpoint, own) = (AmazonS3ConfigKey::Endpoint, AmazonS3ConfigKey::S3Endpoint);
+        let unchecked = AmazonS3ConfigKey::Client(ClientConfigKey::AllowInvalidCertificates);
+        assert!(protected(&[]));
+        assert!(protected(&[(endpoint, "HTTPS://store:9000/")]));
+        assert!(!protected(&[(endpoint, "http://store:9000")]));
+        assert!(!protected(&[(endpoint, "store:9000")]));
+        assert!(!protected(&[(endpoint, "https://a"), (own, "http://b")]));
+        assert!(!protected(&[(unchecked, "true")]));
+        assert!(!protected(&[(endpoint, "https://a"), (unchecked, "yes")]));
+
+        let keys = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
+        let signs = |given: &[&str]| {
+            let connection = open("s3://b", &keys, given).unwrap();
+            format!("{connection:?}").contains("sign_payload: true")
+        };
+        assert!(!signs(&[]));
+        assert!(signs(&["endpoint=http://127.0.0.1:1"]));
+        assert!(signs(&["unsigned_payload=false"]), "what is said stands");
     }
 
     #[test]

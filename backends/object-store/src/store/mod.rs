@@ -24,6 +24,7 @@ mod parts;
 mod probe;
 mod retry;
 mod retry_policy;
+mod roots;
 mod s3;
 #[cfg(test)]
 pub(crate) mod tests;

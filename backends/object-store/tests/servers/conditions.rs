@@ -4,10 +4,11 @@ use futures_util::future::join_all;
 use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt, PutMode, PutOptions};
 use vfsd_object_store::store::{Ability, probe};
-use vfsd_testkit::servers::StoreServer;
+use vfsd_testkit::servers::{StoreServer, program};
 
 use crate::scene::{Servers, runtime};
-use crate::{Test, WRITABLE, test};
+use crate::write::object;
+use crate::{Test, Tool, WRITABLE, test};
 
 pub(crate) const TESTS: &[Test] = &[
     test(
@@ -16,12 +17,34 @@ pub(crate) const TESTS: &[Test] = &[
         safe,
     ),
     test("of_many_creators_one_wins_and_knows_it", WRITABLE, race),
+    Test {
+        tool: Some(OPENSSL),
+        ..test(
+            "bodies_of_any_size_go_by_https",
+            &[StoreServer::SeaweedFs],
+            by_https,
+        )
+    },
     test(
         "the_probe_refuses_a_store_that_ignores_conditions",
         &[StoreServer::Rclone],
         refused,
     ),
 ];
+
+const OPENSSL: Tool =
+    || program("VFSD_TEST_OPENSSL", "openssl").ok_or_else(|| "needs openssl".to_owned());
+
+fn by_https(servers: &Servers, kind: StoreServer) {
+    let scene = servers.bucket(kind);
+    let store = scene.secure_store();
+    for length in [10, 3 << 20] {
+        let (key, body) = (Path::from(format!("{length}")), vec![7; length]);
+        let sent = store.objects().put(&key, body.clone().into());
+        runtime().block_on(sent).unwrap();
+        assert!(object(&scene, key.as_ref()).unwrap() == body);
+    }
+}
 
 fn safe(servers: &Servers, kind: StoreServer) {
     let scene = servers.bucket(kind);

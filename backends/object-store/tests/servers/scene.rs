@@ -114,6 +114,23 @@ impl Scene {
         Store::open(&url, &self.options(), RetryPolicy::default()).unwrap()
     }
 
+    /// The same bucket by https. The authority's certificate is not there any more, as in a sandbox.
+    pub(crate) fn secure_store(&self) -> Store {
+        let (endpoint, authority) = self.server.https().unwrap();
+        let own = tempfile::NamedTempFile::new().unwrap();
+        std::fs::copy(authority, own.path()).unwrap();
+        let mut vars = self.server.environment();
+        vars.retain(|(name, _)| !matches!(name.as_str(), "AWS_ENDPOINT_URL" | "AWS_ALLOW_HTTP"));
+        vars.push(("AWS_ENDPOINT_URL".to_owned(), endpoint));
+        let bundle = own.path().to_str().unwrap().to_owned();
+        vars.push(("AWS_CA_BUNDLE".to_owned(), bundle));
+        let vars = vars.into_iter();
+        let options =
+            StoreOptions::from_vars(vars.map(|(name, value)| (name.into(), value.into())));
+        let url: StoreUrl = self.server.url(&self.bucket).parse().unwrap();
+        Store::open(&url, &options, RetryPolicy::default()).unwrap()
+    }
+
     pub(crate) fn put(&self, key: &str, body: impl Into<PutPayload>) {
         if let StoreServer::FakeGcs = self.server.kind() {
             let body: Vec<u8> = body.into().into_iter().flatten().collect();

@@ -131,6 +131,8 @@ pub struct RunningStore {
     address: SocketAddr,
     /// Where it tells what it has done, if it does.
     metrics: Option<SocketAddr>,
+    /// Where it listens for https, and the certificate of the authority that vouches for it.
+    secure: Option<(SocketAddr, PathBuf)>,
     folder: TempDir,
 }
 
@@ -153,6 +155,12 @@ impl RunningStore {
     /// The same as a URL.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Its URL by https, and the file with the certificate of the authority that vouches for it, if it has such.
+    pub fn https(&self) -> Option<(String, &Path)> {
+        let (address, authority) = self.secure.as_ref()?;
+        Some((format!("https://{address}"), authority))
     }
 
     /// Where it tells what it has done, at `/metrics` in the format of Prometheus, if it does.
@@ -236,6 +244,7 @@ impl RunningStore {
             child: limited.spawn()?,
             address,
             metrics: None,
+            secure: None,
             folder,
         };
         let begun = Instant::now();
