@@ -1,6 +1,7 @@
 //! What makes a node a directory, or a file of one version.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -109,6 +110,12 @@ impl FileBody {
         }
         let mut confirmed = self.confirmed.lock();
         *confirmed = (*confirmed).max(at);
+    }
+
+    /// Nobody knows whether the object is this version, after a `lifetime` of belief.
+    pub(super) fn doubt(&self, lifetime: Duration) {
+        let mut confirmed = self.confirmed.lock();
+        *confirmed = confirmed.checked_sub(lifetime).unwrap_or(*confirmed);
     }
 }
 

@@ -245,6 +245,29 @@ async fn a_directory_is_moved_with_its_files_up_to_a_thousand() {
     assert_eq!(scene.object("many/1000").await.unwrap(), "x");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_guest_reads_what_it_knows_of_a_directory_that_moved() {
+    let mut scene = Writable::new(&[("d/old", "old")]).await;
+    close(scene.create("d/new").await.unwrap()).await.unwrap();
+    let file = scene.open_to_write("d/new").await.unwrap();
+    write(file.as_ref(), 0, b"new").await.unwrap();
+    close(file).await.unwrap();
+    // The guest believes these names for a second, and opens them without asking.
+    let known = ["d/old", "d/new"].map(|path| scene.scene.find(path));
+    let [old, new] = known.map(|known| async { known.await.unwrap().node });
+    let (old, new) = (old.await, new.await);
+    scene.rename("d", "e", RenameFlags::empty()).await.unwrap();
+    for (node, name) in [(old, "old"), (new, "new")] {
+        scene.cost();
+        // In this store a copy has another ETag. The kernel looks a name up again that turns out to be stale.
+        let opened = open(node.as_ref()).await;
+        assert_eq!(opened.err(), Some(Errno::STALE));
+        assert_eq!(scene.cost(), (0, 0, 0, 1), "one look");
+        let file = scene.scene.open(&format!("e/{name}")).await.unwrap();
+        assert_eq!(read(file.as_ref(), 0, 9).await.unwrap(), name.as_bytes());
+    }
+}
+
 /// Makes files as a guest does, which looks for each name first.
 async fn make_files(scene: &Writable, directory: &str, numbers: std::ops::Range<u32>) {
     for number in numbers {

@@ -255,11 +255,14 @@ impl FlatNode {
             return Ok(());
         };
         writer.rename(node, file, &key);
-        // A copy may have another ETag. Who has it open, or changed it, goes on with that; others look it up anew.
+        // A copy may have another ETag. Who has it open, or changed it, goes on with that; others look at it first.
         if (file.writing.is_open() || file.writing.is_dirty())
             && let Some((object, _)) = bucket.look(&key).await?
         {
             bucket.set_version(file, &key, &object);
+        } else {
+            bucket.set_version(file, &key, &file.version().0);
+            file.doubt(bucket.options.lifetime);
         }
         Ok(())
     }
