@@ -2,6 +2,7 @@
 //! those inside it up to the session.
 
 use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -198,7 +199,16 @@ fn unless_stopped<T: Send + 'static>(
     stop.by(move || drop(told.send(Event::Stop)));
     thread::Builder::new()
         .name("open".to_owned())
-        .spawn(move || drop(sender.send(Event::Done(work()))))
+        .spawn(move || {
+            // Else this process would wait for ever: a signal can be told, too.
+            let done = catch_unwind(AssertUnwindSafe(work));
+            let done = done.unwrap_or_else(|_| {
+                Err(Failure::run(
+                    "cannot open the storages: a thread has panicked",
+                ))
+            });
+            drop(sender.send(Event::Done(done)));
+        })
         .map_err(|error| Failure::run(format!("cannot start a thread: {error}")))?;
     let first = events.recv_timeout(SLOW).or_else(|_| {
         slow();
@@ -219,4 +229,19 @@ fn unless_stopped<T: Send + 'static>(
     }
     tracing::info!("told to stop before all was open");
     Err(Failure::Stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_while_storages_are_opened_ends_the_start() {
+        let stop = Stop::default();
+        let opened: Result<(), _> = unless_stopped(&stop, || {}, || panic!("a storage's fault"));
+        let Err(Failure::Run(advice)) = opened else {
+            panic!("{opened:?}");
+        };
+        assert!(advice.contains("panicked"), "{advice}");
+    }
 }

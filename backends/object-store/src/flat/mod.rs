@@ -103,7 +103,7 @@ impl FlatBucket {
         let write = options.write.as_ref();
         if write.is_some_and(|write| write.overwrite == Overwrite::Refuse) {
             let report = probe(&store, prefix).await;
-            let report = report.map_err(|error| OpenError::store(store.name(), &error))?;
+            let report = report.map_err(|error| OpenError::writing(store.name(), &error))?;
             if !report.is_safe() {
                 return Err(OpenError::Careless(report));
             }

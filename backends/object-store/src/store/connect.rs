@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3CopyIfNotExists};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::client::HttpConnector;
+use object_store::client::{HttpConnector, HttpRequest, HttpRequestBody};
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::list::PaginatedListStore;
 use object_store::local::LocalFileSystem;
@@ -230,8 +230,15 @@ fn settings<K: FromStr + PartialEq>(
         let mut latest = settings.iter().rev();
         latest.find_map(|(other, value)| (*other == key).then_some(value.as_str()))
     };
-    let mut endpoints = ["aws_endpoint_url_s3", "endpoint", "base_url"].into_iter();
-    let is_here = endpoints.find_map(set).is_some_and(is_plain_loopback);
+    let endpoints = ["aws_endpoint_url_s3", "endpoint", "base_url"].map(set);
+    let given = || endpoints.iter().flatten().copied();
+    if let Some(wrong) = given().find(|endpoint| !is_address(endpoint)) {
+        return Err(OpenError::Credentials(format!(
+            "the endpoint '{}' is no address; it begins with https:// or http:// and has no spaces",
+            wrong.escape_default()
+        )));
+    }
+    let is_here = given().next().is_some_and(is_plain_loopback);
     if let (true, None, Ok(key)) = (is_here, set(ALLOW_HTTP), ALLOW_HTTP.parse()) {
         settings.push((key, "true".to_owned()));
     }
@@ -239,6 +246,20 @@ fn settings<K: FromStr + PartialEq>(
 }
 
 const ALLOW_HTTP: &str = "allow_http";
+
+/// Whether requests can be sent to an endpoint.
+fn is_address(endpoint: &str) -> bool {
+    let Some((scheme, rest)) = endpoint.split_once("://") else {
+        return false;
+    };
+    let is_known = ["http", "https"]
+        .iter()
+        .any(|own| scheme.eq_ignore_ascii_case(own));
+    let is_host = !rest.is_empty() && !rest.starts_with(['/', '?', '#']);
+    let mut request = HttpRequest::new(HttpRequestBody::empty());
+    let parsed = endpoint.parse().map(|parsed| *request.uri_mut() = parsed);
+    is_known && is_host && parsed.is_ok()
+}
 
 /// Whether an endpoint is plain http to a loopback address: what is sent there does not leave this host.
 fn is_plain_loopback(endpoint: &str) -> bool {
@@ -346,6 +367,33 @@ mod tests {
             "",
         ] {
             assert!(!is_plain_loopback(endpoint), "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_is_no_address_is_named() {
+        let keys = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
+        for endpoint in [
+            "127.0.0.1:9000",
+            "store",
+            "ftp://store",
+            "http://",
+            "http://a b",
+            "https:///x",
+        ] {
+            let given = format!("endpoint={endpoint}");
+            let refused = open("s3://b", &keys, &[&given]).unwrap_err().to_string();
+            assert!(
+                refused.contains(endpoint) && refused.contains("https://"),
+                "{refused}"
+            );
+        }
+        for endpoint in [
+            "https://store",
+            "HTTP://127.0.0.1:9000/",
+            "https://[::1]:9000/path",
+        ] {
+            open("s3://b", &keys, &[&format!("endpoint={endpoint}")]).unwrap();
         }
     }
 

@@ -61,7 +61,15 @@ impl OpenError {
     pub(crate) fn store(store: &str, error: &object_store::Error) -> Self {
         Self::Store {
             store: store.to_owned(),
-            reason: advice(error),
+            reason: advice(error, READING),
+        }
+    }
+
+    /// What a first write met.
+    pub(crate) fn writing(store: &str, error: &object_store::Error) -> Self {
+        Self::Store {
+            store: store.to_owned(),
+            reason: advice(error, WRITING),
         }
     }
 }
@@ -98,7 +106,19 @@ fn refused(error: &object_store::Error) -> Option<&Refused> {
 /// Whether the same request may have another answer soon.
 pub(super) fn is_transient(error: &object_store::Error) -> bool {
     use object_store::Error as E;
-    matches!(error, E::Generic { .. } | E::JoinError { .. }) && refused(error).is_none()
+    let is_passing = matches!(error, E::Generic { .. } | E::JoinError { .. });
+    is_passing && refused(error).is_none() && !deletion_is_denied(error)
+}
+
+/// Whether one of many objects that S3 was to delete is not to be deleted. The library has the text of that alone, with
+/// the code at its end.
+fn deletion_is_denied(error: &object_store::Error) -> bool {
+    let text = match error {
+        object_store::Error::Generic { source, .. } => source.to_string(),
+        _ => return false,
+    };
+    text.starts_with("DeleteObjects request failed for key ")
+        && text.ends_with("(code: AccessDenied)")
 }
 
 /// Whether the service does not allow it.
@@ -106,6 +126,7 @@ pub(crate) fn is_denied(error: &object_store::Error) -> bool {
     use object_store::Error as E;
     let status = refused(error).map(|refused| refused.status);
     matches!(status, Some(401 | 403))
+        || deletion_is_denied(error)
         || matches!(
             error,
             E::PermissionDenied { .. } | E::Unauthenticated { .. }
@@ -120,8 +141,15 @@ pub(super) fn is_unknown(error: &object_store::Error) -> bool {
         || matches!(error, E::NotSupported { .. } | E::NotImplemented { .. })
 }
 
+/// What is not allowed to who may not read.
+const READING: &str =
+    "the credentials do not allow to list it; reading needs s3:ListBucket and s3:GetObject";
+/// What is not allowed to who may read, and not write.
+const WRITING: &str = "the credentials do not allow to write to it; --flat-write needs s3:PutObject and s3:DeleteObject, \
+                       too: serve it read-only";
+
 /// One line on what went wrong and what to do about it.
-fn advice(error: &object_store::Error) -> String {
+fn advice(error: &object_store::Error, denied: &'static str) -> String {
     let text = one_line(error);
     let found = |pattern: &str| text.contains(pattern);
     let advice = match () {
@@ -136,9 +164,10 @@ fn advice(error: &object_store::Error) -> String {
             "the service does not take these credentials; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         }
         _ if found("ExpiredToken") => "the credentials have expired; renew them",
-        _ if is_denied(error) => {
-            "the credentials do not allow to list it; reading needs s3:ListBucket and s3:GetObject"
+        _ if found("RequestTimeTooSkewed") || found("RequestExpired") => {
+            "this host's clock and the service's are too far apart; set this host's"
         }
+        _ if is_denied(error) => denied,
         _ if found("answered 301")
             || found("answered 307")
             || found("PermanentRedirect")
@@ -180,5 +209,29 @@ mod tests {
             "{shown}"
         );
         assert!(!shown.contains(['\n', '\r']), "{shown}");
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_is_not_taken_for_credentials_that_are() {
+        let error = object_store::Error::PermissionDenied {
+            path: "b".to_owned(),
+            source: "answered 403: <Code>RequestTimeTooSkewed</Code>".into(),
+        };
+        let shown = OpenError::store("s3://b", &error).to_string();
+        assert!(shown.contains("this host's clock"), "{shown}");
+    }
+
+    #[test]
+    fn a_deletion_that_is_not_allowed_is_not_tried_again() {
+        let failed = |code: &str| object_store::Error::Generic {
+            store: "S3",
+            source: format!("DeleteObjects request failed for key a: No. (code: {code})").into(),
+        };
+        let denied = failed("AccessDenied");
+        assert!(is_denied(&denied) && !is_transient(&denied));
+        let passing = failed("SlowDown");
+        assert!(!is_denied(&passing) && is_transient(&passing));
+        let shown = OpenError::writing("s3://b", &denied).to_string();
+        assert!(shown.contains("do not allow to write"), "{shown}");
     }
 }
