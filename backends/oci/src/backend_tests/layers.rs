@@ -1,5 +1,7 @@
 //! What of an image's layers is kept, and what of them is believed.
 
+use std::path::PathBuf;
+
 use super::*;
 
 #[test]
@@ -37,6 +39,38 @@ fn layers_are_indexed_once_and_read_from_the_cache_without_their_blobs() {
         numbers
     );
     assert!(at(&image, "usr/lib/big").content().unwrap() == big);
+}
+
+#[test]
+fn what_an_earlier_version_has_kept_is_made_again() {
+    let served = Served::new(&tars(), gzip);
+    let image = served.open().unwrap();
+    let big = at(&image, "usr/lib/big").content().unwrap();
+    drop(image);
+    let kept = || -> Vec<PathBuf> {
+        let folder = std::fs::read_dir(served.options().cache.join("layers")).unwrap();
+        let paths = folder.map(|entry| entry.unwrap().path());
+        let mut kept: Vec<PathBuf> = paths
+            .filter(|path| path.extension().is_some_and(|it| it != "lock"))
+            .collect();
+        kept.sort();
+        kept
+    };
+    let versions = || -> Vec<u8> {
+        let version = |path: &PathBuf| std::fs::read(path).unwrap()[8];
+        kept().iter().map(version).collect()
+    };
+    let (files, ours) = (kept(), versions());
+    assert_eq!(files.len(), 4, "{files:?}: two indexes and two contents");
+    for path in &files {
+        let mut bytes = std::fs::read(path).unwrap();
+        bytes[8] -= 1;
+        std::fs::write(path, bytes).unwrap();
+    }
+    let image = served.open().unwrap();
+    assert!(at(&image, "usr/lib/big").content().unwrap() == big);
+    drop(image);
+    assert_eq!((kept(), versions()), (files, ours));
 }
 
 #[test]

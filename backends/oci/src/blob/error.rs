@@ -59,7 +59,7 @@ pub enum SpanFault {
     #[error("{0}")]
     Decode(BlobError),
     /// What was read is not what was there when the layer was indexed.
-    #[error("the {0} bytes have another SHA-256 than the index says")]
+    #[error("the {0} bytes have another digest than the index says")]
     Mismatch(&'static str),
     /// What was read is not the table of contents that the image's manifest names.
     #[error("the table of contents has another SHA-256 than the manifest says")]

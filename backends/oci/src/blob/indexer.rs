@@ -6,7 +6,7 @@ use super::checkpoint::Checkpoint;
 use super::decoder::{Decoder, Point};
 use super::hashing::Hashing;
 use super::span::{BlobIndex, Resume, Span};
-use super::{BlobError, Compression};
+use super::{BlobError, Compression, SpanDigest};
 
 /// How a blob is indexed.
 #[derive(Debug, Clone)]
@@ -285,7 +285,7 @@ impl Work {
         let hashes = self.hashing.finish()?;
         let mut checkpoints = hashes.checkpoints.into_iter();
         let spans = self.spans.into_iter().zip(hashes.spans);
-        let spans = spans.map(|(span, (compressed_sha256, decoded_sha256))| {
+        let spans = spans.map(|(span, (compressed, decoded))| {
             let checkpoint = match span.has_checkpoint {
                 true => checkpoints.next(),
                 false => None,
@@ -294,8 +294,8 @@ impl Work {
                 compressed: span.compressed,
                 decoded: span.decoded,
                 resume: checkpoint.unwrap_or(Resume::Fresh),
-                compressed_sha256: Some(compressed_sha256),
-                decoded_sha256,
+                compressed_digest: Some(compressed),
+                decoded_digest: SpanDigest::Blake3(decoded),
             }
         });
         Ok(BlobIndex {

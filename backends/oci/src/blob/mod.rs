@@ -1,7 +1,7 @@
 //! A layer as a blob: how it is compressed, and how any piece of it is read without the rest.
 //!
 //! A [`BlobIndexer`] decodes a layer once, from its first byte to its last, and notes [spans](Span):
-//! where decoding can begin anew, and what SHA-256 the bytes up to the next such place have. From
+//! where decoding can begin anew, and what digest the bytes up to the next such place have. From
 //! then on a [`SpanReader`] reads any span by itself, and hands nothing out that differs.
 
 mod checkpoint;
@@ -17,6 +17,7 @@ mod indexer;
 mod reader;
 mod source;
 mod span;
+mod span_digest;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -28,3 +29,5 @@ pub use indexer::{BlobIndexer, BlobOptions};
 pub use reader::SpanReader;
 pub use source::{BlobSource, Check};
 pub use span::{BlobIndex, Resume, Span, Window};
+pub(crate) use span_digest::SpanHasher;
+pub use span_digest::{Blake3Digest, SpanDigest};

@@ -3,11 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
-
 use super::decoder::{Decoder, Step};
 use super::span::{BlobIndex, Resume, Span};
-use super::{BlobError, BlobSource, Check, Compression, Sha256Digest, SpanError, SpanFault};
+use super::{
+    Blake3Digest, BlobError, BlobSource, Check, Compression, SpanError, SpanFault, SpanHasher,
+};
 
 /// The most of a blob that is asked for, and held, at once.
 const PIECE: u64 = 4 << 20;
@@ -37,7 +37,7 @@ impl<S: BlobSource> SpanReader<S> {
 
     /// Decodes a span and gives `sink` its bytes, in order, in pieces of at most 4 MiB.
     ///
-    /// **They count only if this ends well**: the SHA-256 is known when the last byte was given.
+    /// **They count only if this ends well**: the digest is known when the last byte was given.
     /// Never more bytes are given than the span has. Memory: two pieces and a decoder, however
     /// large the span is.
     ///
@@ -98,7 +98,7 @@ impl<S: BlobSource> SpanReader<S> {
     ) -> Result<(), SpanFault> {
         let mut offset = span.compressed.start;
         let mut output = Output::of(span, sink);
-        let mut compressed = Sha256::new();
+        let mut compressed = blake3::Hasher::new();
         let mut decoder = None;
         let mut piece = Vec::new();
         // A span without compressed bytes still has to be decoded, to nothing.
@@ -116,9 +116,11 @@ impl<S: BlobSource> SpanReader<S> {
             compressed.update(&piece);
             // Wrong bytes do not even reach the decoder, if all are there already.
             if left == size
-                && let Some(expected) = span.compressed_sha256
+                && span
+                    .compressed_digest
+                    .is_some_and(|expected| expected != Blake3Digest::from(&compressed))
             {
-                matches(&mut compressed, expected, "compressed")?;
+                return Err(SpanFault::Mismatch("compressed"));
             }
             let mut input = piece.as_slice();
             let decoder = match &mut decoder {
@@ -127,7 +129,7 @@ impl<S: BlobSource> SpanReader<S> {
             };
             output.feed(decoder, input)?;
             // What has no sum of its own need not be read further than it counts.
-            let is_enough = span.compressed_sha256.is_none() && output.left == 0;
+            let is_enough = span.compressed_digest.is_none() && output.left == 0;
             if left == size || is_enough {
                 break;
             }
@@ -163,7 +165,7 @@ pub(super) fn decode_all(
 
 struct Output<'a, F> {
     left: u64,
-    sha256: Sha256,
+    hasher: SpanHasher,
     sink: &'a mut F,
 }
 
@@ -171,18 +173,21 @@ impl<'a, F: FnMut(&[u8]) -> io::Result<()>> Output<'a, F> {
     fn of(span: &Span, sink: &'a mut F) -> Self {
         Self {
             left: length(&span.decoded),
-            sha256: Sha256::new(),
+            hasher: span.decoded_digest.hasher(),
             sink,
         }
     }
 
     /// Whether all of the span came out, and is what it should be.
-    fn finish(mut self, span: &Span) -> Result<(), SpanFault> {
+    fn finish(self, span: &Span) -> Result<(), SpanFault> {
         if self.left > 0 {
             let short = BlobError::Malformed("a span gives fewer bytes than the index says");
             return Err(SpanFault::Decode(short));
         }
-        matches(&mut self.sha256, span.decoded_sha256, "decoded")
+        match self.hasher.finish() == span.decoded_digest {
+            true => Ok(()),
+            false => Err(SpanFault::Mismatch("decoded")),
+        }
     }
 
     /// Decodes until the input is used up, or the span is complete: what follows then belongs to
@@ -200,24 +205,12 @@ impl<'a, F: FnMut(&[u8]) -> io::Result<()>> Output<'a, F> {
             let wanted = usize::try_from(self.left).unwrap_or(usize::MAX);
             let output = output.get(..wanted).unwrap_or(output);
             self.left = self.left.saturating_sub(size(output.len()));
-            self.sha256.update(output);
+            self.hasher.update(output);
             if !output.is_empty() {
                 (self.sink)(output).map_err(SpanFault::Sink)?;
             }
         }
         Ok(())
-    }
-}
-
-fn matches(
-    state: &mut Sha256,
-    expected: Sha256Digest,
-    what: &'static str,
-) -> Result<(), SpanFault> {
-    if Sha256Digest::from(std::mem::take(state)) == expected {
-        Ok(())
-    } else {
-        Err(SpanFault::Mismatch(what))
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::gzip::WINDOW;
 use super::reader::decode_all;
-use super::{BlobError, Compression, Sha256Digest, SpanError, SpanFault};
+use super::{Blake3Digest, BlobError, Compression, Sha256Digest, SpanDigest, SpanError, SpanFault};
 
 /// Where the spans of a blob lie and what they must be: enough to read any of them by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +63,8 @@ impl BlobIndex {
     /// `Mismatch`, with the layer and the span, if they are not.
     pub fn check(&self, span: usize, bytes: &[u8]) -> Result<(), SpanError> {
         let wanted = self.spans.get(span).ok_or(SpanFault::Missing);
-        let checked = wanted.and_then(|wanted| match wanted.compressed_sha256 {
-            Some(sha256) if sha256 == Sha256Digest::of(bytes) => Ok(()),
+        let checked = wanted.and_then(|wanted| match wanted.compressed_digest {
+            Some(digest) if digest == Blake3Digest::of(bytes) => Ok(()),
             Some(_) => Err(SpanFault::Mismatch("compressed")),
             None => decode_all(self.compression, wanted, bytes),
         });
@@ -85,10 +85,10 @@ pub struct Span {
     pub decoded: Range<u64>,
     /// How decoding begins.
     pub resume: Resume,
-    /// SHA-256 of its bytes in the blob; none where only that of the decoded ones is known.
-    pub compressed_sha256: Option<Sha256Digest>,
-    /// SHA-256 of its decoded bytes.
-    pub decoded_sha256: Sha256Digest,
+    /// The digest of its bytes in the blob; none where only that of the decoded ones is known.
+    pub compressed_digest: Option<Blake3Digest>,
+    /// The digest of its decoded bytes.
+    pub decoded_digest: SpanDigest,
 }
 
 /// How the decoding of a span begins.

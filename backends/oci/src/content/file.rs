@@ -1,13 +1,13 @@
 //! The cache file: which spans it holds, and their contents.
 //!
 //! ```text
-//! header, one page | a byte for each span | a SHA-256 for each span | a time for each span | contents, from a page on
+//! header, one page | a byte for each span | a BLAKE3 for each span | a time for each span | contents, from a page on
 //! ```
 //!
 //! A span's byte says `WRITTEN` after its contents were written, and `DURABLE` after they were
 //! synced. What was written outlives the process, however it ends, but not the host: so `WRITTEN`
 //! counts only in the boot that the header names. No byte has to be taken back after a crash, and
-//! none has to be verified again. The SHA-256 is that of what the span has in this file: whoever
+//! none has to be verified again. The BLAKE3 is that of what the span has in this file: whoever
 //! doubts the disk can [look](super::verify_content) without the layer. The time is when the span was read last, where
 //! the cache is bounded.
 //!
@@ -25,12 +25,12 @@ use rustix::fs::{FallocateFlags, FlockOperation, SeekFrom, fallocate, flock, see
 use rustix::io::Errno;
 
 use super::layout::PAGE;
-use crate::blob::Sha256Digest;
+use crate::blob::{Blake3Digest, Sha256Digest};
 
 const MAGIC: &[u8; 8] = b"vfsdcach";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
-/// Bytes of a SHA-256.
+/// Bytes of a BLAKE3.
 const SUM: u64 = 32;
 
 /// Bytes of a time, in milliseconds since 1970.
@@ -238,16 +238,16 @@ impl CacheFile {
         self.writable.write_all_at(&[state], place(span))
     }
 
-    /// The SHA-256 of what a span has here, which counts once its state says that it is there.
-    pub(super) fn set_sum(&self, span: usize, sum: Sha256Digest) -> io::Result<()> {
+    /// The BLAKE3 of what a span has here, which counts once its state says that it is there.
+    pub(super) fn set_sum(&self, span: usize, sum: Blake3Digest) -> io::Result<()> {
         self.writable.write_all_at(&sum.0, self.sum_place(span))
     }
 
-    pub(super) fn sum(&self, span: usize) -> io::Result<Sha256Digest> {
+    pub(super) fn sum(&self, span: usize) -> io::Result<Blake3Digest> {
         let mut sum = [0; 32];
         self.writable
             .read_exact_at(&mut sum, self.sum_place(span))?;
-        Ok(Sha256Digest(sum))
+        Ok(Blake3Digest(sum))
     }
 
     fn sum_place(&self, span: usize) -> u64 {

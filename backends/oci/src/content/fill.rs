@@ -6,11 +6,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sha2::{Digest as _, Sha256};
-
 use super::file::{ABSENT, DURABLE, WRITTEN};
 use super::{ContentError, LayerContent};
-use crate::blob::{BlobSource, Sha256Digest, SpanFault, SpanReader};
+use crate::blob::{Blake3Digest, BlobSource, SpanFault, SpanReader};
 use crate::counters::Found;
 use vfsd_backend::Wait;
 
@@ -130,18 +128,18 @@ impl LayerContent {
         Ok(())
     }
 
-    /// Reads a span, verifies it, and only then writes its contents to their places; gives the SHA-256 of those.
+    /// Reads a span, verifies it, and only then writes its contents to their places; gives the BLAKE3 of those.
     pub(super) fn fetch(
         &self,
         span: usize,
         reader: &SpanReader<Arc<dyn BlobSource>>,
-    ) -> Result<Sha256Digest, ContentError> {
-        let mut sum = Sha256::new();
+    ) -> Result<Blake3Digest, ContentError> {
+        let mut sum = blake3::Hasher::new();
         match reader.read(span, self.in_memory) {
             Ok(bytes) => {
                 let range = self.decoded_range(span);
                 self.scatter(&bytes, range.start, &mut sum)?;
-                return Ok(sum.into());
+                return Ok((&sum).into());
             }
             Err(error) if matches!(error.reason, SpanFault::TooLarge { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -151,7 +149,7 @@ impl LayerContent {
         let mut buffer = vec![0; PIECE];
         loop {
             match verified.read(&mut buffer) {
-                Ok(0) => return Ok(sum.into()),
+                Ok(0) => return Ok((&sum).into()),
                 Ok(count) => {
                     self.scatter(buffer.get(..count).unwrap_or_default(), at, &mut sum)?;
                     at = at.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
@@ -183,7 +181,7 @@ impl LayerContent {
     ///
     /// Places ascend as data do in the tar, and what is between them is padding: so one write does
     /// for many small files.
-    fn scatter(&self, bytes: &[u8], tar_offset: u64, sum: &mut Sha256) -> io::Result<()> {
+    fn scatter(&self, bytes: &[u8], tar_offset: u64, sum: &mut blake3::Hasher) -> io::Result<()> {
         let length = u64::try_from(bytes.len()).map_err(io::Error::other)?;
         let end = tar_offset.saturating_add(length);
         let mut gathered: Vec<u8> = Vec::new();

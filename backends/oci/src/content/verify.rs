@@ -3,14 +3,13 @@
 use std::io;
 use std::path::Path;
 
-use sha2::{Digest as _, Sha256};
 use vfsd_backend::Wait;
 
 use super::file::{ABSENT, CacheFile, HostBoot, states_of};
 use super::layout::Layout;
 use super::pins::{Lock, lock};
 use super::{ContentError, place};
-use crate::blob::Sha256Digest;
+use crate::blob::Blake3Digest;
 use crate::index::LayerIndex;
 
 /// How much is read at once.
@@ -62,17 +61,17 @@ pub fn verify_content(folder: &Path, index: &LayerIndex) -> Result<VerifiedConte
     Ok(found)
 }
 
-/// The SHA-256 of what a span has in the file; none where the disk cannot be read.
+/// The BLAKE3 of what a span has in the file; none where the disk cannot be read.
 fn sum(
     file: &CacheFile,
     layout: &Layout,
     index: &LayerIndex,
     span: usize,
-) -> io::Result<Option<Sha256Digest>> {
+) -> io::Result<Option<Blake3Digest>> {
     use std::os::unix::fs::FileExt as _;
     let decoded = index.blob.spans.get(span).map(|span| span.decoded.clone());
     let mut buffer = vec![0; PIECE];
-    let mut sum = Sha256::new();
+    let mut sum = blake3::Hasher::new();
     for placed in layout.placed_in(decoded.unwrap_or(0..0)) {
         let mut done: u64 = 0;
         while done < placed.length {
@@ -80,14 +79,14 @@ fn sum(
             let target = buffer.get_mut(..left.min(PIECE)).unwrap_or_default();
             let offset = placed.cache_offset.saturating_add(done);
             match file.readable.read_exact_at(target, offset) {
-                Ok(()) => sum.update(&*target),
+                Ok(()) => drop(sum.update(target)),
                 // A sector that is lost is as wrong as one that has other bytes.
                 Err(_) => return Ok(None),
             }
             done = done.saturating_add(u64::try_from(target.len()).unwrap_or(u64::MAX));
         }
     }
-    Ok(Some(sum.into()))
+    Ok(Some((&sum).into()))
 }
 
 /// Which spans a cache file has, for whoever only counts: for each whether it is there. None if `path` is no such

@@ -38,7 +38,7 @@ pub struct LayerIndex {
 const MAGIC: [u8; 8] = *b"vfsdlayr";
 
 /// The version of the format that is written. Others are not read: an index can be made again.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// How much more the number of the compression is for an index from a table of contents.
 const OF_CONTENTS: u8 = 3;

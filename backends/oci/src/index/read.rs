@@ -6,7 +6,9 @@ use std::sync::Arc;
 use vfsd_backend::{Device, Timestamp};
 
 use super::{BORROWED, FOOTER, LayerIndex, LoadError, MAGIC, OF_CONTENTS, VERSION};
-use crate::blob::{BlobIndex, Compression, Resume, Sha256Digest, Span, Window};
+use crate::blob::{
+    Blake3Digest, BlobIndex, Compression, Resume, Sha256Digest, Span, SpanDigest, Window,
+};
 use crate::{DataExtent, EntryKind, LayerEntry};
 
 type Read<T> = Result<T, &'static str>;
@@ -69,6 +71,10 @@ impl<'a> Reader<'a> {
 
     fn digest(&mut self) -> Read<Sha256Digest> {
         self.array().map(Sha256Digest)
+    }
+
+    fn blake3(&mut self) -> Read<Blake3Digest> {
+        self.array().map(Blake3Digest)
     }
 
     /// So many items, each of at least `least` bytes: what can't be there is not made room for.
@@ -169,8 +175,8 @@ impl<'a> Reader<'a> {
                 compressed,
                 decoded,
                 resume: Resume::Fresh,
-                compressed_sha256: None,
-                decoded_sha256: reader.digest()?,
+                compressed_digest: None,
+                decoded_digest: SpanDigest::Sha256(reader.digest()?),
             })
         })?;
         match decoded_end == decoded_size {
@@ -203,8 +209,8 @@ impl<'a> Reader<'a> {
             compressed: start..compressed_end,
             decoded: ends.1..decoded_end,
             resume,
-            compressed_sha256: Some(self.digest()?),
-            decoded_sha256: self.digest()?,
+            compressed_digest: Some(self.blake3()?),
+            decoded_digest: SpanDigest::Blake3(self.blake3()?),
         })
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! magic 8 | version u32 | compression u8 | digest 32 | size u64 | diff-id 32 | decoded size u64
 //! spans u64 | span: compressed end u64, decoded end u64, resume u8 (0: fresh; 1 + bits: window
-//!             bytes follow), SHA-256 of its compressed and of its decoded bytes
+//!             bytes follow), BLAKE3 of its compressed and of its decoded bytes
 //! entries u64 | entry: type u8, path bytes, permissions u16, uid u32, gid u32, mtime i64 u32,
 //!               xattrs u32 (each: name bytes, value bytes), what the type has
 //! notes u32 (each: bytes)
@@ -17,7 +17,7 @@
 //! follows the decoded size.
 
 use super::{BORROWED, LayerIndex, MAGIC, OF_CONTENTS, VERSION};
-use crate::blob::{Compression, Resume, Sha256Digest, Span};
+use crate::blob::{Blake3Digest, Compression, Resume, Sha256Digest, Span};
 use crate::{EntryKind, LayerEntry};
 
 impl LayerIndex {
@@ -98,8 +98,8 @@ impl Writer {
                 self.bytes(window.packed());
             }
         }
-        self.raw(&span.compressed_sha256.unwrap_or(Sha256Digest([0; 32])).0);
-        self.raw(&span.decoded_sha256.0);
+        self.raw(&span.compressed_digest.unwrap_or(Blake3Digest([0; 32])).0);
+        self.raw(span.decoded_digest.bytes());
     }
 
     /// A span of an index from a table of contents.
@@ -107,7 +107,7 @@ impl Writer {
         self.u64(span.compressed.start);
         self.u64(span.compressed.end);
         self.u64(span.decoded.end);
-        self.raw(&span.decoded_sha256.0);
+        self.raw(span.decoded_digest.bytes());
     }
 
     fn entry(&mut self, entry: &LayerEntry) {

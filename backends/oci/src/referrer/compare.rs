@@ -2,9 +2,7 @@
 
 use std::io::{self, Read};
 
-use sha2::{Digest as _, Sha256};
-
-use crate::blob::{BlobError, Sha256Digest, Span};
+use crate::blob::{BlobError, Span, SpanHasher};
 use crate::index::{IndexBuilder, IndexError, IndexOptions, LayerIndex};
 
 /// How much is read at once.
@@ -82,7 +80,7 @@ pub(super) fn agrees(own: &LayerIndex, other: &LayerIndex) -> Option<bool> {
     }
     let sums = |index: &LayerIndex| -> Vec<_> {
         let spans = index.blob.spans.iter();
-        spans.map(|span| span.decoded_sha256).collect()
+        spans.map(|span| span.decoded_digest).collect()
     };
     (decoded(own) == decoded(other)).then(|| sums(own) == sums(other))
 }
@@ -91,9 +89,9 @@ pub(super) fn agrees(own: &LayerIndex, other: &LayerIndex) -> Option<bool> {
 struct Sums<'a> {
     /// Those that are not complete yet.
     spans: &'a [Span],
-    /// Bytes that the first of them still needs.
+    /// Bytes that the first of them still needs, and what it has so far.
     left: u64,
-    state: Sha256,
+    hasher: Option<SpanHasher>,
     is_wrong: bool,
 }
 
@@ -102,7 +100,7 @@ impl<'a> Sums<'a> {
         let mut sums = Self {
             spans,
             left: 0,
-            state: Sha256::new(),
+            hasher: None,
             is_wrong: false,
         };
         sums.begin();
@@ -114,28 +112,31 @@ impl<'a> Sums<'a> {
         while let Some((span, rest)) = self.spans.split_first() {
             self.left = span.decoded.end.saturating_sub(span.decoded.start);
             if self.left > 0 {
+                self.hasher = Some(span.decoded_digest.hasher());
                 return;
             }
             self.spans = rest;
         }
+        self.hasher = None;
     }
 
     fn take(&mut self, mut piece: &[u8]) {
         while !piece.is_empty() && !self.is_wrong {
-            let Some((span, rest)) = self.spans.split_first() else {
+            let (Some((span, rest)), Some(hasher)) = (self.spans.split_first(), &mut self.hasher)
+            else {
                 // More than all spans together.
                 self.is_wrong = true;
                 return;
             };
             let most = usize::try_from(self.left).unwrap_or(usize::MAX);
             let (taken, behind) = piece.split_at(most.min(piece.len()));
-            self.state.update(taken);
+            hasher.update(taken);
             piece = behind;
             let count = u64::try_from(taken.len()).unwrap_or(u64::MAX);
             self.left = self.left.saturating_sub(count);
             if self.left == 0 {
-                let found = Sha256Digest::from(std::mem::take(&mut self.state));
-                self.is_wrong = found != span.decoded_sha256;
+                let found = self.hasher.take().map(SpanHasher::finish);
+                self.is_wrong = found != Some(span.decoded_digest);
                 self.spans = rest;
                 self.begin();
             }

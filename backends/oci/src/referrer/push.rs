@@ -91,10 +91,11 @@ pub fn push_indexes(options: &Options) -> Result<PushedIndexes, PushError> {
     })
 }
 
-/// The index that this host has made of a layer; none where it has borrowed one.
+/// The index that this host has made of a layer; none where it has borrowed one, or an earlier version has made it.
 fn own_index(cache: &Path, layer: Sha256Digest) -> io::Result<Option<LayerIndex>> {
     match LayerIndex::load(&LayerIndex::own_path(&cache.join("layers"), layer)) {
         Err(LoadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(LoadError::Foreign) => Ok(None),
         index => index.map(Some).map_err(io::Error::other),
     }
 }

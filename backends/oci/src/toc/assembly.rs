@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use vfsd_backend::{Device, Timestamp};
 
-use crate::blob::{BlobIndex, Compression, Resume, Sha256Digest, Span};
+use crate::blob::{BlobIndex, Compression, Resume, Sha256Digest, Span, SpanDigest};
 use crate::index::{IndexOptions, LayerIndex};
 use crate::{DataExtent, EntryKind, LayerEntry};
 
@@ -275,8 +275,8 @@ impl Assembly {
                 compressed: chunk.offset..chunk.end.unwrap_or(next),
                 decoded,
                 resume: Resume::Fresh,
-                compressed_sha256: None,
-                decoded_sha256: chunk.sha256,
+                compressed_digest: None,
+                decoded_digest: SpanDigest::Sha256(chunk.sha256),
             }
         });
         let blob = BlobIndex {

@@ -71,8 +71,12 @@ fn z10_a_changed_index_never_gives_wrong_bytes() {
         |span| span.compressed.end = u64::MAX,
         |span| span.decoded.end += 1,
         |span| span.decoded.end = u64::MAX,
-        |span| span.compressed_sha256.as_mut().unwrap().0[0] ^= 1,
-        |span| span.decoded_sha256.0[31] ^= 1,
+        |span| span.compressed_digest.as_mut().unwrap().0[0] ^= 1,
+        |span| {
+            if let SpanDigest::Blake3(digest) = &mut span.decoded_digest {
+                digest.0[31] ^= 1;
+            }
+        },
         |span| span.resume = Resume::Fresh,
     ];
     for change in changes {

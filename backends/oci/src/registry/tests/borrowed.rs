@@ -7,7 +7,7 @@ use vfsd_backend::{Backend as _, Errno, OpenFlags};
 use vfsd_testkit::place::{Outcome, Place};
 
 use crate::ahead::Stopped;
-use crate::blob::{Resume, Window};
+use crate::blob::{Blake3Digest, Resume, SpanDigest, Window};
 use crate::index::LayerIndex;
 use crate::referrer::{IndexFrom, push_indexes};
 use crate::{EntryKind, Options};
@@ -222,12 +222,20 @@ fn without_an_index_that_can_be_used_the_layers_are_read() {
     host.host = tempfile::tempdir().unwrap();
     host.artifact = host.scene.manifest;
     host.assert_reads_layers();
-    let sent: [fn(&mut LayerIndex) -> Vec<u8>; 3] = [
+    let sent: [fn(&mut LayerIndex) -> Vec<u8>; 4] = [
         |_| b"no zstd".to_vec(),
         |_| zstd::bulk::compress(b"no index", 1).unwrap(),
         |index| {
             let mut bytes = index.to_bytes();
             bytes[100] ^= 1;
+            zstd::bulk::compress(&bytes, 1).unwrap()
+        },
+        // Of an earlier version, whose sum is right.
+        |index| {
+            let mut bytes = index.to_bytes();
+            bytes.truncate(bytes.len() - 32);
+            bytes[8] -= 1;
+            bytes.extend(Sha256Digest::of(&bytes).0);
             zstd::bulk::compress(&bytes, 1).unwrap()
         },
     ];
@@ -317,11 +325,11 @@ fn a_piece_that_is_not_what_the_index_says_is_an_error_and_never_data() {
     let changes: [fn(&mut LayerIndex); 4] = [
         |index| {
             let blob = Arc::make_mut(&mut index.blob);
-            blob.spans[0].compressed_sha256 = Some(Sha256Digest::of(b""));
+            blob.spans[0].compressed_digest = Some(Blake3Digest::of(b""));
         },
         |index| {
             let blob = Arc::make_mut(&mut index.blob);
-            blob.spans[0].decoded_sha256 = Sha256Digest::of(b"");
+            blob.spans[0].decoded_digest = SpanDigest::Blake3(Blake3Digest::of(b""));
         },
         |index| {
             let blob = Arc::make_mut(&mut index.blob);
@@ -380,7 +388,7 @@ fn other_bytes(index: &mut LayerIndex) {
     let blob = Arc::make_mut(&mut index.blob);
     let (first, second) = blob.spans.split_at_mut(1);
     // Two pieces of which one says what the other one is: nothing is missing, but not where it should be.
-    first[0].decoded_sha256 = second[0].decoded_sha256;
+    first[0].decoded_digest = second[0].decoded_digest;
 }
 
 #[test]
