@@ -288,16 +288,17 @@ impl BlobSource for RegistryBlob {
             let range = self.range(offset, buffer)?;
             let mut transfer = Transfer::new(Arc::clone(&place), range);
             transfer.read_exact(buffer)?;
+            // What began at one place and ended at another says nothing of either: all of it is asked of the other.
+            let ended = transfer.place;
+            let is_of_one = Arc::ptr_eq(&ended, &place);
+            if is_of_one && place.next.is_none() {
+                return Ok(());
+            }
             let Err(error) = check(buffer) else {
                 return Ok(());
             };
-            // What began at one place and ended at another says nothing of either: all of it is asked of the other.
-            let ended = transfer.place;
-            let next = match Arc::ptr_eq(&ended, &place) {
-                true => {
-                    let Some(next) = place.next.clone() else {
-                        return Ok(());
-                    };
+            let next = match place.next.clone() {
+                Some(next) if is_of_one => {
                     place.count_wrong();
                     place.client.distrust();
                     let wrong = place.client.image().registry();
@@ -306,7 +307,7 @@ impl BlobSource for RegistryBlob {
                     );
                     next
                 }
-                false => ended,
+                _ => ended,
             };
             place = Place::best(next);
         }

@@ -157,3 +157,30 @@ fn an_image_of_another_registry_is_not_looked_for_at_a_mirror() {
     OciImage::open(&options).unwrap();
     assert_eq!(other.seen(), []);
 }
+
+#[test]
+fn bytes_are_compared_early_only_where_another_place_could_be_asked() {
+    let scene = Scene::new();
+    let mirror = mirror(&scene, &[("t", scene.manifest)]);
+    let own = scene.server.address().to_string();
+    for (mirrors, compared) in [(vec![], 0), (vec![(own, mirror.address().to_string())], 1)] {
+        let amd64 = "linux/amd64".parse().unwrap();
+        let settings = Settings {
+            mirrors,
+            ..scene.settings()
+        };
+        let image = Image::open(&scene.name(":t"), Some(&amd64), &scene.cache(), &settings);
+        let image = image.unwrap();
+        let source = image.open_layer(&image.layers[0]).unwrap();
+        let times = std::cell::Cell::new(0);
+        let mut bytes = vec![0; 1000];
+        let check = |bytes: &[u8]| {
+            times.set(times.get() + 1);
+            assert_eq!(bytes, &scene.blob[5..1005]);
+            Ok(())
+        };
+        source.read_right(5, &mut bytes, &check).unwrap();
+        assert_eq!(bytes, scene.blob[5..1005]);
+        assert_eq!(times.get(), compared);
+    }
+}
