@@ -3,6 +3,8 @@
 //! An [`Inflater`] stops between blocks, where another one can [continue](Inflater::continue_at) with the 32 KiB before.
 //! The safe interfaces of zlib-rs say neither how many bits of a byte are left there, nor do they take such bits: so this
 //! is its interface in the manner of C, and the only place that calls it.
+//!
+//! Of those 32 KiB what follows repeats little: [`References`] tells which of them.
 
 #![deny(
     clippy::indexing_slicing,
@@ -24,11 +26,14 @@
     reason = "zlib-rs has these functions in the manner of C alone"
 )]
 
+mod references;
 #[cfg(test)]
 mod tests;
 
 use std::ffi::c_int;
 use std::mem::size_of;
+
+pub use references::{Continued, References};
 
 use libz_rs_sys::{
     Z_BLOCK, Z_BUF_ERROR, Z_OK, Z_STREAM_END, inflate, inflateEnd, inflateInit2_, inflatePrime,

@@ -1,5 +1,7 @@
 //! Streams whole, in pieces, and continued.
 
+mod references;
+
 use std::io::Read as _;
 
 use flate2::Compression;
