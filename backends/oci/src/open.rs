@@ -64,7 +64,7 @@ pub struct Options {
     pub index_from: IndexFrom,
     /// Limits and sizes for layers that are indexed.
     pub index: IndexOptions,
-    /// Told how far the indexing of a layer is, about once per MiB, by several threads. Never called where all layers
+    /// Told how far the indexing of a layer is, some times per MiB, by several threads. Never called where all layers
     /// have been indexed before.
     pub progress: Box<dyn Fn(Progress) + Send + Sync>,
 }

@@ -7,6 +7,9 @@ use super::{IndexError, LayerIndex};
 use crate::blob::{BlobError, BlobIndexer, BlobOptions};
 use crate::tar::{TarLimits, TarParser};
 
+/// How much of a layer is read at once: what stays near the processor until it is decoded and hashed.
+pub(crate) const PIECE: usize = 128 << 10;
+
 /// How a layer is indexed.
 #[derive(Debug, Clone, Default)]
 pub struct IndexOptions {
@@ -101,8 +104,8 @@ impl IndexBuilder {
     }
 }
 
-/// Indexes the layer that `reader` gives, to its end. `progress` is told about once per MiB of the
-/// blob.
+/// Indexes the layer that `reader` gives, to its end. `progress` is told some times per MiB of
+/// the blob.
 ///
 /// # Errors
 /// What `reader` fails with; a malformed layer, or a limit.
@@ -112,7 +115,7 @@ pub fn build_index(
     mut progress: impl FnMut(IndexProgress),
 ) -> Result<LayerIndex, IndexError> {
     let mut builder = IndexBuilder::new(options);
-    let mut buffer = vec![0; 1 << 20];
+    let mut buffer = vec![0; PIECE];
     loop {
         match reader.read(&mut buffer) {
             Ok(0) => return builder.finish(),

@@ -14,6 +14,7 @@ mod write;
 
 use std::sync::Arc;
 
+pub(crate) use build::PIECE;
 pub use build::{IndexBuilder, IndexOptions, IndexProgress, build_index};
 pub use error::{IndexError, LoadError};
 

@@ -3,10 +3,7 @@
 use std::io::{self, Read};
 
 use crate::blob::{BlobError, Span, SpanHasher};
-use crate::index::{IndexBuilder, IndexError, IndexOptions, LayerIndex};
-
-/// How much is read at once.
-const PIECE: usize = 1 << 20;
+use crate::index::{IndexBuilder, IndexError, IndexOptions, LayerIndex, PIECE};
 
 /// What came of a comparison.
 #[derive(Debug)]
