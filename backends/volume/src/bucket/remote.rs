@@ -168,8 +168,14 @@ impl Remote {
     /// # Errors
     /// Its key cannot be made.
     pub fn segment(&self) -> std::io::Result<SegmentWriter> {
+        self.segment_in(Vec::new())
+    }
+
+    /// As [`segment`](Self::segment), in memory that is empty.
+    pub(crate) fn segment_in(&self, memory: Vec<u8>) -> std::io::Result<SegmentWriter> {
         let seq = self.next_segment.fetch_add(1, Ordering::Relaxed);
-        SegmentWriter::new(self.uuid, self.epoch, seq, &self.objects.cipher)
+        let name = (self.epoch, seq);
+        SegmentWriter::new(self.uuid, name, &self.objects.cipher, memory)
     }
 
     /// Collects small content that goes into the next log object itself. Worth nothing once another one was appended.

@@ -71,10 +71,28 @@ impl Segment {
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
+
+    /// Its memory, for [another one](super::Remote::segment_in), unless somebody has the segment still.
+    pub(crate) fn into_memory(self) -> Option<Vec<u8>> {
+        // What is left of it is copied to the start, wherever it is.
+        let first = self.bytes.slice(..self.bytes.len().min(1));
+        drop(self.bytes);
+        first.is_unique().then(|| {
+            let mut memory = Vec::from(first);
+            memory.clear();
+            memory
+        })
+    }
 }
 
 impl SegmentWriter {
-    pub(super) fn new(uuid: Uuid, epoch: u64, seq: u64, cipher: &Cipher) -> std::io::Result<Self> {
+    /// Puts it into `memory`, which is empty.
+    pub(super) fn new(
+        uuid: Uuid,
+        (epoch, seq): (u64, u64),
+        cipher: &Cipher,
+        mut memory: Vec<u8>,
+    ) -> std::io::Result<Self> {
         let id = ObjectId::Segment { epoch, seq };
         let sealed = Sealed::Content(id);
         let mut frames = FrameWriter::new(id, 0, cipher.of(sealed)?);
@@ -85,7 +103,8 @@ impl SegmentWriter {
         header.u64(seq);
         header.0.resize(HEADER_BYTES, 0);
         // Memory is used only as it is filled.
-        frames.bytes = Vec::with_capacity(CAPACITY);
+        memory.reserve(CAPACITY);
+        frames.bytes = memory;
         frames.bytes.extend_from_slice(&header.0);
         Ok(Self {
             id,
@@ -106,10 +125,10 @@ impl SegmentWriter {
         Ok(frame)
     }
 
-    /// Whether nothing more should be appended.
-    pub fn is_full(&self) -> bool {
+    /// Whether nothing more should be appended to one that is to have so many bytes, or as many as one may have.
+    pub fn is_full(&self, wanted: usize) -> bool {
         let map = self.entries.len().saturating_mul(ENTRY_BYTES);
-        self.bytes().saturating_add(map) >= FULL_BYTES
+        self.bytes().saturating_add(map) >= wanted.min(FULL_BYTES)
     }
 
     /// Whether there is nothing in it to store.
@@ -254,7 +273,7 @@ mod tests {
     const UUID: Uuid = *b"0123456789abcdef";
 
     fn writer(epoch: u64, seq: u64) -> SegmentWriter {
-        SegmentWriter::new(UUID, epoch, seq, &Cipher::default()).unwrap()
+        SegmentWriter::new(UUID, (epoch, seq), &Cipher::default(), Vec::new()).unwrap()
     }
 
     fn segment() -> (Segment, Vec<Frame>) {
@@ -342,7 +361,8 @@ mod tests {
         };
         let noise: Vec<u8> = (0..1 << 17).flat_map(|_| next().to_le_bytes()).collect();
         let mut frames = 0;
-        while !writer.is_full() {
+        while !writer.is_full(usize::MAX) {
+            assert_eq!(writer.is_full(4 << 20), frames >= 4);
             writer.append(1, frames << 20, &noise).unwrap();
             frames += 1;
         }
@@ -350,5 +370,21 @@ mod tests {
         let segment = writer.finish().unwrap();
         assert!(segment.len() < (17 << 20));
         assert_eq!(read(&segment, &segment.bytes).unwrap().len(), 16);
+    }
+
+    #[test]
+    fn the_memory_of_a_segment_that_nobody_has_is_that_of_the_next() {
+        let (segment, _) = segment();
+        let memory = segment.bytes.as_ptr();
+        let other = segment.clone();
+        assert!(segment.into_memory().is_none());
+        let free = other.into_memory().unwrap();
+        assert_eq!((free.as_ptr(), free.len()), (memory, 0));
+        let cipher = Cipher::default();
+        let mut next = SegmentWriter::new(UUID, (5, 6), &cipher, free).unwrap();
+        next.append(7, 0, b"other content").unwrap();
+        let next = next.finish().unwrap();
+        assert_eq!(next.bytes.as_ptr(), memory);
+        assert_eq!(read(&next, &next.bytes).unwrap().len(), 1);
     }
 }

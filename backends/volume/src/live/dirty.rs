@@ -148,6 +148,11 @@ impl ContentMap {
         !self.ranges.lock().frozen.is_empty()
     }
 
+    /// How many bytes of what is on its way were written.
+    pub(super) fn frozen_bytes(&self) -> u64 {
+        self.ranges.lock().frozen_bytes
+    }
+
     /// Whether these ranges are frozen, and no others.
     pub(super) fn froze(&self, ranges: &RangeSet) -> bool {
         self.ranges.lock().frozen == *ranges

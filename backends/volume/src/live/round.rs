@@ -15,7 +15,7 @@ use super::dirty::Frozen;
 use super::packing::Packing;
 use super::shipped::{Shipping, Step};
 use super::shipper::Failure;
-use super::uploads::Uploads;
+use super::uploads::{PARALLEL, Uploads};
 use crate::bucket::{MAX_INLINE_BYTES, Piece, Remote, Sealed, ShipError};
 use crate::core::Core;
 use crate::meta::journal::Lsn;
@@ -23,6 +23,9 @@ use crate::meta::journal::Lsn;
 /// Content in one frame: what a read of a single byte has to fetch. Of 64 KiB each, 2,000 reads at random of 256 MiB take a third more
 /// requests and time, and text takes 4 % more room.
 pub(super) const FRAME_BYTES: u64 = 256 << 10;
+
+/// A segment is so long at least, unless there is no more content.
+const SHORTEST_SEGMENT: u64 = 4 << 20;
 
 /// A round that is not over.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub(super) struct Round {
     queued: usize,
     /// Bytes of content so far.
     pub(super) content: u64,
+    /// Bytes of content that are in no segment yet, about.
+    unpacked: u64,
     /// There is more than a log object takes.
     in_segments: bool,
     packing: Packing,
@@ -52,7 +57,9 @@ pub(super) struct Round {
 
 impl Round {
     pub(super) fn new(cut: Cut, records: Vec<(Lsn, Vec<u8>)>) -> Self {
+        let bytes = cut.files.iter().map(|file| file.map.frozen_bytes());
         Self {
+            unpacked: bytes.fold(0, u64::saturating_add),
             cut,
             records,
             read: 0,
@@ -151,11 +158,24 @@ impl Round {
         }
         self.in_segments = true;
         while let Some((ino, offset, bytes)) = self.queue.front() {
+            if self.packing.is_empty() {
+                // What is left goes there at a time, on as many connections.
+                let at_a_time = u64::try_from(PARALLEL).unwrap_or(u64::MAX);
+                let share = self.unpacked.checked_div(at_a_time).unwrap_or(0);
+                let share = usize::try_from(share.max(SHORTEST_SEGMENT));
+                self.packing.want(share.unwrap_or(usize::MAX));
+            }
+            let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             let piece = self.packing.append(&live.remote, *ino, *offset, bytes)?;
             self.pieces.push(piece);
             self.queue.pop_front();
+            self.unpacked = self.unpacked.saturating_sub(length);
             if let Some(segment) = self.packing.full()? {
-                self.uploads.begin(live, segment)?;
+                let begun = self.uploads.begin(live, segment);
+                for stored in self.uploads.stored() {
+                    self.packing.take_back(stored);
+                }
+                begun?;
             }
         }
         Ok(())

@@ -7,12 +7,15 @@ use super::shipper::Failure;
 use crate::bucket::{ObjectId, Segment, ShipError};
 
 /// Segments that are stored at a time.
-const PARALLEL: usize = 4;
+pub(super) const PARALLEL: usize = 4;
 
-/// Segments of a round that are not known to be stored.
+/// Segments of a round.
 #[derive(Debug, Default)]
 pub(super) struct Uploads {
+    /// Those that are not known to be stored.
     segments: Vec<Segment>,
+    /// Those that are.
+    stored: Vec<Segment>,
     /// Those of them that are on their way.
     running: JoinSet<(ObjectId, Result<(), ShipError>)>,
 }
@@ -38,6 +41,11 @@ impl Uploads {
         }
     }
 
+    /// Segments that were stored since this was asked last.
+    pub(super) fn stored(&mut self) -> impl Iterator<Item = Segment> + '_ {
+        self.stored.drain(..)
+    }
+
     /// Waits until all are stored.
     ///
     /// # Errors
@@ -52,7 +60,8 @@ impl Uploads {
         while self.running.len() > most || failure.is_some() {
             match live.runtime.block_on(self.running.join_next()) {
                 Some(Ok((stored, Ok(())))) => {
-                    self.segments.retain(|segment| segment.id() != stored);
+                    let is_it = |segment: &mut Segment| segment.id() == stored;
+                    self.stored.extend(self.segments.extract_if(.., is_it));
                 }
                 Some(Ok((_, Err(error)))) => failure = Some(error.into()),
                 Some(Err(error)) => failure = Some(std::io::Error::other(error).into()),

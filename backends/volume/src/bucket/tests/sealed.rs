@@ -93,7 +93,7 @@ fn a_log_object_whose_checksum_was_made_to_fit_is_refused() {
 
 #[test]
 fn a_frame_opens_in_its_place_alone_whatever_its_checksum_says() {
-    let mut writer = SegmentWriter::new(UUID, 3, 4, &cipher()).unwrap();
+    let mut writer = SegmentWriter::new(UUID, (3, 4), &cipher(), Vec::new()).unwrap();
     let contents: [&[u8]; 3] = [&[0; 5000], b"not compressed", &[7; 5000]];
     let frames = contents.map(|content| writer.append(7, 0, content).unwrap());
     let segment = writer.finish().unwrap();
@@ -126,7 +126,7 @@ fn a_frame_opens_in_its_place_alone_whatever_its_checksum_says() {
 
 #[test]
 fn the_map_of_a_segment_is_sealed() {
-    let mut writer = SegmentWriter::new(UUID, 3, 4, &cipher()).unwrap();
+    let mut writer = SegmentWriter::new(UUID, (3, 4), &cipher(), Vec::new()).unwrap();
     let frame = writer.append(0x1234_5678_9abc, 4096, b"content").unwrap();
     let segment = writer.finish().unwrap();
     let read = |bytes: &Bytes, cipher: &Cipher| segment::read_map(SEGMENT, UUID, bytes, cipher);

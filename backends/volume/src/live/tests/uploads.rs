@@ -1,5 +1,7 @@
 //! Content on its way into a bucket that fails now and then.
 
+use futures_util::TryStreamExt;
+use object_store::ObjectStore;
 use vfsd_backend::{Backend, Errno};
 use vfsd_testkit::place::{Place, wait};
 
@@ -49,6 +51,24 @@ fn segments_that_failed_are_stored_again() {
     scene.faults.outage(false);
     let synced = || wait(scene.volume.root().syncfs()).is_ok();
     assert!((0..100).any(|_| synced()));
+    let elsewhere = scene.elsewhere(&scene.copy.objects);
+    assert!(content_in(&elsewhere).unwrap() == content);
+}
+
+/// One connection to a store is slower than several.
+#[test]
+fn what_a_round_has_is_stored_in_several_segments_at_a_time() {
+    let scene = Scene::new();
+    let content = &content()[..20 << 20];
+    scene.root().put("file", content).unwrap();
+    scene.sync();
+    let listed = scene.copy.objects.list(Some(&"vol/seg".into()));
+    let sizes = listed.map_ok(|object| object.size).try_collect();
+    let sizes: Vec<u64> = vfsd_testkit::block_on(sizes).unwrap();
+    // A round begins with 16 MiB, the next one with what was written meanwhile.
+    assert!(sizes.len() >= 4, "{sizes:?}");
+    let longest = (20 << 20) / 4 + (1 << 19);
+    assert!(sizes.iter().all(|&size| size < longest), "{sizes:?}");
     let elsewhere = scene.elsewhere(&scene.copy.objects);
     assert!(content_in(&elsewhere).unwrap() == content);
 }
