@@ -78,28 +78,6 @@ impl Snapshot {
     }
 }
 
-#[cfg(test)]
-impl Snapshot {
-    /// One of nothing.
-    pub(crate) fn named(name: &str, made: u64) -> Self {
-        Self {
-            uuid: [0; 16].into(),
-            name: name.to_owned(),
-            made,
-            checkpoint: Checkpoint {
-                at: Point::START,
-                id: made,
-                parts: 0,
-                stored: 0,
-                length: 0,
-                digest: Point::START.hash,
-            },
-            temporary: false,
-            renewals: 0,
-        }
-    }
-}
-
 impl View {
     /// Pins the checkpoint that HEAD names. `None` where there is no checkpoint yet.
     ///
@@ -189,15 +167,9 @@ impl View {
     /// # Errors
     /// One of them is damaged, or the store failed.
     pub async fn snapshots(&self) -> Result<Vec<Snapshot>> {
-        let mut names = Vec::new();
-        let known = &self.objects.names;
-        self.objects
-            .list("snap/", None, |object| {
-                names.extend(known.parse_snapshot(&object.key).map(str::to_owned));
-            })
-            .await?;
+        let names = self.written_snapshots().await?;
         let mut snapshots = Vec::with_capacity(names.len());
-        for name in names {
+        for (name, _) in names {
             let read = self.read_snapshot(&name).await?;
             snapshots.extend(read.map(|(snapshot, _)| snapshot));
         }
@@ -239,23 +211,16 @@ impl View {
     /// # Errors
     /// As those of [`drop_abandoned`](Self::drop_abandoned).
     pub async fn abandoned(&self, age: Duration) -> Result<BTreeSet<String>> {
-        let (known, mut found) = (&self.objects.names, Vec::new());
-        self.objects
-            .list("snap/", None, |object| {
-                let name = known.parse_snapshot(&object.key).map(str::to_owned);
-                found.extend(name.map(|name| (name, object.modified)));
-            })
-            .await?;
+        let found = self.written_snapshots().await?;
         if found.is_empty() {
             return Ok(BTreeSet::new());
         }
         // It is at least as late as when anything was written.
-        let head = self.objects.look(&known.head()).await?;
-        let written = found.iter().map(|(_, modified)| *modified);
-        let now = written.chain(head.map(|(_, modified)| modified)).max();
+        let written = found.iter().map(|(_, written)| *written);
+        let now = written.chain([self.last_change().await?]).max();
         let mut abandoned = BTreeSet::new();
-        for (name, modified) in found {
-            let since = now.and_then(|now| now.duration_since(modified).ok());
+        for (name, written) in found {
+            let since = now.and_then(|now| now.duration_since(written).ok());
             if since.is_none_or(|since| since < age) {
                 continue;
             }
@@ -265,6 +230,32 @@ impl View {
             }
         }
         Ok(abandoned)
+    }
+
+    /// The names of all snapshots, and when each was made or renewed by the store's clock.
+    ///
+    /// # Errors
+    /// The store's failure.
+    pub(crate) async fn written_snapshots(&self) -> Result<Vec<(String, SystemTime)>> {
+        let (known, mut found) = (&self.objects.names, Vec::new());
+        self.objects
+            .list("snap/", None, |object| {
+                let name = known.parse_snapshot(&object.key).map(str::to_owned);
+                found.extend(name.map(|name| (name, object.modified)));
+            })
+            .await?;
+        Ok(found)
+    }
+
+    /// When HEAD was written last by the store's clock.
+    ///
+    /// # Errors
+    /// The volume is no longer there, or the store failed.
+    pub(crate) async fn last_change(&self) -> Result<SystemTime> {
+        let head = self.objects.look(&self.objects.names.head()).await?;
+        let missing = || BucketError::Missing(self.objects.place.clone());
+        let (_, written) = head.ok_or_else(missing)?;
+        Ok(written)
     }
 
     /// `None` where it was deleted meanwhile.

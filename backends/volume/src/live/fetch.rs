@@ -22,7 +22,7 @@ use crate::inode::Inode;
 /// Nothing is taken along while so much of a file is on its way: it is in memory meanwhile.
 const MOST_ALONG: u64 = 16 << 20;
 /// Frames that are written into the data file at a time, if so many are there.
-const MOST_AT_ONCE: usize = 64;
+const MOST_AT_ONCE: usize = if cfg!(test) { 1 } else { 64 };
 
 /// A request that is under way, until it is dropped.
 struct InFlight {
@@ -242,6 +242,7 @@ impl Inode {
             }
             map.arrived(&mut ranges, &one.blocks);
         }
+        self.core.failpoints.reach("some content fetched");
         drop(ranges);
         map.arrival.notify_waiters();
         live.cache.fetched(fetched);
