@@ -63,6 +63,9 @@ struct Contents {
 
 impl Bucket {
     pub(super) fn new(store: Store, prefix: String, options: FlatOptions, runtime: Handle) -> Self {
+        if let (Some(write), Some(disk)) = (&options.write, &options.disk) {
+            write.staging.goes_before(disk);
+        }
         Self {
             blocks: BlockCache::new(store.clone(), runtime.clone(), &options),
             known: Known::new(options.lifetime),

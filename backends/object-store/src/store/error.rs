@@ -180,7 +180,8 @@ fn advice(error: &object_store::Error, denied: &'static str) -> String {
              is set"
         }
         _ if found("certificate") => {
-            "its certificate is not trusted; add the authority to the host's certificates"
+            "its certificate is not trusted; add the authority to the host's certificates, or name it with \
+             SSL_CERT_FILE (for s3:// AWS_CA_BUNDLE)"
         }
         _ if found("dns error") || found("lookup address") => {
             "its name cannot be resolved; check the endpoint (AWS_ENDPOINT_URL) and the network"

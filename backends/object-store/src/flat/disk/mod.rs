@@ -20,7 +20,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, mkdirat, openat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, fstatvfs, mkdirat, openat, statat, unlinkat,
+};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
@@ -33,6 +35,10 @@ use super::known::Bounded;
 const FOLDERS: u8 = 64;
 /// The share of the limit that may be written before the directory is looked through again.
 const LOOK_AFTER: u64 = 16;
+/// The share of the file system that is left free for others.
+const FREE: u64 = 32;
+/// More than this is not left free.
+const MOST_FREE: u64 = 256 << 20;
 /// Files that are held open at most.
 const OPEN: u64 = 256;
 /// Files of which it is known what was checked: 8 GiB.
@@ -85,7 +91,7 @@ impl ContentName {
 
 impl DiskCache {
     /// Keeps blocks in `directory`, which is made if it isn't there, up to about `limit` bytes: more is removed soon, what was used the
-    /// longest time ago first.
+    /// longest time ago first. So it is where the file system gets full.
     ///
     /// Only this opens the directory by its path.
     ///
@@ -222,6 +228,10 @@ impl DiskCache {
         }
         let length: usize = blocks.iter().map(Bytes::len).sum();
         let length = u64::try_from(length).unwrap_or(u64::MAX);
+        let missing = shared.missing(length);
+        if missing > 0 && !self.give_way(missing) {
+            return;
+        }
         match self.write(content, first, blocks) {
             Ok(()) => shared.counters.wrote(length),
             Err(_) => tracing::debug!("blocks are not kept on the disk"),
@@ -232,11 +242,16 @@ impl DiskCache {
             && !shared.looking.swap(true, Ordering::AcqRel)
         {
             shared.written.store(0, Ordering::Relaxed);
-            self.touch_used();
-            self.make_room();
-            self.close_removed();
+            self.make_room(0);
             shared.looking.store(false, Ordering::Release);
         }
+    }
+
+    /// Removes about so many bytes, or more: somebody else needs the room. Whether there was anything to remove.
+    pub(super) fn give_way(&self, wanted: u64) -> bool {
+        // Each time the directory is looked through, which shall not be often.
+        let share = self.shared.limit / LOOK_AFTER;
+        self.make_room(wanted.max(share)) > 0
     }
 
     fn write(&self, content: &ContentName, first: u64, blocks: &[Bytes]) -> rustix::io::Result<()> {
@@ -272,8 +287,16 @@ impl DiskCache {
         open.oldest().filter_map(group).collect()
     }
 
-    /// Looks through the directory, and removes what was used the longest time ago until a part of the limit is free.
-    fn make_room(&self) {
+    /// Looks through the directory, and removes what was used the longest time ago until a part of the limit is free, and
+    /// `wanted` bytes less are there. How many were removed.
+    fn make_room(&self, wanted: u64) -> u64 {
+        self.touch_used();
+        let evicted = self.evict(wanted);
+        self.close_removed();
+        evicted
+    }
+
+    fn evict(&self, wanted: u64) -> u64 {
         let mut files = Vec::new();
         let mut total = 0_u64;
         for folder in 0..FOLDERS {
@@ -310,10 +333,9 @@ impl DiskCache {
                 ));
             }
         }
-        let target = self
-            .shared
-            .limit
-            .saturating_sub(self.shared.limit / LOOK_AFTER);
+        let limit = self.shared.limit;
+        let target = limit.saturating_sub(limit / LOOK_AFTER);
+        let target = target.min(total.saturating_sub(wanted));
         files.sort_unstable();
         let mut evicted = 0_u64;
         for (_, _, size, path) in files {
@@ -326,6 +348,20 @@ impl DiskCache {
             }
         }
         self.shared.counters.counted(total, evicted);
+        evicted
+    }
+}
+
+impl Shared {
+    /// How many bytes the file system lacks for `length` more, with what is left free for others.
+    fn missing(&self, length: u64) -> u64 {
+        let Ok(stat) = fstatvfs(&self.directory) else {
+            return 0;
+        };
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        let free = (bytes(stat.f_blocks) / FREE).min(MOST_FREE);
+        let wanted = length.saturating_add(free);
+        wanted.saturating_sub(bytes(stat.f_bavail))
     }
 }
 

@@ -4,16 +4,18 @@
 //! they are held below a limit.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, unlinkat};
-use vfsd_backend::{Errno, ReadSink, Result, Wait, WriteSource};
+use vfsd_backend::{Errno, Error, ReadSink, Result, Wait, WriteSource};
+
+use crate::flat::DiskCache;
 
 /// A directory of the host for staged files. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -27,6 +29,8 @@ struct Shared {
     limit: u64,
     used: AtomicU64,
     last: AtomicU64,
+    /// What makes room for it where the disk is full.
+    cache: OnceLock<DiskCache>,
 }
 
 impl Staging {
@@ -46,8 +50,14 @@ impl Staging {
                 limit,
                 used: AtomicU64::new(0),
                 last: AtomicU64::new(0),
+                cache: OnceLock::new(),
             }),
         })
+    }
+
+    /// Where the disk is full, this cache gives way.
+    pub(in crate::flat) fn goes_before(&self, cache: &DiskCache) {
+        let _ = self.shared.cache.set(cache.clone());
     }
 
     /// Bytes of all staged files.
@@ -58,7 +68,7 @@ impl Staging {
     /// A new, empty file.
     pub(super) fn file(&self) -> Result<Staged> {
         Ok(Staged {
-            file: self.shared.file()?.into(),
+            file: self.shared.with_room(0, || self.shared.file())?.into(),
             size: Mutex::new(0),
             shared: self.shared.clone(),
         })
@@ -81,6 +91,25 @@ impl Shared {
         let opened = openat(&self.directory, &name, flags, mode)?;
         unlinkat(&self.directory, &name, AtFlags::empty())?;
         Ok(opened)
+    }
+
+    /// Does something that takes so many bytes of the disk, and once more each time that there was no room and the
+    /// cache could make some.
+    fn with_room<T, E: Into<Error>>(
+        &self,
+        length: u64,
+        mut attempt: impl FnMut() -> std::result::Result<T, E>,
+    ) -> Result<T> {
+        loop {
+            let error = match attempt() {
+                Ok(done) => return Ok(done),
+                Err(error) => error.into(),
+            };
+            let full = error.is(Errno::NOSPC);
+            if !full || !self.cache.get().is_some_and(|cache| cache.give_way(length)) {
+                return Err(error);
+            }
+        }
     }
 
     /// Takes or gives back what a file needs that grows or shrinks.
@@ -133,7 +162,9 @@ impl Staged {
         let end = offset.checked_add(length).ok_or(Errno::FBIG)?;
         let grown = end.max(*size);
         self.shared.resize(*size, grown)?;
-        let written = source.take_into(self.file.as_fd(), offset, Wait::Allowed);
+        let file = self.file.as_fd();
+        let take = || source.take_into(file, offset, Wait::Allowed);
+        let written = self.shared.with_room(length, take);
         let count = u64::try_from(*written.as_ref().unwrap_or(&0)).unwrap_or(0);
         let end = match count {
             0 => *size,
@@ -150,9 +181,10 @@ impl Staged {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let end = size.checked_add(length).ok_or(Errno::FBIG)?;
         self.shared.resize(*size, end)?;
-        if let Err(error) = self.file.write_all_at(bytes, *size) {
+        let write = || self.file.write_all_at(bytes, *size);
+        if let Err(error) = self.shared.with_room(length, write) {
             let _ = self.shared.resize(end, *size);
-            return Err(error.into());
+            return Err(error);
         }
         *size = end;
         Ok(())
@@ -174,15 +206,18 @@ impl Staged {
     }
 
     /// Gives the content a name, for whoever looks for it when this process has ended.
-    pub(super) fn keep(&self, name: &str) -> std::io::Result<()> {
+    pub(super) fn keep(&self, name: &str) -> Result<()> {
         let flags =
             OFlags::WRONLY | OFlags::CLOEXEC | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mode = Mode::RUSR | Mode::WUSR;
         let mut kept = File::from(openat(&self.shared.directory, name, flags, mode)?);
         let mut staged = &self.file;
-        staged.seek(SeekFrom::Start(0))?;
-        std::io::copy(&mut staged.take(self.size()), &mut kept)?;
-        kept.sync_all()
+        self.shared.with_room(self.size(), || {
+            kept.rewind()?;
+            staged.rewind()?;
+            std::io::copy(&mut staged.take(self.size()), &mut kept)
+        })?;
+        Ok(kept.sync_all()?)
     }
 
     /// A part of the content. It has to be there.
@@ -202,6 +237,7 @@ impl Drop for Staged {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flat::disk::ContentName;
     use vfsd_backend::{BufferSink, SliceSource};
 
     #[test]
@@ -226,5 +262,77 @@ mod tests {
         assert_eq!(staging.used(), 0);
         let left = std::fs::read_dir(folder.path().join("staging")).unwrap();
         assert_eq!(left.count(), 0, "they have no name");
+    }
+
+    /// A file system of its own, in memory; unmounted at the end.
+    struct Disk(tempfile::TempDir);
+
+    impl Disk {
+        /// `None` where the test may not mount.
+        fn mount() -> Option<Self> {
+            use rustix::mount::{MountFlags, mount};
+            let point = tempfile::tempdir().unwrap();
+            let size = c"size=32m";
+            if let Err(errno) = mount("tmpfs", point.path(), "tmpfs", MountFlags::empty(), size) {
+                eprintln!("skipped: cannot mount: {errno}");
+                return None;
+            }
+            Some(Self(point))
+        }
+
+        fn free(&self) -> u64 {
+            let stat = rustix::fs::statvfs(self.0.path()).unwrap();
+            stat.f_bavail * stat.f_frsize
+        }
+    }
+
+    impl Drop for Disk {
+        fn drop(&mut self) {
+            let detach = rustix::mount::UnmountFlags::DETACH;
+            let _ = rustix::mount::unmount(self.0.path(), detach);
+        }
+    }
+
+    #[test]
+    fn on_a_full_disk_what_is_kept_gives_way_to_what_is_staged() {
+        let Some(disk) = Disk::mount() else {
+            return;
+        };
+        let cache = DiskCache::open(&disk.0.path().join("objects"), 1 << 30).unwrap();
+        let staging = Staging::open(&disk.0.path().join("staging"), 1 << 30).unwrap();
+        staging.goes_before(&cache);
+        let content = |number: u8| ContentName {
+            name: number.to_string().into(),
+            size: 128 << 10,
+        };
+        for number in 0..=250 {
+            let bytes = vec![number; 128 << 10];
+            cache.put(&content(number), 0, &[bytes.into()]);
+            assert!(
+                disk.free() >= 1 << 20,
+                "a part is left free: {}",
+                disk.free()
+            );
+        }
+        assert!(cache.find(&content(250), 0).is_some());
+        assert!(
+            cache.find(&content(0), 0).is_none(),
+            "the oldest goes first"
+        );
+
+        let staged = staging.file().unwrap();
+        let write = |bytes: &[u8]| staged.write(None, &mut SliceSource::new(bytes));
+        for _ in 0..24 {
+            assert_eq!(write(&[7; 1 << 20]).unwrap(), 1 << 20);
+        }
+        for _ in 0..4 {
+            staged.append(&[7; 1 << 20]).unwrap();
+        }
+        staged.keep("copy").unwrap_err();
+        // Nothing is left that could give way.
+        let full = (0..8).find_map(|_| write(&[7; 1 << 20]).err());
+        assert!(full.unwrap().is(Errno::NOSPC));
+        let part = staged.part(27 << 20, 1 << 20).unwrap();
+        assert!(part == [7; 1 << 20]);
     }
 }
