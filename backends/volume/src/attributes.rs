@@ -93,6 +93,7 @@ impl VolumeNode {
     /// The content alone, with all of the block here that a new size is in the middle of.
     fn alone_to_cut(&self, size: u64) -> Result<RwLockWriteGuard<'_, Slot>> {
         self.inode.before_order()?;
+        let _pin = self.inode.content.pin();
         loop {
             let slot = self.inode.alone(size > 0)?;
             let block = down(size)..size;

@@ -28,12 +28,21 @@ pub(crate) type Slot = Option<Arc<OwnedFd>>;
 /// So many fit into a record.
 const HOLES_IN_A_RECORD: usize = 1000;
 
+/// What becomes of data files that are open and that nobody reads or writes just now, when there is too much here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Idle {
+    Stays,
+    Goes,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Content {
     /// Shared by who reads or writes; alone for who appends or changes the size.
     slot: RwLock<Slot>,
     /// How many open files there are.
     opens: AtomicUsize,
+    /// How many count on it that what is here stays.
+    pins: AtomicUsize,
     /// All that was written is on the disk.
     synced: AtomicBool,
     /// Nothing of it was promised to outlive a power cut here: it is new, and nobody synced it.
@@ -60,6 +69,12 @@ impl Content {
     pub(crate) fn open(&self) -> impl Drop + '_ {
         self.opened();
         Opened(self)
+    }
+
+    /// What is here stays for a while, and what comes.
+    pub(crate) fn pin(&self) -> impl Drop + '_ {
+        self.pins.fetch_add(1, Ordering::AcqRel);
+        Pinned(self)
     }
 
     /// One open file is gone; with the last one the data file is closed.
@@ -105,6 +120,14 @@ impl Drop for Opened<'_> {
     }
 }
 
+struct Pinned<'a>(&'a Content);
+
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        self.0.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Core {
     /// Allocated blocks of an inode that is not in memory, also of what is elsewhere.
     pub(crate) fn blocks_of(&self, ino: u64, size: u64, file: &OwnedFd) -> Result<u64> {
@@ -142,6 +165,11 @@ impl Inode {
         Ok(here.saturating_add(elsewhere / 512))
     }
 
+    /// Whether any part of a range is in a bucket alone, for who has the content shared or alone.
+    pub(crate) fn misses(&self, range: &Range<u64>) -> bool {
+        self.live().is_some_and(|(_, map)| map.misses(range))
+    }
+
     /// The parts of a range that are in a bucket alone, by who has the content shared or alone.
     pub(crate) fn missing(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         self.live()
@@ -174,10 +202,15 @@ impl Inode {
         Ok(kept)
     }
 
-    /// Removes the data file of an inode whose content the bucket has, unless it is in use. True: it is gone.
-    pub(crate) fn evict(&self) -> Result<bool> {
+    /// Removes the data file of an inode whose content the bucket has, unless somebody uses it or, where `idle` files stay,
+    /// has it open. True: it is gone.
+    ///
+    /// Who has the file open finds its content missing, and what was here of it is read to the end by who has the descriptor.
+    pub(crate) fn evict(&self, idle: Idle) -> Result<bool> {
         let mut slot = self.content.slot.write();
-        let used = self.content.opens.load(Ordering::Acquire) > 0;
+        let count = |users: &AtomicUsize| users.load(Ordering::Acquire);
+        let content = &self.content;
+        let used = count(&content.pins) > 0 || (idle == Idle::Stays && count(&content.opens) > 0);
         let stays = {
             let state = self.state.read();
             state.row.links == 0 || state.pending == Pending::Content

@@ -85,6 +85,7 @@ impl OpenFile {
     ) -> Result<RwLockWriteGuard<'_, Slot>> {
         let inode = self.inode();
         inode.before_order()?;
+        let _pin = inode.content.pin();
         loop {
             let slot = inode.alone(true)?;
             let Some((_, map)) = inode.live() else {

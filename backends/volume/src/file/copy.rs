@@ -37,6 +37,7 @@ impl OpenFile {
         }
         let range = copy.target_offset..copy.target_offset.saturating_add(length);
         to.before_order()?;
+        let _pins = (from.content.pin(), to.content.pin());
         if from.live().is_some() {
             from.fetch_now(&(copy.offset..copy.offset.saturating_add(length)))?;
             drop(to.shared(true)?);

@@ -17,7 +17,7 @@ use vfsd_backend::{
     Result, SeekFrom, WriteRequest, WriteSource,
 };
 
-use self::read::{Progress, read_range};
+use self::read::Progress;
 use crate::inode::Inode;
 use crate::live::ranges::END;
 use crate::live::readahead::Readahead;
@@ -85,12 +85,10 @@ impl File for OpenFile {
     fn read<'a>(&'a self, request: ReadRequest, sink: &'a mut dyn ReadSink) -> Answer<'a, usize> {
         match self.read_now(request, sink) {
             Ok(Progress::Waits(done)) if self.inode().live().is_none() => {
-                Answer::blocking(move || self.read_waiting(request, sink, done))
+                let read = move || self.read_waiting(request, sink, done);
+                Answer::blocking(read).map(move |read| read.unwrap_or(done))
             }
-            Ok(Progress::Waits(done)) => Answer::later(async move {
-                self.inode().fetch(read_range(request)).await?;
-                Answer::blocking(move || self.read_waiting(request, sink, done)).await
-            }),
+            Ok(Progress::Waits(done)) => Answer::later(self.read_fetched(request, sink, done)),
             Ok(Progress::Done(done)) => {
                 if let Some((live, _)) = self.inode().live() {
                     live.cache.hit();

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
-use vfsd_backend::{Errno, Error, OpenFlags, ReadRequest, ReadSink, Result, Wait};
+use vfsd_backend::{Answer, Errno, Error, OpenFlags, ReadRequest, ReadSink, Result, Wait};
 
 use super::OpenFile;
 
@@ -19,6 +19,26 @@ pub(super) enum Progress {
 }
 
 impl OpenFile {
+    /// Reads the rest, of which `done` bytes were read, and waits for content that is in a bucket alone.
+    pub(super) async fn read_fetched(
+        &self,
+        request: ReadRequest,
+        sink: &mut dyn ReadSink,
+        done: usize,
+    ) -> Result<usize> {
+        let inode = self.inode();
+        let mut pin = None;
+        loop {
+            inode.fetch(read_range(request)).await?;
+            let read = Answer::blocking(|| self.read_waiting(request, &mut *sink, done));
+            if let Some(done) = read.await? {
+                return Ok(done);
+            }
+            // What comes now stays until it was read, however small the cache is.
+            pin.get_or_insert_with(|| inode.content.pin());
+        }
+    }
+
     /// Reads what is in the page cache.
     pub(super) fn read_now(
         &self,
@@ -49,25 +69,27 @@ impl OpenFile {
         map.misses(&read_range(request))
     }
 
-    /// Reads the rest, of which `done` bytes were read.
+    /// Reads the rest, of which `done` bytes were read. `None` where content of it is no longer here: it made room.
     pub(super) fn read_waiting(
         &self,
         request: ReadRequest,
         sink: &mut dyn ReadSink,
         done: usize,
-    ) -> Result<usize> {
+    ) -> Result<Option<usize>> {
         let rest = ReadRequest {
             offset: request.offset.saturating_add(done as u64),
             length: request.length.saturating_sub(done),
         };
+        self.inode().core.failpoints.reach("content had");
         let read = match self.inode().shared(false)?.as_ref() {
+            Some(_) if self.inode().misses(&read_range(rest)) => return Ok(None),
             Some(file) => read_some(file, rest, sink, Wait::Allowed),
             None => Ok(Progress::Done(0)),
         };
         self.was_read();
         match read {
-            Ok(Progress::Done(more) | Progress::Waits(more)) => Ok(done.saturating_add(more)),
-            Err(_) if done > 0 => Ok(done),
+            Ok(Progress::Done(more) | Progress::Waits(more)) => Ok(Some(done.saturating_add(more))),
+            Err(_) if done > 0 => Ok(Some(done)),
             Err(error) => Err(error),
         }
     }

@@ -42,6 +42,7 @@ impl OpenFile {
         let appends = self.flags.contains(OpenFlags::APPEND) && !request.cached;
         let length = u64::try_from(source.remaining()).unwrap_or(u64::MAX);
         let mut alone = appends;
+        let mut pin = None;
         loop {
             let (writing, shared) = match alone {
                 true => (Some(inode.alone(true)?), None),
@@ -67,6 +68,7 @@ impl OpenFile {
                 .find(|edge| map.misses(edge))
             {
                 drop((writing, shared));
+                pin.get_or_insert_with(|| inode.content.pin());
                 inode.fetch_now(&edge)?;
             } else if alone {
                 let request = WriteRequest { offset, ..request };

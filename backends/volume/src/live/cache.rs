@@ -1,18 +1,24 @@
-//! The limit of what stays on this host: content that the bucket has, and nobody uses, makes room for other.
+//! The limit of what stays on this host: content that the bucket has, and nobody uses just now, makes room for other. What
+//! nobody has open goes first; a guest that opens nothing has much open that it does not use.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
+use parking_lot::Mutex;
 use vfsd_backend::{Result, StripedCounter};
 
 use super::Live;
 use crate::Volume;
+use crate::content::Idle;
 use crate::core::Core;
 use crate::data::DataFolder;
 use crate::layout::Layout;
 
 /// Data files are looked at when they may have grown by this part of the limit.
 const STEP: u64 = 16;
+/// They are looked at again, where too much was here that could not go, after so many times as long as the last time took.
+const PAUSE: u32 = 20;
 
 /// How much may be here, and how much came since the data files were looked at.
 #[derive(Debug)]
@@ -23,6 +29,8 @@ pub(crate) struct Cache {
     misses: AtomicU64,
     fetched: AtomicU64,
     evicted: AtomicU64,
+    /// When to look again although nothing came: too much was here, and could not go.
+    again: Mutex<Option<Instant>>,
 }
 
 impl Cache {
@@ -35,6 +43,7 @@ impl Cache {
             misses: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
+            again: Mutex::new(None),
         }
     }
 
@@ -110,42 +119,52 @@ pub(super) fn trim_if_due(core: &Arc<Core>, live: &Live, layout: &Layout) {
     let Some(limit) = live.cache.limit else {
         return;
     };
-    if !live.cache.grown(0) {
+    let started = Instant::now();
+    let again = live.cache.again.lock().is_some_and(|at| at <= started);
+    if !again && !live.cache.grown(0) {
         return;
     }
     live.cache.grown.store(0, Ordering::Relaxed);
-    if let Err(error) = trim(core, live, layout, limit) {
+    let is_within = trim(core, live, layout, limit).unwrap_or_else(|error| {
         tracing::warn!(%error, "volume: the cache cannot be made smaller");
-    }
+        true
+    });
+    let pause = started.elapsed().saturating_mul(PAUSE);
+    *live.cache.again.lock() = (!is_within).then(|| started.checked_add(pause)).flatten();
 }
 
-fn trim(core: &Arc<Core>, live: &Live, layout: &Layout, limit: u64) -> Result<()> {
+/// Whether no more is here than may be.
+fn trim(core: &Arc<Core>, live: &Live, layout: &Layout, limit: u64) -> Result<bool> {
     let mut files = DataFolder::usage(&layout.data())?;
     let mut total = files
         .iter()
         .fold(0_u64, |sum, (_, _, bytes)| sum.saturating_add(*bytes));
     if total <= limit {
-        return Ok(());
+        return Ok(true);
     }
     // Not at once again.
     let goal = limit.saturating_sub(limit / STEP);
     files.sort_unstable();
-    for (_, ino, bytes) in files {
-        if total <= goal {
-            break;
+    for idle in [Idle::Stays, Idle::Goes] {
+        let mut staying = Vec::new();
+        for (used, ino, bytes) in files {
+            if total <= goal {
+                break;
+            }
+            let gone = !live.dirty.is_dirty(ino)
+                && match core.inode(ino) {
+                    Ok(inode) => inode.evict(idle)?,
+                    // On its way out.
+                    Err(_) => false,
+                };
+            if gone {
+                total = total.saturating_sub(bytes);
+                live.cache.evicted.fetch_add(bytes, Ordering::Relaxed);
+            } else {
+                staying.push((used, ino, bytes));
+            }
         }
-        if live.dirty.is_dirty(ino) {
-            continue;
-        }
-        let gone = match core.inode(ino) {
-            Ok(inode) => inode.evict()?,
-            // On its way out.
-            Err(_) => false,
-        };
-        if gone {
-            total = total.saturating_sub(bytes);
-            live.cache.evicted.fetch_add(bytes, Ordering::Relaxed);
-        }
+        files = staying;
     }
-    Ok(())
+    Ok(total <= limit)
 }

@@ -135,6 +135,11 @@ impl ContentMap {
         self.ranges.lock()
     }
 
+    /// Whether it is known what is missing: as long as the data file is open.
+    pub(crate) fn is_known(&self) -> bool {
+        self.ranges.lock().missing.is_some()
+    }
+
     /// The parts of a range that are missing.
     pub(crate) fn missing(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         if self.is_whole() {
@@ -217,6 +222,9 @@ impl ContentMap {
         let mut ranges = self.ranges.lock();
         self.whole.store(false, Ordering::Release);
         ranges.missing = None;
+        drop(ranges);
+        // Who waits for a part of it has to open it first.
+        self.arrival.notify_waiters();
     }
 
     /// Ranges are here now.

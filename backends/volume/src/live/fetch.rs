@@ -19,10 +19,21 @@ use super::ranges::around;
 use super::wanted::{Arrived, Wanted, along, plan};
 use crate::inode::Inode;
 
+/// How often content has to be nowhere to be so.
+const NOWHERE: u32 = 3;
 /// Nothing is taken along while so much of a file is on its way: it is in memory meanwhile.
 const MOST_ALONG: u64 = 16 << 20;
 /// Frames that are written into the data file at a time, if so many are there.
 const MOST_AT_ONCE: usize = if cfg!(test) { 1 } else { 64 };
+
+/// What who waits for a range found out so far.
+#[derive(Debug, Default)]
+struct Asking {
+    /// How many fetches had failed when it was asked first.
+    failures: Option<u64>,
+    /// How often something was missing that there was nothing to ask for of.
+    nowhere: u32,
+}
 
 /// A request that is under way, until it is dropped.
 struct InFlight {
@@ -67,6 +78,7 @@ impl Inode {
             };
             self.fetch_ahead(&wanted);
         }
+        self.core.failpoints.reach("content asked for");
         self.wait_for(range).await
     }
 
@@ -75,8 +87,9 @@ impl Inode {
         let Some((live, _)) = self.live() else {
             return Ok(());
         };
-        // Who has a path alone holds no open file: without one the data file could be closed meanwhile, or make room.
+        // Who has a path alone holds no open file: without one the data file could be closed meanwhile.
         let _open = self.content.open();
+        let _pin = self.content.pin();
         drop(self.shared(false)?);
         live.runtime.block_on(self.wait_for(range.clone()))
     }
@@ -85,13 +98,18 @@ impl Inode {
         let Some((live, map)) = self.live() else {
             return Ok(());
         };
-        let mut failures = None;
+        let mut asking = Asking::default();
         loop {
             let mut arrival = pin!(map.arrival.notified());
             arrival.as_mut().enable();
-            if self.ask(live, map, &range, &mut failures)? {
+            // It was closed, or made room, meanwhile.
+            if !map.is_known() && !Answer::blocking(|| Ok(self.shared(false)?.is_some())).await? {
                 return Ok(());
             }
+            if self.ask(live, map, &range, &mut asking)? {
+                return Ok(());
+            }
+            self.core.failpoints.reach("content waited for");
             arrival.await;
         }
     }
@@ -99,7 +117,7 @@ impl Inode {
     /// Asks for a range ahead of a reader, who does not wait for it.
     pub(crate) fn fetch_ahead(self: &Arc<Self>, range: &Range<u64>) {
         if let Some((live, map)) = self.live()
-            && let Err(error) = self.ask(live, map, range, &mut None)
+            && let Err(error) = self.ask(live, map, range, &mut Asking::default())
         {
             tracing::debug!(parent: &self.core.span, ino = self.ino, %error, "volume: nothing is read ahead");
         }
@@ -111,7 +129,7 @@ impl Inode {
         live: &Live,
         map: &Arc<ContentMap>,
         range: &Range<u64>,
-        failures: &mut Option<u64>,
+        asking: &mut Asking,
     ) -> Result<bool> {
         // What the bucket has of a block may end before the part of it that is asked about.
         let range = &around(range);
@@ -121,11 +139,11 @@ impl Inode {
                 return Ok(true);
             }
             let unasked = ranges.unasked_in(range);
-            match *failures {
+            match asking.failures {
                 Some(before) if before != ranges.failures && !Vec::is_empty(&unasked) => {
                     return Err(Errno::IO.into());
                 }
-                _ => *failures = Some(ranges.failures),
+                _ => asking.failures = Some(ranges.failures),
             }
             unasked
         };
@@ -161,7 +179,13 @@ impl Inode {
             };
             live.runtime.spawn(self.clone().carry(wanted, flight));
         }
-        if !asked && map.misses(range) {
+        if !asked && map.is_known() && map.misses(range) {
+            asking.nowhere = asking.nowhere.saturating_add(1);
+            if asking.nowhere < NOWHERE {
+                // It may have been here, and made room just now.
+                map.arrival.notify_waiters();
+                return Ok(false);
+            }
             // What is missing is in the bucket: that is how it was found to be.
             return Err(
                 std::io::Error::other(format!("content of inode {} is nowhere", self.ino)).into(),
@@ -226,6 +250,8 @@ impl Inode {
 
     /// Writes what arrived into the data file, where it is missing still.
     fn take_in(&self, arrived: &[Arrived]) -> Result<()> {
+        // Where nobody has the file open any more it is closed again.
+        let _open = self.content.open();
         let slot = self.shared(false)?;
         let (Some((live, map)), Some(file)) = (self.live(), slot.as_ref()) else {
             return Ok(());

@@ -16,6 +16,7 @@ use vfsd_testkit::place::{Place, wait};
 mod complete;
 mod disk;
 mod end;
+mod evicted;
 mod fetch;
 mod files;
 mod full_disk;

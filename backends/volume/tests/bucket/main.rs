@@ -14,6 +14,7 @@ mod encrypted;
 mod faults;
 mod holes;
 mod hosts;
+mod idle;
 mod local_store;
 mod log;
 mod memory;

@@ -13,6 +13,7 @@ use vfsd_testkit::place::{Handle, Place, wait};
 
 use super::kill::{Copy, Left};
 use super::kills::{make_volume, scratch, store};
+use crate::content::Idle;
 use crate::failpoint::{Hook, with_hook};
 use crate::live::Live;
 use crate::{Durability, RemoteOptions, Volume};
@@ -315,7 +316,7 @@ impl Scene {
         let attributes = self.root().lookup("file").unwrap().attributes().unwrap();
         let inode = self.volume.core().inode(attributes.inode).unwrap();
         self.wait_for_shipper();
-        assert!(inode.evict().unwrap());
+        assert!(inode.evict(Idle::Stays).unwrap());
     }
 }
 
