@@ -148,6 +148,18 @@ const READING: &str =
 const WRITING: &str = "the credentials do not allow to write to it; --flat-write needs s3:PutObject and s3:DeleteObject, \
                        too: serve it read-only";
 
+/// Whether there is no way to the service, or nobody there.
+pub(super) fn is_unreachable(error: &object_store::Error) -> bool {
+    let text = one_line(error);
+    let found = |pattern: &str| text.contains(pattern);
+    found("dns error") || found("lookup address") || found("onnect")
+}
+
+/// One line on why a request has to be repeated, and what to do.
+pub(super) fn passing(error: &object_store::Error) -> String {
+    advice(error, READING)
+}
+
 /// One line on what went wrong and what to do about it.
 fn advice(error: &object_store::Error, denied: &'static str) -> String {
     let text = one_line(error);

@@ -20,6 +20,7 @@ mod list;
 mod markers;
 mod nonce;
 mod options;
+mod outage;
 mod parts;
 mod probe;
 mod retry;
@@ -123,7 +124,7 @@ impl Store {
         by_version: bool,
     ) -> Self {
         let counters = Arc::new(Counters::default());
-        let policy = Arc::new(policy);
+        let policy = Arc::new(policy.of(name));
         let counted = CountingStore::new(objects, counters.clone());
         let checked = CheckedStore::new(Arc::new(counted));
         let retrying = RetryingStore::new(Arc::new(checked), policy.clone());

@@ -1,6 +1,7 @@
 //! How long a request is repeated, and how often all of them together.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::{Error, Result};
@@ -8,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::error::is_transient;
+use super::outage::Outage;
 
 /// The limits of repeated requests.
 ///
@@ -21,6 +23,7 @@ pub struct RetryPolicy {
     /// A single attempt that gives no sign of life for so long has failed.
     pub attempt: Duration,
     budget: Mutex<Budget>,
+    outage: Arc<Outage>,
 }
 
 /// Repetitions that may be sent at once, when none was sent for a while.
@@ -59,12 +62,24 @@ impl RetryPolicy {
                 counted: None,
                 random,
             }),
+            outage: Arc::new(Outage::of("the store")),
+        }
+    }
+
+    /// The same for a store that is called `name` in the log.
+    pub(super) fn of(self, name: &str) -> Self {
+        Self {
+            outage: Arc::new(Outage::of(name)),
+            ..self
         }
     }
 
     /// The same that gives up earlier.
     pub(super) fn shortened(&self, give_up: Duration) -> Self {
-        Self::new(self.give_up.min(give_up), self.attempt)
+        Self {
+            outage: Arc::clone(&self.outage),
+            ..Self::new(self.give_up.min(give_up), self.attempt)
+        }
     }
 
     /// Does something until it works, fails for good, or time runs out.
@@ -84,7 +99,10 @@ impl RetryPolicy {
         let mut pauses = self.pauses();
         loop {
             let error = match timeout(limit, attempt()).await {
-                Ok(Ok(value)) => return Ok(value),
+                Ok(Ok(value)) => {
+                    self.outage.answered();
+                    return Ok(value);
+                }
                 Ok(Err(error)) => error,
                 Err(_) => silent(),
             };
@@ -111,7 +129,8 @@ impl RetryPolicy {
     pub(super) fn pauses(&self) -> Pauses<'_> {
         Pauses {
             policy: self,
-            end: Instant::now().checked_add(self.give_up),
+            begun: Instant::now(),
+            failures: 0,
             pause: FIRST_PAUSE,
         }
     }
@@ -155,7 +174,8 @@ pub(super) fn silent() -> Error {
 /// The pauses of one request.
 pub(super) struct Pauses<'a> {
     policy: &'a RetryPolicy,
-    end: Option<Instant>,
+    begun: Instant,
+    failures: u32,
     pause: Duration,
 }
 
@@ -168,19 +188,31 @@ impl Pauses<'_> {
         if !is_transient(&error) {
             return Err(error);
         }
-        let turn = self.policy.turn(Instant::now(), self.pause);
-        if self.end.is_some_and(|end| turn >= end) {
+        let now = Instant::now();
+        let turn = self.policy.turn(now, self.pause);
+        if self.is_over(turn) {
             return Err(error);
         }
+        self.failures = self.failures.saturating_add(1);
+        let elapsed = now.saturating_duration_since(self.begun);
+        let left = self.policy.give_up.saturating_sub(elapsed);
+        self.policy
+            .outage
+            .failed(self.failures, elapsed, left, &error);
         tracing::debug!(error = %vfsd_backend::one_line(&error), "a request is repeated");
         self.pause = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
         sleep_until(turn).await;
         Ok(())
     }
 
+    /// Whether it is too late at a time.
+    fn is_over(&self, at: Instant) -> bool {
+        at.saturating_duration_since(self.begun) >= self.policy.give_up
+    }
+
     /// Waits a moment, whatever happened. For what the service calls a passing conflict.
     pub(super) async fn conflict(&mut self, error: Error) -> Result<()> {
-        if self.end.is_some_and(|end| Instant::now() >= end) {
+        if self.is_over(Instant::now()) {
             return Err(error);
         }
         sleep(self.pause).await;
@@ -213,6 +245,39 @@ mod tests {
             })
             .await;
         assert_eq!((got.unwrap(), sent.get()), (7, 4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_told_and_a_blip_is_not() {
+        let policy = RetryPolicy::default();
+        let fails = |times: u32, why: &'static str| {
+            let (sent, policy) = (Cell::new(0), &policy);
+            async move {
+                let attempt = || {
+                    sent.set(sent.get() + 1);
+                    let fails = sent.get() <= times;
+                    async move {
+                        let source = why.into();
+                        let error = Error::Generic {
+                            store: "test",
+                            source,
+                        };
+                        if fails {
+                            Err(error)
+                        } else {
+                            Ok(policy.outage.is_told())
+                        }
+                    }
+                };
+                policy.run(attempt).await.unwrap()
+            }
+        };
+        assert!(!fails(1, "503").await, "a blip");
+        assert!(fails(1, "tcp connect error").await);
+        assert!(!policy.outage.is_told(), "it is over");
+        assert!(!fails(3, "503").await, "one was just told");
+        sleep(Duration::from_secs(61)).await;
+        assert!(fails(3, "503").await);
     }
 
     #[tokio::test(start_paused = true)]
