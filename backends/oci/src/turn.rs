@@ -4,10 +4,17 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::blob::Sha256Digest;
+
+/// How often it is looked whether a lock is free.
+const LOOK: Duration = Duration::from_millis(20);
+/// After this time it is told that a lock is waited for.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// The turn of one process, or thread, which others wait for. It ends with its holder, whatever ends that.
 ///
@@ -46,11 +53,33 @@ pub(crate) fn lock_named(path: &Path) -> io::Result<Option<File>> {
         .truncate(false)
         .mode(0o600)
         .open(path)?;
-    flock(&file, FlockOperation::LockExclusive)?;
+    wait_for_lock(&file, path)?;
     let held = file.metadata()?;
     let named = std::fs::metadata(path);
     let is_same = named.is_ok_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino()));
     Ok(is_same.then_some(file))
+}
+
+/// Waits until whoever has a lock has ended or given it up. What it does may take long; that it is waited for is told.
+fn wait_for_lock(file: &File, path: &Path) -> io::Result<()> {
+    let begin = Instant::now();
+    let mut told = false;
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {}
+            other => return Ok(other?),
+        }
+        if !told && begin.elapsed() >= SLOW {
+            told = true;
+            let name = path.file_name().unwrap_or_default();
+            tracing::warn!(
+                "another process or export fetches or indexes a layer of this cache, and is waited for: should it hang, end \
+                 who has the lock of {} (lslocks)",
+                name.display()
+            );
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 impl Drop for Turn {
@@ -84,6 +113,21 @@ mod tests {
             }
         });
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_turn_comes_when_its_holder_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let layer = Sha256Digest::of(b"layer");
+        let path = folder.path().join(format!(".tmp-turn-{}", layer.hex()));
+        let held = lock_named(&path).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| Turn::take(folder.path(), layer).map(drop));
+            std::thread::sleep(LOOK.saturating_mul(3));
+            assert!(!waits.is_finished());
+            drop(held);
+            waits.join().unwrap().unwrap();
+        });
     }
 
     #[test]

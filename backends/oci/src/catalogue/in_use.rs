@@ -1,8 +1,8 @@
 //! Taking content away from images that are in use.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Catalogue;
@@ -12,7 +12,36 @@ use super::prune::remove;
 use crate::content::Places;
 
 /// The most layouts of content files that are remembered.
-const PLACES_MAX: usize = 1024;
+const FILES_MAX: usize = 1024;
+/// The most spans that they may have together: 4 MiB.
+const SPANS_MAX: usize = 1 << 18;
+
+/// Where the spans of content files stand, of those that were looked at.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    places: HashMap<PathBuf, Arc<Places>>,
+    spans: usize,
+}
+
+impl Known {
+    fn get(&self, content: &Path) -> Option<Arc<Places>> {
+        self.places.get(content).cloned()
+    }
+
+    /// Remembers one, and forgets the others where that would be too much.
+    fn insert(&mut self, content: &Path, places: &Arc<Places>) {
+        let spans = self.spans.saturating_add(places.spans());
+        if self.places.len() >= FILES_MAX || spans > SPANS_MAX {
+            *self = Self::default();
+        }
+        // One that is too large by itself is looked at again each time.
+        if places.spans() <= SPANS_MAX {
+            self.spans = self.spans.saturating_add(places.spans());
+            let before = self.places.insert(content.to_owned(), Arc::clone(places));
+            self.spans = self.spans.saturating_sub(before.map_or(0, |it| it.spans()));
+        }
+    }
+}
 
 impl Catalogue {
     /// Takes away of `files`, which have bytes of layers in use, what was read the longest time ago. Layers as they were
@@ -83,19 +112,41 @@ impl Catalogue {
 
     /// Where the spans of a content file stand; none where that is not known.
     pub(super) fn places_of(&self, content: &Path) -> Option<Arc<Places>> {
-        if let Some(places) = self.places.lock().get(content) {
-            return Some(Arc::clone(places));
+        let known = self.places.lock().get(content);
+        if known.is_some() {
+            return known;
         }
         let index = index_of(content)?;
         let places = Arc::new(Places::of(content.parent()?, &index).ok()?);
         if !places.is_of(content) {
             return None;
         }
-        let mut known = self.places.lock();
-        if known.len() >= PLACES_MAX {
-            known.clear();
-        }
-        known.insert(content.to_owned(), Arc::clone(&places));
+        self.places.lock().insert(content, &places);
         Some(places)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_bounded_by_its_size() {
+        let mut known = Known::default();
+        let of = |spans| Arc::new(Places::with_spans(spans));
+        let name = |number: usize| PathBuf::from(number.to_string());
+        for number in 0..100 {
+            known.insert(&name(number), &of(SPANS_MAX / 10));
+            assert!(known.get(&name(number)).is_some() && known.spans <= SPANS_MAX);
+            let kept = known.places.values().map(|places| places.spans());
+            assert_eq!(kept.sum::<usize>(), known.spans);
+        }
+        known.insert(&name(99), &of(1));
+        known.insert(&name(100), &of(SPANS_MAX + 1));
+        assert!(known.get(&name(100)).is_none() && known.spans <= SPANS_MAX);
+        for number in 0..=FILES_MAX {
+            known.insert(&name(number), &of(1));
+        }
+        assert!(known.places.len() <= FILES_MAX);
     }
 }

@@ -20,7 +20,6 @@ mod record;
 mod tests;
 mod verify;
 
-use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -33,7 +32,6 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::blob::Sha256Digest;
-use crate::content::Places;
 use crate::image::Image;
 
 pub use evict::{Evicted, slack};
@@ -47,7 +45,7 @@ pub use verify::{Problem, Verified};
 pub struct Catalogue {
     cache: PathBuf,
     /// Where the spans of content files stand, of those that were looked at.
-    places: Arc<Mutex<HashMap<PathBuf, Arc<Places>>>>,
+    places: Arc<Mutex<in_use::Known>>,
 }
 
 impl Catalogue {

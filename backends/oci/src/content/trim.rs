@@ -47,6 +47,25 @@ impl Places {
         })
     }
 
+    /// How many spans there are.
+    pub(crate) fn spans(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Those of a file with so many empty spans.
+    #[cfg(test)]
+    pub(crate) fn with_spans(spans: usize) -> Self {
+        Self {
+            path: PathBuf::new(),
+            shape: Shape {
+                key: crate::blob::Sha256Digest::of(b""),
+                spans: 0,
+                end: 0,
+            },
+            bytes: vec![0..0; spans],
+        }
+    }
+
     /// Whether these are those of the file at `path`.
     pub(crate) fn is_of(&self, path: &Path) -> bool {
         self.path == path

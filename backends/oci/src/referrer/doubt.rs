@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -153,8 +153,8 @@ impl OciImage {
         is_right
     }
 
-    /// Reads each layer as a whole whose index was made by others, while nobody has waited for content for as long as
-    /// `quiet`, and compares it with that. Blocks.
+    /// Reads each layer as a whole whose index was made by others, and compares it with that: quickly while nobody has waited
+    /// for content for as long as `quiet`. Blocks.
     ///
     /// # Errors
     /// Why it has ended before all were compared.
@@ -205,7 +205,11 @@ impl OciImage {
     }
 }
 
-/// A layer, read only while the guest waits for nothing.
+/// How long a guest that is never quiet holds up the next mebibyte: other processes may wait for the layer, and until it
+/// was compared nobody knows whether what the guest reads is right.
+const HELD_UP: Duration = Duration::from_millis(500);
+
+/// A layer, read while the guest waits for nothing, and slowly while it does.
 struct Patient<'a, R> {
     image: &'a Weak<OciImage>,
     quiet: Duration,
@@ -214,11 +218,12 @@ struct Patient<'a, R> {
 
 impl<R: Read> Read for Patient<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let begin = Instant::now();
         loop {
             let Some(image) = self.image.upgrade() else {
                 return Err(io::Error::other("the image is closed"));
             };
-            if image.demand().is_quiet_for(self.quiet) {
+            if image.demand().is_quiet_for(self.quiet) || begin.elapsed() >= HELD_UP {
                 break;
             }
             drop(image);

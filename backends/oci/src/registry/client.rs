@@ -20,6 +20,10 @@ use crate::counters::{Counters, Meter, RequestKind};
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 /// How often an answer may lead elsewhere.
 const REDIRECTS_MAX: usize = 5;
+/// A shorter pause is not told.
+const BLIP: Duration = Duration::from_secs(1);
+/// That a registry is asked again is told after this time at the earliest.
+const QUIET: Duration = Duration::from_secs(60);
 /// How long a mirror that failed is left out.
 const AVOIDED: Duration = Duration::from_secs(60);
 /// How long one that gave wrong bytes is.
@@ -37,6 +41,8 @@ pub(super) struct Client {
     counters: Arc<Counters>,
     /// Until then another one is asked instead.
     avoided: Mutex<Option<Instant>>,
+    /// When the log was told last that it is asked again.
+    told: Mutex<Option<Instant>>,
 }
 
 /// What is asked for.
@@ -103,6 +109,7 @@ impl Client {
             offline: settings.offline,
             counters: Arc::clone(&settings.counters),
             avoided: Mutex::default(),
+            told: Mutex::default(),
             image,
         })
     }
@@ -277,11 +284,26 @@ impl Client {
             if !matches!(error, RegistryError::Offline(_)) {
                 self.counters.given_up(kind);
             }
-            return Err(error);
+            return Err(error.given_up(*failures));
         }
         self.counters.retried(kind);
-        std::thread::sleep(self.limits.pause_after(*failures, error.after()));
+        let pause = self.limits.pause_after(*failures, error.after());
+        self.tell(*failures, pause, &error);
+        std::thread::sleep(pause);
         Ok(())
+    }
+
+    /// Tells the log that the registry is asked again, now and then: unless the next answer may come in a moment.
+    fn tell(&self, failures: u32, pause: Duration, error: &RegistryError) {
+        let may_pass = failures < 2 && pause < BLIP;
+        if may_pass && !matches!(error, RegistryError::Connection { .. }) {
+            return;
+        }
+        let mut told = self.told.lock();
+        if told.is_none_or(|told| told.elapsed() >= QUIET) {
+            *told = Some(Instant::now());
+            tracing::warn!("{error}; asked again in {:.1} s", pause.as_secs_f64());
+        }
     }
 
     /// Where an answer leads.

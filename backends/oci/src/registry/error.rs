@@ -111,6 +111,20 @@ impl RegistryError {
             )
     }
 
+    /// The same after so many attempts, of which there will be no more: says what to do.
+    pub(super) fn given_up(self, attempts: u32) -> Self {
+        match self {
+            Self::Connection { what, reason } => Self::Connection {
+                what,
+                reason: format!(
+                    "{reason}; asked {attempts} times in vain: check the registry's name and the network (--offline uses \
+                     what is in the cache)"
+                ),
+            },
+            other => other,
+        }
+    }
+
     /// How long the registry wants not to be asked.
     pub(super) fn after(&self) -> Option<Duration> {
         match self {

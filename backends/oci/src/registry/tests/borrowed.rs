@@ -447,6 +447,18 @@ fn what_a_pull_finds_out_counts_for_a_daemon_that_serves() {
 }
 
 #[test]
+fn a_guest_that_is_never_quiet_does_not_keep_layers_from_being_compared() {
+    let shown = Borrowing::right();
+    let image = shown.open();
+    assert!(image.doubted_layers() > 0);
+    let weak = Arc::downgrade(&image);
+    let _waits = image.demand().wait();
+    let quiet = Duration::from_secs(3600);
+    let compared = OciImage::compare_layers(&weak, quiet, &|| true, &|error| panic!("{error}"));
+    assert_eq!((compared, image.doubted_layers()), (Ok(()), 0));
+}
+
+#[test]
 fn a_layer_that_does_not_arrive_proves_nothing() {
     let host = Borrowing::right();
     let image = host.open();
