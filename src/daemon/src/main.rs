@@ -2,6 +2,7 @@
 
 mod allocator;
 mod cli;
+mod closing;
 mod config;
 mod control;
 mod exit;
@@ -22,6 +23,7 @@ mod startup;
 mod status;
 mod storage;
 mod together;
+mod waiting;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use vfsd_server::{Session, SessionOptions};
 
+use crate::closing::Closing;
 use crate::exit::Failure;
 use crate::figures::Figures;
 use crate::inherited::Inherited;
@@ -22,15 +23,13 @@ use crate::sandbox::{self, Inside};
 use crate::settings::{Confinement, ExportSettings};
 use crate::signals::{Signals, Stop};
 use crate::source::StorageOptions;
-use crate::storage::{Closing, Storages};
+use crate::storage::Storages;
+use crate::waiting::SLOW;
 use crate::{allocator, limits, logging, runtime};
 
 /// How long what is being opened is waited for when the process is told to stop: what has all that it needs is served and
 /// closed again, what waits for a network is not.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// After what time the log says what is waited for.
-const SLOW: Duration = Duration::from_secs(5);
 
 /// What is there before the sandbox is entered.
 pub(crate) struct Outside {

@@ -2,13 +2,14 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tracing::Span;
-use vfsd_backend::{Answer, Backend, Capabilities, Locator, Node, one_line};
+use vfsd_backend::{Answer, Backend, Capabilities, Locator, Node};
 use vfsd_server::{Export, Exports};
 
+use crate::closing::Closing;
 use crate::exit::Failure;
 use crate::figures::Figures;
 use crate::sandbox::{Inside, Needs, Share};
@@ -106,7 +107,15 @@ fn find_ahead(exports: &[ExportSettings], options: &StorageOptions) -> Result<()
     if all.is_empty() {
         return Ok(());
     }
-    ending_at_once(|| together(all)).map(drop)
+    ending_at_once(|| together("open", all)).map(drop)
+}
+
+/// Looks at what is on this host of all exports, before anything far away is waited for.
+fn check_here(exports: &[ExportSettings]) -> Result<(), Failure> {
+    exports.iter().try_for_each(|export| {
+        let checked = export.source.check();
+        checked.map_err(|failure| failure.of_export(export.name.as_deref()))
+    })
 }
 
 /// Refuses two storages in one place that only one may use: which of them comes first, when they are opened, is chance.
@@ -158,6 +167,7 @@ impl Storages {
             memory_shares: shares.sum(),
             ..options.clone()
         };
+        check_here(exports)?;
         find_ahead(exports, options)?;
         let exports = exports
             .iter()
@@ -233,7 +243,7 @@ impl Storages {
         opened: &Closing,
     ) -> Result<Exports, Failure> {
         let common = Arc::new(Common {
-            proc_self_fd: inside.proc_self_fd,
+            proc_self_fd: Arc::new(inside.proc_self_fd),
             descriptors: self.descriptors,
             runtime: runtime.clone(),
             figures: Arc::clone(figures),
@@ -250,14 +260,14 @@ impl Storages {
             let open: Work<_> = Box::new(move || common.open(place, export, roots));
             open
         });
-        join(together(all.collect())?)
+        join(together("open", all.collect())?)
     }
 }
 
 /// What all storages of a daemon are opened with.
 struct Common {
     /// The directory `/proc/self/fd`.
-    proc_self_fd: OwnedFd,
+    proc_self_fd: Arc<OwnedFd>,
     /// Descriptors that each directory of the host may use.
     descriptors: usize,
     runtime: Handle,
@@ -282,10 +292,10 @@ impl Common {
         let name = export.name.unwrap_or_default();
         let given = Given {
             roots,
-            proc_self_fd: &self.proc_self_fd,
+            proc_self_fd: Arc::clone(&self.proc_self_fd),
             descriptors: self.descriptors,
-            runtime: &self.runtime,
-            figures: &self.figures,
+            runtime: self.runtime.clone(),
+            figures: Arc::clone(&self.figures),
         };
         self.opened.begin(place, export.source);
         let backend = (export.storage.open)(given);
@@ -311,7 +321,7 @@ impl Common {
 }
 
 /// What stands before lines of the log that are about one of several exports.
-fn in_log(name: Option<&str>) -> Span {
+pub(crate) fn in_log(name: Option<&str>) -> Span {
     name.map_or_else(Span::none, |name| tracing::error_span!("export", name))
 }
 
@@ -349,81 +359,6 @@ impl Backend for Shown {
 
     fn close(&self) -> vfsd_backend::Result<()> {
         self.backend.close()
-    }
-}
-
-/// Storages that are open, to be closed when nobody uses them any more.
-#[derive(Clone, Default)]
-pub(crate) struct Closing(Arc<Mutex<Opened>>);
-
-#[derive(Default)]
-struct Opened {
-    /// Each with its place on the command line and its name.
-    storages: Vec<(usize, String, Arc<dyn Backend>)>,
-    /// Those that are being opened, each with its place.
-    opening: Vec<(usize, String)>,
-    /// What is opened from now on is too late.
-    closed: bool,
-}
-
-impl Closing {
-    fn begin(&self, place: usize, source: String) {
-        self.lock().opening.push((place, source));
-    }
-
-    fn fail(&self, place: usize) {
-        self.lock().opening.retain(|(other, _)| *other != place);
-    }
-
-    /// One is open. If the others were closed already, nobody is going to use it: then so is this one.
-    fn add(&self, place: usize, name: &str, backend: &Arc<dyn Backend>) {
-        let mut opened = self.lock();
-        opened.opening.retain(|(other, _)| *other != place);
-        if !opened.closed {
-            let open = (place, name.to_owned(), Arc::clone(backend));
-            opened.storages.push(open);
-            return;
-        }
-        drop(opened);
-        if let Err(error) = backend.close() {
-            tracing::error!("it was not closed: {}", one_line(&error));
-        }
-    }
-
-    /// The sources that are being opened, in the order of the command line.
-    pub(crate) fn opening(&self) -> Vec<String> {
-        let mut opening = self.lock().opening.clone();
-        opening.sort();
-        opening.into_iter().map(|(_, source)| source).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Opened> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Closes all of them, whatever becomes of the others, and those that are opened later. Done twice it does nothing.
-    ///
-    /// # Errors
-    /// The first that failed.
-    pub(crate) fn close(&self) -> Result<(), Failure> {
-        let mut opened = {
-            let mut opened = self.lock();
-            opened.closed = true;
-            std::mem::take(&mut opened.storages)
-        };
-        opened.sort_by_key(|(place, ..)| *place);
-        let mut result = Ok(());
-        for (_, name, backend) in opened {
-            if let Err(error) = backend.close() {
-                let which = match name.as_str() {
-                    "" => "the storage".to_owned(),
-                    name => format!("the storage of {name}"),
-                };
-                let failure = Failure::run(format!("{which} was not closed: {}", one_line(&error)));
-                result = result.and(Err(failure));
-            }
-        }
-        result
     }
 }
 
@@ -513,10 +448,10 @@ mod tests {
         let opened = storages.exports.into_iter().map(|export| {
             let given = Given {
                 roots: Vec::new(),
-                proc_self_fd: &File::open("/proc/self/fd").unwrap().into(),
+                proc_self_fd: Arc::new(File::open("/proc/self/fd").unwrap().into()),
                 descriptors: 100,
-                runtime: runtime.handle(),
-                figures: &Figures::default(),
+                runtime: runtime.handle().clone(),
+                figures: Arc::default(),
             };
             let root = (export.storage.open)(given).unwrap().root();
             let size = runtime.block_on(root.statfs()).unwrap();

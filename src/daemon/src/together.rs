@@ -18,15 +18,19 @@ pub(crate) type Work<T> = Box<dyn FnOnce() -> Result<T, Failure> + Send>;
 
 /// Does all of `work`, and gives what came of it in its order. After a failure nothing more is begun.
 ///
-/// Where it succeeds its threads have ended.
+/// Where it succeeds its threads, which are called `name`, have ended.
 ///
 /// # Errors
 /// The first failure, in the order of `work`; what is not done within [`OTHERS`] after one goes on by itself.
-pub(crate) fn together<T: Send + 'static>(work: Vec<Work<T>>) -> Result<Vec<T>, Failure> {
-    together_within(work, OTHERS)
+pub(crate) fn together<T: Send + 'static>(
+    name: &'static str,
+    work: Vec<Work<T>>,
+) -> Result<Vec<T>, Failure> {
+    together_within(name, work, OTHERS)
 }
 
 fn together_within<T: Send + 'static>(
+    name: &'static str,
     work: Vec<Work<T>>,
     others: Duration,
 ) -> Result<Vec<T>, Failure> {
@@ -51,14 +55,15 @@ fn together_within<T: Send + 'static>(
                 let _ = sender.send((index, came));
             }
         };
-        match thread::Builder::new()
-            .name("open".to_owned())
-            .spawn(take_turns)
-        {
+        let named = thread::Builder::new().name(name.to_owned());
+        match named.spawn(take_turns.clone()) {
             Ok(thread) => threads.push(thread),
-            // The others do its work.
+            // The others do its work, or this one.
             Err(_) if !threads.is_empty() => break,
-            Err(error) => return Err(Failure::run(format!("cannot start a thread: {error}"))),
+            Err(_) => {
+                take_turns();
+                break;
+            }
         }
     }
     drop(sender);
@@ -83,9 +88,7 @@ fn together_within<T: Send + 'static>(
         .map(|(_, outcome)| outcome)
         .collect::<Result<Vec<_>, _>>()?;
     if all.len() < count {
-        return Err(Failure::run(
-            "cannot open the storages: a thread has panicked",
-        ));
+        return Err(Failure::run("a thread has panicked"));
     }
     for thread in threads {
         // It had nothing left to do.
@@ -115,11 +118,11 @@ mod tests {
             })
         });
         let expected: Vec<_> = (0..AT_ONCE).collect();
-        assert_eq!(together(list.collect()).unwrap(), expected);
+        assert_eq!(together("test", list.collect()).unwrap(), expected);
         let many = (0..100).map(|index| work(move || Ok(index)));
         let expected: Vec<_> = (0..100).collect();
-        assert_eq!(together(many.collect()).unwrap(), expected);
-        assert_eq!(together::<()>(Vec::new()).unwrap(), []);
+        assert_eq!(together("test", many.collect()).unwrap(), expected);
+        assert_eq!(together::<()>("test", Vec::new()).unwrap(), []);
     }
 
     #[test]
@@ -136,7 +139,7 @@ mod tests {
                 Err(Failure::run("the second"))
             }),
         ];
-        let failure = together(list).unwrap_err();
+        let failure = together("test", list).unwrap_err();
         assert!(
             matches!(&failure, Failure::Run(told) if told == "the first"),
             "{failure:?}"
@@ -153,7 +156,7 @@ mod tests {
             }),
             work(|| Err(Failure::run("the second"))),
         ];
-        let failure = together_within(list, Duration::from_millis(1)).unwrap_err();
+        let failure = together_within("test", list, Duration::from_millis(1)).unwrap_err();
         drop(holds);
         assert!(
             matches!(&failure, Failure::Run(told) if told == "the second"),

@@ -8,6 +8,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -87,8 +88,19 @@ fn refused(what: &str, errno: Errno) -> Failure {
 }
 
 fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
-    // SAFETY: the table of descriptors is not among what is unshared.
-    unsafe { rustix::thread::unshare_unsafe(flags) }
+    let mut tries: u32 = 0;
+    loop {
+        // SAFETY: the table of descriptors is not among what is unshared.
+        match unsafe { rustix::thread::unshare_unsafe(flags) } {
+            // A process with one thread alone enters a user namespace, and those that have ended and were waited for are
+            // in the kernel's list for a moment still.
+            Err(Errno::INVAL) if tries < 30 => {
+                tries = tries.saturating_add(1);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Makes a root of nothing but the shares, each under its number, and gives up the old one.

@@ -44,6 +44,10 @@ impl Storage for Dir {
         Self(super::lasting(&self.0)).to_string()
     }
 
+    fn check(&self) -> Result<(), Failure> {
+        share(&self.0, true).map(drop)
+    }
+
     fn prepare(&self, options: &StorageOptions, readonly: bool) -> Result<Prepared, Failure> {
         let shares = vec![share(&self.0, readonly)?];
         let needs = needs(&options.passthrough);
@@ -75,7 +79,7 @@ impl Storage for Dir {
 /// When it cannot be served.
 pub(super) fn open(
     root: Root,
-    given: &Given<'_>,
+    given: &Given,
     options: vfsd_passthrough::Options,
 ) -> io::Result<Passthrough> {
     let options = vfsd_passthrough::Options {

@@ -21,6 +21,7 @@ use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
 use crate::signals::ending_at_once;
 use crate::together::Work;
+use crate::waiting::Waiting;
 
 /// An image, as the command line names it.
 #[derive(Debug, Clone)]
@@ -201,6 +202,7 @@ impl ImageSource {
     pub(crate) fn find(&self, settings: &ImageSettings) -> Result<Image, Failure> {
         let (platform, cache) = (settings.platform.as_ref(), cache(settings)?);
         let registries = self.registries(settings);
+        let _waiting = self.waiting();
         let found = Image::open(&self.name, platform, &cache, &registries);
         found.map_err(Failure::run).inspect(|image| {
             if let Some(notice) = &image.notice {
@@ -250,9 +252,25 @@ impl ImageSource {
     ) -> Result<vfsd_oci::Options, Failure> {
         let mut options = settings.options(self.name.clone(), cache(settings)?);
         options.known_as = Some(self.canonical()?.to_string());
-        options.progress = progress;
+        // Until the first layer is read.
+        let waiting = Mutex::new(Some(self.waiting()));
+        options.progress = Box::new(move |told| {
+            drop(
+                waiting
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take(),
+            );
+            progress(told);
+        });
         options.by_contents = false;
         Ok(options)
+    }
+
+    /// Tells the log that it is waited for, if that lasts.
+    fn waiting(&self) -> Waiting {
+        let image = self.to_string();
+        Waiting::new(move || tracing::warn!("{image} is still being looked for"))
     }
 
     /// The same image, at a path that does not depend on where the daemon is.
@@ -324,6 +342,10 @@ impl Storage for ImageSource {
 
     fn is(&self, kind: Kind) -> bool {
         kind == Kind::Image
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        self.canonical().map(drop)
     }
 
     fn ahead(&self, options: &StorageOptions) -> Vec<Work<()>> {
@@ -425,7 +447,7 @@ impl Storage for ImageSource {
                     offline: settings.offline,
                     counters: Arc::clone(&counters),
                 };
-                upkeep.begin(&opened, given.runtime)?;
+                upkeep.begin(&opened, &given.runtime)?;
                 let image = Arc::downgrade(&opened);
                 let look = move || figures(&counters, image.upgrade().as_deref(), in_registry);
                 given.figures.add(&shown, look);

@@ -4,14 +4,16 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use tracing::Span;
 use vfsd_backend::{Answer, Backend, Capabilities, Locator, Node};
 use vfsd_overlay::{Namespace, Overlay};
 
 use super::upper::{Place, Upper};
 use super::{Given, Kind, Open, Prepared, Root, Source, Storage, StorageOptions};
+use crate::closing::Closing;
 use crate::exit::Failure;
 use crate::sandbox::{Needs, Share};
-use crate::together::Work;
+use crate::together::{Work, together};
 
 /// Sources over one another.
 #[derive(Debug)]
@@ -53,6 +55,11 @@ impl Storage for Layers {
 
     fn memory_shares(&self) -> u64 {
         self.lowers.iter().map(Source::memory_shares).sum()
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        self.lowers.iter().try_for_each(Source::check)?;
+        self.upper.as_ref().map_or(Ok(()), Place::check)
     }
 
     fn ahead(&self, options: &StorageOptions) -> Vec<Work<()>> {
@@ -138,9 +145,26 @@ struct Stack {
 }
 
 impl Stack {
+    /// Opens the layers at the same time, and what is made of them. Where anything fails they are closed again.
     fn open(
         self,
-        given: Given<'_>,
+        given: Given,
+        passthrough: &vfsd_passthrough::Options,
+        shown: &str,
+    ) -> Result<Arc<dyn Backend>, Failure> {
+        let lowers = Closing::default();
+        self.open_over(&lowers, given, passthrough, shown)
+            .inspect_err(|_| {
+                if let Err(Failure::Run(advice)) = lowers.close() {
+                    tracing::error!("{advice}");
+                }
+            })
+    }
+
+    fn open_over(
+        self,
+        opened: &Closing,
+        given: Given,
         passthrough: &vfsd_passthrough::Options,
         shown: &str,
     ) -> Result<Arc<dyn Backend>, Failure> {
@@ -150,14 +174,19 @@ impl Stack {
         let roots = std::mem::take(&mut given.roots);
         let one_file_system = self.host_directories && are_on_one_file_system(&roots);
         let mut roots = roots.into_iter();
-        let mut lowers = Vec::new();
-        for (count, open) in self.lowers {
-            let below = Given {
-                roots: roots.by_ref().take(count).collect(),
-                ..given
-            };
-            lowers.push(open(below)?);
-        }
+        let lowers = self.lowers.into_iter().enumerate();
+        let lowers = lowers.map(|(place, (count, open))| {
+            let below = given.with(roots.by_ref().take(count).collect());
+            let (opened, span) = (opened.clone(), Span::current());
+            let work: Work<_> = Box::new(move || {
+                let _in = span.entered();
+                let lower = open(below)?;
+                opened.add(place, "", &lower);
+                Ok(lower)
+            });
+            work
+        });
+        let lowers = together("open", lowers.collect())?;
         let mut options = vfsd_overlay::Options::new(lowers);
         options.namespace = self.namespace;
         options.one_file_system = one_file_system;

@@ -65,6 +65,15 @@ pub(crate) trait Storage: fmt::Debug + fmt::Display + Send + Sync {
         self.to_string()
     }
 
+    /// Looks whether what it has on this host is there, without waiting for anything and without a trace: what is wrong is
+    /// told before other storages are waited for.
+    ///
+    /// # Errors
+    /// When it is not.
+    fn check(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// What it has to ask a registry for before the sandbox: what is found is kept until [`Self::prepare`].
     fn ahead(&self, options: &StorageOptions) -> Vec<Work<()>> {
         let _ = options;
@@ -152,24 +161,35 @@ fn lasting(path: &Path) -> PathBuf {
 }
 
 /// The last step of opening a storage.
-type Open = Box<dyn FnOnce(Given<'_>) -> Result<Arc<dyn Backend>, Failure> + Send>;
+type Open = Box<dyn FnOnce(Given) -> Result<Arc<dyn Backend>, Failure> + Send>;
 
 /// What a storage is given inside the sandbox.
 #[derive(Debug)]
-pub(crate) struct Given<'a> {
+pub(crate) struct Given {
     /// Its shares, in their order.
     pub(crate) roots: Vec<Root>,
     /// The directory `/proc/self/fd`.
-    pub(crate) proc_self_fd: &'a OwnedFd,
+    pub(crate) proc_self_fd: Arc<OwnedFd>,
     /// Descriptors that each directory of the host may use.
     pub(crate) descriptors: usize,
     /// On which it waits.
-    pub(crate) runtime: &'a Handle,
+    pub(crate) runtime: Handle,
     /// Where it says what can be told of it.
-    pub(crate) figures: &'a Figures,
+    pub(crate) figures: Arc<Figures>,
 }
 
-impl Given<'_> {
+impl Given {
+    /// The same for another storage, which has these shares.
+    pub(crate) fn with(&self, roots: Vec<Root>) -> Self {
+        Self {
+            roots,
+            proc_self_fd: Arc::clone(&self.proc_self_fd),
+            descriptors: self.descriptors,
+            runtime: self.runtime.clone(),
+            figures: Arc::clone(&self.figures),
+        }
+    }
+
     /// Its only share, which the host calls `path`. `what` was to be done with it.
     pub(crate) fn root(&mut self, what: &str, path: &Path) -> Result<Root, Failure> {
         let root = self.roots.pop();
@@ -292,6 +312,14 @@ impl Source {
     /// As [`Storage::ahead`].
     pub(crate) fn ahead(&self, options: &StorageOptions) -> Vec<Work<()>> {
         self.0.ahead(options)
+    }
+
+    /// As [`Storage::check`].
+    ///
+    /// # Errors
+    /// When something is not there.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        self.0.check()
     }
 
     /// As [`Storage::memory_shares`].

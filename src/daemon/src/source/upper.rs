@@ -81,6 +81,32 @@ impl Place {
         })
     }
 
+    /// Looks whether the directories are there, or can be made, and free, without making them.
+    ///
+    /// # Errors
+    /// As those of [`prepare`](Self::prepare) that are seen so.
+    pub(super) fn check(upper: &Upper) -> Result<(), Failure> {
+        let dir = match upper.dir.canonicalize() {
+            Ok(dir) => dir,
+            // It is made, if what it is to be in is there.
+            Err(error) => {
+                let parent = upper.dir.parent().filter(|it| !it.as_os_str().is_empty());
+                return match parent.is_none_or(Path::exists) {
+                    true => Ok(()),
+                    false => Err(unusable("--upper", &upper.dir, &error)),
+                };
+            }
+        };
+        match dir.is_dir() {
+            true => lock("--upper", &dir).map(drop),
+            false => Err(unusable(
+                "--upper",
+                &dir,
+                &io::ErrorKind::NotADirectory.into(),
+            )),
+        }
+    }
+
     /// Where the layer's marks are: as `given`; without that where it has some, else `usual`.
     ///
     /// # Errors
@@ -210,13 +236,7 @@ async fn walk(
 
 /// The absolute path of a directory, made unless it is there.
 fn directory(option: &str, path: &Path, mode: u32) -> Result<PathBuf, Failure> {
-    let failed = |error: io::Error| {
-        Failure::run(format!(
-            "cannot use {option} {}: {error}; name a directory on a file system that can be \
-             written",
-            path.display()
-        ))
-    };
+    let failed = |error: io::Error| unusable(option, path, &error);
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -227,6 +247,13 @@ fn directory(option: &str, path: &Path, mode: u32) -> Result<PathBuf, Failure> {
         true => Ok(absolute),
         false => Err(failed(io::ErrorKind::NotADirectory.into())),
     }
+}
+
+fn unusable(option: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::run(format!(
+        "cannot use {option} {}: {error}; name a directory on a file system that can be written",
+        path.display()
+    ))
 }
 
 /// `DIR.work`.

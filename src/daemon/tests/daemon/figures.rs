@@ -11,7 +11,7 @@ use crate::images::{LOGIN, layout, private_registry};
 use crate::process::{Daemon, Place, ask, text, vfsd};
 
 /// The figure of a storage that is called `name`, with its labels but for the storage.
-fn figure(metrics: &str, storage: &str, name: &str) -> u64 {
+pub(crate) fn figure(metrics: &str, storage: &str, name: &str) -> u64 {
     let (name, labels) = name.split_once('{').unwrap_or((name, "}"));
     let labels = match labels {
         "}" => "}".to_owned(),

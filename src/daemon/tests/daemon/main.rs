@@ -22,4 +22,5 @@ mod plugins;
 mod process;
 mod serving;
 mod stopping;
+mod store_figures;
 mod strange_hosts;

@@ -11,9 +11,10 @@ use crate::mounting::{cannot_mount, is_mounted};
 use crate::process::{Daemon, Place, outcome, text, vfsd, wait_until};
 use crate::stopping::Silent;
 
-/// Starts a daemon of these exports, waits until each has asked `server` for what its name says, and ends it.
+/// Starts a daemon of these exports, waits until each has asked `server` for what its name says, and ends it, while none of
+/// them is answered for longer than a test waits for anything.
 fn all_ask(server: &Silent, names: &[&str], command: &mut Command) {
-    let mut daemon = Daemon::start(command);
+    let mut daemon = Daemon::start(command.args(["--store-timeout", "3600"]));
     let mut connections: Vec<(TcpStream, Vec<u8>)> = Vec::new();
     wait_until("a request of each export, without an answer to any", || {
         while let Ok((connection, _)) = server.0.accept() {
@@ -71,6 +72,48 @@ fn buckets_are_opened_at_the_same_time() {
 }
 
 #[test]
+fn layers_of_an_export_are_opened_at_the_same_time() {
+    let (place, server) = (Place::new(), Silent::new());
+    let names = ["one", "two", "three"];
+    let lowers = names.map(|name| format!("s3://bucket/{name}"));
+    let export = format!("lowers = {lowers:?}\nupper = {:?}", place.path("upper"));
+    let mut command = serve(&place, &[("layers", export)]);
+    server.is_the_store_of(&mut command);
+    all_ask(&server, &names, &mut command);
+}
+
+/// In the order of the file what is slow comes first.
+#[test]
+fn what_is_missing_on_this_host_is_told_before_anything_far_away_is_waited_for() {
+    let server = Silent::new();
+    let image = |name: &str| format!("source = \"docker://{}/{name}:1\"", server.address());
+    let missing = |place: &Place| text(&place.path("missing")).to_owned();
+    let place = Place::new();
+    let path = missing(&place);
+    let here = [
+        format!("source = {path:?}"),
+        format!("source = \"oci:{path}\""),
+        format!("source = \"volume:file:{path}\""),
+        format!("lowers = [\"docker://{}/b:1\", {path:?}]", server.address()),
+        format!("source = \"memory:\"\nupper = \"{path}/upper\""),
+    ];
+    for export in here {
+        let exports = [("image", image("a")), ("wrong", export.clone())];
+        let mut command = serve(&place, &exports);
+        command.args(["--cache-dir", text(&place.path("cache"))]);
+        let (code, _, errors) = outcome(&mut command);
+        assert_eq!(code, 1, "{export}: {errors}");
+        assert!(
+            errors.contains("vfsd: export \"wrong\": ") && errors.contains(&path),
+            "{export}: {errors}"
+        );
+        assert!(!place.path("missing").exists() && !place.socket().exists());
+    }
+    let asked = server.0.accept().map_err(|error| error.kind());
+    assert_eq!(asked.unwrap_err(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
 fn images_are_found_at_the_same_time() {
     let (place, server) = (Place::new(), Silent::new());
     let names = ["one", "two", "three"];
@@ -88,8 +131,49 @@ fn the_first_export_that_fails_is_told_and_nothing_is_left() {
     let mut command = serve(&place, &sources(&["one", "two", "three"], image));
     let (code, _, errors) = outcome(command.args(["--cache-dir", text(&place.path("cache"))]));
     assert_eq!(code, 1, "{errors}");
-    assert!(errors.contains("vfsd: export \"one\": "), "{errors}");
+    let told = errors.lines().last().unwrap();
+    assert!(told.starts_with("vfsd: export \"one\": "), "{errors}");
+    assert!(
+        told.contains("6 times in vain: check the registry's name"),
+        "{errors}"
+    );
+    // Before that each is told once, when it is asked again.
+    let again = errors
+        .lines()
+        .filter(|line| line.contains("; asked again in "));
+    assert_eq!(again.count(), 3, "{errors}");
     assert!(!place.socket().exists());
+}
+
+#[test]
+fn a_store_that_cannot_be_reached_is_told_before_it_is_given_up() {
+    let place = Place::new();
+    let (socket, state) = (place.socket(), place.path("state"));
+    for source in ["s3://bucket", "volume:s3://bucket/volume"] {
+        let mut words = vec!["serve", "--socket-path", text(&socket)];
+        words.extend(["--store-timeout", "2", source]);
+        if source.starts_with("volume:") {
+            words.extend(["--state-dir", text(&state)]);
+        }
+        let mut command = vfsd(words);
+        command
+            .env("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+            .env("AWS_ACCESS_KEY_ID", "a")
+            .env("AWS_SECRET_ACCESS_KEY", "b");
+        let (code, _, errors) = outcome(&mut command);
+        assert_eq!(code, 1, "{errors}");
+        let lines: Vec<_> = errors.lines().collect();
+        let told = lines.iter().filter(|line| {
+            line.contains("s3://bucket fails: it cannot be reached; check the endpoint")
+                && line.contains("; requests are repeated, this one for ")
+        });
+        assert_eq!(told.count(), 1, "{errors}");
+        let last = lines.last().unwrap();
+        assert!(
+            last.starts_with("vfsd: ") && last.contains("it cannot be reached"),
+            "{errors}"
+        );
+    }
 }
 
 #[test]
@@ -112,7 +196,7 @@ fn one_place_is_not_for_two_writable_exports() {
 }
 
 /// A store with a bucket `data`, if there is a server on this host.
-fn store() -> Option<RunningStore> {
+pub(crate) fn store() -> Option<RunningStore> {
     let server = StoreServer::Moto;
     if let Err(missing) = server.find() {
         eprintln!("skipped: {missing}");

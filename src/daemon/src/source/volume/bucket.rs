@@ -218,9 +218,9 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
                 },
                 durability,
                 takeover,
-                ..served.options(given.runtime)
+                ..served.options(&given.runtime)
             };
-            served.check(given.runtime)?;
+            served.check(&given.runtime)?;
             let Served {
                 bucket,
                 store,

@@ -1,6 +1,6 @@
 //! A volume in a directory of this host.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vfsd_volume::{CheckReport, Volume, VolumeError, VolumeOptions, VolumeStatus};
@@ -21,7 +21,8 @@ pub(super) fn stat(path: &Path) -> Result<VolumeStatus, Failure> {
     Volume::stat(path).map_err(Failure::run)
 }
 
-pub(super) fn prepare(path: &Path, options: &StorageOptions) -> Result<Prepared, Failure> {
+/// The path of a volume that is there.
+pub(super) fn find(path: &Path) -> Result<PathBuf, Failure> {
     let path = path.canonicalize().map_err(|error| {
         let name = format!("volume:file:{}", path.display());
         Failure::run(format!(
@@ -32,6 +33,11 @@ pub(super) fn prepare(path: &Path, options: &StorageOptions) -> Result<Prepared,
     if !path.join("volume.json").exists() {
         return Err(Failure::run(VolumeError::Missing(path)));
     }
+    Ok(path)
+}
+
+pub(super) fn prepare(path: &Path, options: &StorageOptions) -> Result<Prepared, Failure> {
+    let path = find(path)?;
     let (uid, gid) = options.owner;
     Ok(Prepared {
         // Read-only exports read their volume by writing its locks.

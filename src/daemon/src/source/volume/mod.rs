@@ -346,6 +346,13 @@ impl Storage for VolumeSource {
         }
     }
 
+    fn check(&self) -> Result<(), Failure> {
+        match self {
+            Self::Directory(path) => directory::find(path).map(drop),
+            Self::Bucket(_) => Ok(()),
+        }
+    }
+
     fn prepare(&self, options: &StorageOptions, readonly: bool) -> Result<Prepared, Failure> {
         match self {
             Self::Directory(path) => directory::prepare(path, options),

@@ -103,8 +103,8 @@ pub(super) fn prepare(
         private: false,
         open: Box::new(move |mut given| {
             let root = given.root("use", &directory)?;
-            let options = served.options(given.runtime);
-            served.check(given.runtime)?;
+            let options = served.options(&given.runtime);
+            served.check(&given.runtime)?;
             let Served {
                 bucket,
                 store,
