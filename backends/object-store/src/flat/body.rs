@@ -1,7 +1,7 @@
 //! What makes a node a directory, or a file of one version.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -16,22 +16,49 @@ pub(super) enum Body {
     File(Box<FileBody>),
 }
 
-/// What a directory's marker says, where that is known.
+/// What a directory's marker says, where that is known, and since when.
 #[derive(Debug, Default)]
-pub(super) struct DirectoryBody(Mutex<Option<Posix>>);
+pub(super) struct DirectoryBody(Mutex<Option<(Posix, Instant)>>);
 
 impl DirectoryBody {
     /// Changes it, and answers what it is then.
     pub(super) fn change(&self, change: impl FnOnce(&mut Posix)) -> Posix {
-        let mut posix = self.0.lock();
-        change(posix.get_or_insert_default());
-        posix.unwrap_or_default()
+        let mut known = self.0.lock();
+        let mut posix = known.map(|(posix, _)| posix).unwrap_or_default();
+        change(&mut posix);
+        *known = Some((posix, Instant::now()));
+        posix
     }
 
     pub(super) fn posix(&self) -> Option<Posix> {
-        *self.0.lock()
+        self.0.lock().map(|(posix, _)| posix)
+    }
+
+    /// Whether it is believed without another question, where names are for a `lifetime`.
+    pub(super) fn is_believed(&self, lifetime: Duration) -> bool {
+        let belief = lifetime.saturating_mul(MARKERS);
+        self.0.lock().is_some_and(|(_, at)| at.elapsed() < belief)
     }
 }
+
+/// How many times longer than a name a marker is believed: no listing tells of it.
+const MARKERS: u32 = 10;
+
+/// How the metadata of an object has come to be known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Source {
+    #[default]
+    Nothing,
+    /// It was asked then, by the clock of this host.
+    Asked(SystemTime),
+    /// We wrote it. The time of the object is by the clock of this host.
+    Written,
+    /// We wrote it, and know the time that the object has since.
+    Dated,
+}
+
+/// The times that the service and this host have for the same write differ by no more.
+const APART: Duration = Duration::from_secs(10);
 
 /// One version of an object, or what became of it by our own writes.
 pub(super) struct FileBody {
@@ -42,6 +69,7 @@ pub(super) struct FileBody {
     pub(super) generation: u64,
     /// Once somebody looked at the object: a listing does not tell.
     posix: Mutex<Option<Posix>>,
+    source: Mutex<Source>,
     /// When the object was last known to be this version.
     pub(super) confirmed: Mutex<Instant>,
     pub(super) writing: Writing,
@@ -61,6 +89,7 @@ impl FileBody {
             symlink,
             generation,
             posix: Mutex::default(),
+            source: Mutex::default(),
             confirmed: Mutex::new(at),
             writing,
         }
@@ -101,15 +130,52 @@ impl FileBody {
         kind && same_content(&version.0, object) && !version.1.is_replaced()
     }
 
-    /// The object was this version `at` this time.
-    pub(super) fn confirm(&self, posix: Option<Posix>, at: Instant) {
-        if let Some(posix) = posix
+    /// The object was this version `at` this time, as somebody saw who looked at it, or as a listing or a write of ours has it.
+    pub(super) fn confirm(&self, seen: Option<(&ListedObject, Posix)>, at: Instant) {
+        if let Some((object, posix)) = seen
             && !self.writing.is_dirty()
         {
+            self.version.lock().0.modified = object.modified;
+            let now = SystemTime::now();
+            *self.source.lock() = Source::Asked(now.checked_sub(at.elapsed()).unwrap_or(now));
             *self.posix.lock() = Some(posix);
         }
         let mut confirmed = self.confirmed.lock();
         *confirmed = (*confirmed).max(at);
+    }
+
+    /// The object is what we have written.
+    pub(super) fn written(&self) {
+        *self.source.lock() = Source::Written;
+    }
+
+    /// Whether the metadata is as it was, now that a listing has told of this version: who changes it changes the time of the object.
+    /// That has seconds, so it counts if the metadata was asked so long `after` it.
+    pub(super) fn is_told(&self, listed: &ListedObject, after: Duration) -> bool {
+        if self.writing.is_dirty() {
+            return true;
+        }
+        if self.posix().is_none() {
+            return false;
+        }
+        let mut version = self.version.lock();
+        let own = &mut version.0.modified;
+        let mut source = self.source.lock();
+        let apart = |one: SystemTime, other| one.duration_since(other).is_ok_and(|by| by > APART);
+        if *source == Source::Written
+            && *own != listed.modified
+            && !apart(*own, listed.modified)
+            && !apart(listed.modified, *own)
+        {
+            *own = listed.modified;
+            *source = Source::Dated;
+        }
+        *own == listed.modified
+            && match *source {
+                Source::Nothing => false,
+                Source::Asked(at) => at.duration_since(*own).is_ok_and(|since| since >= after),
+                Source::Written | Source::Dated => true,
+            }
     }
 
     /// Nobody knows whether the object is this version, after a `lifetime` of belief.

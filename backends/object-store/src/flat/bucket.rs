@@ -29,6 +29,9 @@ use crate::store::{ListPage, ListRequest, ListedObject, Store};
 
 /// Contents that are recognised when they are met again, so that their blocks are not fetched again.
 const CONTENTS: usize = 16_384;
+/// S3 takes no request of a client whose clock differs by more than a quarter of an hour. Metadata that was asked so long after
+/// the time of its object is of no earlier second, whatever the clocks show.
+const SETTLED: Duration = Duration::from_secs(16 * 60);
 /// Directories that the log tells of, at most.
 const TOLD: usize = 1000;
 
@@ -145,7 +148,7 @@ impl Bucket {
             Some((_, found)) => found,
             None => self.find(directory, name).await?,
         };
-        if self.writer.is_none() || !matches!(found, Found::File(_, None)) {
+        if !matches!(&found, Found::File(object, None) if self.has_to_ask(object)) {
             return Ok(found);
         }
         let (key, at) = (format!("{directory}{name}"), Instant::now());
@@ -156,6 +159,17 @@ impl Bucket {
                 Ok(found)
             }
             None => self.find_alone(directory, name).await,
+        }
+    }
+
+    /// Whether the metadata has to be asked of an object that a listing has told of. Where nobody writes it is only asked again.
+    pub(super) fn has_to_ask(&self, object: &ListedObject) -> bool {
+        let node = self.numbers.find(&object.key);
+        match node.as_ref().map(|node| &node.body) {
+            Some(Body::File(file)) if file.posix().is_some() && file.is(object, None) => {
+                !file.is_told(object, SETTLED)
+            }
+            _ => self.writer.is_some(),
         }
     }
 
@@ -323,7 +337,7 @@ impl Bucket {
             FlatNode::new(bucket, number, key, Body::File(Box::new(file)), this)
         });
         if let Body::File(file) = &node.body {
-            file.confirm(posix, at);
+            file.confirm(posix.map(|posix| (object, posix)), at);
         }
         Ok(node)
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
@@ -15,6 +16,9 @@ use super::content::Failure;
 use super::known::{Bounded, Found, LARGEST_LISTING};
 use super::names::{Child, Naming};
 use crate::store::ListRequest;
+
+/// Who asks for metadata within this time of a change may have been followed by another one of the same second.
+const RECENT: Duration = Duration::from_secs(2);
 
 /// Cookies of `.` and `..`; the others follow in the order of the listing.
 const DOT: u64 = 1;
@@ -322,7 +326,14 @@ impl OpenDirectory {
                     Some((_, Found::File(there, posix))) if there == *object => posix,
                     _ => None,
                 };
-                self.bucket.file(object, posix, at).ok()?
+                let node = self.bucket.file(object, posix, at).ok()?;
+                if let (None, Body::File(file)) = (posix, &node.body)
+                    && file.posix().is_some()
+                    && !file.is_told(object, RECENT)
+                {
+                    return None;
+                }
+                node
             }
             None => self
                 .bucket

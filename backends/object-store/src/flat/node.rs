@@ -127,16 +127,13 @@ impl FlatNode {
 
     /// Whether something has to be asked that is not known of a name: a listing does not tell it.
     fn has_to_be_looked_at(&self, name: &str, found: &Found) -> bool {
-        if self.bucket.writer.is_none() {
-            return false;
-        }
         match found {
             Found::Directory => {
                 let key = format!("{}{name}/", self.key());
                 !self.bucket.directory(&key).is_known()
             }
-            Found::File(_, posix) => posix.is_none(),
-            Found::Nothing => false,
+            Found::File(object, None) => self.bucket.has_to_ask(object),
+            Found::File(_, Some(_)) | Found::Nothing => false,
         }
     }
 
@@ -169,8 +166,8 @@ impl FlatNode {
         let (bucket, key) = (self.bucket.clone(), self.key());
         let look = Self::look_again(bucket, key, self.parent_key());
         match self.bucket.run(look).await? {
-            Found::File(object, posix) if file.is(&object, posix) => {
-                file.confirm(posix, at);
+            Found::File(object, Some(posix)) if file.is(&object, Some(posix)) => {
+                file.confirm(Some((&object, posix)), at);
                 Ok(())
             }
             _ => {
@@ -201,7 +198,7 @@ impl FlatNode {
     pub(super) async fn know_marker(self: Arc<Self>) -> Result<()> {
         let key = self.key();
         if let Body::Directory(directory) = &self.body
-            && directory.posix().is_none()
+            && !directory.is_believed(self.bucket.options.lifetime)
             && !key.is_empty()
         {
             let marker = self.marker().await?;
@@ -226,7 +223,7 @@ impl FlatNode {
             return true;
         }
         match &self.body {
-            Body::Directory(directory) => directory.posix().is_some(),
+            Body::Directory(directory) => directory.is_believed(self.bucket.options.lifetime),
             // Modes, owners and links are kept, and a listing tells none of them.
             Body::File(file) => file.posix().is_some(),
         }

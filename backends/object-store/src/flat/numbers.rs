@@ -70,6 +70,14 @@ impl Numbers {
         number
     }
 
+    /// The node of this key, if it is known.
+    pub(super) fn find(&self, key: &str) -> Option<Arc<FlatNode>> {
+        let number = self.number(key);
+        let tables = self.tables.lock();
+        let there = tables.live.get(&number)?;
+        (*there.key == *key).then(|| there.node.upgrade()).flatten()
+    }
+
     /// The known node of this key that `fits`, or a new one.
     pub(super) fn node(
         &self,

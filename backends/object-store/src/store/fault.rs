@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
@@ -60,6 +60,8 @@ struct State {
     next: VecDeque<Fault>,
     outage: bool,
     met: u64,
+    /// How much older than they are objects look.
+    older: Duration,
 }
 
 impl State {
@@ -125,6 +127,18 @@ impl FaultStore {
     /// Begins or ends an outage: no request is applied.
     pub fn outage(&self, down: bool) {
         self.state.lock().outage = down;
+    }
+
+    /// All objects look so much older than they are, from now on.
+    pub fn age(&self, older: Duration) {
+        self.state.lock().older = older;
+    }
+
+    fn aged(&self, mut meta: ObjectMeta) -> ObjectMeta {
+        let modified = SystemTime::from(meta.last_modified);
+        let aged = modified.checked_sub(self.state.lock().older);
+        meta.last_modified = aged.unwrap_or(modified).into();
+        meta
     }
 
     /// How many requests met a fault.
@@ -241,6 +255,7 @@ impl ObjectStore for FaultStore {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let get = self.inner.get_opts(location, options);
         let (mut result, fault) = self.with_fault(None, get).await?;
+        result.meta = self.aged(result.meta);
         let broken = fault == Some(Fault::BrokenBody);
         if broken || fault == Some(Fault::ShortBody) {
             result.payload = match result.payload {
@@ -281,13 +296,20 @@ impl ObjectStore for FaultStore {
             Some(Fault::Unavailable | Fault::LostReply | Fault::Conflict) => {
                 stream::iter([Err(failed("503 SlowDown"))]).boxed()
             }
-            _ => self.inner.list(prefix),
+            _ => {
+                let store = self.clone();
+                let listed = self.inner.list(prefix);
+                listed.map_ok(move |meta| store.aged(meta)).boxed()
+            }
         }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let list = self.inner.list_with_delimiter(prefix);
-        Ok(self.with_fault(None, list).await?.0)
+        let mut listed = self.with_fault(None, list).await?.0;
+        let objects = listed.objects.into_iter();
+        listed.objects = objects.map(|meta| self.aged(meta)).collect();
+        Ok(listed)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {

@@ -210,6 +210,7 @@ async fn a_listing_tells_no_attributes_that_only_the_metadata_has() {
     let options = PutOptions::from(Attributes::from_iter(attributes));
     let body = "x".repeat(70_000);
     let below = scene.scene.below.clone();
+    below.age(Duration::from_secs(60));
     let path = Path::from("program");
     below
         .inner()
@@ -230,6 +231,66 @@ async fn a_listing_tells_no_attributes_that_only_the_metadata_has() {
     let (_, found) = list_plus(directory.as_ref()).await.remove(0);
     assert_eq!(found.unwrap().attributes, program.attributes);
     assert_eq!(scene.cost().3, 1, "what the guest knows is not asked again");
+
+    // Who changes the metadata alone changes the time of the object. That has seconds.
+    for older in [30, 0] {
+        below.age(Duration::from_secs(older));
+        advance(Duration::from_secs(5)).await;
+        let (_, found) = list_plus(directory.as_ref()).await.remove(0);
+        assert!(found.is_none(), "the listing tells of another time");
+        let _known = scene.scene.find("program").await.unwrap();
+        assert_eq!(scene.cost().3, 2);
+        advance(Duration::from_secs(5)).await;
+        let (_, found) = list_plus(directory.as_ref()).await.remove(0);
+        assert_eq!(found.is_some(), older > 0, "the last second is not over");
+        assert_eq!(scene.cost().3, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_the_guest_knows_cost_a_listing_where_their_objects_are_old() {
+    let mut scene = Writable::new(&[("d/a", "1"), ("d/b", "2"), ("d/c", "3")]).await;
+    let below = scene.scene.below.clone();
+    let files = ["d/a", "d/b", "d/c"];
+    for (age, heads) in [(3600, 0), (60, 3)] {
+        below.age(Duration::from_secs(age));
+        let mut known = Vec::new();
+        for file in files {
+            known.push(scene.scene.find(file).await.unwrap());
+        }
+        let directory = scene.scene.find("d").await.unwrap();
+        advance(Duration::from_secs(2)).await;
+        names(directory.node.as_ref()).await;
+        scene.cost();
+        for (file, known) in files.into_iter().zip(&known) {
+            let name = file.trim_start_matches("d/").as_bytes();
+            let found = lookup(directory.node.as_ref(), name).await.unwrap();
+            assert_eq!(found.attributes, known.attributes);
+        }
+        assert_eq!(scene.cost().3, heads, "{age} seconds old");
+        advance(Duration::from_secs(20)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_client_makes_of_a_directory_is_seen_after_ten_seconds() {
+    let mut scene = Writable::new(&[]).await;
+    let _known = scene.mkdir("d").await.unwrap();
+    let attributes = [("mode", "16832"), ("uid", "7")]
+        .map(|(name, value)| (Attribute::Metadata(name.into()), value));
+    let options = PutOptions::from(Attributes::from_iter(attributes));
+    let below = scene.scene.below.inner().clone();
+    let marker = Path::from("d/.vfsd-directory");
+    below.put_opts(&marker, "".into(), options).await.unwrap();
+    advance(Duration::from_secs(9)).await;
+    assert_eq!(
+        scene.scene.find("d").await.unwrap().attributes.permissions,
+        0o750
+    );
+    advance(Duration::from_secs(2)).await;
+    scene.cost();
+    let seen = scene.scene.find("d").await.unwrap().attributes;
+    assert_eq!((seen.permissions, seen.uid), (0o700, 7));
 }
 
 #[tokio::test(start_paused = true)]

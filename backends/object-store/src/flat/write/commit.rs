@@ -152,6 +152,7 @@ impl FlatNode {
             false => self.bucket.set_version(file, &key, &object),
         }
         let posix = file.posix();
+        file.written();
         file.confirm(None, at);
         let mut state = file.writing.state();
         state.new = false;

@@ -353,8 +353,10 @@ impl FlatNode {
     /// Finds out what the object's metadata says, which a listing does not tell.
     pub(super) async fn know_posix(&self, file: &FileBody) -> Result<()> {
         if file.posix().is_none() && !file.writing.state().new {
+            let at = Instant::now();
             let looked = self.bucket.look(&self.key()).await?;
-            file.confirm(looked.map(|(_, posix)| posix), Instant::now());
+            let looked = looked.as_ref();
+            file.confirm(looked.map(|(object, posix)| (object, *posix)), at);
         }
         Ok(())
     }

@@ -141,7 +141,7 @@ impl FlatNode {
         let key: Arc<str> = to.into();
         self.directory_to_write()?.rename(node, file, &key);
         bucket.set_version(file, &key, &object);
-        file.confirm(Some(posix), at);
+        file.confirm(Some((&object, posix)), at);
         Ok(())
     }
 
