@@ -14,7 +14,7 @@ use crate::bucket::Frame;
 /// So much is asked for with one request.
 const REQUEST_BYTES: u64 = 4 << 20;
 /// Of a file of which this part is here, one in so many, as much is asked for as one request is worth.
-const MOST_PART: u64 = 4;
+const MOST_PART: u64 = 8;
 /// What is before a range comes before it: who waits for the range waits for that, too.
 const MOST_BEFORE: u64 = 1 << 20;
 
@@ -231,10 +231,10 @@ mod tests {
         let wanted = 100 * MIB + 5000..100 * MIB + 9000;
         let here = |here: u64| with(&[here..SIZE], &[]);
         assert_eq!(along(&here(0), &wanted, SIZE, None), wanted);
-        let some = 100 * MIB..100 * MIB + MIB / 2;
+        let some = 100 * MIB..101 * MIB;
         assert_eq!(along(&here(8 * MIB), &wanted, SIZE, None), some);
         let most = 100 * MIB..104 * MIB;
-        assert_eq!(along(&here(SIZE / 4), &wanted, SIZE, None), most);
+        assert_eq!(along(&here(SIZE / 8), &wanted, SIZE, None), most);
         assert_eq!(along(&here(99 * MIB), &wanted, SIZE, None), most);
         assert_eq!(along(&here(99 * MIB), &wanted, SIZE, Some(2 * SIZE)), most);
         let limit = Some(2 * SIZE - 1);

@@ -23,5 +23,6 @@ mod published;
 mod quota;
 mod rollback;
 mod snapshots;
+mod still;
 #[path = "../crash/work.rs"]
 mod work;

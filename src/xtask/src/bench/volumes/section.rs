@@ -13,10 +13,11 @@ pub(super) fn text(taken: &[Samples; SIDES.len()]) -> String {
         "## Volumes in a bucket\n\nThe same programs in a volume of each, mounted on the host, all data in one SeaweedFS on loopback; medians of {pairs}, \
          taken in turn by `cargo xtask bench --level volumes`. JuiceFS keeps its metadata in SQLite on the host, which is lost with \
          it; vfsd's are in the bucket, too. `local` waits in fsync for the host's disk, `--writeback` does not. The kernel has forgotten all it had \
-         read before each row, after a sync, by which vfsd has sent everything. Another host: nothing of the bucket is on its disk. \
+         read before each row, after a sync. Another host: nothing of the bucket is on its disk. \
          Requests are those that SeaweedFS has answered, from the mount to the end of the unmount.\n\n\
          *Read 256 MiB* tells of the host's disk first: what was written here is read from a cold file there, which takes a plain program \
-         0.1 to 1.4 s on this machine, from one moment to the next; `bucket` and `local` read in the same way.\n\n| |"
+         0.1 to 1.4 s on this machine, from one moment to the next. `bucket` and `local` read in the same way; at `local`, as with `--writeback`, what was written is still \
+         being sent meanwhile, for which the store alone needs more than a second of both processors.\n\n| |"
     );
     for [ours, theirs] in pairs_of(SIDES) {
         let _ = write!(text, " {} | {} | ratio |", ours.name(), theirs.name());
