@@ -16,7 +16,7 @@ use vfsd_backend::{Answer, Errno, Result};
 use super::Live;
 use super::dirty::ContentMap;
 use super::ranges::around;
-use super::wanted::{Arrived, Wanted, along, plan};
+use super::wanted::{ALONG_BYTES, Arrived, REQUEST_BYTES, WAITED_BYTES, Wanted, along, plan};
 use crate::inode::Inode;
 
 /// How often content has to be nowhere to be so.
@@ -76,7 +76,10 @@ impl Inode {
                     false => range.clone(),
                 }
             };
-            self.fetch_ahead(&wanted);
+            if wanted.end.saturating_sub(wanted.start) > WAITED_BYTES {
+                self.fetch_ahead(&range);
+            }
+            self.ask_ahead(&wanted, ALONG_BYTES);
         }
         self.core.failpoints.reach("content asked for");
         self.wait_for(range).await
@@ -106,7 +109,7 @@ impl Inode {
             if !map.is_known() && !Answer::blocking(|| Ok(self.shared(false)?.is_some())).await? {
                 return Ok(());
             }
-            if self.ask(live, map, &range, &mut asking)? {
+            if self.ask((live, map), &range, REQUEST_BYTES, &mut asking)? {
                 return Ok(());
             }
             self.core.failpoints.reach("content waited for");
@@ -116,8 +119,13 @@ impl Inode {
 
     /// Asks for a range ahead of a reader, who does not wait for it.
     pub(crate) fn fetch_ahead(self: &Arc<Self>, range: &Range<u64>) {
+        self.ask_ahead(range, REQUEST_BYTES);
+    }
+
+    /// As [`fetch_ahead`](Self::fetch_ahead), with up to so many bytes in one request.
+    fn ask_ahead(self: &Arc<Self>, range: &Range<u64>, most: u64) {
         if let Some((live, map)) = self.live()
-            && let Err(error) = self.ask(live, map, range, &mut Asking::default())
+            && let Err(error) = self.ask((live, map), range, most, &mut Asking::default())
         {
             tracing::debug!(parent: &self.core.span, ino = self.ino, %error, "volume: nothing is read ahead");
         }
@@ -126,9 +134,9 @@ impl Inode {
     /// Asks for what is missing of a range, and was not asked for. True: nothing is missing.
     fn ask(
         self: &Arc<Self>,
-        live: &Live,
-        map: &Arc<ContentMap>,
+        (live, map): (&Live, &Arc<ContentMap>),
         range: &Range<u64>,
+        most: u64,
         asking: &mut Asking,
     ) -> Result<bool> {
         // What the bucket has of a block may end before the part of it that is asked about.
@@ -162,7 +170,7 @@ impl Inode {
                 is_missing && !ranges.fetching.overlaps(&range)
             });
         }
-        for wanted in plan(extents) {
+        for wanted in plan(extents, most) {
             let mut ranges = map.lock();
             let is_missing = !ranges.missing_in(&wanted.range).is_empty();
             if !is_missing || ranges.fetching.overlaps(&wanted.range) {

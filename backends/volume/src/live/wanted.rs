@@ -11,12 +11,14 @@ use super::ranges::{around, up};
 use super::round::FRAME_BYTES;
 use crate::bucket::Frame;
 
-/// So much is asked for with one request.
-const REQUEST_BYTES: u64 = 4 << 20;
-/// Of a file of which this part is here, one in so many, as much is asked for as one request is worth.
+/// So much is asked for with one request of somebody who reads on.
+pub(super) const REQUEST_BYTES: u64 = 4 << 20;
+/// So much comes along at most with what somebody reads here and there.
+pub(super) const ALONG_BYTES: u64 = 8 << 20;
+/// A store may begin to send only when it has all that is asked for: a range that is waited for is asked for with no more than so much.
+pub(super) const WAITED_BYTES: u64 = 1 << 20;
+/// Of a file of which this part is here, one in so many, as much comes along as may.
 const MOST_PART: u64 = 8;
-/// What is before a range comes before it: who waits for the range waits for that, too.
-const MOST_BEFORE: u64 = 1 << 20;
 
 /// What is fetched with one request.
 #[derive(Debug)]
@@ -142,9 +144,9 @@ impl Arriving {
     }
 }
 
-/// What is asked for with one request where a range is missing, of a file of `size` bytes: the range, what follows it, and
-/// where little does some of what is before. The more of the file is here, the likelier the rest is wanted. A file that may
-/// not stay gets no more than is asked for.
+/// What is asked for where a range is missing, of a file of `size` bytes: the range, and what follows it, as far as that is missing
+/// and was not asked for. The more of the file is here, the likelier the rest is wanted. A file that may not stay gets no more
+/// than is asked for.
 pub(super) fn along(
     ranges: &Ranges,
     range: &Range<u64>,
@@ -165,20 +167,15 @@ pub(super) fn along(
     let Some(after) = after.first().filter(|after| after.start == start) else {
         return range.clone();
     };
-    let left = window.saturating_sub(after.end.saturating_sub(start));
-    let first = start.saturating_sub(left.min(MOST_BEFORE));
-    let first = first.next_multiple_of(FRAME_BYTES).min(start);
-    let before = ranges.unasked_in(&(first..start));
-    let before = before.last().filter(|before| before.end == start);
-    before.map_or(start, |before| before.start).min(range.start)..after.end.max(range.end)
+    start.min(range.start)..after.end.max(range.end)
 }
 
 /// How much is asked for at a time of a file of which so much is here.
 fn window(size: u64, here: u64) -> u64 {
     let part = u128::from(here).saturating_mul(MOST_PART.into());
-    let window = u128::from(REQUEST_BYTES).saturating_mul(part);
+    let window = u128::from(ALONG_BYTES).saturating_mul(part);
     let window = window.checked_div(size.into()).unwrap_or(0);
-    let window = u64::try_from(window).map_or(REQUEST_BYTES, |window| window.min(REQUEST_BYTES));
+    let window = u64::try_from(window).map_or(ALONG_BYTES, |window| window.min(ALONG_BYTES));
     down_to_frame(window)
 }
 
@@ -187,15 +184,15 @@ fn down_to_frame(offset: u64) -> u64 {
     offset & !(FRAME_BYTES - 1)
 }
 
-/// Which extents are fetched together: those that share a block, and then as many as one request is worth.
-pub(super) fn plan(extents: Vec<Extent>) -> Vec<Wanted> {
+/// Which extents are fetched together: those that share a block, and then up to `most` bytes.
+pub(super) fn plan(extents: Vec<Extent>, most: u64) -> Vec<Wanted> {
     let mut all: Vec<Wanted> = Vec::new();
     for extent in extents {
         let range = around(&extent.range());
         if let Some(last) = all.last_mut() {
             let shares = range.start < last.range.end;
             let follows = range.start == last.range.end;
-            let near = range.end.saturating_sub(last.range.start) <= REQUEST_BYTES;
+            let near = range.end.saturating_sub(last.range.start) <= most;
             if shares || (follows && near) {
                 last.range.end = last.range.end.max(range.end);
                 last.extents.push(extent);
@@ -231,9 +228,9 @@ mod tests {
         let wanted = 100 * MIB + 5000..100 * MIB + 9000;
         let here = |here: u64| with(&[here..SIZE], &[]);
         assert_eq!(along(&here(0), &wanted, SIZE, None), wanted);
-        let some = 100 * MIB..101 * MIB;
+        let some = 100 * MIB + 4096..102 * MIB;
         assert_eq!(along(&here(8 * MIB), &wanted, SIZE, None), some);
-        let most = 100 * MIB..104 * MIB;
+        let most = 100 * MIB + 4096..108 * MIB;
         assert_eq!(along(&here(SIZE / 8), &wanted, SIZE, None), most);
         assert_eq!(along(&here(99 * MIB), &wanted, SIZE, None), most);
         assert_eq!(along(&here(99 * MIB), &wanted, SIZE, Some(2 * SIZE)), most);
@@ -251,22 +248,18 @@ mod tests {
             along(&with(&missing, fetching), &wanted, SIZE, None)
         };
         let around = 90 * MIB..101 * MIB;
-        assert_eq!(ask(std::slice::from_ref(&around), &[]), 99 * MIB..101 * MIB);
-        let near = 99 * MIB + MIB / 2;
-        assert_eq!(ask(&[near..101 * MIB], &[]), near..101 * MIB);
         let all = std::slice::from_ref(&around);
-        let asked_before = 98 * MIB..near;
-        assert_eq!(ask(all, &[asked_before]), near..101 * MIB);
+        assert_eq!(ask(all, &[]), 100 * MIB..101 * MIB);
         let asked_after = 100 * MIB + MIB / 2..110 * MIB;
-        assert_eq!(ask(all, &[asked_after]), 99 * MIB..100 * MIB + MIB / 2);
+        assert_eq!(ask(all, &[asked_after]), 100 * MIB..100 * MIB + MIB / 2);
         let is_asked = 100 * MIB..100 * MIB + 8192;
         assert_eq!(ask(all, &[is_asked]), wanted);
-        let long = 95 * MIB..106 * MIB;
-        assert_eq!(ask(&[long], &[]), 100 * MIB..104 * MIB);
+        let long = 95 * MIB..116 * MIB;
+        assert_eq!(ask(&[long], &[]), 100 * MIB..108 * MIB);
         // At the end of a file, and in one that became shorter meanwhile.
         let last = SIZE - 4096..SIZE - 5;
         let asked = along(&with(&[rest], &[]), &last, SIZE - 5, None);
-        assert_eq!(asked, SIZE - MIB..SIZE);
+        assert_eq!(asked, SIZE - 4096..SIZE);
         let nothing = with(&[0..8192], &[]);
         assert_eq!(along(&nothing, &(4096..8192), 0, None), 4096..8192);
     }
@@ -294,7 +287,7 @@ mod tests {
             extent(8192, 4096, 200),
             extent(12288, 4096, 0),
         ];
-        let planned = plan(extents);
+        let planned = plan(extents, REQUEST_BYTES);
         let [wanted] = &planned[..] else {
             panic!("{planned:?}");
         };
