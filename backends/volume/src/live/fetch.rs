@@ -277,9 +277,10 @@ impl Inode {
             map.arrived(&mut ranges, &one.blocks);
         }
         self.core.failpoints.reach("some content fetched");
+        // Who finds it here finds it counted.
+        live.cache.fetched(fetched);
         drop(ranges);
         map.arrival.notify_waiters();
-        live.cache.fetched(fetched);
         if live.cache.grown(fetched) {
             live.rounds.hurry();
         }
