@@ -95,7 +95,6 @@ fn taken(path: &Path) -> u64 {
 }
 
 #[test]
-#[ignore = "on a busy machine a request of it is not answered in time, and it is not known why; run with --ignored"]
 fn a_bucket_keeps_no_more_than_it_may_and_tells_what_it_was_good_for() {
     let Some(store) = store() else { return };
     for number in 0..FILES {

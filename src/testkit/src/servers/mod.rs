@@ -18,6 +18,7 @@ use std::io::{Error, Result};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use http::{Reply, request};
@@ -287,23 +288,21 @@ fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
+/// What the next port of this process is counted from.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
 /// Ports of loopback that nobody listens on now, and that have another free one 10000 above, where SeaweedFS listens, too.
 fn free_ports<const N: usize>() -> Result<[u16; N]> {
     // Held together, so that they are all different.
     let mut held = Vec::new();
     let mut ports = [0; N];
-    let mut candidates = (0_u16..).map(|number| {
-        let spread = std::process::id()
-            .wrapping_mul(97)
-            .checked_rem(20_000)
-            .unwrap_or(0);
-        let spread = u16::try_from(spread).unwrap_or(0);
-        20_000_u16.saturating_add(
-            spread
-                .wrapping_add(number.wrapping_mul(7))
-                .checked_rem(20_000)
-                .unwrap_or(0),
-        )
+    // A port is nobody's until its server listens. Processes begin at different places, and each goes on from where it
+    // was: no two servers of it get the same.
+    let mut candidates = std::iter::repeat_with(|| {
+        let number = NEXT.fetch_add(7, Ordering::Relaxed);
+        let place = std::process::id().wrapping_mul(97).wrapping_add(number);
+        let place = u16::try_from(place.checked_rem(10_000).unwrap_or(0)).unwrap_or(0);
+        20_000_u16.saturating_add(place)
     });
     for port in &mut ports {
         let (free, first, second) = candidates
