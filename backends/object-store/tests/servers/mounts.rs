@@ -27,9 +27,16 @@ pub(crate) const TESTS: &[Test] = &[
     },
     Test {
         tool: Some(RCLONE),
-        ..test("a_mount_of_rclone_reads_and_is_read", GOOD, rclone_mount)
+        ..test(
+            "a_mount_of_rclone_reads_and_is_read",
+            SEAWEEDFS,
+            rclone_mount,
+        )
     },
 ];
+
+/// On a busy machine rclone's own uploads to moto fail now and then ("md5 hashes differ").
+const SEAWEEDFS: &[StoreServer] = &[StoreServer::SeaweedFs];
 
 const S3FS: Tool = || can_mount().and_then(|()| s3fs());
 const RCLONE: Tool = || {
@@ -286,7 +293,7 @@ fn rclone_mount(servers: &Servers, kind: StoreServer) {
     let mount = Mount::rclone(&scene, folder.path());
     assert!(fs::read(mount.path("d/ours")).unwrap() == large);
     fs::write(mount.path("d/theirs"), &large).unwrap();
-    // It copies the object onto itself afterwards, for its time, and moto has none for a moment then.
+    // It copies the object onto itself afterwards, for its time.
     until("what rclone wrote", || {
         let content = d.lookup("theirs").and_then(|theirs| theirs.content());
         match content {
