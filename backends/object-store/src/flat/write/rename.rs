@@ -11,7 +11,7 @@ use crate::flat::body::{Body, FileBody};
 use crate::flat::bucket::{Bucket, failed};
 use crate::flat::known::Found;
 use crate::flat::node::FlatNode;
-use crate::store::ListRequest;
+use crate::store::{ListRequest, PLACEHOLDER};
 
 /// The largest object that services copy with one request.
 pub(super) const LARGEST_COPY: u64 = 5_000_000_000;
@@ -271,9 +271,11 @@ impl FlatNode {
 impl Bucket {
     /// Copies an object into a directory that was empty.
     async fn copy(self: Arc<Self>, old: String, new: String) -> Result<()> {
+        // The marker of the directory itself is there already.
+        let is_marker = old.ends_with(PLACEHOLDER);
         let (old, new) = (self.path(&old)?, self.path(&new)?);
         // Where conditions mean nothing, that the directory was just seen to be empty has to do.
-        let copied = match self.store.copies_under_conditions() {
+        let copied = match self.store.copies_under_conditions() && !is_marker {
             true => self.store.copy_new(&old, &new).await,
             false => self.store.objects().copy(&old, &new).await,
         };
