@@ -452,11 +452,12 @@ impl Inode {
             state.content_changed();
             (state.pending == Pending::Content, state.has_privileges())
         };
-        if loses {
-            self.lose_privileges(kill_privileges)?;
-        } else if !marked {
+        if !marked {
             // Somebody wrote the row meanwhile, without what was written here.
             self.mark_unsettled(Purpose::Freeing)?;
+        }
+        if loses {
+            self.lose_privileges(kill_privileges)?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tempfile::TempDir;
 use vfsd_backend::{Backend, OpenFlags, SetTime, Timestamp};
@@ -11,6 +11,8 @@ use vfsd_testkit::conformance::{Features, Fixture};
 use vfsd_testkit::model;
 use vfsd_testkit::place::{Place, read_some};
 
+use crate::failpoint::with_hook;
+use crate::inode::Inode;
 use crate::meta::{Change, Purpose};
 use crate::{Process, Volume, VolumeError, VolumeOptions};
 
@@ -47,6 +49,33 @@ fn directories_that_are_not_in_memory_do_the_same() {
         Fixture::new(Arc::new(memory), Features::all())
     };
     model::run(800, memory, volume);
+}
+
+/// Whoever settles files in the background does so between a write and the note of its size.
+#[test]
+fn what_is_written_to_a_set_id_file_while_its_row_is_written_has_its_size() {
+    let scratch = scratch();
+    let written: Arc<OnceLock<Arc<Inode>>> = Arc::default();
+    let hook = {
+        let written = Arc::clone(&written);
+        move |place: &'static str| {
+            if let Some(inode) = written.get().filter(|_| place == "written") {
+                inode.settle().unwrap();
+            }
+        }
+    };
+    let volume = with_hook(Arc::new(hook), || open(&scratch.path));
+    let root = Place(volume.root());
+    let file = root.put("file", b"").unwrap();
+    file.chmod(0o6755).unwrap();
+    let ino = file.attributes().unwrap().inode;
+    let inode = volume.core().inode_in_memory(ino).unwrap();
+    written.set(Arc::clone(&inode)).unwrap_or_else(|_| panic!());
+    let handle = file.open(OpenFlags::WRITE).unwrap();
+    handle.write_with(0, b"content", false).unwrap();
+    inode.settle().unwrap();
+    let row = volume.core().meta.node(ino).unwrap().unwrap();
+    assert_eq!((row.size, row.permissions), (7, 0o6755));
 }
 
 #[test]
