@@ -221,15 +221,10 @@ pub(super) fn prepare(url: &StoreUrl, options: &StorageOptions) -> Result<Prepar
                 ..served.options(&given.runtime)
             };
             served.check(&given.runtime)?;
-            let Served {
-                bucket,
-                store,
-                prefix,
-                ..
-            } = served;
-            let volume = Volume::open_remote(&bucket, &prefix, &root.path, &options);
+            let volume = Volume::open_remote(&served.bucket, &served.prefix, &root.path, &options);
             let volume = volume.map_err(|error| Failure::run(root.on_host(&directory, &error)))?;
             let (lag, cache) = (volume.watch_lag(), volume.watch_cache());
+            let store = served.store;
             given.figures.add(&shown, move || {
                 let mut figures = lag.look().map_or_else(Vec::new, lag_figures);
                 figures.extend(cache.look().into_iter().flat_map(cache_figures));

@@ -105,19 +105,14 @@ pub(super) fn prepare(
             let root = given.root("use", &directory)?;
             let options = served.options(&given.runtime);
             served.check(&given.runtime)?;
-            let Served {
-                bucket,
-                store,
-                prefix,
-                ..
-            } = served;
+            let (bucket, prefix) = (&served.bucket, served.prefix.as_str());
             let here = (root.path.as_path(), lock);
             let volume = match &snapshot {
-                Some(name) => Volume::open_snapshot(&bucket, &prefix, name, here, &options),
-                None => Volume::open_published(&bucket, &prefix, here, &options),
+                Some(name) => Volume::open_snapshot(bucket, prefix, name, here, &options),
+                None => Volume::open_published(bucket, prefix, here, &options),
             };
             let volume = volume.map_err(|error| Failure::run(root.on_host(&directory, &error)))?;
-            let cache = volume.watch_cache();
+            let (cache, store) = (volume.watch_cache(), served.store);
             given.figures.add(&shown, move || {
                 let kept = cache.look().map(bucket::cache_figures);
                 requests(&store)
