@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join;
+use object_store::Error;
 use object_store::path::Path;
-use object_store::{Error, GetOptions};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ use super::node::FlatNode;
 use super::numbers::Numbers;
 use super::posix::Posix;
 use super::write::{Writer, Writing};
-use crate::store::{ListPage, ListRequest, ListedObject, Store};
+use crate::store::{ListPage, ListRequest, ListedObject, Store, found, head};
 
 /// Contents that are recognised when they are met again, so that their blocks are not fetched again.
 const CONTENTS: usize = 16_384;
@@ -261,28 +261,17 @@ impl Bucket {
         &self,
         key: &str,
     ) -> vfsd_backend::Result<Option<(ListedObject, Posix)>> {
-        let options = GetOptions {
-            head: true,
-            ..GetOptions::default()
-        };
-        match self
-            .store
-            .objects()
-            .get_opts(&self.path(key)?, options)
-            .await
-        {
-            Ok(seen) => {
-                let object = ListedObject {
-                    key: key.to_owned(),
-                    size: seen.meta.size,
-                    modified: whole_seconds(seen.meta.last_modified.into()),
-                    etag: seen.meta.e_tag,
-                };
-                Ok(Some((object, Posix::of(&seen.attributes))))
-            }
-            Err(Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(failed(error)),
-        }
+        let objects = self.store.objects();
+        let seen = found(objects.get_opts(&self.path(key)?, head()).await).map_err(failed)?;
+        Ok(seen.map(|seen| {
+            let object = ListedObject {
+                key: key.to_owned(),
+                size: seen.meta.size,
+                modified: whole_seconds(seen.meta.last_modified.into()),
+                etag: seen.meta.e_tag,
+            };
+            (object, Posix::of(&seen.attributes))
+        }))
     }
 
     /// Counts the keys that a listing of a directory hid, and says so once for each directory.

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use object_store::path::Path;
-use object_store::{Attributes, Error, GetOptions, Result};
+use object_store::{Attributes, Error, Result};
 use tokio::time::timeout;
 
 use super::Store;
+use super::head::head;
 use super::nonce::Nonce;
 use super::retry_policy::silent;
 
@@ -140,11 +141,7 @@ impl Store {
                 Err(error @ (Error::Precondition { .. } | Error::NotFound { .. }))
                     if maybe_applied =>
                 {
-                    let options = GetOptions {
-                        head: true,
-                        ..GetOptions::default()
-                    };
-                    return match self.objects.get_opts(location, options).await {
+                    return match self.objects.get_opts(location, head()).await {
                         Ok(found) if change.nonce.marks(&found.attributes) => Ok(found.meta.e_tag),
                         _ => Err(error),
                     };

@@ -6,13 +6,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use object_store::path::Path;
-use object_store::{
-    Attributes, CopyMode, CopyOptions, Error, GetOptions, ObjectMeta, ObjectStore, Result,
-};
+use object_store::{Attributes, CopyMode, CopyOptions, Error, ObjectMeta, ObjectStore, Result};
 use tokio::time::timeout;
 
 use super::Store;
 use super::error::is_unknown;
+use super::head::{found, head};
 use super::nonce::Nonce;
 use super::retry::RetryingStore;
 use super::retry_policy::silent;
@@ -146,18 +145,11 @@ impl RetryingStore {
     }
 
     async fn there(&self, path: &Path) -> Result<Option<There>> {
-        let head = || GetOptions {
-            head: true,
-            ..GetOptions::default()
-        };
         let look = || self.inner.get_opts(path, head());
-        match self.policy.run(look).await {
-            Ok(found) => Ok(Some(There {
-                meta: found.meta,
-                attributes: found.attributes,
-            })),
-            Err(Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let there = found(self.policy.run(look).await)?;
+        Ok(there.map(|there| There {
+            meta: there.meta,
+            attributes: there.attributes,
+        }))
     }
 }

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use object_store::path::Path;
 use object_store::{
-    Attributes, Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-    Result,
+    Attributes, Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, Result,
 };
 use tokio::time::timeout;
 
 use super::Store;
 use super::error::is_unknown;
+use super::head::{found, head};
 use super::nonce::Nonce;
 use super::retry_policy::silent;
 
@@ -80,15 +80,8 @@ impl Markers for Placeholders {
     }
 
     async fn look(&self, directory: &str) -> Result<Option<Attributes>> {
-        let options = GetOptions {
-            head: true,
-            ..GetOptions::default()
-        };
-        match self.0.get_opts(&placeholder(directory)?, options).await {
-            Ok(found) => Ok(Some(found.attributes)),
-            Err(Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let there = found(self.0.get_opts(&placeholder(directory)?, head()).await)?;
+        Ok(there.map(|there| there.attributes))
     }
 }
 

@@ -14,6 +14,7 @@ mod counters;
 mod error;
 #[cfg(any(test, feature = "testing"))]
 mod fault;
+mod head;
 mod http;
 mod keys;
 mod list;
@@ -55,6 +56,7 @@ use self::attributes::InPlace;
 use self::checked::CheckedStore;
 use self::copies::Copies;
 use self::counters::CountingStore;
+pub(crate) use self::head::{found, head};
 use self::list::{CountedLister, PathLister};
 pub(crate) use self::markers::PLACEHOLDER;
 use self::markers::{Markers, Placeholders};

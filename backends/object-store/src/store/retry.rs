@@ -23,6 +23,7 @@ use object_store::{
 use tokio::time::timeout;
 
 use super::copies::Copies;
+use super::head::{found, head};
 use super::nonce::Nonce;
 use super::parts::PartRetries;
 use super::retry_policy::{RetryPolicy, silent, to_send};
@@ -71,10 +72,6 @@ impl RetryingStore {
 
     /// The version that has this ETag, as a condition. Fails as the condition would.
     async fn version(&self, location: &Path, etag: Option<&str>) -> Result<UpdateVersion> {
-        let head = || GetOptions {
-            head: true,
-            ..GetOptions::default()
-        };
         let there = self
             .policy
             .run(|| self.inner.get_opts(location, head()))
@@ -142,24 +139,19 @@ impl RetryingStore {
 
     /// What stands where a conditional write wanted to go.
     async fn look(&self, write: &Write<'_>) -> Result<Seen> {
-        let head = || GetOptions {
-            head: true,
-            ..GetOptions::default()
-        };
-        let found = self
+        let there = self
             .policy
             .run(|| self.inner.get_opts(write.location, head()))
             .await;
-        match found {
-            Ok(found) if write.nonce.marks(&found.attributes) => Ok(Seen::Own(PutResult {
-                e_tag: found.meta.e_tag,
-                version: found.meta.version,
+        Ok(match found(there)? {
+            Some(there) if write.nonce.marks(&there.attributes) => Seen::Own(PutResult {
+                e_tag: there.meta.e_tag,
+                version: there.meta.version,
                 extensions: Default::default(),
-            })),
-            Ok(_) => Ok(Seen::Other),
-            Err(Error::NotFound { .. }) => Ok(Seen::Nothing),
-            Err(error) => Err(error),
-        }
+            }),
+            Some(_) => Seen::Other,
+            None => Seen::Nothing,
+        })
     }
 
     async fn delete_all(self, locations: Vec<Path>) -> Vec<Result<Path>> {

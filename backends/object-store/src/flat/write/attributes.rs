@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use object_store::{Attributes as Metadata, Error, GetOptions};
+use object_store::{Attributes as Metadata, Error};
 use vfsd_backend::{Errno, FileKind, Result, Timestamp};
 
 use super::commit::Done;
@@ -11,7 +11,7 @@ use crate::flat::body::{Body, FileBody};
 use crate::flat::bucket::{failed, modified_now};
 use crate::flat::content::{Failure, bare, same_etag};
 use crate::flat::node::FlatNode;
-use crate::store::ListedObject;
+use crate::store::{ListedObject, head};
 
 impl FlatNode {
     /// What the object's metadata shall be, and up to which change that is so.
@@ -40,12 +40,8 @@ impl FlatNode {
     /// Asks what the object's metadata says. ESTALE if it is another by now.
     pub(super) async fn look_at_metadata(&self, file: &FileBody) -> Result<Metadata> {
         let (_, content) = file.version();
-        let options = GetOptions {
-            head: true,
-            ..GetOptions::default()
-        };
         let objects = self.bucket.store.objects();
-        let found = objects.get_opts(&content.path, options).await;
+        let found = objects.get_opts(&content.path, head()).await;
         let found = found.map_err(Failure::from)?;
         match content.is(&found.meta) {
             true => Ok(found.attributes),

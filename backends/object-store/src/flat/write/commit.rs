@@ -7,8 +7,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use object_store::path::Path;
 use object_store::{
-    Attributes as Metadata, Error, GetOptions, MultipartUpload, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutResult, UpdateVersion,
+    Attributes as Metadata, Error, MultipartUpload, ObjectStore, PutMode, PutMultipartOptions,
+    PutOptions, PutResult, UpdateVersion,
 };
 use tokio::time::Instant;
 use vfsd_backend::{Errno, Result};
@@ -20,7 +20,7 @@ use crate::flat::bucket::{failed, modified_now};
 use crate::flat::content::{bare, same_etag};
 use crate::flat::known::Found;
 use crate::flat::node::FlatNode;
-use crate::store::{ListedObject, Nonce};
+use crate::store::{ListedObject, Nonce, found, head};
 
 /// A file up to this size is uploaded with one request, from memory.
 const SINGLE: u64 = 16 << 20;
@@ -381,20 +381,14 @@ pub(super) async fn look(
     objects: &dyn ObjectStore,
     path: &Path,
 ) -> object_store::Result<Option<(PutResult, Option<Nonce>)>> {
-    let options = GetOptions {
-        head: true,
-        ..GetOptions::default()
-    };
-    match objects.get_opts(path, options).await {
-        Ok(found) => {
-            let there = PutResult {
-                e_tag: found.meta.e_tag,
-                version: found.meta.version,
-                extensions: Default::default(),
-            };
-            Ok(Some((there, Nonce::found(&found.attributes))))
-        }
-        Err(Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
+    let there = found(objects.get_opts(path, head()).await)?;
+    Ok(there.map(|there| {
+        let nonce = Nonce::found(&there.attributes);
+        let there = PutResult {
+            e_tag: there.meta.e_tag,
+            version: there.meta.version,
+            extensions: Default::default(),
+        };
+        (there, nonce)
+    }))
 }
